@@ -1,0 +1,1 @@
+"""Helpers behind the persona-studies notebooks."""

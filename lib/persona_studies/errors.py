@@ -1,0 +1,49 @@
+"""Every error this library raises on purpose.
+
+A message says what was wrong, where, and what to do about it. The command line prints it without a
+traceback and exits with ``exit_code``.
+"""
+
+
+class PersonaStudiesError(Exception):
+    """Base class: something the user can mend."""
+
+    exit_code = 1
+
+
+class ParameterError(PersonaStudiesError):
+    """A parameter has an unknown name, a wrong type or a value out of range."""
+
+    exit_code = 2
+
+
+class NotebookError(PersonaStudiesError):
+    """A notebook breaks a rule that a run depends on, such as exactly one ``parameters`` cell."""
+
+    exit_code = 2
+
+
+class ProtocolError(PersonaStudiesError):
+    """A protocol file is incomplete or contradicts itself."""
+
+    exit_code = 2
+
+
+class RunError(PersonaStudiesError):
+    """A notebook was started and did not complete."""
+
+
+class ResponsesError(PersonaStudiesError):
+    """Recorded responses are missing, damaged or belong to another design."""
+
+
+class BackendError(PersonaStudiesError):
+    """A model cannot be loaded or does not answer as the measure needs."""
+
+
+class SourceError(PersonaStudiesError):
+    """An external source cannot be had, or is not what its hash says."""
+
+
+class StatisticsError(PersonaStudiesError, ValueError):
+    """Input for which a statistic is not defined and no rule says what to do instead."""

@@ -1,0 +1,99 @@
+"""The only place that knows where things lie."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from persona_studies.errors import PersonaStudiesError
+
+
+@dataclass(frozen=True)
+class Project:
+    """A checkout of the repository, or a test's miniature of one."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> Project:
+        """Return the project around ``start`` (default: the working directory).
+
+        ``PERSONA_STUDIES_ROOT`` takes precedence. A folder is a project when it holds ``studies/``
+        and ``pyproject.toml``. Outside any, the checkout that the library was installed from serves.
+
+        Raises:
+            PersonaStudiesError: no project there.
+        """
+        named = os.environ.get("PERSONA_STUDIES_ROOT")
+        if named:
+            if not (Path(named) / "studies").is_dir():
+                raise PersonaStudiesError(
+                    f"PERSONA_STUDIES_ROOT={named} holds no studies/ folder; point it at a checkout or unset it."
+                )
+            return cls(Path(named).resolve())
+        here = (start or Path.cwd()).resolve()
+        for folder in (here, *here.parents, Path(__file__).resolve().parents[2]):
+            if (folder / "studies").is_dir() and (folder / "pyproject.toml").is_file():
+                return cls(folder)
+        raise PersonaStudiesError(
+            f"{here} is not inside a persona-studies checkout; change into one or set PERSONA_STUDIES_ROOT."
+        )
+
+    @property
+    def studies(self) -> Path:
+        return self.root / "studies"
+
+    def names(self) -> list[str]:
+        """Names of the studies, in alphabetical order."""
+        return sorted(path.stem for path in self.studies.glob("*.ipynb"))
+
+    def notebook(self, study: str) -> Path:
+        return self.studies / f"{study}.ipynb"
+
+    def protocol(self, study: str) -> Path:
+        return self.studies / f"{study}.toml"
+
+    def module(self, study: str) -> Path:
+        return self.studies / f"{study}.py"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def items(self) -> Path:
+        return self.data / "items"
+
+    @property
+    def published(self) -> Path:
+        return self.data / "published"
+
+    @property
+    def sources(self) -> Path:
+        return self.data / "sources.toml"
+
+    def responses(self, study: str, model: str | None = None) -> Path:
+        folder = self.data / "responses" / study
+        return folder / model if model else folder
+
+    def results(self, study: str) -> Path:
+        return self.data / "results" / study
+
+    def figures(self, study: str) -> Path:
+        return self.root / "figures" / study
+
+    @property
+    def build(self) -> Path:
+        """Scratch tree that ``make reproduce`` fills and compares with the reference."""
+        return self.root / "build"
+
+    @property
+    def runs(self) -> Path:
+        """Runs with other parameters."""
+        return self.root / "runs"
+
+    @property
+    def recordings(self) -> Path:
+        """Append-only logs of recordings in progress."""
+        return self.root / "recordings"
