@@ -1,0 +1,103 @@
+"""Model backends behind one small interface.
+
+A backend turns requests into responses, one by one and in order. What it must promise is in
+:class:`Backend`; everything about grids, storage and resumption is outside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What produced a response, as far as it can change one.
+
+    Attributes:
+        name: Short name used in folders and parameters.
+        model_hash: sha256 of the weight file, or a pinned revision.
+        backend: Name of the backend.
+        version: Version of the library behind it.
+        schedule: How tokens were grouped into forward passes.
+        chat: Name of the chat template.
+    """
+
+    name: str
+    model_hash: str
+    backend: str
+    version: str
+    schedule: str
+    chat: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """One cell as a model sees it: the shared start of the prompt, its rest, and what is asked of it."""
+
+    kind: str
+    system: str | None
+    shared: str
+    user: str
+    options: tuple[str, ...] = ()
+    max_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Response:
+    """What came back.
+
+    Attributes:
+        request: 16 hexadecimal digits over model, schedule, token ids and decoding parameters.
+        logprob: Natural log-probability per option, summed over its tokens.
+        n_tokens: Tokens per option.
+        option_mass: Probability of all distinct first tokens of the options together.
+        entropy: Entropy in nats of the first position.
+        top_token: Most probable first token, as text.
+        text: Greedy text, without the end marker.
+        finish: ``scored``, ``stop`` (end marker reached) or ``length`` (cut at ``max_tokens``).
+        prompt_tokens: Length of the prompt.
+        computed_tokens: Tokens that went through the model for this cell, after sharing.
+    """
+
+    request: str
+    finish: str
+    prompt_tokens: int
+    computed_tokens: int
+    logprob: tuple[float, ...] = ()
+    n_tokens: tuple[int, ...] = ()
+    option_mass: float | None = None
+    entropy: float | None = None
+    top_token: str | None = None
+    text: str | None = None
+
+
+class Backend(Protocol):
+    """A model that answers requests."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def respond(self, requests: Iterable[Request]) -> Iterator[Response]:
+        """Yield one response per request, in order. Neighbours with the same prefix are cheap."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class RequestKey:
+    """Everything that can change a response, hashed over canonical JSON."""
+
+    info: ModelInfo
+    template: str
+    tokens: list[int]
+    options: list[list[int]]
+    decoding: dict[str, int | float | str] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]

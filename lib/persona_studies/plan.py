@@ -1,0 +1,143 @@
+"""The grid of a study: every cell that is to be asked, as one table.
+
+A plan is a DataFrame with one row per cell. The *identity* columns say which cell it is, the *hash* columns
+pin down the texts behind it, and the *prompt* columns hold what is sent to a model. Analysis needs the first
+two groups only, so a plan without texts is still a plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from persona_studies.errors import ProtocolError
+
+IDENTITY = ["measure", "condition", "item", "template", "order", "repeat"]
+HASHES = ["condition_hash", "item_hash", "template_hash"]
+PROMPT = ["kind", "system", "shared", "user", "options", "max_tokens"]
+KINDS = ("cloze", "letter", "text")
+
+
+def text_hash(*texts: str | None) -> str:
+    """Return 16 hexadecimal digits that identify texts up to Unicode form and white space.
+
+    ``None`` (no system turn at all) differs from an empty text.
+
+    >>> text_hash("Trust  others ") == text_hash("Trust others")
+    True
+    >>> text_hash(None) == text_hash("")
+    False
+    """
+    digest = hashlib.sha256()
+    for text in texts:
+        if text is None:
+            digest.update(b"\x00none\x1f")
+        else:
+            normal = re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
+            digest.update(normal.encode() + b"\x1f")
+    return digest.hexdigest()[:16]
+
+
+def measure(
+    name: str,
+    kind: str,
+    *,
+    conditions: pd.DataFrame,
+    items: pd.DataFrame,
+    templates: pd.DataFrame,
+    options: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    orders: int = 1,
+    max_tokens: int = 0,
+    repeats: int = 1,
+) -> pd.DataFrame:
+    """Cross conditions x items x templates x option orders x repeats for one measure.
+
+    Args:
+        name: The measure's name in the protocol.
+        kind: ``cloze`` (whole continuations), ``letter`` (one-token labels) or ``text`` (greedy text).
+        conditions: Columns ``condition``, ``condition_hash``, ``system`` (None: no system turn) and
+            ``description`` (what a template's ``{description}`` stands for).
+        items: Columns ``item``, ``item_hash``, ``text``; a column ``options`` (tuples of texts) where every
+            item has its own. Texts are None where only analysis is wanted.
+        templates: Columns ``template``, ``shared``, ``user``: the start of the user turn that all items
+            of a condition have in common, and the rest. ``{text}``, ``{Text}`` (capitalised),
+            ``{description}`` and ``{option_1}``, ``{option_2}``, ... are filled in.
+        options: Option texts that all items share.
+        labels: One-token labels shown beside the options; empty when the options themselves are scored.
+        orders: Cyclic option orders; order ``k`` shows option ``(i + k) mod n`` at place ``i``.
+        max_tokens: Greedy tokens at most (``text`` only).
+        repeats: How often each cell is asked.
+
+    Returns:
+        One row per cell: identity, hash and prompt columns. Responses are stored in shown order.
+    """
+    if kind not in KINDS:
+        raise ProtocolError(f"Measure {name!r} has kind {kind!r}; it must be one of {', '.join(KINDS)}.")
+    definition = (kind, *options, *labels, str(max_tokens))
+    templates = templates.assign(
+        template_hash=[
+            text_hash(shared, user, *definition)
+            for shared, user in zip(templates["shared"], templates["user"], strict=True)
+        ]
+    )
+    if "options" not in items:
+        items = items.assign(options=pd.Series([tuple(options)] * len(items), index=items.index))
+    cells = (
+        conditions.merge(templates, how="cross")
+        .merge(items, how="cross")
+        .merge(pd.DataFrame({"order": range(orders)}), how="cross")
+        .merge(pd.DataFrame({"repeat": range(repeats)}), how="cross")
+    )
+    rows: list[dict[Any, Any]] = cells.to_dict("records")
+    shown = [
+        None if row["options"] is None else row["options"][row["order"] :] + row["options"][: row["order"]]
+        for row in rows
+    ]
+    return pd.DataFrame(
+        {
+            "measure": name,
+            **{column: cells[column] for column in IDENTITY[1:]},
+            **{column: cells[column] for column in HASHES},
+            "kind": kind,
+            "system": cells["system"],
+            "shared": [_fill(row["shared"], row, order) for row, order in zip(rows, shown, strict=True)],
+            "user": [_fill(row["user"], row, order) for row, order in zip(rows, shown, strict=True)],
+            "options": [tuple(labels)] * len(cells) if labels else shown,
+            "max_tokens": max_tokens,
+        }
+    )
+
+
+def combine(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Stack measures into one plan and assert that every cell is named once.
+
+    Raises:
+        ProtocolError: two cells share an identity.
+    """
+    plan = pd.concat(list(parts), ignore_index=True)
+    twice = plan[plan.duplicated(IDENTITY)]
+    if len(twice):
+        raise ProtocolError(f"The plan names {len(twice)} cells twice, first {dict(twice.iloc[0][IDENTITY])}.")
+    return plan
+
+
+def _fill(template: str, row: dict[Any, Any], options: Sequence[str] | None) -> str | None:
+    """Fill a template by plain replacement, so that braces in an item stay what they are."""
+    for slot, value in (("{text}", row["text"]), ("{description}", row["description"])):
+        if slot in template.replace("{Text}", "{text}") and not isinstance(value, str):
+            return None
+    for position, option in enumerate(options or (), start=1):
+        template = template.replace(f"{{option_{position}}}", option)
+    if isinstance(row["description"], str):
+        template = template.replace("{description}", row["description"])
+    if isinstance(row["text"], str):
+        template = template.replace("{Text}", row["text"][:1].upper() + row["text"][1:]).replace(
+            "{text}", row["text"]
+        )
+    return template

@@ -1,0 +1,172 @@
+"""The declared design of a study, read from ``studies/<study>.toml``.
+
+Everything that could be chosen after seeing the data is written down there: conditions with their role,
+templates verbatim, measures with their validity gate, families of hypotheses with their size, the smallest
+effect of interest, and a rule per claim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from persona_studies.errors import ProtocolError
+
+Role = Literal["persona", "none", "baseline", "placebo", "filler", "shuffled", "positive control"]
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Paper(_Declared):
+    """The publication a study replicates."""
+
+    authors: str
+    title: str
+    year: int
+    venue: str
+    url: str
+
+
+class Condition(_Declared):
+    """A kind of system turn and what it controls for. ``text`` is verbatim, or None where a bank holds it."""
+
+    role: Role
+    purpose: str
+    text: str | None = None
+
+
+class Template(_Declared):
+    """A prompt, verbatim. ``shared`` opens the user turn and is the same for all items of a condition."""
+
+    template: str
+    role: str
+    shared: str = ""
+    user: str
+
+
+class Measure(_Declared):
+    """What is asked and how it counts. ``gate`` holds the thresholds of its validity checks."""
+
+    kind: Literal["cloze", "letter", "text"]
+    purpose: str
+    options: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    orders: Annotated[int, Field(ge=1)] = 1
+    max_tokens: Annotated[int, Field(ge=0)] = 0
+    templates: tuple[Template, ...]
+    gate: dict[str, float] = {}
+
+    def frame(self, *roles: str) -> pd.DataFrame:
+        """Return the templates as a table, optionally only those with one of ``roles``."""
+        return pd.DataFrame([t.model_dump() for t in self.templates if not roles or t.role in roles])
+
+
+class Family(_Declared):
+    """A set of hypotheses that are corrected together. Its size is fixed here, whatever the data allow."""
+
+    purpose: str
+    hypotheses: tuple[str, ...]
+    size: Annotated[int, Field(ge=1)]
+    sides: Literal[1, 2] = 2
+    undefined: Literal["error", "one"] = "error"
+
+    @model_validator(mode="after")
+    def _counted(self) -> Self:
+        if len(set(self.hypotheses)) != self.size:
+            raise ValueError(f"size is {self.size} but {len(set(self.hypotheses))} different hypotheses are named")
+        return self
+
+
+class Claim(_Declared):
+    """A published statement, the number it rests on, and which result decides about it."""
+
+    statement: str
+    source: str
+    published: str
+    family: str | None = None
+    hypothesis: str | None = None
+    direction: Literal["positive", "negative"] = "positive"
+    smallest_effect: float | None = None
+    not_testable: str | None = None
+
+    @model_validator(mode="after")
+    def _decidable(self) -> Self:
+        if (self.hypothesis is None) == (self.not_testable is None):
+            raise ValueError("a claim names either its hypothesis or why it is not testable here")
+        return self
+
+
+class Protocol(_Declared):
+    """A study's declared design."""
+
+    study: str
+    title: str
+    question: str
+    version: int
+    paper: Paper
+    conditions: dict[str, Condition]
+    measures: dict[str, Measure]
+    families: dict[str, Family]
+    claims: dict[str, Claim]
+    exclusions: tuple[str, ...]
+    stopping_rule: str
+    design: dict[str, Any] = {}
+    tolerance: dict[str, float] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name, claim in self.claims.items():
+            if claim.hypothesis is None:
+                continue
+            if claim.family not in self.families:
+                raise ValueError(f"claim {name} names family {claim.family!r}, which is not declared")
+            if claim.hypothesis not in self.families[claim.family].hypotheses:
+                raise ValueError(f"claim {name} names hypothesis {claim.hypothesis!r}, which {claim.family} lacks")
+        return self
+
+    def family_table(self) -> pd.DataFrame:
+        """Return one row per family: its purpose, size, sides and rule for undefined tests."""
+        return pd.DataFrame(
+            [
+                {
+                    "family": name,
+                    "purpose": family.purpose,
+                    "size": family.size,
+                    "sides": family.sides,
+                    "undefined": {"error": "stops the run", "one": "counts as p = 1"}[family.undefined],
+                }
+                for name, family in self.families.items()
+            ]
+        )
+
+
+def load(path: Path) -> Protocol:
+    """Read and check a protocol.
+
+    Raises:
+        ProtocolError: the file is missing, is not TOML, or a declaration is missing, unknown or contradictory.
+    """
+    try:
+        with path.open("rb") as file:
+            declared = tomllib.load(file)
+    except FileNotFoundError as error:
+        raise ProtocolError(f"No protocol {path.name}; every study declares its design there.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ProtocolError(f"{path.name} is not valid TOML: {error}") from error
+    try:
+        return Protocol.model_validate(declared)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'protocol'}: {e['msg']}" for e in error.errors()]
+        raise ProtocolError(f"{path.name} does not hold:\n" + "\n".join(lines)) from error
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of a protocol file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

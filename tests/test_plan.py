@@ -1,0 +1,100 @@
+import pandas as pd
+import pytest
+
+from persona_studies.errors import ProtocolError
+from persona_studies.plan import HASHES, IDENTITY, combine, measure, text_hash
+
+
+def conditions() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "condition": ["none", "warm"],
+            "system": [None, "You are warm."],
+            "description": [None, "The person is warm."],
+            "condition_hash": [text_hash(None), text_hash("You are warm.")],
+        }
+    ).astype(object)
+
+
+def items(*texts: str | None) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "item": [f"i{n}" for n in range(len(texts))],
+            "item_hash": [text_hash(text) for text in texts],
+            "text": pd.Series(texts, dtype=object),
+        }
+    )
+
+
+def templates(user: str = "I say that {text}.", shared: str = "") -> pd.DataFrame:
+    return pd.DataFrame({"template": ["t"], "shared": [shared], "user": [user]})
+
+
+def test_crosses_everything_once() -> None:
+    plan = measure(
+        "m",
+        "letter",
+        conditions=conditions(),
+        items=items("cats purr", "dogs bark"),
+        templates=templates("{Text}?\nA) {option_1}\nB) {option_2}"),
+        options=["Yes", "No"],
+        labels=["A", "B"],
+        orders=2,
+        repeats=3,
+    )
+    assert len(plan) == 2 * 2 * 2 * 3
+    assert not plan.duplicated(IDENTITY).any()
+    first = plan.query("item == 'i0' and order == 0").iloc[0]
+    turned = plan.query("item == 'i0' and order == 1").iloc[0]
+    assert first["user"] == "Cats purr?\nA) Yes\nB) No"
+    assert turned["user"] == "Cats purr?\nA) No\nB) Yes"
+    assert first["options"] == turned["options"] == ("A", "B")
+
+
+def test_cyclic_orders_rotate_items_own_options() -> None:
+    own = items("which?").assign(options=pd.Series([("x", "y", "z")]))
+    plan = measure("m", "cloze", conditions=conditions(), items=own, templates=templates(), orders=3)
+    assert list(plan["options"][:3]) == [("x", "y", "z"), ("y", "z", "x"), ("z", "x", "y")]
+
+
+def test_no_persona_stays_without_system_text() -> None:
+    plan = measure("m", "cloze", conditions=conditions(), items=items("a"), templates=templates(), options=["x"])
+    assert plan.loc[plan["condition"] == "none", "system"].isna().all()
+
+
+def test_braces_in_an_item_are_left_alone() -> None:
+    plan = measure(
+        "m", "cloze", conditions=conditions(), items=items("{option_1} {0}"), templates=templates(), options=["x"]
+    )
+    assert plan["user"].iloc[0] == "I say that {option_1} {0}."
+
+
+def test_a_plan_without_texts_has_the_same_identity_and_hashes() -> None:
+    full = measure("m", "cloze", conditions=conditions(), items=items("a"), templates=templates(), options=["x"])
+    bare_items = items("a").assign(text=pd.Series([None], dtype=object))
+    bare = measure("m", "cloze", conditions=conditions(), items=bare_items, templates=templates(), options=["x"])
+    assert bare["user"].isna().all()
+    pd.testing.assert_frame_equal(full[IDENTITY + HASHES], bare[IDENTITY + HASHES])
+
+
+@pytest.mark.parametrize("change", [{"user": "I swear that {text}."}, {"shared": "Listen. "}])
+def test_template_hash_follows_the_template(change: dict[str, str]) -> None:
+    one = measure("m", "cloze", conditions=conditions(), items=items("a"), templates=templates(), options=["x"])
+    other = measure(
+        "m", "cloze", conditions=conditions(), items=items("a"), templates=templates(**change), options=["x"]
+    )
+    assert set(one["template_hash"]).isdisjoint(other["template_hash"])
+
+
+def test_template_hash_follows_the_options() -> None:
+    one = measure("m", "cloze", conditions=conditions(), items=items("a"), templates=templates(), options=["x"])
+    other = measure("m", "cloze", conditions=conditions(), items=items("a"), templates=templates(), options=["y"])
+    assert set(one["template_hash"]).isdisjoint(other["template_hash"])
+
+
+def test_unknown_kind_and_double_cells_are_refused() -> None:
+    with pytest.raises(ProtocolError, match="'cloz'"):
+        measure("m", "cloz", conditions=conditions(), items=items("a"), templates=templates())
+    part = measure("m", "cloze", conditions=conditions(), items=items("a"), templates=templates(), options=["x"])
+    with pytest.raises(ProtocolError, match="twice"):
+        combine([part, part])

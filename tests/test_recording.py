@@ -1,0 +1,266 @@
+"""The store under interruption, damage and change. The model is simulated; the real one is in test_llama_cpp."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+from persona_studies import recording, responses
+from persona_studies.backends import Request
+from persona_studies.errors import ResponsesError
+from persona_studies.paths import Project
+from persona_studies.plan import combine, measure
+from tests.simulated import SimulatedBackend
+from tests.test_plan import conditions, items, templates
+
+LABELS = ["yes", "no"]
+
+
+def answer(request: Request) -> tuple[float, ...]:
+    rng = random.Random(f"{request.system}{request.user}")
+    return tuple(float(np.float32(-rng.random())) for _ in request.options)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "studies").mkdir()
+    return Project(tmp_path)
+
+
+def small_plan(n: int = 6) -> pd.DataFrame:
+    texts = [f"claim {i}" for i in range(n)]
+    return combine(
+        [
+            measure(
+                "score",
+                "cloze",
+                conditions=conditions(),
+                items=items(*texts),
+                templates=templates(),
+                options=LABELS,
+            ),
+            measure(
+                "talk", "text", conditions=conditions(), items=items(*texts), templates=templates(), max_tokens=4
+            ),
+        ]
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
+
+
+def test_round_trip(project: Project) -> None:
+    plan = small_plan()
+    backend = SimulatedBackend(answer)
+    progress = recording.record(project, "toy", plan, backend)
+    assert progress.complete and backend.asked == len(plan) == 24
+    recording.pack(project, "toy", plan, "simulated")
+    loaded = responses.load(project, "toy", "simulated", plan)
+    assert len(loaded) == len(plan)
+    scored = loaded[loaded["measure"] == "score"]
+    asked = plan[plan["measure"] == "score"]
+    expected = [answer(Request("cloze", s, "", u, tuple(LABELS))) for s, u in zip(asked["system"], asked["user"])]
+    np.testing.assert_array_equal(responses.matrix(scored), np.array(expected))
+    assert (loaded.loc[loaded["measure"] == "talk", "text"] == "AGREE because.").all()
+    assert responses.check(project, "toy") == []
+
+
+def test_resumed_equals_uninterrupted_and_asks_nothing_twice(project: Project, tmp_path: Path) -> None:
+    plan = small_plan()
+    backend = SimulatedBackend(answer)
+    for sitting in range(30):
+        before = backend.asked
+        progress = recording.record(project, "toy", plan, backend, limit=sitting % 3 + 1)
+        if progress.complete:
+            break
+        assert backend.asked - before == sitting % 3 + 1
+    assert backend.asked == len(plan)
+    resumed = contents(recording.pack(project, "toy", plan, "simulated"))
+    other = Project(tmp_path / "other")
+    recording.record(other, "toy", plan.sample(frac=1, random_state=0), SimulatedBackend(answer))
+    assert contents(recording.pack(other, "toy", plan, "simulated")) == resumed
+
+
+def test_shards_together_are_the_whole(project: Project, tmp_path: Path) -> None:
+    plan = small_plan()
+    for part in (2, 1):
+        progress = recording.record(project, "toy", plan, SimulatedBackend(answer), shard=(part, 2))
+    assert progress.complete
+    whole = Project(tmp_path / "whole")
+    recording.record(whole, "toy", plan, SimulatedBackend(answer))
+    assert contents(recording.pack(project, "toy", plan, "simulated")) == contents(
+        recording.pack(whole, "toy", plan, "simulated")
+    )
+
+
+def test_a_torn_tail_is_dropped_and_asked_again(project: Project) -> None:
+    plan = small_plan()
+    recording.record(project, "toy", plan, SimulatedBackend(answer), limit=5)
+    log = next(recording.folder(project, "toy", "simulated").glob("*.jsonl"))
+    log.write_bytes(log.read_bytes()[:-20])
+    backend = SimulatedBackend(answer)
+    assert recording.record(project, "toy", plan, backend).complete
+    assert backend.asked == len(plan) - 4
+
+
+def test_a_flipped_bit_in_a_log_is_named(project: Project) -> None:
+    plan = small_plan()
+    recording.record(project, "toy", plan, SimulatedBackend(answer))
+    log = next(recording.folder(project, "toy", "simulated").glob("*.jsonl"))
+    lines = log.read_text().splitlines(keepends=True)
+    lines[2] = lines[2].replace('"option_mass": 0.5', '"option_mass": 0.6')
+    log.write_text("".join(lines))
+    with pytest.raises(ResponsesError, match="line 3, is damaged"):
+        recording.record(project, "toy", plan, SimulatedBackend(answer))
+
+
+def test_killed_at_random_moments_nothing_is_lost(tmp_path: Path) -> None:
+    """SIGKILL a recorder several times; what a finished line says is kept and the result is the same."""
+    script = textwrap.dedent(
+        """
+        import sys, time
+        from pathlib import Path
+        from persona_studies import recording
+        from persona_studies.paths import Project
+        from tests.simulated import SimulatedBackend
+        from tests.test_recording import answer, small_plan
+
+        def slow(request):
+            time.sleep(0.005)
+            return answer(request)
+
+        recording.record(Project(Path(sys.argv[1])), "toy", small_plan(40), SimulatedBackend(slow))
+        """
+    )
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    plan = small_plan(40)
+    project = Project(tmp_path)
+    rng = random.Random(1)
+    kept = 0
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=environment)
+        log = recording.folder(project, "toy", "simulated")
+        target = kept + rng.randint(3, 25)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            lines = sum(path.read_bytes().count(b"\n") for path in log.glob("*.jsonl")) if log.exists() else 0
+            if lines >= target:
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        found = len(plan) - len(recording.pending(plan, log))
+        assert found >= min(target, len(plan))
+        kept = found
+    assert recording.record(project, "toy", plan, SimulatedBackend(answer)).complete
+    other = Project(tmp_path / "other")
+    recording.record(other, "toy", plan, SimulatedBackend(answer))
+    assert contents(recording.pack(project, "toy", plan, "simulated")) == contents(
+        recording.pack(other, "toy", plan, "simulated")
+    )
+
+
+def test_two_writers_of_one_shard_are_kept_apart(project: Project) -> None:
+    folder = recording.folder(project, "toy", "simulated")
+    folder.mkdir(parents=True)
+    with FileLock(folder / "1-of-1.lock"), pytest.raises(ResponsesError, match="Another process"):
+        recording.record(project, "toy", small_plan(), SimulatedBackend(answer))
+
+
+def test_another_model_in_the_same_folder_is_refused(project: Project) -> None:
+    plan = small_plan()
+    recording.record(project, "toy", plan, SimulatedBackend(answer), limit=1)
+    other = SimulatedBackend(answer)
+    other.info = type(other.info)("simulated", "1" * 64, "simulated", "0", "canonical", "plain")
+    with pytest.raises(ResponsesError, match="another model_hash"):
+        recording.record(project, "toy", plan, other)
+
+
+def test_incomplete_recordings_are_not_packed(project: Project) -> None:
+    plan = small_plan()
+    recording.record(project, "toy", plan, SimulatedBackend(answer), limit=3)
+    with pytest.raises(ResponsesError, match=r"9 of 12 cells of score"):
+        recording.pack(project, "toy", plan, "simulated")
+
+
+class TestLoad:
+    @pytest.fixture
+    def recorded(self, project: Project) -> Project:
+        plan = small_plan()
+        recording.record(project, "toy", plan, SimulatedBackend(answer))
+        recording.pack(project, "toy", plan, "simulated")
+        return project
+
+    def test_unknown_model_names_the_known_ones(self, recorded: Project) -> None:
+        with pytest.raises(ResponsesError, match=r"'other'.*recorded: simulated.*make record STUDY=toy MODEL=other"):
+            responses.load(recorded, "toy", "other", small_plan())
+
+    def test_cells_beyond_the_recording_are_counted(self, recorded: Project) -> None:
+        with pytest.raises(ResponsesError, match="4 of 16 planned cells of score are not recorded"):
+            responses.load(recorded, "toy", "simulated", small_plan(8))
+
+    def test_a_changed_item_text_is_noticed(self, recorded: Project) -> None:
+        plan = small_plan()
+        plan.loc[0, "item_hash"] = "f" * 16
+        with pytest.raises(ResponsesError, match="recorded with another item text"):
+            responses.load(recorded, "toy", "simulated", plan)
+
+    def test_a_tampered_row_is_noticed(self, recorded: Project) -> None:
+        path = recorded.responses("toy", "simulated") / "score.parquet"
+        frame = pd.read_parquet(path)
+        frame.at[3, "logprob"] = np.array([-0.1, -0.2], dtype="float32")
+        frame.to_parquet(path, index=False)
+        with pytest.raises(ResponsesError, match=r"row 3 .*does not match its checksum"):
+            responses.load(recorded, "toy", "simulated", small_plan())
+        assert len(responses.check(recorded, "toy")) == 1
+
+    def test_a_missing_row_and_a_missing_file_are_noticed(self, recorded: Project) -> None:
+        path = recorded.responses("toy", "simulated") / "score.parquet"
+        frame = pd.read_parquet(path)
+        frame.drop(index=3).to_parquet(path, index=False)
+        assert "11 rows" in responses.check(recorded, "toy")[0]
+        path.unlink()
+        assert "missing" in responses.check(recorded, "toy")[0]
+
+    def test_a_file_that_is_not_parquet(self, recorded: Project) -> None:
+        path = recorded.responses("toy", "simulated") / "score.parquet"
+        path.write_bytes(path.read_bytes()[:200])
+        with pytest.raises(ResponsesError, match="cannot be read"):
+            responses.load(recorded, "toy", "simulated", small_plan())
+
+
+def test_estimate_counts_every_measure_and_stores_nothing(project: Project) -> None:
+    table = recording.estimate(small_plan(), SimulatedBackend(answer))
+    assert dict(zip(table["measure"], table["cells"])) == {"score": 12, "talk": 12}
+    assert (table["hours"] > 0).all()
+    assert not recording.folder(project, "toy", "simulated").exists()
+
+
+def test_record_names_its_model_and_files(project: Project) -> None:
+    plan = small_plan()
+    recording.record(project, "toy", plan, SimulatedBackend(answer))
+    record = json.loads((recording.pack(project, "toy", plan, "simulated") / "record.json").read_text())
+    assert record["model"]["backend"] == "simulated"
+    assert record["cells"] == 24
+    assert set(record["files"]) == {"score.parquet", "talk.parquet"}
+
+
+def test_a_plan_without_texts_cannot_be_recorded(project: Project) -> None:
+    plan = small_plan()
+    plan.loc[0, "user"] = None
+    with pytest.raises(ResponsesError, match="1 cells have no text"):
+        recording.record(project, "toy", plan, SimulatedBackend(answer))
