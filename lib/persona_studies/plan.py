@@ -33,14 +33,11 @@ def text_hash(*texts: str | None) -> str:
     >>> text_hash(None) == text_hash("")
     False
     """
-    digest = hashlib.sha256()
-    for text in texts:
-        if text is None:
-            digest.update(b"\x00none\x1f")
-        else:
-            normal = re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
-            digest.update(normal.encode() + b"\x1f")
-    return digest.hexdigest()[:16]
+    normal = [
+        "\x00none" if text is None else re.sub(r"\s+", " ", unicodedata.normalize("NFC", text)).strip()
+        for text in texts
+    ]
+    return hashlib.sha256("\x1f".join(normal).encode()).hexdigest()[:16]
 
 
 def measure(

@@ -102,6 +102,20 @@ class LlamaCpp:
         for request in requests:
             yield self._respond(request)
 
+    def naive_logprob(self, tokens: list[int], start: int) -> float:
+        """Return the log-probability of ``tokens[start:]`` by one full prefill, without any sharing.
+
+        The reference that the canonical schedule is compared with.
+        """
+        llama.llama_memory_clear(self._memory, False)
+        self._prefix = []
+        self._decode([(token, i, (0,), i >= start - 1) for i, token in enumerate(tokens)])
+        total = 0.0
+        for i in range(start, len(tokens)):
+            logits = self._logits(i - 1)
+            total += float(logits[tokens[i]]) - _log_sum_exp(logits)
+        return total
+
     def _respond(self, request: Request) -> Response:
         head, tail = self.chat.render(request.system, request.shared, request.user)
         whole = self.tokenize(head + tail)

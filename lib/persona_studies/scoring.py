@@ -1,0 +1,108 @@
+"""From raw log-probabilities and texts to scores, and the gates that say whether a score means anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+
+from persona_studies.errors import ProtocolError
+
+Array = NDArray[np.float64]
+
+
+def pair_log_odds(logprob: Array) -> Array:
+    """Return the log-odds of the first against the second member of each pair of continuations.
+
+    Args:
+        logprob: cells x (2 * pairs), natural log-probabilities, pairs side by side.
+
+    Returns:
+        cells x pairs, in nats.
+
+    >>> pair_log_odds(np.log([[0.2, 0.1, 0.3, 0.3]])).round(3).tolist()
+    [[0.693, 0.0]]
+    """
+    if logprob.ndim != 2 or logprob.shape[1] % 2:
+        raise ProtocolError(f"Pairs need an even number of continuations; the array has shape {logprob.shape}.")
+    difference: Array = logprob[:, 0::2] - logprob[:, 1::2]
+    return difference
+
+
+def pair_probability(log_odds: Array, neutral: Array) -> Array:
+    """Return P(first of the pair), relative to a neutral context and averaged over pairs.
+
+    Subtracting the log-odds in a context that asks nothing removes what the wording of a pair is worth on
+    its own (pointwise mutual information; Holtzman et al. 2021, "Surface form competition").
+
+    Args:
+        log_odds: cells x pairs.
+        neutral: pairs; the log-odds in the neutral context.
+
+    Returns:
+        cells; probabilities between 0 and 1.
+    """
+    probability: Array = expit(log_odds - neutral).mean(axis=1)
+    return probability
+
+
+def in_declared_order(logprob: Array, order: NDArray[np.int_]) -> Array:
+    """Undo cyclic option orders: column ``i`` of the result is the i-th option as declared.
+
+    Order ``k`` showed option ``(i + k) mod n`` at place ``i``.
+
+    >>> in_declared_order(np.array([[-1.0, -2.0, -3.0]]), np.array([1])).tolist()
+    [[-3.0, -1.0, -2.0]]
+    """
+    n = logprob.shape[1]
+    place = (np.arange(n)[None, :] - np.asarray(order)[:, None]) % n
+    return np.take_along_axis(logprob, place, axis=1)
+
+
+def expected_rating(logprob: Array, values: Sequence[float]) -> Array:
+    """Return the mean of a rating scale under the label probabilities, renormalised to the labels.
+
+    Args:
+        logprob: cells x labels.
+        values: The value of each label.
+    """
+    rating: Array = softmax(logprob, axis=1) @ np.asarray(values, dtype=float)
+    return rating
+
+
+def position_dominance(logprob: Array, order: NDArray[np.int_]) -> float:
+    """Return how much the place of an option decides: 0 not at all, 1 alone.
+
+    Mean over cells of the largest mean probability that one place attracts over cyclic orders, rescaled so
+    that equal shares are 0.
+
+    Args:
+        logprob: cells x labels in shown order; every item in all cyclic orders.
+        order: cells; the option order.
+    """
+    shares = softmax(logprob, axis=1)
+    by_order = np.array([shares[order == k].mean(axis=0) for k in np.unique(order)])
+    n = shares.shape[1]
+    return float((by_order.mean(axis=0).max() - 1 / n) / (1 - 1 / n))
+
+
+def gate(checks: Mapping[str, tuple[float, str, float]]) -> pd.DataFrame:
+    """Decide by rule whether a measure counts.
+
+    Args:
+        checks: Name -> (value, ``">="`` or ``"<="``, threshold). A value that is not a number fails.
+
+    Returns:
+        One row per check: ``check, value, rule, threshold, passes``.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, (value, rule, threshold) in checks.items():
+        if rule not in (">=", "<="):
+            raise ProtocolError(f"Gate {name!r} has rule {rule!r}; it must be >= or <=.")
+        passes = bool(value >= threshold) if rule == ">=" else bool(value <= threshold)
+        rows.append({"check": name, "value": value, "rule": rule, "threshold": threshold, "passes": passes})
+    return pd.DataFrame(rows)

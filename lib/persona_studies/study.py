@@ -1,0 +1,93 @@
+"""What a notebook opens: the protocol, the parameters in force, the responses, and where results go."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from persona_studies import figures, notebooks, protocol, responses, tables
+from persona_studies.parameters import Parameters
+from persona_studies.paths import Project
+
+
+@dataclass(frozen=True)
+class Study:
+    """One run of a study.
+
+    Attributes:
+        name: Name of the study.
+        project: The checkout.
+        protocol: The declared design.
+        parameters: The parameters in force.
+        out: Folder that receives tables and figures.
+    """
+
+    name: str
+    project: Project
+    protocol: protocol.Protocol
+    parameters: Parameters
+    out: Path
+
+    @classmethod
+    def open(cls, name: str, parameters: Parameters) -> Study:
+        """Read the protocol, set the figure style and make the output folder.
+
+        The runner names the folder in ``PERSONA_STUDIES_OUT``; in JupyterLab results go to
+        ``runs/<study>/interactive/``, never to the reference.
+        """
+        project = Project.find()
+        named = os.environ.get("PERSONA_STUDIES_OUT")
+        out = Path(named) if named else project.runs / name / "interactive"
+        for folder in (out / "tables", out / "figures"):
+            folder.mkdir(parents=True, exist_ok=True)
+        figures.style()
+        return cls(name, project, protocol.load(project.protocol(name)), parameters, out)
+
+    def deviations(self) -> pd.DataFrame:
+        """Return the parameters that differ from the notebook's own: ``parameter, declared, this_run``."""
+        declared = notebooks.parameters(notebooks.read(self.project.notebook(self.name)))
+        return pd.DataFrame(
+            [
+                {"parameter": name, "declared": json.dumps(default.value), "this_run": json.dumps(value)}
+                for name, default in declared.items()
+                if (value := self.parameters.model_dump(mode="json")[name]) != default.value
+            ],
+            columns=["parameter", "declared", "this_run"],
+        )
+
+    def responses(self, plan: pd.DataFrame, model: str) -> pd.DataFrame:
+        """Return the recorded response of every planned cell (:func:`persona_studies.responses.load`)."""
+        return responses.load(self.project, self.name, model, plan)
+
+    def published(self, name: str) -> pd.DataFrame:
+        """Return a table of figures that publications report, from ``data/published/``."""
+        return pd.read_csv(self.project.published / f"{name}.csv")
+
+    def table(self, frame: pd.DataFrame, name: str, title: str, **how: Any) -> Any:
+        """Write a result table as CSV, unrounded, and return it formatted for reading.
+
+        Args:
+            frame: One row per thing; no index.
+            name: Stem of the CSV file.
+            title: What the table shows.
+            how: Passed to :func:`persona_studies.tables.show`.
+        """
+        tables.save(frame, self.out / "tables" / f"{name}.csv")
+        return tables.show(frame, id=name.replace("_", "-"), title=title, **how)
+
+    def figure(self, figure: Any, name: str, *, alt: str, caption: str) -> None:
+        """Write a figure as SVG and PNG and show it with its caption.
+
+        Args:
+            figure: Matplotlib figure; closed afterwards.
+            name: Stem of the files.
+            alt: What the figure shows, for those who do not see it.
+            caption: What it is, with n.
+        """
+        _, png = figures.save(figure, self.out / "figures" / name)
+        figures.show(png, alt=alt, caption=caption)

@@ -1,0 +1,61 @@
+"""The verdict on a claim, by one rule for every study."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from persona_studies.protocol import Claim
+
+REPRODUCED = "reproduced"
+SAME_DIRECTION = "same direction, not significant"
+CONTRADICTED = "contradicted"
+INCONCLUSIVE = "inconclusive"
+UNINFORMATIVE = "uninformative"
+NOT_TESTABLE = "not testable here"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a hypothesis came to.
+
+    Attributes:
+        estimate: Effect on the scale of the claim's smallest effect of interest.
+        rejected: Whether its test was rejected within its family after correction.
+        equivalent: Whether an equivalence test put the effect inside the smallest effect of interest.
+        power: Power of the test for the smallest effect of interest, where it can be computed.
+        informative: Whether the validity gate of every measure behind it was passed.
+        reason: Why not, when it was not.
+    """
+
+    estimate: float
+    rejected: bool
+    equivalent: bool = False
+    power: float | None = None
+    informative: bool = True
+    reason: str = ""
+
+
+def verdict(claim: Claim, evidence: Evidence | None, *, least_power: float = 0.8) -> tuple[str, str]:
+    """Return the verdict on a claim and the reason for it in one line.
+
+    In this order: not testable here; uninformative (a gate failed, or the estimate is undefined);
+    reproduced or contradicted (rejected, by sign); contradicted (equivalent to nothing of interest);
+    inconclusive (the power for the smallest effect of interest is below ``least_power``, or the sign is the
+    opposite without being significant); same direction, not significant.
+    """
+    if claim.not_testable is not None or evidence is None:
+        return NOT_TESTABLE, claim.not_testable or "no evidence in this run"
+    if not evidence.informative or math.isnan(evidence.estimate):
+        return UNINFORMATIVE, evidence.reason or "the estimate is undefined"
+    as_claimed = (evidence.estimate > 0) == (claim.direction == "positive")
+    if evidence.rejected:
+        sign = "as claimed" if as_claimed else "opposite to the claim"
+        return (REPRODUCED if as_claimed else CONTRADICTED), f"significant after correction, {sign}"
+    if evidence.equivalent:
+        return CONTRADICTED, f"equivalent to less than {claim.smallest_effect}"
+    if evidence.power is not None and evidence.power < least_power:
+        return INCONCLUSIVE, f"not significant; power {evidence.power:.2f} for an effect of {claim.smallest_effect}"
+    if as_claimed:
+        return SAME_DIRECTION, "not significant after correction"
+    return INCONCLUSIVE, "opposite sign, not significant after correction"
