@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
 from persona_studies import sources
 from persona_studies.errors import SourceError
 from persona_studies.paths import Project
