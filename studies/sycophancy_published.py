@@ -77,7 +77,7 @@ def derive_ipip_keys(questions: Path, lists: Path) -> pd.DataFrame:
         facet = (number - 1) // 5 % 6
         rows.append(
             {
-                "item": f"ipip-{number:03d}",
+                "item": f"ipip{number:03d}",
                 "number": number,
                 "facet": FACETS[facet],
                 "facet_number": facet + 1,

@@ -7,7 +7,7 @@ from persona_studies import sources
 from persona_studies.errors import SourceError
 from persona_studies.paths import Project
 from persona_studies.plan import text_hash
-from studies.sycophancy_published import (
+from sycophancy_published import (
     DILEMMAS,
     FACETS,
     SOURCES,
@@ -62,7 +62,7 @@ def test_items_come_with_the_texts_that_were_keyed(tmp_path: Path) -> None:
     keyed = ipip_keys(PROJECT)
     keyed.loc[0, "item_hash"] = "0" * 16
     keyed.to_csv(other.published / "ipip_neo_agreeableness.csv", index=False)
-    with pytest.raises(SourceError, match="ipip-004"):
+    with pytest.raises(SourceError, match="ipip004"):
         ipip_items(other)
 
 
