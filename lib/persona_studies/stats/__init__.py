@@ -1,0 +1,37 @@
+"""Statistics that pingouin, statsmodels and scipy lack, or in which they hold a trap.
+
+Anything they do well is called from the notebook directly. Common rules: an estimate is a frozen dataclass
+(a list of them is a table); several come as a DataFrame; data on which a statistic is undefined give NaN with
+the reason, never an exception; malformed input raises :class:`persona_studies.errors.StatisticsError`;
+nothing is rounded; everything random takes a seed.
+"""
+
+from persona_studies.stats.correlation import correlation, d_from_r, pearson, spearman
+from persona_studies.stats.effects import hedges_g
+from persona_studies.stats.estimate import Estimate
+from persona_studies.stats.meta_analysis import RandomEffects, random_effects, random_effects_correlation
+from persona_studies.stats.multiplicity import Correction, correct
+from persona_studies.stats.reliability import Reliability, disattenuate, omega, spearman_brown, split_half
+from persona_studies.stats.resampling import bca, cluster_bootstrap, two_way_bootstrap
+
+__all__ = [
+    "Correction",
+    "Estimate",
+    "RandomEffects",
+    "Reliability",
+    "bca",
+    "cluster_bootstrap",
+    "correct",
+    "correlation",
+    "d_from_r",
+    "disattenuate",
+    "hedges_g",
+    "omega",
+    "pearson",
+    "random_effects",
+    "random_effects_correlation",
+    "spearman",
+    "spearman_brown",
+    "split_half",
+    "two_way_bootstrap",
+]

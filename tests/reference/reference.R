@@ -1,0 +1,159 @@
+# Reference values for tests/test_stats_*.py, from packages or formulas that share no code with the library.
+# Run in this folder: Rscript reference.R
+suppressPackageStartupMessages({
+  library(jsonlite); library(psych); library(metafor); library(effectsize); library(sandwich); library(pwr)
+})
+set.seed(20260410)
+RNGkind(sample.kind = "Rejection")
+
+write <- function(value, name) {
+  json <- toJSON(value, digits = I(15), auto_unbox = TRUE, na = "null", dataframe = "rows", matrix = "rowmajor")
+  writeLines(json, paste0(name, ".json"))
+}
+
+# --- Correction over a family: p.adjust ---------------------------------------------------------------------------
+families <- lapply(1:120, function(i) {
+  p <- round(runif(sample(1:20, 1))^sample(1:4, 1), sample(2:6, 1))
+  if (i %% 3 == 0) p <- sample(c(p, 0, 1, p[1], 0.05, 0.05 / 2))
+  list(p = I(p), holm = I(p.adjust(p, "holm")), bonferroni = I(p.adjust(p, "bonferroni")),
+       fdr_bh = I(p.adjust(p, "BH")))
+})
+write(families, "multiplicity")
+
+# --- Paired proportions -------------------------------------------------------------------------------------------
+# Mid-p and its odds-ratio limits by summing binomial probabilities.
+midp_tail <- function(x, m, p) sum(dbinom(seq_len(x) - 1, m, p)) + dbinom(x, m, p) / 2
+midp_limits <- function(b, m, level) {
+  tail <- (1 - level) / 2
+  upper <- if (b == m) 1 else uniroot(function(p) midp_tail(b, m, p) - tail, c(1e-12, 1 - 1e-12), tol = 1e-14)$root
+  lower <- if (b == 0) 0 else
+    uniroot(function(p) midp_tail(b, m, p) - (1 - tail), c(1e-12, 1 - 1e-12), tol = 1e-14)$root
+  c(lower, upper) / (1 - c(lower, upper))
+}
+# Tango's statistic with the nuisance probability found by maximising the multinomial likelihood numerically,
+# not by his quadratic.
+tango_z <- function(delta, b, c, n) {
+  concordant <- n - b - c
+  lowest <- max(0, -delta)
+  highest <- (1 - delta) / 2
+  xlogy <- function(x, y) ifelse(x == 0, 0, x * log(y))
+  likelihood <- function(q) xlogy(b, q + delta) + xlogy(c, q) + xlogy(concordant, 1 - 2 * q - delta)
+  q <- optimize(likelihood, c(lowest, highest), maximum = TRUE, tol = 1e-15)$maximum
+  ends <- c(lowest, highest, q)
+  q <- ends[which.max(sapply(ends, likelihood))]
+  (b - c - n * delta) / sqrt(n * (2 * q + delta - delta^2))
+}
+tango_limits <- function(b, c, n, level) {
+  z <- qnorm((1 + level) / 2)
+  estimate <- (b - c) / n
+  lower <- if (c == n) -1 else
+    uniroot(function(d) tango_z(d, b, c, n) - z, c(-1 + 1e-9, estimate - 1e-9), tol = 1e-13)$root
+  upper <- if (b == n) 1 else
+    uniroot(function(d) tango_z(d, b, c, n) + z, c(estimate + 1e-9, 1 - 1e-9), tol = 1e-13)$root
+  c(lower, upper)
+}
+pairs <- list(c(1, 7, 21), c(40, 20, 160), c(0, 1, 44), c(10, 3, 50), c(0, 0, 30), c(5, 0, 12), c(0, 9, 20),
+              c(8, 8, 40), c(120, 95, 1000), c(431, 388, 4950), c(1, 0, 1), c(3, 2, 5))
+write(lapply(pairs, function(t) {
+  b <- t[1]; c <- t[2]; n <- t[3]; m <- b + c
+  odds <- if (m == 0) c(0, NA) else midp_limits(b, m, 0.95)
+  tost <- c(1 - pnorm(tango_z(-0.1, b, c, n)), pnorm(tango_z(0.1, b, c, n)))
+  list(b = b, c = c, n = n, p = min(1, 2 * midp_tail(min(b, c), m, 0.5)), odds_low = odds[1],
+       odds_high = if (is.finite(odds[2])) odds[2] else NA, tango = tango_limits(b, c, n, 0.95),
+       tango90 = tango_limits(b, c, n, 0.90), margin = 0.1, p_lower = tost[1], p_upper = tost[2])
+}), "paired")
+
+# --- Sign flips: every sign pattern -------------------------------------------------------------------------------
+flips <- function(d) {
+  signs <- as.matrix(expand.grid(rep(list(c(-1, 1)), length(d))))
+  all <- abs(signs %*% d)
+  mean(all >= abs(sum(d)) - 1e-9)
+}
+write(lapply(1:8, function(i) {
+  d <- round(rnorm(10, 0.3 * (i %% 3)), 1)
+  cluster <- sample(letters[1:6], 10, replace = TRUE)
+  list(differences = d, cluster = cluster, p = flips(d), p_cluster = flips(tapply(d, cluster, sum)))
+}), "sign_flip")
+
+# --- Correlations -------------------------------------------------------------------------------------------------
+write(lapply(c(4, 5, 12, 55, 275), function(n) {
+  x <- rnorm(n); y <- round(0.5 * x + rnorm(n), if (n > 20) 1 else 3)
+  pearson <- cor.test(x, y)
+  spearman <- suppressWarnings(cor.test(x, y, method = "spearman", exact = FALSE))
+  rho <- unname(spearman$estimate)
+  half <- qnorm(0.975) * sqrt((1 + rho^2 / 2) / (n - 3))
+  r <- unname(pearson$estimate)
+  z <- (atanh(r) + c(1, -1) * atanh(0.1)) * sqrt(n - 3)
+  limits <- tanh(atanh(r) + c(-1, 1) * qnorm(0.95) / sqrt(n - 3))
+  list(x = x, y = y, r = r, p = pearson$p.value, ci = as.numeric(pearson$conf.int), rho = rho,
+       rho_p = spearman$p.value, rho_ci = tanh(atanh(rho) + c(-1, 1) * half),
+       tost = list(margin = 0.1, p_lower = pnorm(z[1], lower.tail = FALSE), p_upper = pnorm(z[2]), ci = limits))
+}), "correlation")
+# The smallest correlation that has power .80, and the power for r = .10.
+write(lapply(c(20, 55, 275, 1000), function(n) list(
+  n = n, mde = pwr.r.test(n = n, power = 0.8, sig.level = 0.05)$r,
+  power = pwr.r.test(n = n, r = 0.1, sig.level = 0.05)$power)), "power")
+
+# --- Reliability: psych -------------------------------------------------------------------------------------------
+write(lapply(1:6, function(i) {
+  n <- c(60, 120, 275, 275, 500, 40)[i]; k <- c(3, 10, 10, 8, 20, 5)[i]
+  factor <- rnorm(n)
+  items <- round(sapply(seq_len(k), function(j) runif(1, 0.3, 1.2) * factor + rnorm(n, 0, runif(1, 0.5, 1.5))), 3)
+  if (i == 4) items[, 1:2] <- -items[, 1:2]
+  fit <- fa(items, nfactors = 1, fm = "minres")
+  whole <- suppressWarnings(suppressMessages(omega(items, nfactors = 1, flip = FALSE, plot = FALSE)))
+  loadings <- as.numeric(fit$loadings)
+  list(items = items, loadings = loadings, omega = sum(loadings)^2 / (sum(loadings)^2 + sum(fit$uniquenesses)),
+       omega_psych = whole$omega.tot,
+       alpha = suppressWarnings(alpha(items, check.keys = FALSE))$total$raw_alpha)
+}), "reliability")
+
+# --- Random effects: metafor --------------------------------------------------------------------------------------
+combine <- function(y, v) {
+  one <- function(estimator, test) {
+    fit <- rma(y, v, method = estimator, test = test, control = list(tol = 1e-12, maxiter = 1000))
+    normal <- rma(y, v, method = estimator, control = list(tol = 1e-12, maxiter = 1000))
+    k <- length(y)
+    half <- if (k > 2) qt(0.975, k - 2) * sqrt(fit$tau2 + normal$se^2) else NA
+    list(estimate = as.numeric(fit$beta), se = fit$se, low = fit$ci.lb, high = fit$ci.ub, p = fit$pval, tau2 = fit$tau2,
+         q = fit$QE, q_p = fit$QEp, i2 = max(0, (fit$QE - (k - 1)) / fit$QE),
+         prediction = as.numeric(fit$beta) + c(-1, 1) * half)
+  }
+  list(effects = y, variances = v, pm_hksj = one("PM", "knha"), pm_normal = one("PM", "z"),
+       dl_hksj = one("DL", "knha"), dl_normal = one("DL", "z"))
+}
+write(c(lapply(c(2, 3, 6, 13, 25), function(k) {
+  v <- runif(k, 0.003, 0.05)
+  combine(rnorm(k, 0.3, sqrt(v + 0.04)), v)
+}), list(combine(c(0.30, 0.31, 0.29, 0.305), c(0.02, 0.03, 0.02, 0.04)))), "meta_analysis")
+
+# --- Hedges' g: effectsize ----------------------------------------------------------------------------------------
+write(lapply(1:6, function(i) {
+  x <- round(rnorm(c(5, 12, 137, 30, 8, 3)[i], c(1, 0.4, 1.9, 0, -3, 0)[i]), 3)
+  y <- round(rnorm(c(5, 9, 138, 55, 8, 4)[i]), 3)
+  g <- hedges_g(x, y, ci = 0.95)
+  list(x = x, y = y, g = g$Hedges_g, low = g$CI_low, high = g$CI_high, p = t.test(x, y, var.equal = TRUE)$p.value)
+}), "hedges_g")
+
+# --- Two-way clustered standard errors: sandwich ------------------------------------------------------------------
+panel <- expand.grid(persona = 1:15, prompt = 1:20)
+panel <- panel[sample(nrow(panel), 260), ]
+panel$a <- rnorm(15)[panel$persona]
+panel$length <- round(runif(20, 5, 40))[panel$prompt]
+panel$agree <- round(0.4 * panel$a + 0.01 * panel$length + rnorm(15)[panel$persona] + rnorm(20)[panel$prompt] +
+                       rnorm(nrow(panel)), 4)
+fit <- lm(agree ~ a + length, panel)
+two <- vcovCL(fit, cluster = ~ persona + prompt, type = "HC1", multi0 = FALSE)
+one <- vcovCL(fit, cluster = ~ persona, type = "HC1")
+write(list(data = panel, coefficients = as.list(coef(fit)), two_way = as.list(sqrt(diag(two))),
+           one_way = as.list(sqrt(diag(one)))), "regression")
+
+# --- Calibration error, by its definition -------------------------------------------------------------------------
+write(lapply(c(7, 40, 300), function(n) {
+  p <- round(runif(n), 2); y <- rbinom(n, 1, p^1.5)
+  ece <- function(bin) sum(sapply(split(seq_along(p), bin), function(i) length(i) / n * abs(mean(y[i]) - mean(p[i]))))
+  list(probability = p, outcome = y, equal_width = ece(pmin(floor(p * 10), 9)))
+}), "calibration")
+
+writeLines(c(R.version.string, sapply(c("jsonlite", "psych", "metafor", "effectsize", "sandwich", "pwr"), function(p)
+  paste(p, packageVersion(p)))), "versions.txt")
