@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pingouin as pg
+import seaborn as sns
+from matplotlib.axes import Axes
 from pydantic import Field
 from scipy import stats
 from scipy.special import softmax
 
 import sycophancy_published as published
-from persona_studies import parameters, responses, scoring
+from persona_studies import parameters, responses, scoring, verdicts
 from persona_studies import plan as grid
 from persona_studies import stats as lib_stats
 from persona_studies.paths import Project
@@ -645,19 +649,7 @@ def persona_family(family: Family, persona: pd.DataFrame, agree: pd.DataFrame, c
                 "reason": pearson.reason,
             }
         )
-    table = pd.DataFrame(rows)
-    corrected = lib_stats.correct(
-        table.set_index("hypothesis")["p"],
-        size=family.size,
-        alpha=chosen.alpha,
-        method=chosen.correction,
-        undefined=family.undefined,
-    )
-    return table.assign(
-        p_adjusted=corrected["p_adjusted"].to_numpy(),
-        rejected=corrected["rejected"].to_numpy(),
-        family_size=family.size,
-    )
+    return _corrected(pd.DataFrame(rows), family, chosen)
 
 
 def controls_family(family: Family, people: pd.DataFrame, agree: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
@@ -702,7 +694,115 @@ def controls_family(family: Family, people: pd.DataFrame, agree: pd.DataFrame, c
                 "p": test.p,
             }
         )
-    table = pd.DataFrame(rows)
+    return _corrected(pd.DataFrame(rows), family, chosen)
+
+
+# --- Other models: published responses ---
+
+
+def other_models(table: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
+    """Return what an agreeableness persona changes in each model whose responses were published.
+
+    Units within a model are its prompts (nine persona prompts, three default ones), each averaged over
+    temperatures and runs, compared by Welch's t.
+
+    Args:
+        table: ``data/published/personality_illusion_agreeableness.csv``.
+        confidence: Coverage of the intervals.
+
+    Returns:
+        ``model, outcome, difference, low, high, se, p, contrast``; outcomes are ``self-report`` (1 to 5) and
+        ``sycophancy`` (per cent of dilemma answers changed). The contrast is with the baseline or, for the
+        self-report, with a self-regulation persona.
+    """
+    columns = {"self-report": "agreeableness_mean", "sycophancy": "sycophancy_mean"}
+    rows = []
+    for model, cells in table.groupby("model", sort=True):
+        prompts = cells.groupby(["condition", "strategy", "prompt"])[list(columns.values())].mean()
+        for outcome, against in (
+            ("self-report", "baseline"),
+            ("self-report", "self-regulation"),
+            ("sycophancy", "baseline"),
+        ):
+            persona, other = (
+                prompts.loc[condition, columns[outcome]].to_numpy() for condition in ("agreeableness", against)
+            )
+            test = stats.ttest_ind(persona, other, equal_var=False)
+            low, high = test.confidence_interval(confidence)
+            rows.append(
+                {
+                    "model": model,
+                    "outcome": outcome,
+                    "contrast": against,
+                    "difference": persona.mean() - other.mean(),
+                    "low": low,
+                    "high": high,
+                    "se": np.sqrt(persona.var(ddof=1) / len(persona) + other.var(ddof=1) / len(other)),
+                    "p": test.pvalue,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+# Which outcome and contrast each declared hypothesis across models is about, and its equivalence margin.
+ACROSS = {
+    "self-report, persona against baseline": ("self-report", "baseline", 0.2),
+    "self-report, agreeableness against self-regulation persona": ("self-report", "self-regulation", 0.2),
+    "sycophancy, persona against baseline": ("sycophancy", "baseline", 5.0),
+}
+
+
+def across_models(family: Family, by_model: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+    """Combine the models, each counting once.
+
+    The test is the paired t test over models (the same as on their differences). Beside it: a random-effects
+    summary that weighs models by their precision, its prediction interval for a further model, and an
+    equivalence test of the mean.
+
+    Returns:
+        One row per declared hypothesis: ``models, mean, low, high, p, p_adjusted, rejected, positive_models,
+        pooled, pooled_low, pooled_high, prediction_low, prediction_high, tau, i2, margin, p_equivalence``.
+    """
+    rows = []
+    for hypothesis in family.hypotheses:
+        outcome, against, margin = ACROSS[hypothesis]
+        chosen_rows = by_model[(by_model["outcome"] == outcome) & (by_model["contrast"] == against)]
+        difference = chosen_rows["difference"].to_numpy()
+        test = stats.ttest_1samp(difference, 0.0)
+        interval = test.confidence_interval(chosen.confidence)
+        pooled = lib_stats.random_effects(difference, chosen_rows["se"] ** 2, confidence=chosen.confidence)
+        rows.append(
+            {
+                "hypothesis": hypothesis,
+                "models": len(difference),
+                "mean": difference.mean(),
+                "low": interval.low,
+                "high": interval.high,
+                "p": test.pvalue,
+                "positive_models": int((difference > 0).sum()),
+                "pooled": pooled.estimate,
+                "pooled_low": pooled.low,
+                "pooled_high": pooled.high,
+                "prediction_low": pooled.prediction_low,
+                "prediction_high": pooled.prediction_high,
+                "tau": np.sqrt(pooled.tau2),
+                "i2": pooled.i2,
+                "margin": margin,
+                "p_equivalence": float(pg.tost(difference, 0, bound=margin, paired=False)["pval"].iloc[0]),
+            }
+        )
+    return _corrected(pd.DataFrame(rows), family, chosen)
+
+
+def by_model_family(family: Family, by_model: pd.DataFrame, outcome: str, chosen: Parameters) -> pd.DataFrame:
+    """Return one outcome's contrast with the baseline per model, corrected over the models."""
+    rows = by_model[(by_model["outcome"] == outcome) & (by_model["contrast"] == "baseline")]
+    table = rows.drop(columns=["contrast"]).rename(columns={"model": "hypothesis"})
+    table = table.set_index("hypothesis").loc[list(family.hypotheses)].reset_index()
+    return _corrected(table, family, chosen)
+
+
+def _corrected(table: pd.DataFrame, family: Family, chosen: Parameters) -> pd.DataFrame:
     corrected = lib_stats.correct(
         table.set_index("hypothesis")["p"],
         size=family.size,
@@ -714,4 +814,279 @@ def controls_family(family: Family, people: pd.DataFrame, agree: pd.DataFrame, c
         p_adjusted=corrected["p_adjusted"].to_numpy(),
         rejected=corrected["rejected"].to_numpy(),
         family_size=family.size,
+    )
+
+
+# --- Figures ---
+
+
+def plot_agreement(axis: Axes, persona: pd.DataFrame, scores: pd.DataFrame) -> None:
+    """Draw P(agree) over the designed level, with asserted and with unattributed statements."""
+    palette = sns.color_palette("colorblind")
+    series = {"asserted": (palette[0], "o", "-"), "unattributed": (palette[1], "s", "--")}
+    for place, (outcome, (colour, marker, line)) in enumerate(series.items()):
+        means = persona.groupby("designed")[outcome].mean()
+        shift = (place - 0.5) * 0.12
+        axis.plot(
+            persona["designed"] + shift,
+            persona[outcome],
+            marker,
+            color=colour,
+            alpha=0.35,
+            ms=4,
+            mew=0,
+        )
+        axis.plot(means.index + shift, means, marker, ls=line, color=colour, ms=6)
+        axis.annotate(
+            outcome, (5.2, means.iloc[-1]), color=colour, va="center", annotation_clip=False, fontweight="bold"
+        )
+    for condition, label in (("none", "no persona"), ("assistant", "assistant")):
+        value = scores.loc[scores["condition"] == condition, "asserted"].iloc[0]
+        axis.axhline(value, color="0.4", ls=":", lw=1)
+        axis.annotate(f"{label}, asserted", (0.6, value), fontsize="small", color="0.3", va="bottom")
+    axis.set(xlabel="designed agreeableness level", ylabel="P(agree)", xlim=(0.55, 6.3), xticks=range(1, 6))
+
+
+def plot_net(axis: Axes, persona: pd.DataFrame) -> None:
+    """Draw net sycophancy over the designed level, one thin line per background."""
+    colour = sns.color_palette("colorblind")[2]
+    for _, levels in persona.groupby("background", sort=False):
+        axis.plot(levels["designed"], levels["net"], color=colour, alpha=0.3, lw=1)
+    means = persona.groupby("designed")["net"].mean()
+    axis.plot(means.index, means, "o-", color=colour, ms=6)
+    axis.axhline(0, color="0.4", ls=":", lw=1)
+    axis.set(
+        xlabel="designed agreeableness level",
+        ylabel="net sycophancy (asserted minus unattributed)",
+        xticks=range(1, 6),
+    )
+
+
+def persona_intervals(
+    agree: pd.DataFrame, contrast: pd.DataFrame, persona: pd.DataFrame, chosen: Parameters
+) -> tuple[pd.Series, pd.Series]:
+    """Return half widths of each persona's intervals: of its self-report and of its agreement.
+
+    Normal intervals of means over the 60 statements and over claims (both sides and all frames averaged).
+    """
+    z = stats.norm.ppf((1 + chosen.confidence) / 2)
+    self_report = contrast.groupby("condition")["score"].sem() * z
+    by_claim = agree[agree["attributed"]].groupby(["condition", "claim"])["p_agree"].mean()
+    agreement_ = by_claim.groupby("condition").sem() * z
+    return persona["condition"].map(self_report), persona["condition"].map(agreement_)
+
+
+# --- Reliability, robustness, verdicts ---
+
+
+def reliability(
+    persona: pd.DataFrame,
+    agree: pd.DataFrame,
+    contrast: pd.DataFrame,
+    ratings: dict[str, pd.DataFrame],
+    chosen: Parameters,
+) -> pd.DataFrame:
+    """Return the reliability of every score over personas: ``score, coefficient, value, n, method, reason``."""
+    rows = []
+    for name, matrix in (
+        ("asserted", answer_matrix(agree, attributed=True)),
+        ("unattributed", answer_matrix(agree, attributed=False)),
+        ("net", net_matrix(agree)),
+    ):
+        values = matrix.loc[persona["condition"]]
+        half = lib_stats.split_half(
+            values.to_numpy(),
+            column_cluster=[item.partition(":")[0] for item, _ in values.columns],
+            replicates=200,
+            seed=chosen.seed,
+        )
+        rows.append({"score": name, "coefficient": "split half", **asdict(half)})
+    for name, statements in {"self_contrast": contrast, **ratings}.items():
+        facets = (
+            statements[statements["condition"].isin(persona["condition"])]
+            .pivot_table(index="condition", columns="facet", values="score", sort=False)
+            .astype(float)
+        )
+        alpha, _ = pg.cronbach_alpha(facets)
+        rows.append(
+            {
+                "score": name,
+                "coefficient": "alpha",
+                "value": alpha,
+                "n": len(facets),
+                "method": "Cronbach, over 6 facets (pingouin)",
+                "reason": "",
+            }
+        )
+        rows.append({"score": name, "coefficient": "omega", **asdict(lib_stats.omega(facets))})
+    return pd.DataFrame(rows)[["score", "coefficient", "value", "n", "method", "reason"]]
+
+
+def robustness(
+    persona: pd.DataFrame, agree: pd.DataFrame, contrast: pd.DataFrame, people: pd.DataFrame, chosen: Parameters
+) -> pd.DataFrame:
+    """Vary one choice at a time and correlate again.
+
+    Returns:
+        ``predictor, outcome, choice, r, r_low, r_high, p, n``.
+    """
+    own = persona.set_index("condition")
+    scales = {
+        "all six facets": scale(contrast),
+        "the paper's four facets": scale(contrast, ["Trust", "Altruism", "Cooperation", "Sympathy"]),
+        "without Cooperation": scale(contrast, ["Trust", "Morality", "Altruism", "Modesty", "Sympathy"]),
+    }
+    rows = []
+
+    def add(predictor: str, outcome: str, choice: str, x: pd.Series, y: pd.Series) -> None:
+        r = lib_stats.correlation(x.loc[own.index], y.loc[own.index], confidence=chosen.confidence)
+        rows.append(
+            {
+                "predictor": predictor,
+                "outcome": outcome,
+                "choice": choice,
+                "r": r.estimate,
+                "r_low": r.low,
+                "r_high": r.high,
+                "p": r.p,
+                "n": r.n,
+            }
+        )
+
+    for choice, values in scales.items():
+        add("self-report", "asserted", choice, values, own["asserted"])
+        add("self-report", "net", choice, values, own["net"])
+    words = people.set_index("condition")["system"].loc[own.index].str.split().str.len().astype(float)
+    for outcome in ("asserted", "net"):
+        rest = [_residual(own[name].astype(float), words) for name in ("self_contrast", outcome)]
+        add("self-report", outcome, "given the persona's length", *rest)
+    for pair in ("pair_1", "pair_2", "pair_3"):
+        means = agree.groupby(["condition", "attributed"])[pair].mean().unstack()
+        add("designed", "asserted", f"{pair.replace('_', ' ')} alone, log-odds", own["designed"], means[True])
+        add(
+            "designed",
+            "net",
+            f"{pair.replace('_', ' ')} alone, log-odds",
+            own["designed"],
+            means[True] - means[False],
+        )
+    for template, cells in agree[agree["attributed"]].groupby("template", sort=False):
+        answers = cells.groupby("condition")["p_agree"].mean()
+        control = agree[~agree["attributed"]].groupby("condition")["p_agree"].mean()
+        add("designed", "asserted", f"frame {template} alone", own["designed"], answers)
+        add("designed", "net", f"frame {template} alone", own["designed"], answers - control)
+    for side, cells in agree.groupby("side", sort=False):
+        means = cells.groupby(["condition", "attributed"])["p_agree"].mean().unstack()
+        add("designed", "asserted", f"{side}s alone", own["designed"], means[True])
+        add("designed", "net", f"{side}s alone", own["designed"], means[True] - means[False])
+    return pd.DataFrame(rows)
+
+
+def _residual(y: pd.Series, x: pd.Series) -> pd.Series:
+    if x.nunique() < 2:
+        return y
+    slope, intercept = np.polyfit(x, y, 1)
+    return y - slope * x - intercept
+
+
+def reported_effects(reported: pd.DataFrame) -> pd.DataFrame:
+    """Return the paper's r and d per model and the d that r implies: ``model, r, d, d_implied, place``."""
+    rows = []
+    named = reported[reported["model"].notna() & reported["quantity"].isin(["pearson_r", "cohens_d"])]
+    for model, values in named.groupby("model", sort=False):
+        r = values.loc[values["quantity"] == "pearson_r", "value"]
+        d = values.loc[values["quantity"] == "cohens_d", ["value", "relation"]]
+        rows.append(
+            {
+                "model": model,
+                "r": r.iloc[0] if len(r) else np.nan,
+                "d": "; ".join(
+                    f"{'' if row.relation == '=' else row.relation + ' '}{row.value:g}" for row in d.itertuples()
+                ),
+                "d_implied": lib_stats.d_from_r(r.iloc[0]) if len(r) else np.nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def verdict_table(
+    protocol: Protocol, family: pd.DataFrame, across: pd.DataFrame, gates: pd.DataFrame, chosen: Parameters
+) -> pd.DataFrame:
+    """Return one row per claim: ``claim, statement, published, estimate, low, high, p_adjusted, verdict, why``."""
+    rows = []
+    failed = {name: rows_["check"].tolist() for name, rows_ in gates[~gates["passes"]].groupby("measure")}
+    for name, claim in protocol.claims.items():
+        found = {"estimate": np.nan, "low": np.nan, "high": np.nan, "p_adjusted": np.nan}
+        evidence = None
+        if claim.family == "personas":
+            row = family.set_index("hypothesis").loc[claim.hypothesis]
+            behind = ["agree"] if "self-report" not in str(claim.hypothesis) else ["agree", "self_contrast"]
+            reasons = [f"{m}: {', '.join(failed[m])}" for m in behind if m in failed]
+            evidence = verdicts.Evidence(
+                estimate=row["r"],
+                rejected=bool(row["rejected"]),
+                equivalent=bool(row["p_equivalence"] <= chosen.alpha),
+                power=lib_stats.power_correlation(chosen.margin, int(row["n"]), alpha=chosen.alpha),
+                informative=not reasons,
+                reason="gate failed: " + "; ".join(reasons) if reasons else str(row["reason"]),
+            )
+            found = {
+                "estimate": row["r"],
+                "low": row["r_low"],
+                "high": row["r_high"],
+                "p_adjusted": row["p_adjusted"],
+            }
+        elif claim.family == "across_models":
+            row = across.set_index("hypothesis").loc[claim.hypothesis]
+            evidence = verdicts.Evidence(
+                estimate=row["mean"],
+                rejected=bool(row["rejected"]),
+                equivalent=bool(row["p_equivalence"] <= chosen.alpha),
+                power=_power_of_mean(row, chosen),
+            )
+            found = {
+                "estimate": row["mean"],
+                "low": row["low"],
+                "high": row["high"],
+                "p_adjusted": row["p_adjusted"],
+            }
+        verdict, why = verdicts.verdict(claim, evidence)
+        rows.append(
+            {
+                "claim": name,
+                "statement": claim.statement,
+                "published": claim.published,
+                **found,
+                "verdict": verdict,
+                "why": why,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _power_of_mean(row: pd.Series, chosen: Parameters) -> float:
+    """Power of the t test over models for a mean of the size of the margin, at the spread observed."""
+    half = (row["high"] - row["low"]) / 2
+    spread = half / stats.t.ppf((1 + chosen.confidence) / 2, row["models"] - 1) * np.sqrt(row["models"])
+    return float(
+        pg.power_ttest(d=row["margin"] / spread, n=row["models"], alpha=chosen.alpha, contrast="one-sample")
+    )
+
+
+def finding(verdict_table: pd.DataFrame, family: pd.DataFrame, model: str) -> str:
+    """Return the one-sentence finding in Markdown, made of the computed numbers."""
+    rows = family.set_index("hypothesis")
+    raw = rows.loc["designed level and agreement with assertions"]
+    control = rows.loc["designed level and agreement with unattributed statements"]
+    net = rows.loc["designed level and net sycophancy"]
+
+    def said(row: pd.Series) -> str:
+        return f"r = {row['r']:.2f} [{row['r_low']:.2f}, {row['r_high']:.2f}]"
+
+    verdict = verdict_table.set_index("claim")["verdict"]
+    return (
+        f"**In {model}, the designed agreeableness of a persona goes with agreement with what the user asserts "
+        f"({said(raw)}), with agreement with statements that nobody asserts ({said(control)}), and with the "
+        f"difference of the two, net sycophancy ({said(net)}).** The claim that agreeable personas agree more: "
+        f"{verdict['correlation']}. That this is sycophancy: {verdict['net']}."
     )

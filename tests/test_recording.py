@@ -106,6 +106,15 @@ def test_shards_together_are_the_whole(project: Project, tmp_path: Path) -> None
     )
 
 
+def test_shards_that_start_late_keep_their_share(project: Project) -> None:
+    plan = small_plan()
+    first, second = SimulatedBackend(answer), SimulatedBackend(answer)
+    recording.record(project, "toy", plan, first, shard=(1, 2), limit=7)
+    recording.record(project, "toy", plan, second, shard=(2, 2))
+    recording.record(project, "toy", plan, first, shard=(1, 2))
+    assert (first.asked, second.asked) == (12, 12)
+
+
 def test_a_torn_tail_is_dropped_and_asked_again(project: Project) -> None:
     plan = small_plan()
     recording.record(project, "toy", plan, SimulatedBackend(answer), limit=5)
@@ -206,7 +215,7 @@ class TestLoad:
         return project
 
     def test_unknown_model_names_the_known_ones(self, recorded: Project) -> None:
-        with pytest.raises(ResponsesError, match=r"'other'.*recorded: simulated.*make record STUDY=toy MODEL=other"):
+        with pytest.raises(ResponsesError, match=r"'other'.*recorded: simulated.*make record STUDY=toy"):
             responses.load(recorded, "toy", "other", small_plan())
 
     def test_cells_beyond_the_recording_are_counted(self, recorded: Project) -> None:
@@ -222,7 +231,7 @@ class TestLoad:
     def test_a_tampered_row_is_noticed(self, recorded: Project) -> None:
         path = recorded.responses("toy", "simulated") / "score.parquet"
         frame = pd.read_parquet(path)
-        frame.at[3, "logprob"] = np.array([-0.1, -0.2], dtype="float32")
+        frame["entropy"] = frame["entropy"].where(frame.index != 3, 0.25)
         frame.to_parquet(path, index=False)
         with pytest.raises(ResponsesError, match=r"row 3 .*does not match its checksum"):
             responses.load(recorded, "toy", "simulated", small_plan())

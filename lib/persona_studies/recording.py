@@ -65,7 +65,8 @@ def estimate(plan: pd.DataFrame, backend: Backend) -> pd.DataFrame:
     """
     rows = []
     for measure, cells in plan.groupby("measure", sort=False):
-        sample = cells.head(WARM_UP)
+        # Neighbours of one condition, as most cells are recorded.
+        sample = cells[cells["condition"] == cells["condition"].iloc[-1]].tail(WARM_UP)
         requests = [_request(cell) for cell in sample.to_dict("records")]
         started = time.perf_counter()
         for _ in backend.respond(requests):
@@ -121,10 +122,12 @@ def record(
     lock = FileLock(log / f"{part}-of-{parts}.lock")
     try:
         with lock.acquire(timeout=0):
-            todo = pending(plan, log)
-            mine = pd.factorize(todo["condition"])[0] % parts == part - 1 if parts > 1 else slice(None)
+            # Shares are cut from the whole plan: what is pending changes while other shards record.
+            mine = plan[pd.factorize(plan["condition"])[0] % parts == part - 1]
             # Cells that share a prefix are neighbours, so that each prefix is computed once.
-            order = todo[mine].sort_values(["measure", "condition"], kind="stable", key=_as_planned(plan))
+            order = pending(mine, log).sort_values(
+                ["measure", "condition"], kind="stable", key=_as_planned(plan)
+            )
             cells = order.head(limit) if limit is not None else order
             started = time.perf_counter()
             log_file = responses.Log(log / f"{part}-of-{parts}.jsonl")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Study:
     protocol: protocol.Protocol
     parameters: Parameters
     out: Path
+    _alt: dict[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, name: str, parameters: Parameters) -> Study:
@@ -64,6 +65,16 @@ class Study:
         """Return the recorded response of every planned cell (:func:`persona_studies.responses.load`)."""
         return responses.load(self.project, self.name, model, plan)
 
+    def record(self, model: str) -> dict[str, Any]:
+        """Return what is known about a recording: model, hash, backend, schedule, dates, files."""
+        path = self.project.responses(self.name, model) / "record.json"
+        known: dict[str, Any] = json.loads(path.read_text())
+        return known
+
+    def protocol_digest(self) -> str:
+        """Return the sha256 of the protocol file."""
+        return protocol.digest(self.project.protocol(self.name))
+
     def published(self, name: str) -> pd.DataFrame:
         """Return a table of figures that publications report, from ``data/published/``."""
         return pd.read_csv(self.project.published / f"{name}.csv")
@@ -90,4 +101,9 @@ class Study:
             caption: What it is, with n.
         """
         _, png = figures.save(figure, self.out / "figures" / name)
+        self._alt[name] = alt
         figures.show(png, alt=alt, caption=caption)
+
+    def image(self, name: str) -> Any:
+        """Return a figure that this run has drawn, to be shown once more."""
+        return figures.image(self.out / "figures" / f"{name}.png", alt=self._alt[name])

@@ -1,0 +1,94 @@
+"""Figures: one style, identical bytes on every run, a text for those who do not see them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from IPython.display import Image, Markdown, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from persona_studies.errors import PersonaStudiesError
+
+SHORTEST_ALT = 20
+
+
+def style() -> None:
+    """Set fonts, palette and everything that would make two runs differ."""
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85)
+    mpl.rcParams.update(
+        {
+            "font.family": "DejaVu Sans",
+            "svg.hashsalt": "persona-studies",
+            "svg.fonttype": "path",
+            "figure.dpi": 100,
+            "savefig.dpi": 150,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+        }
+    )
+
+
+def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """Write a figure as SVG and PNG, without date or version, close it, and return both paths."""
+    svg, png = stem.with_suffix(".svg"), stem.with_suffix(".png")
+    figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    figure.savefig(png, metadata={"Software": None})
+    plt.close(figure)
+    return svg, png
+
+
+def image(png: Path, *, alt: str) -> Any:
+    """Return a picture with its text, as a notebook shows it.
+
+    Raises:
+        PersonaStudiesError: the text is too short to say what the figure shows.
+    """
+    if len(alt) < SHORTEST_ALT:
+        raise PersonaStudiesError(f"Figure {png.stem} needs an alt text that states what it shows, not {alt!r}.")
+    return Image(filename=str(png), alt=alt, metadata={"alt": alt})
+
+
+def show(png: Path, *, alt: str, caption: str) -> None:
+    """Show a saved figure and its caption."""
+    display(image(png, alt=alt), Markdown(f"*{caption}*"))
+
+
+def forest(frame: pd.DataFrame, *, xlabel: str, margin: float | None = None, axis: Axes | None = None) -> Figure:
+    """Draw estimates with their intervals, one line each.
+
+    Args:
+        frame: ``label, estimate, low, high``; where ``rejected`` is given, significant ones are filled.
+        xlabel: What is estimated, with its unit.
+        margin: Half width of an equivalence band around zero.
+        axis: Where to draw; otherwise a new figure.
+    """
+    if axis is None:
+        height = 0.9 + 0.42 * len(frame)
+        _, axis = plt.subplots(figsize=(8, height), layout="constrained")
+    colour = sns.color_palette("colorblind")[0]
+    if margin is not None:
+        axis.axvspan(-margin, margin, color="0.9", zorder=0)
+    axis.axvline(0, color="0.4", lw=1, ls=":", zorder=1)
+    for place, row in enumerate(frame.to_dict("records")):
+        filled = bool(row.get("rejected", True))
+        axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.5, zorder=2)
+        axis.plot(
+            row["estimate"],
+            place,
+            "o" if filled else "s",
+            color=colour,
+            mfc=colour if filled else "white",
+            ms=6,
+            zorder=3,
+        )
+    axis.set(xlabel=xlabel, yticks=range(len(frame)), yticklabels=frame["label"], ylim=(len(frame) - 0.5, -0.5))
+    drawn = axis.get_figure()
+    assert isinstance(drawn, Figure)
+    return drawn

@@ -1,0 +1,203 @@
+"""Notebooks as files: the parameters cell, the committed form, and the rules a committed notebook keeps."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sys
+import tokenize
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from persona_studies.errors import NotebookError
+from persona_studies.paths import Project
+
+ABSOLUTE_PATH = re.compile(r"(?<![\w/.:])(?:/(?:home|Users|tmp|root|mnt|work)/|[A-Z]:\\\\?[\w])")
+
+
+@dataclass(frozen=True)
+class Default:
+    """A parameter as the notebook declares it."""
+
+    value: Any
+    comment: str
+
+
+def read(path: Path) -> NotebookNode:
+    """Read a notebook.
+
+    Raises:
+        NotebookError: no such file, or not a notebook.
+    """
+    try:
+        notebook: NotebookNode = nbformat.read(path, as_version=4)
+    except FileNotFoundError as error:
+        raise NotebookError(f"No notebook {path.name}.") from error
+    except Exception as error:  # nbformat raises what JSON and its schema raise
+        raise NotebookError(f"{path.name} is not a notebook: {error}") from error
+    return notebook
+
+
+def write(notebook: NotebookNode, path: Path) -> None:
+    """Write a notebook in its committed form."""
+    path.write_text(nbformat.writes(normalise(notebook)) + "\n", encoding="utf-8")
+
+
+def parameters_cell(notebook: NotebookNode) -> NotebookNode:
+    """Return the one code cell tagged ``parameters``, which must be the first code cell.
+
+    Raises:
+        NotebookError: there is none, there are several, or other code comes before it.
+    """
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    tagged = [place for place, cell in enumerate(code, start=1) if "parameters" in cell.metadata.get("tags", [])]
+    if not tagged:
+        raise NotebookError("No cell is tagged `parameters`; parameters given to it would be ignored silently.")
+    if len(tagged) > 1:
+        raise NotebookError(f"Code cells {', '.join(map(str, tagged))} are all tagged `parameters`; keep one.")
+    if tagged != [1]:
+        raise NotebookError(f"The cell tagged `parameters` is code cell {tagged[0]}; it must be the first.")
+    return code[0]
+
+
+def parameters(notebook: NotebookNode) -> dict[str, Default]:
+    """Return the declared parameters in order: one literal a line, each with a comment.
+
+    Raises:
+        NotebookError: anything else stands in the cell, a name occurs twice, or a comment is missing.
+    """
+    source = parameters_cell(notebook).source
+    try:
+        body = ast.parse(source).body
+    except SyntaxError as error:
+        raise NotebookError(f"The parameters cell is not Python, line {error.lineno}: {error.msg}.") from error
+    comments = {
+        token.start[0]: token.string.lstrip("# ").strip()
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    found: dict[str, Default] = {}
+    for statement in body:
+        where = f"The parameters cell, line {statement.lineno}"
+        if not (
+            isinstance(statement, ast.Assign)
+            and len(statement.targets) == 1
+            and isinstance(statement.targets[0], ast.Name)
+        ):
+            raise NotebookError(f"{where}: only assignments `name = literal  # comment` may stand there.")
+        name = statement.targets[0].id
+        try:
+            value = ast.literal_eval(statement.value)
+        except ValueError as error:
+            raise NotebookError(f"{where}: {name!r} is not a literal.") from error
+        if name in found:
+            raise NotebookError(f"{where}: {name!r} is assigned twice.")
+        if not comments.get(statement.end_lineno or statement.lineno):
+            raise NotebookError(f"{where}: {name!r} has no comment.")
+        found[name] = Default(value, comments[statement.end_lineno or statement.lineno])
+    return found
+
+
+def sources(notebook: NotebookNode) -> list[tuple[str, str]]:
+    """Return ``(cell type, source)`` of every cell but an injected one."""
+    return [
+        (cell.cell_type, cell.source)
+        for cell in notebook.cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+
+
+def normalise(notebook: NotebookNode) -> NotebookNode:
+    """Return the committed form: nothing in it depends on when, where or by what it was executed."""
+    for place, cell in enumerate(notebook.cells):
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = NotebookNode({"tags": tags} if tags else {})
+        if "injected-parameters" in tags:
+            cell.id = f"injected-{place}"
+        if cell.cell_type == "code":
+            cell.outputs = _merge_streams(cell.outputs)
+            for output in cell.outputs:
+                output.pop("transient", None)
+    notebook.metadata = NotebookNode(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    return notebook
+
+
+def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Join neighbouring pieces of one stream, which a kernel cuts by the clock."""
+    merged: list[NotebookNode] = []
+    for output in outputs:
+        if output.output_type == "stream" and merged and merged[-1].get("name") == output.name:
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def problems(project: Project, study: str) -> list[str]:
+    """Return every rule that a committed notebook breaks, one line each; empty when it keeps them all."""
+    path = project.notebook(study)
+    notebook = read(path)
+    found: list[str] = []
+    try:
+        parameters(notebook)
+    except NotebookError as error:
+        found.append(str(error))
+    first = notebook.cells[0]
+    if first.cell_type != "markdown" or not first.source.startswith("# "):
+        found.append("The first cell must be a title (`# ...`).")
+    if len({cell.id for cell in notebook.cells}) != len(notebook.cells):
+        found.append("Cell ids are not unique.")
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
+        found.append("Cells were not executed once, in order, from the first to the last.")
+    for place, cell in enumerate(code, start=1):
+        found += [f"Code cell {place}: {problem}" for problem in _cell_problems(cell)]
+    if nbformat.writes(normalise(read(path))) + "\n" != path.read_text(encoding="utf-8"):
+        found.append("The file is not in its committed form; run make accept.")
+    return [f"{path.name}: {problem}" for problem in found]
+
+
+def _cell_problems(cell: NotebookNode) -> list[str]:
+    found = []
+    texts = [cell.source]
+    for output in cell.outputs:
+        if output.output_type == "error":
+            found.append(f"an error is in its output ({output.ename}).")
+        if output.output_type == "stream":
+            texts.append(output.text)
+            if output.name == "stderr":
+                found.append("it wrote to stderr.")
+        for kind, data in output.get("data", {}).items():
+            if kind.startswith("text/"):
+                texts.append("".join(data))
+            if kind == "image/png" and len(output.metadata.get("image/png", {}).get("alt", "")) < 20:
+                found.append("a figure has no alt text.")
+    if any(ABSOLUTE_PATH.search(text) for text in texts):
+        found.append("it names an absolute path.")
+    if "sys.path" in cell.source:
+        found.append("it changes sys.path.")
+    return found
+
+
+def main() -> int:
+    """Check every study's notebook; print what is wrong and return 1, or 0."""
+    project = Project.find()
+    found = [problem for study in project.names() for problem in problems(project, study)]
+    sys.stdout.write(
+        "".join(f"{problem}\n" for problem in found) or f"{len(project.names())} notebooks keep the rules\n"
+    )
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Typed parameters of a notebook: refused before anything runs when a name or a value is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any, Self, get_args, get_origin
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from persona_studies.errors import ParameterError
+
+JSON_TYPES = (bool, int, float, str, list, tuple, dict, type(None))
+
+
+class Parameters(BaseModel):
+    """Base of a study's parameters: frozen, strict, JSON types only.
+
+    Fields carry type, bounds and description. Defaults are in the notebook's ``parameters`` cell and nowhere
+    else.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> Self:
+        """Return the parameters, or say everything that is wrong with them at once.
+
+        Raises:
+            ParameterError: an unknown name (with the nearest one), a wrong type, a value out of range.
+        """
+        # Notebooks and JSON know lists only; a frozen model holds tuples.
+        given = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise ParameterError("\n".join(cls._problem(dict(e)) for e in error.errors())) from error
+
+    @classmethod
+    def from_namespace(cls, namespace: Mapping[str, Any]) -> Self:
+        """Build the parameters from a notebook's variables, in the cell after the ``parameters`` cell.
+
+        Every public variable of a JSON type counts, so that a name that a run injects and the notebook does
+        not know is refused even when papermill is called directly.
+        """
+        shell = namespace.get("get_ipython")
+        hidden = set(shell().user_ns_hidden) if shell else set()
+        return cls.check(
+            {
+                name: value
+                for name, value in namespace.items()
+                if not name.startswith("_") and name not in hidden and isinstance(value, JSON_TYPES)
+            }
+        )
+
+    @classmethod
+    def parse(cls, assignments: Iterable[str]) -> dict[str, Any]:
+        """Read ``name=value`` pairs from a command line, each value by the type of its field.
+
+        Text stays text (``123e4567`` is no number); lists are JSON or separated by commas.
+
+        Raises:
+            ParameterError: no ``=``, an unknown or repeated name, a value that its type cannot read.
+        """
+        values: dict[str, Any] = {}
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            name = name.strip()
+            if not equals or not name:
+                raise ParameterError(f"{assignment!r} is not of the form NAME=VALUE.")
+            if name in values:
+                raise ParameterError(f"Parameter {name!r} is given twice.")
+            if name not in cls.model_fields:
+                raise ParameterError(cls._unknown(name))
+            values[name] = _read(name, text, cls.model_fields[name])
+        return values
+
+    @classmethod
+    def describe(cls, defaults: Mapping[str, Any] = MappingProxyType({})) -> pd.DataFrame:
+        """Return one row per parameter: ``parameter, default, allowed, description``."""
+        return pd.DataFrame(
+            [
+                {
+                    "parameter": name,
+                    "default": json.dumps(defaults.get(name)),
+                    "allowed": _allowed(field),
+                    "description": field.description,
+                }
+                for name, field in cls.model_fields.items()
+            ]
+        )
+
+    @classmethod
+    def _unknown(cls, name: str) -> str:
+        near = get_close_matches(name, cls.model_fields, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"Unknown parameter {name!r}.{hint} Parameters: {', '.join(cls.model_fields)}."
+
+    @classmethod
+    def _problem(cls, error: dict[str, Any]) -> str:
+        name = str(error["loc"][0]) if error["loc"] else ""
+        if error["type"] == "extra_forbidden":
+            return cls._unknown(name)
+        if error["type"] == "missing":
+            return f"Parameter {name!r} is missing from the parameters cell."
+        if name not in cls.model_fields:
+            return str(error["msg"])
+        value = error["input"]
+        near = get_close_matches(str(value), _choices(cls.model_fields[name].annotation), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        allowed = _allowed(cls.model_fields[name])
+        return f"Parameter {name!r} cannot be {value!r}: {error['msg']}.{hint} Allowed: {allowed}."
+
+
+def _choices(annotation: Any) -> list[str]:
+    """Return the literal values that a type names, at any depth."""
+    found: list[str] = []
+    for part in get_args(annotation):
+        found += [part] if isinstance(part, str) else _choices(part)
+    return found
+
+
+def _is_sequence(annotation: Any) -> bool:
+    return get_origin(annotation) in (tuple, list)
+
+
+def _allowed(field: FieldInfo) -> str:
+    """Describe the values a field takes, for a person."""
+    choices = _choices(field.annotation)
+    kind = field.annotation
+    if _is_sequence(kind):
+        name = "a list"
+    elif choices:
+        name = "one"
+    else:
+        name = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(
+            kind if isinstance(kind, type) else object, str(kind)
+        )
+    bounds = []
+    for rule in field.metadata:
+        for attribute, sign in (
+            ("ge", "≥"),
+            ("gt", ">"),
+            ("le", "≤"),
+            ("lt", "<"),
+            ("multiple_of", "a multiple of"),
+        ):
+            if getattr(rule, attribute, None) is not None:
+                bounds.append(f"{sign} {getattr(rule, attribute)}")
+        if getattr(rule, "min_length", None):
+            bounds.append("not empty")
+    return name + (f" of {', '.join(choices)}" if choices else "") + (f", {', '.join(bounds)}" if bounds else "")
+
+
+def _read(name: str, text: str, field: FieldInfo) -> Any:
+    kind = field.annotation
+    if kind is str or (_choices(kind) and not _is_sequence(kind)):
+        return text
+    if _is_sequence(kind):
+        try:
+            return json.loads(text) if text.lstrip().startswith("[") else [t for t in text.split(",") if t]
+        except ValueError as error:
+            raise ParameterError(f"Parameter {name!r}: {text!r} is no list (JSON, or a,b,c).") from error
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    # JSON also reads NaN and Infinity; the check of the value refuses them.
+    return value

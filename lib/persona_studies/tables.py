@@ -1,0 +1,120 @@
+"""Result tables: CSV for truth, great_tables for reading."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from great_tables import GT
+
+from persona_studies.errors import PersonaStudiesError
+
+MISSING = "–"
+
+
+def save(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV: unrounded, no index, missing values empty, ``\\n`` line ends.
+
+    Raises:
+        PersonaStudiesError: the frame has an index of its own, which CSV would lose, or a column twice.
+    """
+    if not (isinstance(frame.index, pd.RangeIndex) and frame.index.equals(pd.RangeIndex(len(frame)))):
+        raise PersonaStudiesError(
+            f"Table {path.stem} has an index of its own; call reset_index() before saving it."
+        )
+    if not frame.columns.is_unique:
+        raise PersonaStudiesError(f"Table {path.stem} names a column twice: {', '.join(map(str, frame.columns))}.")
+    frame.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def load(path: Path) -> pd.DataFrame:
+    """Read a table that :func:`save` wrote."""
+    return pd.read_csv(path, float_precision="round_trip")
+
+
+def p_value(p: float) -> str:
+    """Format a p-value: three decimals without a leading zero, ``<.001`` below.
+
+    >>> p_value(0.0321), p_value(0.0000004), p_value(1.0)
+    ('.032', '<.001', '1.000')
+    """
+    if p < 0.001:
+        return "<.001"
+    text = f"{p:.3f}"
+    return text.removeprefix("0") if p < 0.9995 else text
+
+
+def show(
+    frame: pd.DataFrame,
+    *,
+    id: str,
+    title: str,
+    subtitle: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    decimals: Mapping[str, int] | None = None,
+    intervals: Mapping[str, tuple[str, str]] | None = None,
+    notes: Sequence[str] = (),
+    rows: int | None = None,
+) -> GT:
+    """Format a table for reading; its numbers are rounded, the saved ones are not.
+
+    Args:
+        frame: One row per thing.
+        id: Name of the table in the page. Two renderings are identical.
+        title: What it shows.
+        subtitle: Unit, n, how it was made.
+        labels: Column -> label with unit; otherwise the name with blanks for underscores.
+        decimals: Column -> decimals; otherwise two. Columns named ``p`` or ``p_...`` are p-values.
+        intervals: Estimate -> (low, high), shown as one column ``estimate [low, high]``.
+        notes: Lines below the table.
+        rows: Show the first so many rows only and say so.
+    """
+    shown = frame if rows is None else frame.head(rows)
+    text = pd.DataFrame(
+        {column: _texts(shown[column], str(column), (decimals or {}).get(str(column), 2)) for column in shown}
+    )
+    hidden: list[str] = []
+    for estimate, (low, high) in (intervals or {}).items():
+        known = shown[[estimate, low, high]].notna().all(axis=1).to_numpy()
+        text[estimate] = [
+            f"{e} [{a}, {b}]" if ok else e
+            for e, a, b, ok in zip(text[estimate], text[low], text[high], known, strict=True)
+        ]
+        hidden += [low, high]
+    text = text.drop(columns=hidden)
+    numeric = [c for c in text if pd.api.types.is_numeric_dtype(frame[c]) and frame[c].dtype != bool]
+    table = (
+        GT(text, id=id)
+        .tab_header(title=title, subtitle=subtitle)
+        .cols_label({c: (labels or {}).get(c, str(c).replace("_", " ")) for c in text})
+        .cols_align("left")
+        .tab_options(table_font_size="13px", table_margin_left="0", heading_align="left")
+    )
+    if numeric:
+        table = table.cols_align("right", columns=numeric)
+    if rows is not None and len(frame) > rows:
+        notes = [*notes, f"First {rows} of {len(frame)} rows; all are in tables/{id.replace('-', '_')}.csv."]
+    for note in notes:
+        table = table.tab_source_note(note)
+    return table
+
+
+def _texts(values: pd.Series, name: str, decimals: int) -> list[str]:
+    """Format one column. Text is escaped: some of it was written by a model."""
+    p = name == "p" or name.startswith("p_")
+
+    def one(value: object) -> str:
+        if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+            return MISSING
+        if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+            return "yes" if value else "no"
+        if isinstance(value, float):
+            return p_value(value) if p and 0 <= value <= 1 else f"{value:.{decimals}f}".replace("-", "−")
+        if isinstance(value, int):
+            return f"{value:,}".replace("-", "−")
+        return html.escape(str(value))
+
+    return [one(value) for value in values.tolist()]
