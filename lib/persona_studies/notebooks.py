@@ -62,7 +62,8 @@ def parameters_cell(notebook: NotebookNode) -> NotebookNode:
         raise NotebookError(f"Code cells {', '.join(map(str, tagged))} are all tagged `parameters`; keep one.")
     if tagged != [1]:
         raise NotebookError(f"The cell tagged `parameters` is code cell {tagged[0]}; it must be the first.")
-    return code[0]
+    first: NotebookNode = code[0]
+    return first
 
 
 def parameters(notebook: NotebookNode) -> dict[str, Default]:

@@ -167,6 +167,13 @@ def load(path: Path) -> Protocol:
         raise ProtocolError(f"{path.name} does not hold:\n" + "\n".join(lines)) from error
 
 
+def tolerances(path: Path) -> dict[str, float]:
+    """Return a protocol's tolerances by ``table.column``, and ``default``; empty where none are declared."""
+    with path.open("rb") as file:
+        declared: dict[str, float] = tomllib.load(file).get("tolerance", {})
+    return declared
+
+
 def digest(path: Path) -> str:
     """Return the sha256 of a protocol file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

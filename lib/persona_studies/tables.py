@@ -89,7 +89,7 @@ def show(
     table = (
         GT(text, id=id)
         .tab_header(title=title, subtitle=subtitle)
-        .cols_label({c: (labels or {}).get(c, str(c).replace("_", " ")) for c in text})
+        .cols_label({str(c): (labels or {}).get(str(c), str(c).replace("_", " ")) for c in text})
         .cols_align("left")
         .tab_options(table_font_size="13px", table_margin_left="0", heading_align="left")
     )

@@ -1,0 +1,50 @@
+"""The papermill engine of the runner: this interpreter's own kernel, with an environment of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import zmq
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+
+NAME = "persona-studies"
+
+
+class Engine(NBClientEngine):  # type: ignore[misc]
+    """Starts a kernel with given environment variables, without touching this process's own.
+
+    The kernel is this interpreter's: a kernel specification named ``python3`` in a user's home, which Jupyter
+    would prefer, may point to another Python.
+    """
+
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        log_output: bool = False,
+        stdout_file: Any = None,
+        stderr_file: Any = None,
+        start_timeout: int = 60,
+        execution_timeout: int | None = None,
+        environment: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        manager = AsyncKernelManager(
+            kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
+        )
+        # Others on the same machine can read what goes over local ports; older jupyter_client cannot encrypt.
+        if zmq.has("curve") and manager.has_trait("transport_encryption"):
+            manager.transport_encryption = "required"
+        client = PapermillNotebookClient(
+            nb_man, km=manager, timeout=execution_timeout, startup_timeout=start_timeout, log_output=log_output
+        )
+        return client.execute(env=environment)
+
+
+def register() -> None:
+    """Make the engine known to papermill."""
+    papermill_engines.register(NAME, Engine)

@@ -1,0 +1,310 @@
+"""Compare a run with the committed reference, artifact by artifact, and say exactly what differs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from persona_studies import notebooks, protocol, responses, runs, tables
+from persona_studies.errors import PersonaStudiesError
+from persona_studies.paths import Project
+
+IDENTICAL, WITHIN, DIFFERS = "identical", "within tolerance", "differs"
+MISSING, NEW, STALE, BROKEN = "missing from the run", "not in the reference", "stale", "broken"
+GOOD = (IDENTICAL, WITHIN)
+TOLERANCE = 1e-9
+MANY = 5
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One compared thing: its path below the study, how it compares, and in what it differs."""
+
+    study: str
+    name: str
+    status: str
+    detail: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.status in GOOD
+
+
+@dataclass(frozen=True)
+class Report:
+    """The comparison of one or several studies."""
+
+    artifacts: tuple[Artifact, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is something to compare and nothing differs."""
+        return bool(self.artifacts) and all(artifact.ok for artifact in self.artifacts)
+
+    def lines(self) -> Iterator[str]:
+        """Yield one line per artifact, those that differ with what differs below."""
+        for artifact in self.artifacts:
+            yield f"{artifact.status:<20} {artifact.study}: {artifact.name}"
+            yield from (f"{'':<20}   {line}" for line in artifact.detail)
+        good = sum(artifact.ok for artifact in self.artifacts)
+        yield f"{good} of {len(self.artifacts)} artifacts agree with the reference."
+
+    def to_markdown(self, title: str = "Comparison with the reference") -> str:
+        """Return the report as a page."""
+        rows = [f"| {a.status} | {a.study} | `{a.name}` | {'<br>'.join(a.detail)} |" for a in self.artifacts]
+        good = sum(artifact.ok for artifact in self.artifacts)
+        head = f"# {title}\n\n{good} of {len(self.artifacts)} artifacts agree.\n\n"
+        return head + "| status | study | artifact | detail |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def verify(project: Project, studies: Iterable[str]) -> Report:
+    """Compare what ``build/`` holds with the committed reference and check the reference itself.
+
+    Beside every artifact: the recordings against their checksums, every committed input and reference file
+    against the manifest that ``accept`` wrote, and whether the build is of the present inputs.
+    """
+    found: list[Artifact] = []
+    for study in studies:
+        runs.known(project, study)
+        found += _recordings(project, study)
+        found += _manifest(project, study)
+        folder = project.build / study
+        if not (folder / "run.json").is_file():
+            found.append(Artifact(study, "build", MISSING, ("Not built; run make reproduce.",)))
+            continue
+        found += _freshness(project, study, folder)
+        found += compare(project, study, folder).artifacts
+    report = Report(tuple(found))
+    project.build.mkdir(exist_ok=True)
+    (project.build / "report.md").write_text(report.to_markdown())
+    return report
+
+
+def compare(project: Project, study: str, folder: Path) -> Report:
+    """Compare a run's folder with the reference of its study."""
+    found: list[Artifact] = []
+    for kind, reference, patterns in (
+        ("tables", project.results(study), ("*.csv",)),
+        ("figures", project.figures(study), ("*.svg", "*.png")),
+    ):
+        names = sorted(
+            {
+                path.name
+                for place in (folder / kind, reference)
+                for pattern in patterns
+                for path in place.glob(pattern)
+            }
+        )
+        for name in names:
+            ours, theirs = folder / kind / name, reference / name
+            label = f"{kind}/{name}"
+            if not ours.is_file():
+                found.append(Artifact(study, label, MISSING))
+            elif not theirs.is_file():
+                found.append(Artifact(study, label, NEW))
+            elif ours.read_bytes() == theirs.read_bytes():
+                found.append(Artifact(study, label, IDENTICAL))
+            elif kind == "tables":
+                tolerance = protocol.tolerances(project.protocol(study))
+                found.append(Artifact(study, label, *compare_tables(theirs, ours, tolerance)))
+            else:
+                found.append(Artifact(study, label, *compare_figures(theirs, ours)))
+    found.append(
+        Artifact(study, "notebook", *compare_notebooks(project.notebook(study), folder / f"{study}.ipynb"))
+    )
+    return Report(tuple(found))
+
+
+def compare_tables(reference: Path, ours: Path, tolerance: dict[str, float]) -> tuple[str, tuple[str, ...]]:
+    """Compare two CSV files cell by cell.
+
+    Numbers with a fraction may differ by the tolerance of their column, relative and absolute; everything
+    else must be equal.
+
+    Returns:
+        The status, and for the first cells that differ: row, column, both values.
+    """
+    try:
+        a, b = tables.load(reference), tables.load(ours)
+    except (ValueError, OSError) as error:
+        return BROKEN, (f"cannot be read: {error}",)
+    if list(a.columns) != list(b.columns):
+        return DIFFERS, (f"columns {list(a.columns)} in the reference, {list(b.columns)} in this run",)
+    if len(a) != len(b):
+        return DIFFERS, (f"{len(a)} rows in the reference, {len(b)} in this run",)
+    lines = []
+    for column in a.columns:
+        allowed = tolerance.get(f"{reference.stem}.{column}", tolerance.get("default", TOLERANCE))
+        x, y = a[column], b[column]
+        if pd.api.types.is_float_dtype(x) and pd.api.types.is_float_dtype(y):
+            same = np.isclose(x, y, rtol=allowed, atol=allowed, equal_nan=True)
+        else:
+            same = ((x == y) | (x.isna() & y.isna())).to_numpy()
+        for row in np.flatnonzero(~same):
+            lines.append(
+                f"row {row + 1} ({_row_name(a, int(row))}), column {column}: "
+                f"{_value(x.iloc[row])} in the reference, {_value(y.iloc[row])} in this run"
+            )
+    if not lines:
+        return WITHIN, ()
+    more = (f"and {len(lines) - MANY} more cells",) if len(lines) > MANY else ()
+    return DIFFERS, (*lines[:MANY], *more)
+
+
+def compare_figures(reference: Path, ours: Path) -> tuple[str, tuple[str, ...]]:
+    """Compare two figures whose bytes differ: an SVG differs, a PNG may still show the same pixels."""
+    if reference.suffix == ".svg":
+        pictures = reference.with_suffix(".png"), ours.with_suffix(".png")
+        if all(picture.is_file() for picture in pictures) and pictures[0].read_bytes() == pictures[1].read_bytes():
+            return DIFFERS, ("the drawing differs although its PNG is identical",)
+        return DIFFERS, ("bytes differ",)
+    try:
+        with Image.open(reference) as one, Image.open(ours) as other:
+            a, b = np.asarray(one.convert("RGBA"), dtype=float), np.asarray(other.convert("RGBA"), dtype=float)
+    except OSError as error:
+        return BROKEN, (f"cannot be read: {error}",)
+    if a.shape != b.shape:
+        return DIFFERS, (f"{a.shape[1]} x {a.shape[0]} pixels in the reference, {b.shape[1]} x {b.shape[0]} here",)
+    share = float((a != b).any(axis=2).mean())
+    if share == 0:
+        return WITHIN, ("other bytes, identical pixels",)
+    return DIFFERS, (f"{share:.2%} of the pixels differ, root mean square {math.sqrt(((a - b) ** 2).mean()):.1f}",)
+
+
+def compare_notebooks(reference: Path, ours: Path) -> tuple[str, tuple[str, ...]]:
+    """Compare two notebooks by sources and outputs, cell by cell."""
+    if not ours.is_file():
+        return MISSING, ()
+    a, b = notebooks.read(reference), notebooks.read(ours)
+    if notebooks.sources(a) != notebooks.sources(b):
+        return DIFFERS, ("the cells are not the same",)
+    lines = []
+    own = [cell for cell in b.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    pairs = [pair for pair in zip(a.cells, own, strict=True) if pair[0].cell_type == "code"]
+    for place, (one, other) in enumerate(pairs, start=1):
+        if one.get("outputs") != other.get("outputs"):
+            lines.append(f"code cell {place} ({one.source.strip().splitlines()[0][:60]}): {_outputs(one, other)}")
+    if not lines:
+        return IDENTICAL, ()
+    more = (f"and {len(lines) - MANY} more cells",) if len(lines) > MANY else ()
+    return DIFFERS, (*lines[:MANY], *more)
+
+
+def accept(project: Project, study: str, *, confirm: Callable[[Report], bool]) -> Report | None:
+    """Make the build the reference, after showing the difference.
+
+    Args:
+        project: The checkout.
+        study: Name of the study.
+        confirm: Called with the difference; the reference is left alone unless it returns True.
+
+    Returns:
+        The difference that was accepted, or None.
+
+    Raises:
+        PersonaStudiesError: there is no build, it is not of the present inputs, or a recording is damaged.
+    """
+    folder = project.build / runs.known(project, study)
+    if not (folder / "run.json").is_file():
+        raise PersonaStudiesError(f"{study} is not built; run make reproduce first.")
+    problems = [*_freshness(project, study, folder), *_recordings(project, study)]
+    if bad := [line for artifact in problems if not artifact.ok for line in artifact.detail]:
+        raise PersonaStudiesError(f"{study} cannot be accepted: {'; '.join(bad)}")
+    difference = compare(project, study, folder)
+    if not confirm(difference):
+        return None
+    for kind, reference in (("tables", project.results(study)), ("figures", project.figures(study))):
+        shutil.rmtree(reference, ignore_errors=True)
+        if (folder / kind).is_dir():
+            shutil.copytree(folder / kind, reference)
+    project.results(study).mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / f"{study}.ipynb", project.notebook(study))
+    manifest = {path: _sha256(project.root / path) for path in _tracked(project, study)}
+    _manifest_path(project, study).write_text(json.dumps(manifest, indent=1) + "\n")
+    return difference
+
+
+def _manifest_path(project: Project, study: str) -> Path:
+    return project.results(study) / "manifest.json"
+
+
+def _tracked(project: Project, study: str) -> list[str]:
+    """Return the committed files that a reference stands on or consists of, relative to the root."""
+    places = [
+        project.protocol(study),
+        *project.results(study).glob("*.csv"),
+        *project.figures(study).glob("*.*"),
+        *project.responses(study).rglob("*.*"),
+    ]
+    return sorted(path.relative_to(project.root).as_posix() for path in places if path.is_file())
+
+
+def _manifest(project: Project, study: str) -> list[Artifact]:
+    """Compare the committed files with the manifest that was written when they were accepted."""
+    path = _manifest_path(project, study)
+    if not path.is_file():
+        return [Artifact(study, "reference", MISSING, ("No reference yet; run make reproduce, then make accept.",))]
+    manifest: dict[str, str] = json.loads(path.read_text())
+    present = _tracked(project, study)
+    lines = [f"{name} is gone since the reference was accepted" for name in manifest if name not in present]
+    lines += [f"{name} was added since the reference was accepted" for name in present if name not in manifest]
+    lines += [
+        f"{name} was changed since the reference was accepted"
+        for name in present
+        if name in manifest and _sha256(project.root / name) != manifest[name]
+    ]
+    return [Artifact(study, "reference files", DIFFERS if lines else IDENTICAL, tuple(lines))]
+
+
+def _freshness(project: Project, study: str, folder: Path) -> list[Artifact]:
+    """Say which inputs have changed since a build, and whether its files are still its own."""
+    built = json.loads((folder / "run.json").read_text())
+    present = runs.key(project, study, built["overrides"])
+    changed = [part for part, digest in present.items() if built["key"].get(part) != digest]
+    if changed:
+        return [Artifact(study, "build", STALE, (f"{', '.join(changed)} changed since; run make reproduce.",))]
+    if not runs.up_to_date(folder, present):
+        return [Artifact(study, "build", STALE, ("its files were changed; run make reproduce.",))]
+    return []
+
+
+def _recordings(project: Project, study: str) -> list[Artifact]:
+    if not project.responses(study).is_dir():
+        return []
+    problems = tuple(responses.check(project, study))
+    return [Artifact(study, "recorded responses", BROKEN if problems else IDENTICAL, problems)]
+
+
+def _row_name(frame: pd.DataFrame, row: int) -> str:
+    """Name a row by its leading text columns, at most two."""
+    texts = [column for column in frame.columns if not pd.api.types.is_numeric_dtype(frame[column])][:2]
+    return ", ".join(str(frame[column].iloc[row])[:60] for column in texts) or "no name"
+
+
+def _value(value: Any) -> str:
+    return "empty" if pd.isna(value) else repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def _outputs(one: Any, other: Any) -> str:
+    """Say in what two cells' outputs differ, at the first place that does."""
+    if len(one.outputs) != len(other.outputs):
+        return f"{len(one.outputs)} outputs in the reference, {len(other.outputs)} in this run"
+    for a, b in zip(one.outputs, other.outputs, strict=True):
+        for kind in sorted({*a.get("data", {}), *b.get("data", {})}):
+            if a.get("data", {}).get(kind) != b.get("data", {}).get(kind):
+                return f"{kind} differs"
+    return "its output differs"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
