@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from persona_studies.errors import ParameterError, RunError
@@ -124,27 +125,39 @@ def resolve(project: Project, study: str, assignments: Iterable[str]) -> tuple[P
     return in_force, {name: values[name] for name in given if values[name] != defaults.get(name)}
 
 
-def parameters_class(project: Project, study: str) -> type[Parameters]:
-    """Return the class ``Parameters`` of a study's module.
+def study_module(project: Project, study: str) -> ModuleType:
+    """Import ``studies/<study>.py`` as its notebook does.
 
     Raises:
-        RunError: the study has no module, or its module no such class.
+        RunError: the study has no module.
     """
     path = project.module(study)
     spec = importlib.util.spec_from_file_location(f"persona_studies_study_{study}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise RunError(f"No module {path.name}; a study declares its Parameters there.")
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pydantic look a class's module up by name.
+    sys.modules[spec.name] = module
     # A study's modules import one another, as they do in a kernel that runs in studies/.
     sys.path.insert(0, str(project.studies))
     try:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(project.studies))
+    return module
+
+
+def parameters_class(project: Project, study: str) -> type[Parameters]:
+    """Return the class ``Parameters`` of a study's module.
+
+    Raises:
+        RunError: the study has no module, or its module no such class.
+    """
+    module = study_module(project, study)
     try:
         found: type[Parameters] = module.Parameters
     except AttributeError as error:
-        raise RunError(f"{path.name} declares no class Parameters.") from error
+        raise RunError(f"{study}.py declares no class Parameters.") from error
     return found
 
 
