@@ -28,7 +28,7 @@ def test_equals_r(case: dict) -> None:
 def test_a_constant_is_undefined_also_when_rounding_makes_it_vary(method: str) -> None:
     noisy = [0.1 + 0.2, 0.3, 0.3, 0.1 + 0.2, 0.3]
     for constant in ([0.5] * 5, noisy, [0.0] * 5):
-        result = stats.correlation([1, 2, 3, 4, 5], constant, method=method)  # type: ignore[arg-type]
+        result = stats.correlation([1, 2, 3, 4, 5], constant, method=method)
         assert result.reason == "undefined (constant)"
         assert all(isnan(value) for value in (result.estimate, result.low, result.high, result.p))
 
@@ -51,8 +51,10 @@ def test_series_pair_by_unit_or_not_at_all() -> None:
     a = pd.Series([1.0, 2.0, 3.0, 5.0], index=list("wxyz"))
     with pytest.raises(StatisticsError, match="different units"):
         stats.correlation(a, a[::-1])
-    with pytest.raises(StatisticsError, match="same units"):
+    with pytest.raises(StatisticsError, match="different units"):
         stats.correlation(a, a.iloc[:3])
+    with pytest.raises(StatisticsError, match="same units"):
+        stats.correlation(a, [1.0, 2.0, 3.0])
     with pytest.raises(StatisticsError, match="infinite"):
         stats.correlation([1, 2, 3, np.inf], a)
     with pytest.raises(StatisticsError, match="numbers"):
@@ -60,9 +62,7 @@ def test_series_pair_by_unit_or_not_at_all() -> None:
 
 
 def test_a_list_of_estimates_is_a_table_with_numeric_columns() -> None:
-    table = pd.DataFrame(
-        [stats.correlation([1, 2, 3, 4], [1, 3, 2, 4]), stats.correlation([1, 2, 3], [1, 1, 1])]
-    )
+    table = pd.DataFrame([stats.correlation([1, 2, 3, 4], [1, 3, 2, 4]), stats.correlation([1, 2, 3], [1, 1, 1])])
     assert table["estimate"].dtype == float and table["reason"].tolist() == ["", "undefined (constant)"]
 
 

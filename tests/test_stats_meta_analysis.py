@@ -19,7 +19,7 @@ CASES = reference.load("meta_analysis")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"k={len(case['effects'])}")
 def test_equals_metafor(case: dict, tau: str, interval: str) -> None:
     expected = case[f"{tau}_{interval}"]
-    pooled = stats.random_effects(case["effects"], case["variances"], tau=tau, interval=interval)  # type: ignore[arg-type]
+    pooled = stats.random_effects(case["effects"], case["variances"], tau=tau, interval=interval)
     for name in ("estimate", "se", "low", "high", "p", "tau2", "q", "q_p", "i2"):
         assert getattr(pooled, name) == pytest.approx(expected[name], rel=1e-8, abs=1e-10), name
     prediction = [nan if limit is None else limit for limit in expected["prediction"]]
@@ -52,9 +52,7 @@ def test_too_few_effects() -> None:
 
 def test_identical_effects_give_no_hksj_interval() -> None:
     same = stats.random_effects([0.3, 0.3, 0.3], [0.01, 0.02, 0.03])
-    assert (
-        same.tau2 == 0 and same.i2 == 0 and isnan(same.low) and isnan(same.p) and "identical" in same.reason
-    )
+    assert same.tau2 == 0 and same.i2 == 0 and isnan(same.low) and isnan(same.p) and "identical" in same.reason
     assert not isnan(stats.random_effects([0.3, 0.3, 0.3], [0.01, 0.02, 0.03], interval="normal").low)
 
 

@@ -86,7 +86,7 @@ def test_an_undefined_test_takes_its_place_in_the_family_and_says_so() -> None:
 @pytest.mark.parametrize("value", [-0.001, 1.001, np.inf, -np.inf])
 def test_p_outside_the_unit_interval_is_always_an_error(value: float, undefined: str) -> None:
     with pytest.raises(StatisticsError, match="outside"):
-        stats.correct(family([0.1, value]), size=2, alpha=0.05, undefined=undefined)  # type: ignore[arg-type]
+        stats.correct(family([0.1, value]), size=2, alpha=0.05, undefined=undefined)
 
 
 def test_a_family_is_complete_or_refused() -> None:
@@ -113,9 +113,9 @@ def test_trap_libraries_disagree_on_nan_and_on_the_boundary() -> None:
     p = [0.01, 0.02, 0.03, np.nan]
     assert multipletests(p, method="holm")[1][0] == pytest.approx(0.04)
     assert pg.multicomp(p, method="holm")[1][0] == pytest.approx(0.03)
-    assert stats.correct(family(p), size=4, alpha=0.05, undefined="one")["p_adjusted"].iloc[
-        0
-    ] == pytest.approx(0.04)
+    assert stats.correct(family(p), size=4, alpha=0.05, undefined="one")["p_adjusted"].iloc[0] == pytest.approx(
+        0.04
+    )
     # p = alpha: statsmodels rejects, pingouin does not.
     assert multipletests([0.05], method="holm")[0][0]
     assert not pg.multicomp([0.05], method="holm")[0][0]

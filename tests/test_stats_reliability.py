@@ -80,9 +80,7 @@ def test_split_half_keeps_clusters_of_columns_together() -> None:
     rng = np.random.default_rng(6)
     pairs = np.repeat(rng.normal(size=(500, 4)), 2, axis=1)
     apart = stats.split_half(pairs, replicates=200, seed=1).estimate
-    together = stats.split_half(
-        pairs, column_cluster=[0, 0, 1, 1, 2, 2, 3, 3], replicates=200, seed=1
-    ).estimate
+    together = stats.split_half(pairs, column_cluster=[0, 0, 1, 1, 2, 2, 3, 3], replicates=200, seed=1).estimate
     assert apart > 0.5 > 0.15 > abs(together)
 
 

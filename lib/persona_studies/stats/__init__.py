@@ -6,30 +6,48 @@ the reason, never an exception; malformed input raises :class:`persona_studies.e
 nothing is rounded; everything random takes a seed.
 """
 
+from persona_studies.stats.calibration import Binning, calibration_bins, expected_calibration_error
 from persona_studies.stats.correlation import correlation, d_from_r, pearson, spearman
 from persona_studies.stats.effects import hedges_g
+from persona_studies.stats.equivalence import (
+    Equivalence,
+    equivalence_correlation,
+    equivalence_paired_proportions,
+)
 from persona_studies.stats.estimate import Estimate
 from persona_studies.stats.meta_analysis import RandomEffects, random_effects, random_effects_correlation
 from persona_studies.stats.multiplicity import Correction, correct
+from persona_studies.stats.paired import McNemar, mcnemar, sign_flip
+from persona_studies.stats.regression import clustered_ols
 from persona_studies.stats.reliability import Reliability, disattenuate, omega, spearman_brown, split_half
 from persona_studies.stats.resampling import bca, cluster_bootstrap, two_way_bootstrap
 
 __all__ = [
+    "Binning",
     "Correction",
+    "Equivalence",
     "Estimate",
+    "McNemar",
     "RandomEffects",
     "Reliability",
     "bca",
+    "calibration_bins",
     "cluster_bootstrap",
+    "clustered_ols",
     "correct",
     "correlation",
     "d_from_r",
     "disattenuate",
+    "equivalence_correlation",
+    "equivalence_paired_proportions",
+    "expected_calibration_error",
     "hedges_g",
+    "mcnemar",
     "omega",
     "pearson",
     "random_effects",
     "random_effects_correlation",
+    "sign_flip",
     "spearman",
     "spearman_brown",
     "split_half",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from math import atanh, inf, isnan, nan, sqrt, tanh
+from math import atanh, isnan, nan, sqrt, tanh
 from typing import Literal
 
 import numpy as np
@@ -120,7 +120,3 @@ def _fisher_interval(r: float, se: float, confidence: float) -> tuple[float, flo
         return r, r
     half = float(stats.norm.ppf((1 + confidence) / 2)) * se
     return tanh(atanh(r) - half), tanh(atanh(r) + half)
-
-
-def _fisher_z(r: float) -> float:
-    return atanh(r) if abs(r) < 1 else r * inf

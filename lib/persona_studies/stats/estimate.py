@@ -90,23 +90,31 @@ def complete(**samples: ArrayLike) -> list[Array]:
     """Return the samples without the units for which any of them is NaN.
 
     Raises:
-        StatisticsError: lengths differ, or two Series are indexed by different units, so that pairing them
-            by position would pair strangers.
+        StatisticsError: lengths differ, or Series are indexed by different units.
     """
-    indexed = {name: s.index for name, s in samples.items() if isinstance(s, pd.Series)}
+    same_units(**samples)
     arrays = {name: vector(name, values) for name, values in samples.items()}
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise StatisticsError(f"Samples must have the same units, in the same order; lengths are {lengths}.")
-    first = next(iter(indexed.values()), None)
-    for name, index in indexed.items():
-        if first is not None and not index.equals(first):
-            raise StatisticsError(
-                f"{name} and {next(iter(indexed))} are indexed by different units, or in another order; "
-                "align them first, for instance with reindex."
-            )
     usable = ~np.any([np.isnan(array) for array in arrays.values()], axis=0)
     return [array[usable] for array in arrays.values()]
+
+
+def same_units(**samples: object) -> None:
+    """Check that Series and DataFrames among the samples have one index; anything else pairs by position.
+
+    Raises:
+        StatisticsError: two are indexed by different units, or by the same in another order.
+    """
+    indexed = {name: s.index for name, s in samples.items() if isinstance(s, (pd.Series, pd.DataFrame))}
+    for name, index in indexed.items():
+        first = next(iter(indexed))
+        if not index.equals(indexed[first]):
+            raise StatisticsError(
+                f"{first} and {name} are indexed by different units, or in another order; align them first, for "
+                "instance with reindex, or pass arrays if their order is right."
+            )
 
 
 def codes(name: str, labels: ArrayLike | pd.Series, length: int) -> NDArray[np.intp]:
@@ -117,9 +125,7 @@ def codes(name: str, labels: ArrayLike | pd.Series, length: int) -> NDArray[np.i
     """
     numbered, _ = pd.factorize(np.asarray(labels), use_na_sentinel=True)
     if len(numbered) != length:
-        raise StatisticsError(
-            f"{name} must name one cluster per unit: {len(numbered)} labels for {length} units."
-        )
+        raise StatisticsError(f"{name} must name one cluster per unit: {len(numbered)} labels for {length} units.")
     if (numbered < 0).any():
         raise StatisticsError(f"{name} has missing labels.")
     return numbered

@@ -109,9 +109,7 @@ def random_effects(
         se = sqrt(v[0])
         half = float(stats.norm.ppf((1 + confidence) / 2)) * se
         p = float(2 * stats.norm.sf(abs(y[0]) / se))
-        return replace(
-            alone, estimate=float(y[0]), low=float(y[0] - half), high=float(y[0] + half), p=p, se=se
-        )
+        return replace(alone, estimate=float(y[0]), low=float(y[0] - half), high=float(y[0] + half), p=p, se=se)
     df = k - 1
     q = _heterogeneity(y, v, 0.0)
     tau2 = _paule_mandel(y, v) if tau == "pm" else _dersimonian_laird(v, q)

@@ -69,9 +69,7 @@ def correct(
         raise StatisticsError(f"p outside [0, 1]: {p[outside].to_dict()}.")
     if missing.any() and undefined != "one":
         names = ", ".join(map(str, p.index[missing]))
-        raise StatisticsError(
-            f'No p-value for {names}; a family that allows this declares undefined = "one".'
-        )
+        raise StatisticsError(f'No p-value for {names}; a family that allows this declares undefined = "one".')
     counted = np.where(missing, 1.0, values)
     adjusted = counted if method == "none" else multipletests(counted, alpha=alpha, method=method)[1]
     return pd.DataFrame(

@@ -12,7 +12,7 @@ from statsmodels.multivariate.factor import Factor
 
 from persona_studies.errors import StatisticsError
 from persona_studies.stats.correlation import pearson
-from persona_studies.stats.estimate import codes, is_constant, matrix
+from persona_studies.stats.estimate import codes, is_constant, matrix, same_units
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,8 @@ def split_half(
         >>> round(split_half(values, replicates=200, seed=1).estimate, 2)
         0.88
     """
+    if isinstance(values, pd.DataFrame):
+        same_units(columns=values.T, column_cluster=column_cluster)
     cells = matrix("values", values)
     cells = cells[~np.isnan(cells).all(axis=1)]
     n, width = cells.shape

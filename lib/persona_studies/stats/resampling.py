@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import nan
 
 import numpy as np
@@ -21,6 +21,7 @@ from persona_studies.stats.estimate import (
     fraction,
     is_constant,
     matrix,
+    same_units,
     vector,
 )
 
@@ -129,6 +130,7 @@ def cluster_bootstrap(
         >>> float(table.loc["mean", "estimate"].round(3)), int(table.loc["mean", "n"])
         (2.083, 3)
     """
+    same_units(values=values, predictor=predictor, cluster=cluster)
     y = vector("values", values)
     a = np.zeros_like(y) if predictor is None else vector("predictor", predictor)
     if len(a) != len(y):
@@ -194,12 +196,13 @@ def two_way_bootstrap(
         >>> bool(table.loc["slope", "low"] < 1 < table.loc["slope", "high"])
         True
     """
+    same_units(values=values, predictor=predictor, row_cluster=row_cluster)
+    if isinstance(values, pd.DataFrame):
+        same_units(columns=values.T, column_cluster=column_cluster)
     cells = matrix("values", values)
     n_rows, n_columns = cells.shape
     rows = np.arange(n_rows) if row_cluster is None else codes("row_cluster", row_cluster, n_rows)
-    columns = (
-        np.arange(n_columns) if column_cluster is None else codes("column_cluster", column_cluster, n_columns)
-    )
+    columns = np.arange(n_columns) if column_cluster is None else codes("column_cluster", column_cluster, n_columns)
     usable = ~np.isnan(cells).all(axis=1)
     a = None
     if predictor is not None:
@@ -243,12 +246,10 @@ def _bootstrap(
     once = np.ones((k, 1))
     observed = _statistics(totals @ once / (counts @ once), predictor, np.ones((len(cells), 1)))[:, 0]
     row_rng, column_rng = np.random.default_rng(seed).spawn(2)
-    chunk = max(1, _CHUNK // max(n, k, len(cells)))
     parts = []
-    for start in range(0, replicates, chunk):
-        size = min(chunk, replicates - start)
-        row_weights = _draw(row_rng, n, size)[rows]
-        column_weights = once if columns is None else _draw(column_rng, k, size)
+    for size in in_chunks(replicates, max(n, k, len(cells))):
+        row_weights = draw(row_rng, n, size)[rows]
+        column_weights = once if columns is None else draw(column_rng, k, size)
         drawn = counts @ column_weights
         means = np.divide(totals @ column_weights, drawn, out=np.full(drawn.shape, nan), where=drawn > 0)
         parts.append(_statistics(np.broadcast_to(means, (len(cells), size)), predictor, row_weights))
@@ -269,7 +270,14 @@ def _column_sums(cells: Array | NDArray[np.bool_], columns: NDArray[np.intp], k:
     return np.asarray(cells @ member, dtype=np.float64)
 
 
-def _draw(rng: np.random.Generator, n: int, size: int) -> Array:
+def in_chunks(replicates: int, n: int) -> Iterator[int]:
+    """Yield how many replicates to draw at a time so that weights of ``n`` things stay within memory."""
+    chunk = max(1, _CHUNK // n)
+    for start in range(0, replicates, chunk):
+        yield min(chunk, replicates - start)
+
+
+def draw(rng: np.random.Generator, n: int, size: int) -> Array:
     """Return how often each of ``n`` things is drawn in ``size`` bootstrap samples: n x size."""
     drawn = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
     times = np.bincount(drawn.ravel(), minlength=n * size).reshape(size, n)

@@ -1,0 +1,60 @@
+"""What pingouin and statsmodels do in the locked versions, where notebooks call them directly."""
+
+import numpy as np
+import pandas as pd
+import pingouin as pg
+import pytest
+from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
+
+from persona_studies import stats
+from persona_studies.errors import StatisticsError
+from tests import reference
+
+
+@pytest.mark.parametrize("case", reference.load("power"), ids=lambda case: f"n={case['n']}")
+def test_power_of_a_correlation_equals_pwr(case: dict) -> None:
+    smallest = pg.power_corr(n=case["n"], power=0.8, alpha=0.05)
+    assert smallest == pytest.approx(case["mde"], abs=5e-5)  # pwr's own tolerance
+    assert pg.power_corr(r=smallest, n=case["n"], alpha=0.05) == pytest.approx(0.8, abs=1e-6)
+    assert pg.power_corr(r=0.1, n=case["n"], alpha=0.05) == pytest.approx(case["power"], abs=1e-10)
+
+
+def test_trap_a_paired_t_test_on_unequal_lengths_becomes_welch() -> None:
+    x, y = [1.0, 2, 3, 4], [2.0, 3, 5]
+    with pytest.warns(UserWarning, match="unequal sizes"):
+        table = pg.ttest(x, y, paired=True)
+    assert table["dof"].iloc[0] == pytest.approx(pg.ttest(x, y, correction=True)["dof"].iloc[0])
+    # What pairs here refuses instead.
+    with pytest.raises(StatisticsError, match="same units"):
+        stats.correlation(x, y)
+
+
+def test_trap_pairwise_tests_average_duplicates_without_a_word() -> None:
+    rng = np.random.default_rng(1)
+    twice = pd.DataFrame(
+        {
+            "persona": np.repeat(range(6), 4),
+            "condition": np.tile(["a", "a", "b", "b"], 6),
+            "value": rng.normal(size=24),
+        }
+    )
+    once = twice.pivot_table(index="persona", columns="condition", values="value")
+    table = pg.pairwise_tests(data=twice, dv="value", within="condition", subject="persona")
+    assert table["T"].iloc[0] == pytest.approx(pg.ttest(once["a"], once["b"], paired=True)["T"].iloc[0])
+    # Averaging per unit first, and saying so, is the caller's step.
+    assert stats.sign_flip(once["a"] - once["b"], replicates=64, seed=1).n == 6
+
+
+def test_trap_variational_bayes_is_far_too_sure_of_an_effect_between_clusters() -> None:
+    rng = np.random.default_rng(0)
+    clusters, each = 40, 10
+    trait, intercept = rng.normal(size=(2, clusters))
+    group = np.repeat(np.arange(clusters), each)
+    chance = 1 / (1 + np.exp(-(0.5 * trait + intercept)))
+    frame = pd.DataFrame({"agree": rng.binomial(1, chance[group]), "trait": trait[group], "persona": group})
+    fit = BinomialBayesMixedGLM.from_formula("agree ~ trait", {"persona": "0 + C(persona)"}, frame).fit_vb()
+    # With 40 clusters whose intercepts vary by 1, no estimator knows the slope better than this.
+    floor = 1 / np.sqrt(clusters * trait.var())
+    assert fit.fe_sd[1] < 0.8 * floor
+    ours = stats.clustered_ols("agree ~ trait", frame, groups=["persona"])
+    assert ours.loc["trait", "low"] < ours.loc["trait", "estimate"] < ours.loc["trait", "high"]

@@ -1,0 +1,131 @@
+"""Paired proportions and sign flips against independent calculations in R."""
+
+from itertools import product
+from math import inf, isnan, nan
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+
+from persona_studies import stats
+from persona_studies.errors import StatisticsError
+from persona_studies.stats.paired import tango_score
+from tests import reference
+
+CASES = reference.load("paired")
+FLIPS = reference.load("sign_flip")
+
+
+def name(case: dict) -> str:
+    return f"{case['b']}-{case['c']}-{case['n']}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_mcnemar_equals_r(case: dict) -> None:
+    test = stats.mcnemar(case["b"], case["c"], case["n"])
+    assert test.p == pytest.approx(case["p"], rel=1e-10)
+    assert test.odds_ratio_low == pytest.approx(case["odds_low"], rel=1e-8)
+    assert test.odds_ratio_high == pytest.approx(inf if case["odds_high"] is None else case["odds_high"], rel=1e-8)
+    # R maximises the likelihood numerically, to about eight digits.
+    np.testing.assert_allclose([test.difference_low, test.difference_high], case["tango"], atol=2e-8)
+    assert test.difference == pytest.approx((case["b"] - case["c"]) / case["n"])
+
+
+def test_published_values() -> None:
+    # Fagerland, Lydersen and Laake (2013), airway hyper-responsiveness before and after transplantation.
+    test = stats.mcnemar(1, 7, 21)
+    assert round(test.p, 4) == 0.0391
+    # Fagerland, Lydersen and Laake (2014, Statistics in Medicine 33, 2850-2875), Tango's interval for it.
+    assert (round(test.difference_low, 3), round(test.difference_high, 3)) == (-0.517, -0.026)
+
+
+def test_without_discordant_pairs_there_is_no_evidence_but_an_interval() -> None:
+    test = stats.mcnemar(0, 0, 30)
+    assert test.p == 1 and test.difference == 0
+    # Without discordant pairs Tango's limits are ±z²/(n + z²).
+    z2 = 1.959963984540054**2
+    assert (test.difference_low, test.difference_high) == pytest.approx((-z2 / (30 + z2), z2 / (30 + z2)))
+    assert isnan(test.odds_ratio) and (test.odds_ratio_low, test.odds_ratio_high) == (0, inf)
+    assert test.reason == "odds ratio undefined (no discordant pairs)"
+    assert stats.mcnemar(0, 0, 0).reason == "undefined (no pairs)"
+
+
+def test_trap_the_asymptotic_test_of_statsmodels_has_p_zero_without_discordant_pairs() -> None:
+    with np.errstate(divide="ignore"):
+        assert statsmodels_mcnemar([[5, 0], [0, 5]], exact=False).pvalue == 0
+    assert stats.mcnemar(0, 0, 10).p == 1
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 200), st.sampled_from([0.9, 0.95, 0.99]))
+@settings(max_examples=60, deadline=None)
+def test_mcnemar_properties(b: int, c: int, concordant: int, confidence: float) -> None:
+    n = b + c + concordant
+    if n == 0:
+        return
+    test, turned = (
+        stats.mcnemar(b, c, n, confidence=confidence),
+        stats.mcnemar(c, b, n, confidence=confidence),
+    )
+    assert 0 < test.p <= 1 and test.p == turned.p
+    assert test.difference_low <= test.difference <= test.difference_high
+    assert -1 <= test.difference_low < test.difference_high <= 1
+    assert test.difference_low == pytest.approx(-turned.difference_high, abs=1e-9)
+    if b + c and abs(test.p - (1 - confidence)) > 1e-6:
+        assert (test.odds_ratio_low > 1 or test.odds_ratio_high < 1) == (test.p < 1 - confidence)
+    for limit in (test.difference_low, test.difference_high):
+        if abs(limit) < 1:
+            assert abs(tango_score(b, c, n, limit)) == pytest.approx(norm.ppf((1 + confidence) / 2), rel=1e-5)
+
+
+def test_impossible_counts_are_refused() -> None:
+    for bad in ((-1, 2, 10), (1.5, 2, 10), (6, 5, 10), (nan, 1, 10)):
+        with pytest.raises(StatisticsError):
+            stats.mcnemar(*bad)
+
+
+@pytest.mark.parametrize("case", FLIPS, ids=lambda case: f"p={case['p']:.3f}")
+def test_sign_flip_equals_r_over_all_patterns(case: dict) -> None:
+    result = stats.sign_flip(case["differences"], replicates=1024, seed=1)
+    assert result.p == pytest.approx(case["p"], abs=1e-12) and result.n == 10
+    assert result.estimate == pytest.approx(np.mean(case["differences"]))
+    clustered = stats.sign_flip(case["differences"], cluster=case["cluster"], replicates=1024, seed=1)
+    assert clustered.p == pytest.approx(case["p_cluster"], abs=1e-12)
+    assert clustered.n == len(set(case["cluster"])) and clustered.estimate == result.estimate
+
+
+@given(st.lists(st.floats(-1, 1).map(lambda v: round(v, 2)), min_size=2, max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_sign_flip_is_symmetric_and_exact(differences: list[float]) -> None:
+    d = np.array(differences)
+    result = stats.sign_flip(d, replicates=256, seed=1)
+    assert result.p == stats.sign_flip(-d, replicates=256, seed=2).p
+    assert result.p == stats.sign_flip(d[::-1], replicates=256, seed=3).p
+    assert result.p == stats.sign_flip(100 * d, replicates=256, seed=1).p
+    patterns = np.array(list(product([-1, 1], repeat=len(d))))
+    cents = np.rint(100 * d).astype(int)
+    assert result.p == np.mean(np.abs(patterns @ cents) >= abs(cents.sum()))
+
+
+def test_sign_flip_by_monte_carlo_is_close_repeats_and_is_never_zero() -> None:
+    d = np.random.default_rng(1).normal(0.45, 1, size=14)
+    exact = stats.sign_flip(d, replicates=2**14, seed=1)
+    drawn = stats.sign_flip(d, replicates=4000, seed=1)
+    assert "all patterns" in exact.method and "4000 replicates" in drawn.method
+    assert drawn.p == pytest.approx(exact.p, abs=4 * np.sqrt(exact.p / 4000))
+    assert drawn == stats.sign_flip(d, replicates=4000, seed=1)
+    assert stats.sign_flip(np.ones(100), replicates=99, seed=1).p == 1 / 100
+
+
+def test_sign_flip_on_thin_data() -> None:
+    assert stats.sign_flip([0.5], replicates=10, seed=1).p == 1
+    assert stats.sign_flip([0.0, 0.0, 0.0], replicates=10, seed=1).p == 1
+    assert stats.sign_flip([1.0, 2.0], cluster=["a", "a"], replicates=10, seed=1).p == 1
+    assert stats.sign_flip([nan], replicates=10, seed=1).reason == "undefined (no differences)"
+    assert stats.sign_flip([1.0, nan, 2.0], replicates=10, seed=1).n == 2
+    with pytest.raises(StatisticsError, match="one cluster per unit"):
+        stats.sign_flip([1.0, 2.0], cluster=["a"], replicates=10, seed=1)
+    with pytest.raises(StatisticsError, match="replicates"):
+        stats.sign_flip([1.0, 2.0], replicates=0, seed=1)
