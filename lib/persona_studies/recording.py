@@ -125,9 +125,7 @@ def record(
             # Shares are cut from the whole plan: what is pending changes while other shards record.
             mine = plan[pd.factorize(plan["condition"])[0] % parts == part - 1]
             # Cells that share a prefix are neighbours, so that each prefix is computed once.
-            order = pending(mine, log).sort_values(
-                ["measure", "condition"], kind="stable", key=_as_planned(plan)
-            )
+            order = pending(mine, log).sort_values(["measure", "condition"], kind="stable", key=_as_planned(plan))
             cells = order.head(limit) if limit is not None else order
             started = time.perf_counter()
             log_file = responses.Log(log / f"{part}-of-{parts}.jsonl")

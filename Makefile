@@ -1,0 +1,88 @@
+# `make help` lists what can be done. Works inside an active conda or virtual environment; makes .venv otherwise.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+STUDIES := $(basename $(notdir $(wildcard studies/*.ipynb)))
+ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
+ENV := $(or $(ACTIVE),$(CURDIR)/.venv)
+BIN := $(ENV)/bin
+STAMPS := $(if $(ACTIVE),$(CURDIR)/build/.environment,$(CURDIR)/.venv)
+INSTALLED := $(STAMPS)/.installed
+DEV := $(STAMPS)/.installed-dev
+LOCKS := pyproject.toml uv.lock requirements.lock
+STUDY ?= sycophancy
+MODEL ?= smollm2-135m-instruct
+
+.PHONY: help reproduce verify accept study test test-live check lab record bench $(STUDIES:%=run-%)
+
+help:  ## show this list
+	@echo "persona-studies: reproducible studies of how personas change large language models"
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+reproduce: $(STUDIES:%=run-%)  ## run every study from its recorded responses and compare with the reference (-j2: two at a time)
+	@$(BIN)/persona-studies verify
+
+$(STUDIES:%=run-%): run-%: $(INSTALLED)
+	@$(BIN)/persona-studies run $*
+
+verify: $(INSTALLED)  ## compare build/ with the committed reference
+	@$(BIN)/persona-studies verify
+
+accept: $(INSTALLED)  ## make build/ the reference, after showing the difference (STUDY=, default all)
+	@$(BIN)/persona-studies accept $(if $(filter command line,$(origin STUDY)),$(STUDY))
+
+study: $(INSTALLED)  ## run one study with other parameters (STUDY=sycophancy PARAMS="alpha=0.01")
+	@$(BIN)/persona-studies run $(STUDY) --params '$(PARAMS)'
+
+record: $(INSTALLED)  ## record a model's responses, resumable (STUDY= MODEL= PARAMS=)
+	@$(BIN)/persona-studies record $(STUDY) --model '$(MODEL)' --params '$(PARAMS)'
+
+lab: $(INSTALLED)  ## open the studies in JupyterLab
+	@$(BIN)/jupyter lab --notebook-dir=$(CURDIR)
+
+test: $(DEV)  ## run the tests
+	@$(BIN)/python -m pytest -m "not live"
+
+test-live: $(DEV)  ## run the tests of the llama.cpp backend with the embedded model (compiles it once)
+	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
+	@$(BIN)/python -m pytest -m live
+
+check: $(DEV)  ## lint, format, types, notebook rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy lib/persona_studies
+	@cd studies && $(BIN)/mypy *.py
+	@$(BIN)/python -m persona_studies.notebooks
+
+# --- Environment -----------------------------------------------------------------------------------------------
+
+# In an active environment only what is missing is added; in .venv exactly what the lock says.
+ifdef ACTIVE
+install = if command -v uv >/dev/null; then uv pip install --python $(BIN)/python -e '.[$(1)]'; else $(BIN)/python -m pip install -e '.[$(1)]'; fi
+else
+install = if command -v uv >/dev/null; then uv sync --frozen --inexact --extra $(1); else $(BIN)/python -m pip install -e '.[$(1)]'; fi
+endif
+
+$(INSTALLED): $(LOCKS)
+ifdef ACTIVE
+	@mkdir -p $(STAMPS)
+	@if $(BIN)/python -c 'import persona_studies, papermill, pingouin, great_tables' 2>/dev/null; \
+	then echo "using $(ENV)"; \
+	else echo "installing persona-studies into $(ENV)"; \
+	  if command -v uv >/dev/null; then uv pip install --python $(BIN)/python -e .; else $(BIN)/python -m pip install -e .; fi; fi
+else
+	@if command -v uv >/dev/null; \
+	then echo "making .venv with uv"; uv sync --frozen --inexact; \
+	else echo "making .venv with venv and pip, from hashes"; python3 -m venv .venv; \
+	  .venv/bin/python -m pip install --quiet --require-hashes -r requirements.lock; \
+	  .venv/bin/python -m pip install --quiet --no-deps -e .; fi
+endif
+	@touch $@
+
+$(DEV): $(INSTALLED)
+	@echo "adding what the tests need"
+	@$(if $(ACTIVE),$(call install,dev),if command -v uv >/dev/null; then uv sync --quiet --frozen --inexact --extra dev; fi)
+	@touch $@
