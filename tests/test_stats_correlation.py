@@ -104,3 +104,24 @@ def test_d_from_r_closed_form_and_limits() -> None:
         stats.d_from_r(1.2)
     with pytest.raises(StatisticsError):
         stats.d_from_r(0.5, split=0.0)
+
+
+@pytest.mark.parametrize("case", reference.load("power"), ids=lambda case: f"n={case['n']}")
+def test_power_equals_pwr(case: dict) -> None:
+    smallest = stats.minimum_detectable_correlation(case["n"], alpha=0.05, power=0.8)
+    assert smallest == pytest.approx(case["mde"], abs=5e-5)  # pwr's own tolerance
+    assert stats.power_correlation(smallest, case["n"], alpha=0.05) == pytest.approx(0.8, abs=1e-6)
+    assert stats.power_correlation(0.1, case["n"], alpha=0.05) == pytest.approx(case["power"], abs=1e-10)
+
+
+def test_power_at_the_edges() -> None:
+    assert isnan(stats.power_correlation(0.5, 4, alpha=0.05)) and isnan(
+        stats.power_correlation(nan, 50, alpha=0.05)
+    )
+    assert isnan(stats.minimum_detectable_correlation(4, alpha=0.05, power=0.8))
+    assert stats.power_correlation(-0.1, 275, alpha=0.05) == stats.power_correlation(0.1, 275, alpha=0.05)
+    assert stats.power_correlation(1.0, 10, alpha=0.05) == 1
+    with pytest.raises(StatisticsError):
+        stats.power_correlation(1.5, 10, alpha=0.05)
+    with pytest.raises(StatisticsError):
+        stats.minimum_detectable_correlation(10, alpha=0.05, power=80)

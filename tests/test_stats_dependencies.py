@@ -8,15 +8,6 @@ from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
 
 from persona_studies import stats
 from persona_studies.errors import StatisticsError
-from tests import reference
-
-
-@pytest.mark.parametrize("case", reference.load("power"), ids=lambda case: f"n={case['n']}")
-def test_power_of_a_correlation_equals_pwr(case: dict) -> None:
-    smallest = pg.power_corr(n=case["n"], power=0.8, alpha=0.05)
-    assert smallest == pytest.approx(case["mde"], abs=5e-5)  # pwr's own tolerance
-    assert pg.power_corr(r=smallest, n=case["n"], alpha=0.05) == pytest.approx(0.8, abs=1e-6)
-    assert pg.power_corr(r=0.1, n=case["n"], alpha=0.05) == pytest.approx(case["power"], abs=1e-10)
 
 
 def test_trap_a_paired_t_test_on_unequal_lengths_becomes_welch() -> None:

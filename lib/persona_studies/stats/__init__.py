@@ -7,7 +7,14 @@ nothing is rounded; everything random takes a seed.
 """
 
 from persona_studies.stats.calibration import Binning, calibration_bins, expected_calibration_error
-from persona_studies.stats.correlation import correlation, d_from_r, pearson, spearman
+from persona_studies.stats.correlation import (
+    correlation,
+    d_from_r,
+    minimum_detectable_correlation,
+    pearson,
+    power_correlation,
+    spearman,
+)
 from persona_studies.stats.effects import hedges_g
 from persona_studies.stats.equivalence import (
     Equivalence,
@@ -43,8 +50,10 @@ __all__ = [
     "expected_calibration_error",
     "hedges_g",
     "mcnemar",
+    "minimum_detectable_correlation",
     "omega",
     "pearson",
+    "power_correlation",
     "random_effects",
     "random_effects_correlation",
     "sign_flip",

@@ -7,6 +7,7 @@ from math import atanh, isnan, nan, sqrt, tanh
 from typing import Literal
 
 import numpy as np
+import pingouin as pg
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -80,6 +81,46 @@ def pearson(x: Array, y: Array, axis: int = -1) -> Array:
 def spearman(x: Array, y: Array, axis: int = -1) -> Array:
     """Return Spearman correlations along an axis; NaN where constant. A statistic for :func:`bca`."""
     return pearson(stats.rankdata(x, axis=axis), stats.rankdata(y, axis=axis), axis=axis)
+
+
+def power_correlation(r: float, n: int, *, alpha: float) -> float:
+    """Return the power of the two-sided test of a Pearson correlation, by ``pingouin.power_corr``.
+
+    Args:
+        r: True correlation; NaN gives NaN.
+        n: Units; with fewer than 5 the power is NaN.
+        alpha: Error rate of the test. Under Holm, alpha over the size of the family bounds power from below.
+
+    Raises:
+        StatisticsError: r outside [-1, 1] or alpha outside (0, 1).
+
+    Examples:
+        >>> round(power_correlation(0.10, 275, alpha=0.05), 3)
+        0.381
+    """
+    fraction("alpha", alpha)
+    if abs(r) > 1:
+        raise StatisticsError(f"A correlation lies in [-1, 1], not at {r}.")
+    if isnan(r) or n < 5:
+        return nan
+    return 1.0 if abs(r) == 1 else float(pg.power_corr(r=r, n=n, alpha=alpha))
+
+
+def minimum_detectable_correlation(n: int, *, alpha: float, power: float) -> float:
+    """Return the smallest Pearson correlation that a two-sided test finds with the given power.
+
+    By ``pingouin.power_corr``. NaN with fewer than 5 units.
+
+    Raises:
+        StatisticsError: alpha or power outside (0, 1).
+
+    Examples:
+        >>> round(minimum_detectable_correlation(275, alpha=0.05, power=0.80), 3)
+        0.168
+    """
+    fraction("alpha", alpha)
+    fraction("power", power)
+    return float(pg.power_corr(n=n, power=power, alpha=alpha)) if n >= 5 else nan
 
 
 def d_from_r(r: float, *, split: float = 0.5) -> float:
