@@ -886,7 +886,8 @@ def reliability(
     ratings: dict[str, pd.DataFrame],
     chosen: Parameters,
 ) -> pd.DataFrame:
-    """Return the reliability of every score over personas: ``score, coefficient, value, n, method, reason``."""
+    """Return the reliability of every score over personas: ``score, coefficient, estimate, n, method,
+    reason``."""
     rows = []
     for name, matrix in (
         ("asserted", answer_matrix(agree, attributed=True)),
@@ -912,14 +913,14 @@ def reliability(
             {
                 "score": name,
                 "coefficient": "alpha",
-                "value": alpha,
+                "estimate": alpha,
                 "n": len(facets),
                 "method": "Cronbach, over 6 facets (pingouin)",
                 "reason": "",
             }
         )
         rows.append({"score": name, "coefficient": "omega", **asdict(lib_stats.omega(facets))})
-    return pd.DataFrame(rows)[["score", "coefficient", "value", "n", "method", "reason"]]
+    return pd.DataFrame(rows)[["score", "coefficient", "estimate", "n", "method", "reason"]]
 
 
 def robustness(
@@ -939,7 +940,8 @@ def robustness(
     rows = []
 
     def add(predictor: str, outcome: str, choice: str, x: pd.Series, y: pd.Series) -> None:
-        r = lib_stats.correlation(x.loc[own.index], y.loc[own.index], confidence=chosen.confidence)
+        units = own.index[own.index.isin(x.index)]
+        r = lib_stats.correlation(x.loc[units], y.loc[units], confidence=chosen.confidence)
         rows.append(
             {
                 "predictor": predictor,
@@ -960,6 +962,11 @@ def robustness(
     for outcome in ("asserted", "net"):
         rest = [_residual(own[name].astype(float), words) for name in ("self_contrast", outcome)]
         add("self-report", outcome, "given the persona's length", *rest)
+    wording = own["background"].str[1:].astype(int) % 5
+    for variant in sorted(wording.unique()):
+        kept = own[wording != variant]
+        add("designed", "asserted", f"without wording {variant} of the levels", kept["designed"], kept["asserted"])
+        add("designed", "net", f"without wording {variant} of the levels", kept["designed"], kept["net"])
     for pair in ("pair_1", "pair_2", "pair_3"):
         means = agree.groupby(["condition", "attributed"])[pair].mean().unstack()
         add("designed", "asserted", f"{pair.replace('_', ' ')} alone, log-odds", own["designed"], means[True])
@@ -1010,58 +1017,95 @@ def reported_effects(reported: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict_table(
-    protocol: Protocol, family: pd.DataFrame, across: pd.DataFrame, gates: pd.DataFrame, chosen: Parameters
+    protocol: Protocol,
+    *,
+    family: pd.DataFrame,
+    across: pd.DataFrame,
+    six: pd.DataFrame,
+    gates: pd.DataFrame,
+    chosen: Parameters,
 ) -> pd.DataFrame:
-    """Return one row per claim: ``claim, statement, published, estimate, low, high, p_adjusted, verdict, why``."""
+    """Return the verdict on every claim, in the layers that the parameters ask for.
+
+    The published layer judges the paper's own claim by the paper's own rule, on the chosen measures; the
+    corrected layer judges every claim by its declared hypothesis.
+
+    Returns:
+        ``claim, layer, statement, published, estimate, low, high, p_adjusted, verdict, why``.
+    """
+    failed = {name: rows["check"].tolist() for name, rows in gates[~gates["passes"]].groupby("measure")}
+
+    def gate(*measures: str) -> str:
+        reasons = [f"{m.replace('_', ' ')}: {', '.join(failed[m])}" for m in measures if m in failed]
+        return "gate failed: " + "; ".join(reasons) if reasons else ""
+
     rows = []
-    failed = {name: rows_["check"].tolist() for name, rows_ in gates[~gates["passes"]].groupby("measure")}
     for name, claim in protocol.claims.items():
-        found = {"estimate": np.nan, "low": np.nan, "high": np.nan, "p_adjusted": np.nan}
-        evidence = None
+        about = {"claim": name, "statement": claim.statement, "published": claim.published}
+        if name == "correlation" and chosen.layer != "corrected":
+            measures = {"cloze": "agree", "letter": "agree_letter", "text": "agree_text"}[chosen.measure]
+            rows.append({**about, "layer": "published", **_published_verdict(six, chosen, gate(measures))})
+        if chosen.layer == "published":
+            continue
         if claim.family == "personas":
             row = family.set_index("hypothesis").loc[claim.hypothesis]
-            behind = ["agree"] if "self-report" not in str(claim.hypothesis) else ["agree", "self_contrast"]
-            reasons = [f"{m}: {', '.join(failed[m])}" for m in behind if m in failed]
-            evidence = verdicts.Evidence(
-                estimate=row["r"],
-                rejected=bool(row["rejected"]),
-                equivalent=bool(row["p_equivalence"] <= chosen.alpha),
-                power=lib_stats.power_correlation(chosen.margin, int(row["n"]), alpha=chosen.alpha),
-                informative=not reasons,
-                reason="gate failed: " + "; ".join(reasons) if reasons else str(row["reason"]),
-            )
-            found = {
-                "estimate": row["r"],
-                "low": row["r_low"],
-                "high": row["r_high"],
-                "p_adjusted": row["p_adjusted"],
-            }
+            behind = ["agree", *(["self_contrast"] if "self-report" in str(claim.hypothesis) else [])]
+            reason = gate(*behind) or str(row["reason"])
+            power = float(pg.power_corr(r=claim.smallest_effect, n=int(row["n"]), alpha=chosen.alpha))
+            evidence = _evidence(row, "r", chosen, power, reason)
+            found = {"estimate": row["r"], "low": row["r_low"], "high": row["r_high"]}
         elif claim.family == "across_models":
             row = across.set_index("hypothesis").loc[claim.hypothesis]
-            evidence = verdicts.Evidence(
-                estimate=row["mean"],
-                rejected=bool(row["rejected"]),
-                equivalent=bool(row["p_equivalence"] <= chosen.alpha),
-                power=_power_of_mean(row, chosen),
-            )
-            found = {
-                "estimate": row["mean"],
-                "low": row["low"],
-                "high": row["high"],
-                "p_adjusted": row["p_adjusted"],
-            }
+            evidence = _evidence(row, "mean", chosen, _power_of_mean(row, chosen), "")
+            found = {"estimate": row["mean"], "low": row["low"], "high": row["high"]}
+        else:
+            row, evidence, found = pd.Series({"p_adjusted": np.nan}), None, {}
         verdict, why = verdicts.verdict(claim, evidence)
         rows.append(
             {
-                "claim": name,
-                "statement": claim.statement,
-                "published": claim.published,
+                **about,
+                "layer": "corrected",
                 **found,
+                "p_adjusted": row["p_adjusted"],
                 "verdict": verdict,
                 "why": why,
             }
         )
-    return pd.DataFrame(rows)
+    columns = [
+        "claim",
+        "layer",
+        "statement",
+        "published",
+        "estimate",
+        "low",
+        "high",
+        "p_adjusted",
+        "verdict",
+        "why",
+    ]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def _evidence(row: pd.Series, estimate: str, chosen: Parameters, power: float, reason: str) -> verdicts.Evidence:
+    return verdicts.Evidence(
+        estimate=row[estimate],
+        rejected=bool(row["rejected"]),
+        equivalent=bool(row["p_equivalence"] <= chosen.alpha),
+        power=power,
+        informative=not reason,
+        reason=reason,
+    )
+
+
+def _published_verdict(six: pd.DataFrame, chosen: Parameters, reason: str) -> dict[str, object]:
+    tests = six[six["measure"] == chosen.measure]
+    supporting = int(tests["supports"].sum())
+    verdict = verdicts.REPRODUCED if paper_verdict(tests) == "supports" else "not reproduced"
+    return {
+        "estimate": tests.set_index("test")["statistic"]["Pearson r"],
+        "verdict": verdicts.UNINFORMATIVE if reason else verdict,
+        "why": reason or f"{supporting} of 6 one-tailed tests below {chosen.alpha}",
+    }
 
 
 def _power_of_mean(row: pd.Series, chosen: Parameters) -> float:
@@ -1074,19 +1118,27 @@ def _power_of_mean(row: pd.Series, chosen: Parameters) -> float:
 
 
 def finding(verdict_table: pd.DataFrame, family: pd.DataFrame, model: str) -> str:
-    """Return the one-sentence finding in Markdown, made of the computed numbers."""
+    """Return the finding in Markdown, made of the computed numbers."""
     rows = family.set_index("hypothesis")
-    raw = rows.loc["designed level and agreement with assertions"]
-    control = rows.loc["designed level and agreement with unattributed statements"]
-    net = rows.loc["designed level and net sycophancy"]
 
-    def said(row: pd.Series) -> str:
+    def said(hypothesis: str) -> str:
+        row = rows.loc[hypothesis]
         return f"r = {row['r']:.2f} [{row['r_low']:.2f}, {row['r_high']:.2f}]"
 
-    verdict = verdict_table.set_index("claim")["verdict"]
+    judged = verdict_table.set_index(["claim", "layer"])["verdict"]
+    verdict = "; ".join(
+        f"{name}: {judged[claim, layer]}"
+        for claim, layer, name in (
+            ("correlation", "published", "the paper's claim by its own rule"),
+            ("correlation", "corrected", "the paper's claim as declared here"),
+            ("net", "corrected", "that it is sycophancy, not agreement with the statement"),
+        )
+        if (claim, layer) in judged.index
+    )
     return (
-        f"**In {model}, the designed agreeableness of a persona goes with agreement with what the user asserts "
-        f"({said(raw)}), with agreement with statements that nobody asserts ({said(control)}), and with the "
-        f"difference of the two, net sycophancy ({said(net)}).** The claim that agreeable personas agree more: "
-        f"{verdict['correlation']}. That this is sycophancy: {verdict['net']}."
+        f"**In {model}, the designed agreeableness of a persona relates to agreement with what the user asserts "
+        f"with {said('designed level and agreement with assertions')}, to agreement with the same statements when "
+        f"nobody asserts them with {said('designed level and agreement with unattributed statements')}, and to the "
+        f"difference, net sycophancy, with {said('designed level and net sycophancy')}.** "
+        f"Verdicts: {verdict}."
     )

@@ -161,6 +161,8 @@ def test_papermill_itself_cannot_slip_an_unknown_name_in(toy_project: Project, t
             str(toy_project.notebook("toy")),
             str(tmp_path / "out.ipynb"),
             parameters={"alhpa": 0.1},
+            kernel_name="python3",
+            language="python",
             cwd=str(toy_project.studies),
             progress_bar=False,
         )

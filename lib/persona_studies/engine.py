@@ -42,7 +42,7 @@ class Engine(NBClientEngine):  # type: ignore[misc]
         client = PapermillNotebookClient(
             nb_man, km=manager, timeout=execution_timeout, startup_timeout=start_timeout, log_output=log_output
         )
-        return client.execute(env=environment)
+        return client.execute(env=environment, cleanup_kc=True)
 
 
 def register() -> None:

@@ -12,10 +12,12 @@ import seaborn as sns
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image as Picture
 
 from persona_studies.errors import PersonaStudiesError
 
 SHORTEST_ALT = 20
+SCREEN_DPI, FILE_DPI = 90, 150
 
 
 def style() -> None:
@@ -26,8 +28,8 @@ def style() -> None:
             "font.family": "DejaVu Sans",
             "svg.hashsalt": "persona-studies",
             "svg.fonttype": "path",
-            "figure.dpi": 100,
-            "savefig.dpi": 150,
+            "figure.dpi": SCREEN_DPI,
+            "savefig.dpi": FILE_DPI,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "legend.frameon": False,
@@ -52,7 +54,9 @@ def image(png: Path, *, alt: str) -> Any:
     """
     if len(alt) < SHORTEST_ALT:
         raise PersonaStudiesError(f"Figure {png.stem} needs an alt text that states what it shows, not {alt!r}.")
-    return Image(filename=str(png), alt=alt, metadata={"alt": alt})
+    with Picture.open(png) as picture:
+        width = round(picture.width * SCREEN_DPI / FILE_DPI)
+    return Image(filename=str(png), width=width, alt=alt, metadata={"alt": alt})
 
 
 def show(png: Path, *, alt: str, caption: str) -> None:

@@ -250,13 +250,14 @@ def _execute(project: Project, study: str, overrides: dict[str, Any], partial: P
             environment=environment,
             execution_timeout=CELL_TIMEOUT,
         )
-        trouble = _incomplete(notebooks.read(raw))
+        unfinished = _unfinished(raw)
+        trouble = f"{unfinished} ended the kernel" if unfinished else None
     except papermill.PapermillExecutionError as error:
         trouble = f"code cell {error.exec_count} ({_first_line(error.source)}): {error.ename}: {error.evalue}"
     except DeadKernelError:
-        trouble = f"the kernel died in {_last_cell(raw)}"
+        trouble = f"the kernel died in {_unfinished(raw)}"
     except CellTimeoutError:
-        trouble = f"{_last_cell(raw)} took longer than {CELL_TIMEOUT} s"
+        trouble = f"{_unfinished(raw)} took longer than {CELL_TIMEOUT} s"
     if trouble:
         if raw.exists():
             shutil.move(raw, failed)
@@ -264,25 +265,17 @@ def _execute(project: Project, study: str, overrides: dict[str, Any], partial: P
     notebooks.write(notebooks.read(raw), raw)
 
 
-def _incomplete(notebook: Any) -> str | None:
-    """Say which cell did not complete. A notebook that ends itself looks like success to papermill."""
-    for place, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
-        ended = any(output.output_type == "error" for output in cell.outputs)
-        if cell.execution_count is None or ended:
-            return f"code cell {place} ({_first_line(cell.source)}) did not run to its end"
-    return None
-
-
-def _last_cell(raw: Path) -> str:
-    """Name the cell that was running when an unfinished notebook was last saved."""
+def _unfinished(raw: Path) -> str | None:
+    """Name the first cell that did not complete. A notebook that ends itself looks like success to papermill."""
     from persona_studies import notebooks
 
-    if raw.exists():
-        code = [cell for cell in notebooks.read(raw).cells if cell.cell_type == "code"]
-        begun = [n for n, cell in enumerate(code) if cell.metadata.get("papermill", {}).get("status") != "pending"]
-        if begun:
-            return f"code cell {begun[-1] + 1} ({_first_line(code[begun[-1]].source)})"
-    return "a cell"
+    if not raw.exists():
+        return "the first cell"
+    for place, cell in enumerate((c for c in notebooks.read(raw).cells if c.cell_type == "code"), start=1):
+        ended = any(output.output_type == "error" for output in cell.outputs)
+        if cell.execution_count is None or ended:
+            return f"code cell {place} ({_first_line(cell.source)})"
+    return None
 
 
 def _first_line(source: str) -> str:

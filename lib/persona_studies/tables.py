@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,6 +55,7 @@ def show(
     labels: Mapping[str, str] | None = None,
     decimals: Mapping[str, int] | None = None,
     intervals: Mapping[str, tuple[str, str]] | None = None,
+    hide: Sequence[str] = (),
     notes: Sequence[str] = (),
     rows: int | None = None,
 ) -> GT:
@@ -68,7 +68,9 @@ def show(
         subtitle: Unit, n, how it was made.
         labels: Column -> label with unit; otherwise the name with blanks for underscores.
         decimals: Column -> decimals; otherwise two. Columns named ``p`` or ``p_...`` are p-values.
-        intervals: Estimate -> (low, high), shown as one column ``estimate [low, high]``.
+        intervals: Estimate -> (low, high), shown as one column ``estimate [low, high]``; a name that is no
+            column is shown as the limits alone.
+        hide: Columns that are saved but not shown.
         notes: Lines below the table.
         rows: Show the first so many rows only and say so.
     """
@@ -76,16 +78,17 @@ def show(
     text = pd.DataFrame(
         {column: _texts(shown[column], str(column), (decimals or {}).get(str(column), 2)) for column in shown}
     )
-    hidden: list[str] = []
+    hidden = list(hide)
     for estimate, (low, high) in (intervals or {}).items():
-        known = shown[[estimate, low, high]].notna().all(axis=1).to_numpy()
-        text[estimate] = [
-            f"{e} [{a}, {b}]" if ok else e
-            for e, a, b, ok in zip(text[estimate], text[low], text[high], known, strict=True)
-        ]
+        known = shown[[low, high]].notna().all(axis=1)
+        limits = pd.Series([f"[{a}, {b}]" for a, b in zip(text[low], text[high], strict=True)], index=text.index)
+        if estimate in text:
+            text[estimate] = text[estimate] + (" " + limits).where(known.to_numpy(), "")
+        else:
+            text.insert(list(text.columns).index(low), estimate, limits.where(known.to_numpy(), MISSING))
         hidden += [low, high]
     text = text.drop(columns=hidden)
-    numeric = [c for c in text if pd.api.types.is_numeric_dtype(frame[c]) and frame[c].dtype != bool]
+    numeric = [c for c in text if c in frame and pd.api.types.is_numeric_dtype(frame[c]) and frame[c].dtype != bool]
     table = (
         GT(text, id=id)
         .tab_header(title=title, subtitle=subtitle)
@@ -103,7 +106,7 @@ def show(
 
 
 def _texts(values: pd.Series, name: str, decimals: int) -> list[str]:
-    """Format one column. Text is escaped: some of it was written by a model."""
+    """Format one column; great_tables escapes it, as some texts were written by a model."""
     p = name == "p" or name.startswith("p_")
 
     def one(value: object) -> str:
@@ -115,6 +118,6 @@ def _texts(values: pd.Series, name: str, decimals: int) -> list[str]:
             return p_value(value) if p and 0 <= value <= 1 else f"{value:.{decimals}f}".replace("-", "−")
         if isinstance(value, int):
             return f"{value:,}".replace("-", "−")
-        return html.escape(str(value))
+        return str(value)
 
     return [one(value) for value in values.tolist()]
