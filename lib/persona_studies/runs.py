@@ -255,9 +255,9 @@ def _execute(project: Project, study: str, overrides: dict[str, Any], partial: P
     except papermill.PapermillExecutionError as error:
         trouble = f"code cell {error.exec_count} ({_first_line(error.source)}): {error.ename}: {error.evalue}"
     except DeadKernelError:
-        trouble = f"the kernel died in {_unfinished(raw)}"
+        trouble = f"the kernel died in {_running(raw)}"
     except CellTimeoutError:
-        trouble = f"{_unfinished(raw)} took longer than {CELL_TIMEOUT} s"
+        trouble = f"{_running(raw)} took longer than {CELL_TIMEOUT} s"
     if trouble:
         if raw.exists():
             shutil.move(raw, failed)
@@ -276,6 +276,15 @@ def _unfinished(raw: Path) -> str | None:
         if cell.execution_count is None or ended:
             return f"code cell {place} ({_first_line(cell.source)})"
     return None
+
+
+def _running(raw: Path) -> str:
+    """Name the last cell that was started."""
+    from persona_studies import notebooks
+
+    code = [cell for cell in notebooks.read(raw).cells if cell.cell_type == "code"] if raw.exists() else []
+    begun = [place for place, cell in enumerate(code) if cell.metadata.get("papermill", {}).get("start_time")]
+    return f"code cell {begun[-1] + 1} ({_first_line(code[begun[-1]].source)})" if begun else "the first cell"
 
 
 def _first_line(source: str) -> str:
