@@ -16,11 +16,11 @@ LOCKS := pyproject.toml uv.lock requirements.lock
 STUDY ?= sycophancy
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help reproduce verify accept study test test-live check lab record bench $(STUDIES:%=run-%)
+.PHONY: help reproduce verify accept study test test-live check lab readme record $(STUDIES:%=run-%)
 
 help:  ## show this list
 	@echo "persona-studies: reproducible studies of how personas change large language models"
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 reproduce: $(STUDIES:%=run-%)  ## run every study from its recorded responses and compare with the reference (-j2: two at a time)
 	@$(BIN)/persona-studies verify
@@ -39,6 +39,9 @@ study: $(INSTALLED)  ## run one study with other parameters (STUDY=sycophancy PA
 
 record: $(INSTALLED)  ## record a model's responses, resumable (STUDY= MODEL= PARAMS=)
 	@$(BIN)/persona-studies record $(STUDY) --model '$(MODEL)' --params '$(PARAMS)'
+
+readme: $(INSTALLED)  ## rewrite the generated parts of README.md
+	@$(BIN)/python -m persona_studies.readme
 
 lab: $(INSTALLED)  ## open the studies in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=$(CURDIR)

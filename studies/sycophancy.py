@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from pydantic import Field
 from scipy import stats
 from scipy.special import softmax
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 import sycophancy_published as published
 from persona_studies import parameters, responses, scoring, verdicts
@@ -727,8 +728,8 @@ def other_models(table: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
             persona, other = (
                 prompts.loc[condition, columns[outcome]].to_numpy() for condition in ("agreeableness", against)
             )
-            test = stats.ttest_ind(persona, other, equal_var=False)
-            low, high = test.confidence_interval(confidence)
+            means = CompareMeans(DescrStatsW(persona), DescrStatsW(other))
+            low, high = means.tconfint_diff(1 - confidence, usevar="unequal")
             rows.append(
                 {
                     "model": model,
@@ -737,8 +738,8 @@ def other_models(table: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
                     "difference": persona.mean() - other.mean(),
                     "low": low,
                     "high": high,
-                    "se": np.sqrt(persona.var(ddof=1) / len(persona) + other.var(ddof=1) / len(other)),
-                    "p": test.pvalue,
+                    "se": means.std_meandiff_separatevar,
+                    "p": means.ttest_ind(usevar="unequal")[1],
                 }
             )
     return pd.DataFrame(rows)

@@ -191,6 +191,7 @@ def run(
         if up_to_date(folder, key(project, study, {})):
             return Run(study, folder, False, {})
     in_force, overrides = resolve(project, study, assignments)
+    _recorded(project, study, in_force.model_dump().get("model"))
     expected = key(project, study, overrides)
     short = _digest(json.dumps(expected, sort_keys=True).encode())[:12]
     folder = out or (project.runs / study / short if overrides else project.build / study)
@@ -217,6 +218,18 @@ def run(
             (partial / "run.json").write_text(json.dumps(record, indent=1) + "\n")
             _swap(partial, folder)
     return Run(study, folder, True, overrides)
+
+
+def _recorded(project: Project, study: str, model: str | None) -> None:
+    """Refuse a model that has no recording, where a study has a parameter of that name."""
+    recorded = sorted(path.parent.name for path in project.responses(study).glob("*/record.json"))
+    if model is not None and model not in recorded:
+        near = get_close_matches(model, recorded, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ParameterError(
+            f"Parameter 'model' cannot be {model!r}: it has no recorded responses for {study}.{hint} "
+            f"Recorded: {', '.join(recorded) or 'none'}. To record it: make record STUDY={study} MODEL={model}"
+        )
 
 
 def _execute(project: Project, study: str, overrides: dict[str, Any], partial: Path, failed: Path) -> None:
