@@ -56,8 +56,7 @@ test-live: $(DEV)  ## run the tests of the llama.cpp backend with the embedded m
 check: $(DEV)  ## lint, format, types, notebook rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy lib/persona_studies
-	@cd studies && $(BIN)/mypy *.py
+	@$(BIN)/mypy lib/persona_studies studies/*.py
 	@$(BIN)/python -m persona_studies.notebooks
 
 # --- Environment -----------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def conditions(project: Project, protocol: Protocol, personas: int) -> pd.DataFr
     text = {name: condition.text or "" for name, condition in protocol.conditions.items()}
     chosen = protocol.design["levels"]
     rows: list[dict[str, object]] = []
-    wording = {(row.level, row.variant): row.text for row in levels.itertuples()}
+    wording: dict[Any, str] = levels.set_index(["level", "variant"])["text"].to_dict()
 
     def persona(background: str, who: str, number: int, level: int) -> dict[str, object]:
         trait = wording[level, number % 5 + 1]
@@ -98,11 +98,10 @@ def conditions(project: Project, protocol: Protocol, personas: int) -> pd.DataFr
     rows.append({"condition": "none", "role": "none", "system": None})
     rows.append({"condition": "assistant", "role": "baseline", "system": text["assistant"]})
     controls = protocol.design["controls"]
-    for (_, (background, who)), trait in zip(
-        people, traits.query("role == 'placebo'").head(controls["placebo"]).itertuples(), strict=False
-    ):
-        system = text["placebo"].replace("{background}", who).replace("{trait}", str(trait.text))
-        rows.append({"condition": trait.control, "role": "placebo", "background": background, "system": system})
+    placebos = traits[traits["role"] == "placebo"].head(controls["placebo"])
+    for (_, (background, who)), control, trait in zip(people, placebos["control"], placebos["text"], strict=False):
+        system = text["placebo"].replace("{background}", who).replace("{trait}", trait)
+        rows.append({"condition": control, "role": "placebo", "background": background, "system": system})
     for filler in traits.query("role == 'filler'").head(controls["filler"]).itertuples():
         rows.append({"condition": filler.control, "role": "filler", "system": filler.text})
     for number, (background, who) in people[: controls["shuffled"]]:
@@ -122,7 +121,8 @@ def conditions(project: Project, protocol: Protocol, personas: int) -> pd.DataFr
         rows.append({"condition": name, "role": "positive control", "system": text[name]})
     frame = pd.DataFrame(rows, columns=["condition", "role", "background", "level", "system", "description"])
     frame = frame.astype(object).where(frame.notna(), None)
-    return frame.assign(condition_hash=[text_hash(row.system, row.description) for row in frame.itertuples()])
+    texts = zip(frame["system"], frame["description"], strict=True)
+    return frame.assign(condition_hash=[text_hash(system, description) for system, description in texts])
 
 
 def questionnaire(project: Project, *, texts: bool = False) -> pd.DataFrame:
@@ -580,6 +580,11 @@ HYPOTHESES = {
 }
 
 
+def _claims_of(answers: pd.DataFrame) -> list[str]:
+    """Return the claim of every column of an answer matrix; a claim and its mirror share one."""
+    return answers.columns.get_level_values("item").str.partition(":").get_level_values(0).tolist()
+
+
 def persona_family(family: Family, persona: pd.DataFrame, agree: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
     """Correlate agreeableness and agreement over personas, as declared.
 
@@ -624,7 +629,7 @@ def persona_family(family: Family, persona: pd.DataFrame, agree: pd.DataFrame, c
                 values.to_numpy(),
                 x.to_numpy(),
                 row_cluster=persona["background"].to_numpy(),
-                column_cluster=[item.partition(":")[0] for item, _ in values.columns],
+                column_cluster=_claims_of(values),
                 confidence=chosen.confidence,
                 replicates=chosen.replicates,
                 seed=chosen.seed,
@@ -672,7 +677,7 @@ def controls_family(family: Family, people: pd.DataFrame, agree: pd.DataFrame, c
             shuffled.loc[shuffled["level"] == level, "condition"].tolist() for level in (5, 1)
         ),
     }
-    claim = [item.partition(":")[0] for item, _ in answers.columns]
+    claim = _claims_of(answers)
     rows = []
     for hypothesis in family.hypotheses:
         first, second = sides[hypothesis]
@@ -726,7 +731,7 @@ def other_models(table: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
             ("sycophancy", "baseline"),
         ):
             persona, other = (
-                prompts.loc[condition, columns[outcome]].to_numpy() for condition in ("agreeableness", against)
+                prompts.xs(condition)[columns[outcome]].to_numpy() for condition in ("agreeableness", against)
             )
             means = CompareMeans(DescrStatsW(persona), DescrStatsW(other))
             low, high = means.tconfint_diff(1 - confidence, usevar="unequal")
@@ -898,7 +903,7 @@ def reliability(
         values = matrix.loc[persona["condition"]]
         half = lib_stats.split_half(
             values.to_numpy(),
-            column_cluster=[item.partition(":")[0] for item, _ in values.columns],
+            column_cluster=_claims_of(values),
             replicates=200,
             seed=chosen.seed,
         )
@@ -959,7 +964,7 @@ def robustness(
     for choice, values in scales.items():
         add("self-report", "asserted", choice, values, own["asserted"])
         add("self-report", "net", choice, values, own["net"])
-    words = people.set_index("condition")["system"].loc[own.index].str.split().str.len().astype(float)
+    words = people.set_index("condition")["system"].loc[own.index].str.count(r"\S+").astype(float)
     for outcome in ("asserted", "net"):
         rest = [_residual(own[name].astype(float), words) for name in ("self_contrast", outcome)]
         add("self-report", outcome, "given the persona's length", *rest)
@@ -994,7 +999,8 @@ def _residual(y: pd.Series, x: pd.Series) -> pd.Series:
     if x.nunique() < 2:
         return y
     slope, intercept = np.polyfit(x, y, 1)
-    return y - slope * x - intercept
+    rest: pd.Series = y - slope * x - intercept
+    return rest
 
 
 def reported_effects(reported: pd.DataFrame) -> pd.DataFrame:
@@ -1009,7 +1015,8 @@ def reported_effects(reported: pd.DataFrame) -> pd.DataFrame:
                 "model": model,
                 "r": r.iloc[0] if len(r) else np.nan,
                 "d": "; ".join(
-                    f"{'' if row.relation == '=' else row.relation + ' '}{row.value:g}" for row in d.itertuples()
+                    f"{relation} {value:g}".removeprefix("= ")
+                    for relation, value in zip(d["relation"], d["value"], strict=True)
                 ),
                 "d_implied": lib_stats.d_from_r(r.iloc[0]) if len(r) else np.nan,
             }
@@ -1049,14 +1056,14 @@ def verdict_table(
         if chosen.layer == "published":
             continue
         if claim.family == "personas":
-            row = family.set_index("hypothesis").loc[claim.hypothesis]
+            row = family[family["hypothesis"] == claim.hypothesis].iloc[0]
             behind = ["agree", *(["self_contrast"] if "self-report" in str(claim.hypothesis) else [])]
             reason = gate(*behind) or str(row["reason"])
             power = float(pg.power_corr(r=claim.smallest_effect, n=int(row["n"]), alpha=chosen.alpha))
             evidence = _evidence(row, "r", chosen, power, reason)
             found = {"estimate": row["r"], "low": row["r_low"], "high": row["r_high"]}
         elif claim.family == "across_models":
-            row = across.set_index("hypothesis").loc[claim.hypothesis]
+            row = across[across["hypothesis"] == claim.hypothesis].iloc[0]
             evidence = _evidence(row, "mean", chosen, _power_of_mean(row, chosen), "")
             found = {"estimate": row["mean"], "low": row["low"], "high": row["high"]}
         else:
