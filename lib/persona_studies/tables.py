@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,23 @@ from great_tables import GT
 from persona_studies.errors import PersonaStudiesError
 
 MISSING = "–"
+
+
+@dataclass(frozen=True, repr=False)
+class Table:
+    """A table as a notebook shows it: as HTML, or as text where there is none.
+
+    great_tables' own text form names memory addresses, which differ from run to run.
+    """
+
+    html: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def save(frame: pd.DataFrame, path: Path) -> None:
@@ -58,7 +76,7 @@ def show(
     hide: Sequence[str] = (),
     notes: Sequence[str] = (),
     rows: int | None = None,
-) -> GT:
+) -> Table:
     """Format a table for reading; its numbers are rounded, the saved ones are not.
 
     Args:
@@ -102,7 +120,7 @@ def show(
         notes = [*notes, f"First {rows} of {len(frame)} rows; all are in tables/{id.replace('-', '_')}.csv."]
     for note in notes:
         table = table.tab_source_note(note)
-    return table
+    return Table(table.as_raw_html(), f"{title}\n{text.to_string(index=False)}")
 
 
 def _texts(values: pd.Series, name: str, decimals: int) -> list[str]:
