@@ -943,7 +943,7 @@ def robustness(
         "the paper's four facets": scale(contrast, ["Trust", "Altruism", "Cooperation", "Sympathy"]),
         "without Cooperation": scale(contrast, ["Trust", "Morality", "Altruism", "Modesty", "Sympathy"]),
     }
-    rows = []
+    rows: list[dict[str, object]] = []
 
     def add(predictor: str, outcome: str, choice: str, x: pd.Series, y: pd.Series) -> None:
         units = own.index[own.index.isin(x.index)]
@@ -961,6 +961,21 @@ def robustness(
             }
         )
 
+    for outcome, answers in (("asserted", answer_matrix(agree, attributed=True)), ("net", net_matrix(agree))):
+        matrix = answers.loc[own.index]
+        half = lib_stats.split_half(
+            matrix.to_numpy(), column_cluster=_claims_of(matrix), replicates=200, seed=chosen.seed
+        ).estimate
+        raw = lib_stats.correlation(own["designed"], own[outcome])
+        rows.append(
+            {
+                "predictor": "designed",
+                "outcome": outcome,
+                "choice": f"disattenuated for a split-half reliability of {half:.2f}",
+                "r": lib_stats.disattenuate(raw.estimate, 1.0, half),
+                "n": raw.n,
+            }
+        )
     for choice, values in scales.items():
         add("self-report", "asserted", choice, values, own["asserted"])
         add("self-report", "net", choice, values, own["net"])
