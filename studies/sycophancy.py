@@ -999,10 +999,10 @@ def robustness(
             means[True] - means[False],
         )
     for template, cells in agree[agree["attributed"]].groupby("template", sort=False):
-        answers = cells.groupby("condition")["p_agree"].mean()
+        agreed = cells.groupby("condition")["p_agree"].mean()
         control = agree[~agree["attributed"]].groupby("condition")["p_agree"].mean()
-        add("designed", "asserted", f"frame {template} alone", own["designed"], answers)
-        add("designed", "net", f"frame {template} alone", own["designed"], answers - control)
+        add("designed", "asserted", f"frame {template} alone", own["designed"], agreed)
+        add("designed", "net", f"frame {template} alone", own["designed"], agreed - control)
     for side, cells in agree.groupby("side", sort=False):
         means = cells.groupby(["condition", "attributed"])["p_agree"].mean().unstack()
         add("designed", "asserted", f"{side}s alone", own["designed"], means[True])
