@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -13,8 +14,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from persona_studies.errors import ParameterError
-
-JSON_TYPES = (bool, int, float, str, list, tuple, dict, type(None))
 
 
 class Parameters(BaseModel):
@@ -44,18 +43,18 @@ class Parameters(BaseModel):
     def from_namespace(cls, namespace: Mapping[str, Any]) -> Self:
         """Build the parameters from a notebook's variables, in the cell after the ``parameters`` cell.
 
-        Every public variable of a JSON type counts, so that a name that a run injects and the notebook does
-        not know is refused even when papermill is called directly.
+        Beside the declared names, every name counts that was assigned in the cells of literals run directly
+        before (the ``parameters`` cell and what papermill injects after it), so that an unknown one is
+        refused even when papermill is called directly. Variables of later cells do not count: running all
+        cells once more in the same kernel is fine.
         """
-        shell = namespace.get("get_ipython")
-        hidden = set(shell().user_ns_hidden) if shell else set()
-        return cls.check(
-            {
-                name: value
-                for name, value in namespace.items()
-                if not name.startswith("_") and name not in hidden and isinstance(value, JSON_TYPES)
-            }
-        )
+        names = set(cls.model_fields)
+        for source in reversed(list(namespace.get("In", []))[:-1]):
+            assigned = _assigned_literals(source)
+            if assigned is None:
+                break
+            names |= assigned
+        return cls.check({name: namespace[name] for name in namespace if name in names})
 
     @classmethod
     def parse(cls, assignments: Iterable[str]) -> dict[str, Any]:
@@ -114,6 +113,20 @@ class Parameters(BaseModel):
         hint = f" Did you mean {near[0]!r}?" if near else ""
         allowed = _allowed(cls.model_fields[name])
         return f"Parameter {name!r} cannot be {value!r}: {error['msg']}.{hint} Allowed: {allowed}."
+
+
+def _assigned_literals(source: str) -> set[str] | None:
+    """Return the names that a cell assigns literals to, or None when it does anything else."""
+    names = set()
+    try:
+        for statement in ast.parse(source).body:
+            if not isinstance(statement, ast.Assign):
+                return None
+            ast.literal_eval(statement.value)
+            names |= {target.id for target in statement.targets if isinstance(target, ast.Name)}
+    except (SyntaxError, ValueError):
+        return None
+    return names
 
 
 def _choices(annotation: Any) -> list[str]:
