@@ -1,0 +1,155 @@
+from pathlib import Path
+
+import pytest
+
+from persona_studies import protocol
+from persona_studies.errors import ProtocolError
+
+GOOD = """
+study = "toy"
+title = "A toy"
+question = "Does it?"
+version = 1
+stopping_rule = "all of it"
+exclusions = []
+
+[paper]
+authors = "A"
+title = "T"
+year = 2026
+venue = "V"
+url = "U"
+
+[conditions.none]
+role = "none"
+purpose = "no system turn"
+
+[measures.agree]
+kind = "cloze"
+purpose = "agreement"
+options = ["Yes.", "No."]
+gate = { min_option_mass = 0.05 }
+
+[[measures.agree.templates]]
+template = "plain"
+role = "unattributed"
+user = "{Text}."
+
+[[measures.agree.templates]]
+template = "think"
+role = "asserted"
+user = "I think that {text}."
+
+[families.main]
+purpose = "the main one"
+size = 2
+undefined = "one"
+hypotheses = ["level and agreement", "level and self-report"]
+
+[claims.rises]
+statement = "It rises."
+source = "A"
+published = "r = .87"
+family = "main"
+hypothesis = "level and agreement"
+smallest_effect = 0.1
+
+[claims.elsewhere]
+statement = "Elsewhere too."
+source = "A"
+published = "9 of 13"
+not_testable = "not public"
+
+[tolerance]
+default = 1e-9
+"correlations.r" = 1e-6
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "toy.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_a_good_protocol(tmp_path: Path) -> None:
+    declared = protocol.load(written(tmp_path, GOOD))
+    agree = declared.measures["agree"]
+    assert agree.frame()["template"].tolist() == ["plain", "think"]
+    assert agree.frame("asserted")["user"].tolist() == ["I think that {text}."]
+    assert (agree.orders, agree.labels, agree.gate) == (1, (), {"min_option_mass": 0.05})
+    assert declared.claims["rises"].direction == "positive"
+    row = declared.family_table().iloc[0]
+    assert (row["family"], row["size"], row["sides"], row["undefined"]) == ("main", 2, 2, "counts as p = 1")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("version = 1", "version = 1\nstoping_rule = 'x'", "stoping_rule: Extra inputs"),
+        ("version = 1\n", "", "version: Field required"),
+        ('kind = "cloze"', 'kind = "closed"', "measures.agree.kind: "),
+        ('role = "none"', 'role = "nobody"', "conditions.none.role: "),
+        ("min_option_mass = 0.05", "min_option_mass = 'much'", "measures.agree.gate.min_option_mass: "),
+        ("size = 2", "size = 3", "families.main: Value error, size is 3 but 2 different hypotheses are named"),
+        (
+            '"level and self-report"]',
+            '"level and agreement"]',
+            "families.main: Value error, size is 2 but 1 different hypotheses are named",
+        ),
+        (
+            'hypothesis = "level and agreement"',
+            'hypothesis = "level and warmth"',
+            "claim rises names hypothesis 'level and warmth', which main lacks",
+        ),
+        ('family = "main"', 'family = "other"', "claim rises names family 'other', which is not declared"),
+        (
+            'not_testable = "not public"',
+            "",
+            "claims.elsewhere: Value error, a claim names either its hypothesis or why",
+        ),
+        (
+            "smallest_effect = 0.1",
+            'not_testable = "never"',
+            "claims.rises: Value error, a claim names either its hypothesis or why",
+        ),
+        ("version = 1", "version = ", "toy.toml is not valid TOML: "),
+    ],
+)
+def test_a_broken_protocol_is_refused_with_the_place(tmp_path: Path, old: str, new: str, place: str) -> None:
+    assert GOOD.count(old) >= 1
+    with pytest.raises(ProtocolError) as caught:
+        protocol.load(written(tmp_path, GOOD.replace(old, new, 1)))
+    assert caught.value.exit_code == 2
+    assert "toy.toml" in str(caught.value)
+    assert place in str(caught.value)
+
+
+def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
+    broken = GOOD.replace('kind = "cloze"', 'kind = "closed"').replace("size = 2", "size = 3")
+    with pytest.raises(ProtocolError, match=r"(?s)measures\.agree\.kind.*families\.main"):
+        protocol.load(written(tmp_path, broken))
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "toy.toml"
+    path.write_bytes(b'study = "\xff"')
+    with pytest.raises(ProtocolError, match=r"toy\.toml is not valid TOML"):
+        protocol.load(path)
+
+
+def test_a_missing_protocol_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match=r"No protocol toy\.toml") as caught:
+        protocol.load(tmp_path / "toy.toml")
+    assert caught.value.exit_code == 2
+
+
+def test_tolerances(tmp_path: Path) -> None:
+    assert protocol.tolerances(written(tmp_path, GOOD)) == {"default": 1e-9, "correlations.r": 1e-6}
+    assert protocol.tolerances(written(tmp_path, 'study = "toy"')) == {}
+
+
+def test_digest_follows_the_file(tmp_path: Path) -> None:
+    one = protocol.digest(written(tmp_path, GOOD))
+    assert one == protocol.digest(written(tmp_path, GOOD))
+    assert one != protocol.digest(written(tmp_path, GOOD + "\n"))

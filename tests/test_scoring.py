@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from persona_studies import scoring
+from persona_studies.errors import ProtocolError
+
+
+def test_pair_log_odds_take_neighbours() -> None:
+    logprob = np.log([[0.4, 0.1, 0.2, 0.2], [0.1, 0.4, 0.3, 0.1]])
+    assert scoring.pair_log_odds(logprob) == pytest.approx(np.log([[4, 1], [1 / 4, 3]]))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (4,)])
+def test_half_a_pair_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ProtocolError, match="even number"):
+        scoring.pair_log_odds(np.zeros(shape))
+
+
+def test_pair_probability_is_relative_to_the_neutral_context() -> None:
+    log_odds = np.log([[3.0, 3.0], [9.0, 1.0]])
+    assert scoring.pair_probability(log_odds, np.zeros(2)) == pytest.approx([0.75, (0.9 + 0.5) / 2])
+    # What the neutral context already favours counts for nothing.
+    assert scoring.pair_probability(log_odds, np.log([3.0, 3.0]))[0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("order", range(4))
+def test_declared_order_undoes_every_cyclic_order(order: int) -> None:
+    declared = np.array([-1.0, -2.0, -3.0, -4.0])
+    shown = np.array([[declared[(place + order) % 4] for place in range(4)]])
+    assert scoring.in_declared_order(shown, np.array([order]))[0] == pytest.approx(declared)
+
+
+def test_declared_order_treats_every_row_by_its_own_order() -> None:
+    shown = np.array([[-1.0, -2.0], [-2.0, -1.0]])
+    assert scoring.in_declared_order(shown, np.array([0, 1])).tolist() == [[-1, -2], [-1, -2]]
+
+
+def test_expected_rating_renormalises_to_the_labels() -> None:
+    probability = np.array([[0.1, 0.1, 0.0001, 0.1, 0.1], [0.0, 0.0, 0.0, 0.0, 0.3]])
+    with np.errstate(divide="ignore"):
+        rating = scoring.expected_rating(np.log(probability), range(1, 6))
+    assert rating == pytest.approx([3.0, 5.0])
+
+
+@pytest.mark.parametrize("options", [2, 3])
+def test_position_dominance_is_one_when_the_place_decides_alone(options: int) -> None:
+    with np.errstate(divide="ignore"):
+        shown = np.log(np.tile(np.eye(options)[0], (2 * options, 1)))
+    assert scoring.position_dominance(shown, np.arange(2 * options) % options) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("options", [2, 3])
+def test_position_dominance_is_zero_when_the_option_decides_alone(options: int) -> None:
+    # The preferred option, declared first, moves to place -k in order k.
+    order = np.arange(options)
+    shown = np.log(np.where(np.eye(options)[(-order) % options], 0.98, 0.01))
+    assert scoring.position_dominance(shown, order) == pytest.approx(0.0)
+
+
+def test_position_dominance_in_between() -> None:
+    shown = np.log([[0.8, 0.2], [0.6, 0.4]])
+    assert scoring.position_dominance(shown, np.array([0, 1])) == pytest.approx((0.7 - 0.5) / 0.5)
+
+
+def test_gate_holds_at_its_threshold_and_fails_without_a_number() -> None:
+    table = scoring.gate(
+        {
+            "at": (0.5, ">=", 0.5),
+            "under": (0.49, ">=", 0.5),
+            "most": (0.5, "<=", 0.5),
+            "over": (0.51, "<=", 0.5),
+            "undefined, least": (float("nan"), ">=", -1.0),
+            "undefined, most": (float("nan"), "<=", 1.0),
+        }
+    )
+    assert table.set_index("check")["passes"].to_dict() == {
+        "at": True,
+        "under": False,
+        "most": True,
+        "over": False,
+        "undefined, least": False,
+        "undefined, most": False,
+    }
+
+
+def test_gate_with_another_rule_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="'mass' has rule '>'"):
+        scoring.gate({"mass": (1.0, ">", 0.5)})

@@ -1,0 +1,69 @@
+import math
+
+import pytest
+
+from persona_studies import verdicts
+from persona_studies.protocol import Claim
+from persona_studies.verdicts import Evidence, verdict
+
+
+def claim(**changes: object) -> Claim:
+    return Claim.model_validate(
+        {
+            "statement": "s",
+            "source": "s",
+            "published": "p",
+            "family": "f",
+            "hypothesis": "h",
+            "smallest_effect": 0.1,
+            **changes,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected", "why"),
+    [
+        (None, verdicts.NOT_TESTABLE, "no evidence in this run"),
+        (
+            Evidence(0.5, True, informative=False, reason="gate failed: option mass"),
+            verdicts.UNINFORMATIVE,
+            "gate failed: option mass",
+        ),
+        (Evidence(math.nan, True), verdicts.UNINFORMATIVE, "the estimate is undefined"),
+        (Evidence(math.nan, False, reason="undefined (constant)"), verdicts.UNINFORMATIVE, "undefined (constant)"),
+        (Evidence(0.5, True), verdicts.REPRODUCED, "significant after correction, as claimed"),
+        (Evidence(0.05, True, equivalent=True), verdicts.REPRODUCED, "significant after correction, as claimed"),
+        (Evidence(-0.5, True), verdicts.CONTRADICTED, "significant after correction, opposite to the claim"),
+        (Evidence(0.01, False, equivalent=True, power=0.9), verdicts.CONTRADICTED, "equivalent to less than 0.1"),
+        (
+            Evidence(0.2, False, power=0.79),
+            verdicts.INCONCLUSIVE,
+            "not significant; power 0.79 for an effect of 0.1",
+        ),
+        (Evidence(0.2, False, power=0.8), verdicts.SAME_DIRECTION, "not significant after correction"),
+        (Evidence(0.2, False), verdicts.SAME_DIRECTION, "not significant after correction"),
+        (
+            Evidence(-0.2, False, power=0.9),
+            verdicts.INCONCLUSIVE,
+            "opposite sign, not significant after correction",
+        ),
+    ],
+)
+def test_every_branch(evidence: Evidence | None, expected: str, why: str) -> None:
+    assert verdict(claim(), evidence) == (expected, why)
+
+
+def test_what_cannot_be_tested_stays_so_whatever_the_evidence() -> None:
+    untestable = claim(family=None, hypothesis=None, not_testable="the data are not public")
+    assert verdict(untestable, Evidence(0.5, True)) == (verdicts.NOT_TESTABLE, "the data are not public")
+
+
+@pytest.mark.parametrize(("estimate", "expected"), [(-0.5, verdicts.REPRODUCED), (0.5, verdicts.CONTRADICTED)])
+def test_a_claim_of_a_negative_effect(estimate: float, expected: str) -> None:
+    assert verdict(claim(direction="negative"), Evidence(estimate, True))[0] == expected
+
+
+def test_least_power_can_be_set() -> None:
+    evidence = Evidence(0.2, False, power=0.6)
+    assert verdict(claim(), evidence, least_power=0.5)[0] == verdicts.SAME_DIRECTION
