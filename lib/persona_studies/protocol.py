@@ -158,7 +158,7 @@ def load(path: Path) -> Protocol:
             declared = tomllib.load(file)
     except FileNotFoundError as error:
         raise ProtocolError(f"No protocol {path.name}; every study declares its design there.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"{path.name} is not valid TOML: {error}") from error
     try:
         return Protocol.model_validate(declared)
