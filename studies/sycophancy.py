@@ -1072,7 +1072,9 @@ def verdict_table(
             continue
         if claim.family == "personas":
             row = family[family["hypothesis"] == claim.hypothesis].iloc[0]
-            behind = ["agree", *(["self_contrast"] if "self-report" in str(claim.hypothesis) else [])]
+            scores = HYPOTHESES[str(claim.hypothesis)]
+            behind = [name for name in ("self_contrast",) if name in scores]
+            behind += ["agree"] if {"asserted", "unattributed", "net"} & set(scores) else []
             reason = gate(*behind) or str(row["reason"])
             power = float(pg.power_corr(r=claim.smallest_effect, n=int(row["n"]), alpha=chosen.alpha))
             evidence = _evidence(row, "r", chosen, power, reason)
@@ -1148,9 +1150,9 @@ def finding(verdict_table: pd.DataFrame, family: pd.DataFrame, model: str) -> st
         row = rows.loc[hypothesis]
         return f"r = {row['r']:.2f} [{row['r_low']:.2f}, {row['r_high']:.2f}]"
 
-    judged = verdict_table.set_index(["claim", "layer"])["verdict"]
+    judged = verdict_table.set_index(["claim", "layer"])
     verdict = "; ".join(
-        f"{name}: {judged[claim, layer]}"
+        f"{name}: *{judged['verdict'][claim, layer]}*"
         for claim, layer, name in (
             ("correlation", "published", "the paper's claim by its own rule"),
             ("correlation", "corrected", "the paper's claim as declared here"),
@@ -1158,10 +1160,13 @@ def finding(verdict_table: pd.DataFrame, family: pd.DataFrame, model: str) -> st
         )
         if (claim, layer) in judged.index
     )
+    reasons = judged.loc[judged["verdict"] == verdicts.UNINFORMATIVE, "why"].tolist()
+    why = f" Why uninformative: {reasons[0]}." if reasons else ""
     return (
         f"**In {model}, the designed agreeableness of a persona relates to agreement with what the user asserts "
         f"with {said('designed level and agreement with assertions')}, to agreement with the same statements when "
         f"nobody asserts them with {said('designed level and agreement with unattributed statements')}, and to the "
-        f"difference, net sycophancy, with {said('designed level and net sycophancy')}.** "
-        f"Verdicts: {verdict}."
+        f"difference, net sycophancy, with {said('designed level and net sycophancy')}; "
+        f"{int(rows['rejected'].sum())} of {len(rows)} declared correlations are significant after correction. "
+        f"Significant is not valid: whether a measure counts is decided by its gate.** Verdicts: {verdict}.{why}"
     )
