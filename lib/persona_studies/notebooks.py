@@ -9,13 +9,15 @@ import sys
 import tokenize
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import nbformat
-from nbformat import NotebookNode
+from typing import TYPE_CHECKING, Any
 
 from persona_studies.errors import NotebookError
 from persona_studies.paths import Project
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+# nbformat is imported where it is used: it takes a second, and comparing an unchanged build must not.
 
 ABSOLUTE_PATH = re.compile(r"(?<![\w/.:])(?:/(?:home|Users|tmp|root|mnt|work)/|[A-Z]:\\\\?[\w])")
 
@@ -34,6 +36,8 @@ def read(path: Path) -> NotebookNode:
     Raises:
         NotebookError: no such file, or not a notebook.
     """
+    import nbformat
+
     try:
         notebook: NotebookNode = nbformat.read(path, as_version=4)
     except FileNotFoundError as error:
@@ -45,6 +49,8 @@ def read(path: Path) -> NotebookNode:
 
 def write(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook in its committed form."""
+    import nbformat
+
     path.write_text(nbformat.writes(normalise(notebook)) + "\n", encoding="utf-8")
 
 
@@ -115,6 +121,8 @@ def sources(notebook: NotebookNode) -> list[tuple[str, str]]:
 
 def normalise(notebook: NotebookNode) -> NotebookNode:
     """Return the committed form: nothing in it depends on when, where or by what it was executed."""
+    from nbformat import NotebookNode
+
     for place, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
         cell.metadata = NotebookNode({"tags": tags} if tags else {})
@@ -146,6 +154,8 @@ def _merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 def problems(project: Project, study: str) -> list[str]:
     """Return every rule that a committed notebook breaks, one line each; empty when it keeps them all."""
+    import nbformat
+
     path = project.notebook(study)
     notebook = read(path)
     found: list[str] = []

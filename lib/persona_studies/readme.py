@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -34,7 +35,12 @@ def render(text: str, made: dict[str, str]) -> str:
 
 
 def _help(project: Project) -> str:
-    said = subprocess.run(["make", "help"], cwd=project.root, capture_output=True, text=True, check=True).stdout
+    # Without the flags of a make that this runs under, which would print folders.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "--no-print-directory", "help"]
+    said = subprocess.run(
+        command, cwd=project.root, env=environment, capture_output=True, text=True, check=True
+    ).stdout
     return f"```\n{said.rstrip()}\n```"
 
 

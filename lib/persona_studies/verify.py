@@ -185,6 +185,8 @@ def compare_notebooks(reference: Path, ours: Path) -> tuple[str, tuple[str, ...]
     """Compare two notebooks by sources and outputs, cell by cell."""
     if not ours.is_file():
         return MISSING, ()
+    if reference.read_bytes() == ours.read_bytes():
+        return IDENTICAL, ()
     a, b = notebooks.read(reference), notebooks.read(ours)
     if notebooks.sources(a) != notebooks.sources(b):
         return DIFFERS, ("the cells are not the same",)
