@@ -100,6 +100,8 @@ class Claim(_Declared):
     def _decidable(self) -> Self:
         if (self.hypothesis is None) == (self.not_testable is None):
             raise ValueError("a claim names either its hypothesis or why it is not testable here")
+        if self.hypothesis is not None and self.smallest_effect is None:
+            raise ValueError("a claim with a hypothesis declares its smallest_effect of interest")
         return self
 
 

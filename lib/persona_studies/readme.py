@@ -16,7 +16,8 @@ from persona_studies import notebooks, tables
 from persona_studies.paths import Project
 
 BLOCK = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-SAVED = re.compile(r"study\.(table|figure)\(\s*\w+,\s*\"(\w+)\"")
+# The name is the first quoted word that is an argument of its own.
+SAVED = re.compile(r"study\.(table|figure)\(.*?\"(\w+)\",", re.DOTALL)
 
 
 def blocks(project: Project) -> dict[str, str]:
