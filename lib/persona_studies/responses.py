@@ -201,18 +201,17 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame) -> pd.Dat
         merged = cells[KEY].merge(stored, on=IDENTITY, how="left", suffixes=("", "_stored"))
         absent = merged["checksum"].isna()
         if absent.any():
-            first = dict(merged.loc[absent, IDENTITY].iloc[0])
             raise ResponsesError(
                 f"{int(absent.sum())} of {len(merged)} planned cells of {measure} are not recorded for {model}, "
-                f"first {first}. To record them: make record STUDY={study} MODEL={model}"
+                f"first {_cell(merged[absent])}. To record them: make record STUDY={study} MODEL={model} "
+                "PARAMS='...' with the parameters of this run"
             )
         for name in HASHES:
             changed = merged[name] != merged[f"{name}_stored"]
             if changed.any():
-                first = dict(merged.loc[changed, IDENTITY].iloc[0])
                 raise ResponsesError(
                     f"{int(changed.sum())} cells of {measure} were recorded with another {name[:-5]} text than "
-                    f"the present one, first {first}. Restore the text, or record again."
+                    f"the present one, first {_cell(merged[changed])}. Restore the text, or record again."
                 )
         parts.append(merged.drop(columns=[f"{name}_stored" for name in HASHES]))
     return pd.concat(parts, ignore_index=True)
@@ -233,12 +232,16 @@ def read_parquet(path: Path) -> pd.DataFrame:
         frame[name] = frame[name].astype(object)
     for index, row in enumerate(frame.to_dict("records")):
         if checksum(row) != row["checksum"]:
-            cell = {name: row[name] for name in IDENTITY}
             raise ResponsesError(
-                f"{path.name}, row {index} ({cell}), does not match its checksum: the recording was changed. "
+                f"{path.name}, row {index} ({_cell(frame.iloc[[index]])}), does not match its checksum: the recording was changed. "
                 "Restore it with git checkout."
             )
     return frame
+
+
+def _cell(rows: pd.DataFrame) -> str:
+    """Name the first of some cells."""
+    return ", ".join(f"{name} {rows[name].iloc[0]}" for name in IDENTITY)
 
 
 def matrix(frame: pd.DataFrame, column: str = "logprob") -> np.ndarray[Any, np.dtype[np.float64]]:
