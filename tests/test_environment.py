@@ -1,0 +1,90 @@
+"""One set of versions: environment.yml, requirements.lock and uv.lock agree."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+CONDA_PYTHON = {"python_full_version": "3.11.0", "python_version": "3.11"}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def locked(name: str) -> set[str]:
+    """Versions of a package that uv.lock holds for Python 3.11."""
+    return {
+        package["version"]
+        for package in LOCK
+        if package["name"] == normal(name)
+        and (
+            "resolution-markers" not in package
+            or any(Marker(marker).evaluate(CONDA_PYTHON) for marker in package["resolution-markers"])
+        )
+    }
+
+
+def conda() -> dict[str, str]:
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    return dict(entry.split("=") for entry in entries if isinstance(entry, str) and "=" in entry)
+
+
+def test_conda_pins_are_those_of_the_lock() -> None:
+    pins = {normal(name): version for name, version in conda().items()}
+    assert pins.pop("python") == "3.11"
+    assert {name: {version} for name, version in pins.items()} == {name: locked(name) for name in pins}
+
+
+def test_every_default_dependency_is_in_the_conda_environment() -> None:
+    wanted = {normal(Requirement(text).name) for text in PROJECT["dependencies"]}
+    assert wanted <= {normal(name) for name in conda()}
+
+
+def test_the_sponsors_packages_are_in_the_default_install() -> None:
+    names = {normal(Requirement(text).name) for text in PROJECT["dependencies"]}
+    assert {"jupyterlab", "papermill", "pandas", "statsmodels", "pingouin", "seaborn", "huggingface-hub"} <= names
+
+
+def test_the_pip_lock_holds_the_versions_of_uv_lock_with_hashes() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text and "index-url" not in text
+    requirements = [Requirement(line.split(" \\")[0]) for line in text.splitlines() if line[:1].isalnum()]
+    versions = {(package["name"], package.get("version")) for package in LOCK}
+    for requirement in requirements:
+        pin = str(requirement.specifier).removeprefix("==")
+        assert (normal(requirement.name), pin) in versions, requirement
+    assert text.count("--hash=sha256:") >= len(requirements)
+    assert {normal(Requirement(t).name) for t in PROJECT["dependencies"]} <= {normal(r.name) for r in requirements}
+
+
+def test_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0" and citation["authors"]
+    assert citation["version"] == PROJECT["version"] and citation["license"] == "MIT"
+
+
+def test_no_recipe_hides_a_failure() -> None:
+    recipes = [line[1:] for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("\t")]
+    assert recipes and not [line for line in recipes if line.lstrip("@").startswith("-") or "|| true" in line]
+
+
+def test_every_verb_of_the_makefile_is_listed_by_help() -> None:
+    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for verb in ["help", "reproduce", "test", "study", "verify", "accept", "lab", "record", "check"]:
+        assert re.search(rf"^  make {verb} +\S", said, re.MULTILINE), verb
+
+
+def test_parameters_of_a_study_reach_the_command_line() -> None:
+    command = ["make", "--dry-run", "study", "STUDY=toy", "PARAMS=alpha=0.01 label=x"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "persona-studies run toy --params 'alpha=0.01 label=x'" in said

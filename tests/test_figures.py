@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from persona_studies import figures
+from persona_studies.errors import PersonaStudiesError
+
+ROWS = pd.DataFrame(
+    {
+        "label": ["one", "two"],
+        "estimate": [0.5, 0.0],
+        "low": [0.4, -0.1],
+        "high": [0.6, 0.1],
+        "rejected": [True, False],
+    }
+)
+
+
+def draw() -> Figure:
+    figures.style()
+    return figures.forest(ROWS, xlabel="r", margin=0.1)
+
+
+def test_two_runs_give_identical_bytes(tmp_path: Path) -> None:
+    one = [path.read_bytes() for path in figures.save(draw(), tmp_path / "one")]
+    other = [path.read_bytes() for path in figures.save(draw(), tmp_path / "other")]
+    assert one == other
+    assert plt.get_fignums() == []
+
+
+def test_significant_estimates_are_filled_and_others_are_not() -> None:
+    axis = draw().axes[0]
+    markers = [line for line in axis.lines if line.get_marker() in ("o", "s")]
+    assert [(line.get_marker(), line.get_markerfacecolor() == "white") for line in markers] == [
+        ("o", False),
+        ("s", True),
+    ]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["one", "two"]
+    plt.close("all")
+
+
+def test_a_figure_without_a_text_is_refused(tmp_path: Path) -> None:
+    _, png = figures.save(draw(), tmp_path / "plot")
+    with pytest.raises(PersonaStudiesError, match="Figure plot needs an alt text"):
+        figures.image(png, alt="a plot")
+
+
+def test_the_text_reaches_the_page(tmp_path: Path) -> None:
+    _, png = figures.save(draw(), tmp_path / "plot")
+    data, metadata = figures.image(png, alt="Two estimates, one of them significant.")._repr_mimebundle_()
+    assert metadata["image/png"]["alt"] == "Two estimates, one of them significant."
+    output = new_output("display_data", data=data, metadata=metadata)
+    # The template `lab` of this nbconvert passes alt texts by; `classic` reads them.
+    page, _ = HTMLExporter(template_name="classic").from_notebook_node(
+        new_notebook(cells=[new_code_cell("", outputs=[output])])
+    )
+    assert 'alt="Two estimates, one of them significant."' in page
+    assert "No description has been provided" not in page

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from persona_studies import tables
+from persona_studies.errors import PersonaStudiesError
+
+FRAME = pd.DataFrame(
+    {
+        "claim": ["one", "<script>alert(1)</script>"],
+        "r": [0.123456789012345678, np.nan],
+        "low": [-0.1, np.nan],
+        "high": [0.3, np.nan],
+        "p": [0.00001, 0.0321],
+        "n": [5500, 3],
+        "rejected": [True, False],
+    }
+)
+
+
+def test_saved_numbers_are_not_rounded(tmp_path: Path) -> None:
+    tables.save(FRAME, tmp_path / "t.csv")
+    pd.testing.assert_frame_equal(tables.load(tmp_path / "t.csv"), FRAME, check_exact=True)
+    assert b"\r" not in (tmp_path / "t.csv").read_bytes()
+
+
+def test_an_index_or_a_double_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PersonaStudiesError, match=r"index of its own.*reset_index"):
+        tables.save(FRAME.set_index("claim"), tmp_path / "t.csv")
+    with pytest.raises(PersonaStudiesError, match="names a column twice"):
+        tables.save(pd.concat([FRAME, FRAME[["n"]]], axis=1), tmp_path / "t.csv")
+
+
+def test_shown_numbers() -> None:
+    page = tables.show(FRAME, id="t", title="A table", intervals={"r": ("low", "high")}).html
+    for text in ("0.12 [−0.10, 0.30]", "&lt;.001", ".032", "5,500", ">yes<", ">no<", tables.MISSING):
+        assert text in page, text
+
+
+def test_limits_without_an_estimate_hidden_columns_and_first_rows() -> None:
+    shown = tables.show(
+        FRAME.drop(columns="r"),
+        id="my-table",
+        title="A table",
+        intervals={"both": ("low", "high")},
+        hide=["n"],
+        rows=1,
+        notes=["A note."],
+    )
+    assert "[−0.10, 0.30]" in shown.html and "5,500" not in shown.html and "script" not in shown.html
+    assert "First 1 of 2 rows; all are in tables/my_table.csv." in shown.html and "A note." in shown.html
+
+
+def test_what_a_model_wrote_is_escaped() -> None:
+    hostile = ["<script>alert(1)</script>", '<img src=x onerror="x()">', "**bold** & $x$"]
+    page = tables.show(pd.DataFrame({"text": hostile}), id="t", title="Replies").html
+    assert "<script>" not in page and "<img" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_two_renderings_are_identical() -> None:
+    one, other = (tables.show(FRAME, id="t", title="A table") for _ in range(2))
+    assert one.html == other.html and repr(one) == repr(other)
+    assert " at 0x" not in repr(one) and repr(one).startswith("A table\n")
