@@ -983,7 +983,7 @@ def robustness(
     for outcome in ("asserted", "net"):
         rest = [_residual(own[name].astype(float), words) for name in ("self_contrast", outcome)]
         add("self-report", outcome, "given the persona's length", *rest)
-    wording = own["background"].str[1:].astype(int) % 5
+    wording = (own["background"].str[1:].astype(int) - 1) % 5 + 1
     for variant in sorted(wording.unique()):
         kept = own[wording != variant]
         add("designed", "asserted", f"without wording {variant} of the levels", kept["designed"], kept["asserted"])

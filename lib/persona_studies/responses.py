@@ -210,8 +210,8 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame) -> pd.Dat
             changed = merged[name] != merged[f"{name}_stored"]
             if changed.any():
                 raise ResponsesError(
-                    f"{int(changed.sum())} cells of {measure} were recorded with another {name[:-5]} text than "
-                    f"the present one, first {_cell(merged[changed])}. Restore the text, or record again."
+                    f"{int(changed.sum())} cells of {measure} were recorded with another {name[:-5]} text than the "
+                    f"present one, first {_cell(merged[changed])}. Restore the text, or record again."
                 )
         parts.append(merged.drop(columns=[f"{name}_stored" for name in HASHES]))
     return pd.concat(parts, ignore_index=True)
