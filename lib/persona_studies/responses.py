@@ -233,8 +233,8 @@ def read_parquet(path: Path) -> pd.DataFrame:
     for index, row in enumerate(frame.to_dict("records")):
         if checksum(row) != row["checksum"]:
             raise ResponsesError(
-                f"{path.name}, row {index} ({_cell(frame.iloc[[index]])}), does not match its checksum: the recording was changed. "
-                "Restore it with git checkout."
+                f"{path.name}, row {index} ({_cell(frame.iloc[[index]])}), does not match its checksum: "
+                "the recording was changed. Restore it with git checkout."
             )
     return frame
 
