@@ -192,6 +192,8 @@ def run(
             return Run(study, folder, False, {})
     in_force, overrides = resolve(project, study, assignments)
     _recorded(project, study, in_force.model_dump().get("model"))
+    if overrides:
+        _covered(project, study, in_force)
     expected = key(project, study, overrides)
     short = _digest(json.dumps(expected, sort_keys=True).encode())[:12]
     folder = out or (project.runs / study / short if overrides else project.build / study)
@@ -230,6 +232,20 @@ def _recorded(project: Project, study: str, model: str | None) -> None:
             f"Parameter 'model' cannot be {model!r}: it has no recorded responses for {study}.{hint} "
             f"Recorded: {', '.join(recorded) or 'none'}. To record it: make record STUDY={study} MODEL={model}"
         )
+
+
+def _covered(project: Project, study: str, in_force: Parameters) -> None:
+    """Refuse a grid that reaches beyond what is recorded, where a study declares its plan.
+
+    Raises:
+        ResponsesError: a planned cell has no recorded response.
+    """
+    module = study_module(project, study)
+    if hasattr(module, "plan"):
+        from persona_studies import protocol, responses
+
+        plan = module.plan(project, protocol.load(project.protocol(study)), in_force)
+        responses.load(project, study, in_force.model_dump()["model"], plan)
 
 
 def _execute(project: Project, study: str, overrides: dict[str, Any], partial: Path, failed: Path) -> None:
