@@ -166,8 +166,6 @@ def problems(project: Project, study: str) -> list[str]:
     first = notebook.cells[0]
     if first.cell_type != "markdown" or not first.source.startswith("# "):
         found.append("The first cell must be a title (`# ...`).")
-    if len({cell.id for cell in notebook.cells}) != len(notebook.cells):
-        found.append("Cell ids are not unique.")
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         found.append("Cells were not executed once, in order, from the first to the last.")

@@ -1,0 +1,112 @@
+"""The rules a committed notebook keeps: each is broken once and named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell, new_output
+
+from persona_studies import notebooks
+from persona_studies.paths import Project
+
+
+@pytest.fixture
+def clean(toy_project: Project) -> Project:
+    """The toy study as if it had been executed and accepted."""
+    notebook = notebooks.read(toy_project.notebook("toy"))
+    for count, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
+        cell.execution_count = count
+    notebooks.write(notebook, toy_project.notebook("toy"))
+    return toy_project
+
+
+def first_is_code(notebook: NotebookNode) -> None:
+    notebook.cells[0].source = "no title"
+
+
+def out_of_order(notebook: NotebookNode) -> None:
+    notebook.cells[-1].execution_count = 7
+
+
+def not_executed(notebook: NotebookNode) -> None:
+    notebook.cells[-1].execution_count = None
+
+
+def an_error(notebook: NotebookNode) -> None:
+    notebook.cells[-1].outputs = [new_output("error", ename="ValueError", evalue="x", traceback=[])]
+
+
+def a_warning(notebook: NotebookNode) -> None:
+    notebook.cells[-1].outputs = [new_output("stream", name="stderr", text="careful")]
+
+
+def a_path(notebook: NotebookNode) -> None:
+    notebook.cells[-1].outputs = [new_output("stream", name="stdout", text="see /home/somebody/data.csv")]
+
+
+def a_silent_figure(notebook: NotebookNode) -> None:
+    notebook.cells[-1].outputs = [new_output("display_data", data={"image/png": "eA=="})]
+
+
+def a_path_hack(notebook: NotebookNode) -> None:
+    notebook.cells[-1].source = "import sys\nsys.path.append('..')"
+
+
+def two_equal_ids(notebook: NotebookNode) -> None:
+    notebook.cells.append(new_markdown_cell("again"))
+    notebook.cells[-1].id = notebook.cells[0].id
+
+
+def no_parameters(notebook: NotebookNode) -> None:
+    notebook.cells[1].metadata = NotebookNode()
+
+
+def timing(notebook: NotebookNode) -> None:
+    notebook.cells[-1].metadata["execution"] = {"iopub.status.busy": "2026-01-01"}
+
+
+def test_a_clean_notebook_keeps_every_rule(clean: Project) -> None:
+    assert notebooks.problems(clean, "toy") == []
+
+
+# nbformat mends equal ids when it reads, and says so.
+@pytest.mark.filterwarnings("ignore:Non-unique cell id")
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (first_is_code, "The first cell must be a title"),
+        (out_of_order, "not executed once, in order"),
+        (not_executed, "not executed once, in order"),
+        (an_error, "an error is in its output (ValueError)"),
+        (a_warning, "it wrote to stderr"),
+        (a_path, "it names an absolute path"),
+        (a_silent_figure, "a figure has no alt text"),
+        (a_path_hack, "it changes sys.path"),
+        (two_equal_ids, "not in its committed form"),
+        (no_parameters, "No cell is tagged `parameters`"),
+        (timing, "not in its committed form"),
+    ],
+)
+def test_every_broken_rule_is_named(clean: Project, fault: Callable[[NotebookNode], None], message: str) -> None:
+    path = clean.notebook("toy")
+    notebook = json.loads(path.read_text(), object_hook=NotebookNode)
+    fault(notebook)
+    path.write_text(json.dumps(notebook, indent=1))
+    found = notebooks.problems(clean, "toy")
+    assert any(message in problem for problem in found), found
+    assert all(problem.startswith("toy.ipynb: ") for problem in found)
+
+
+def test_normalised_twice_is_the_same_and_without_traces(clean: Project) -> None:
+    notebook = notebooks.read(clean.notebook("toy"))
+    notebook.metadata["papermill"] = {"duration": 1.0}
+    notebook.cells[-1].metadata["papermill"] = {"start_time": "2026"}
+    notebook.cells[-1].outputs = [new_output("stream", name="stdout", text=text) for text in ("one ", "line\n")]
+    once = nbformat.writes(notebooks.normalise(notebook))
+    assert "papermill" not in once
+    assert len(notebook.cells[-1].outputs) == 1 and notebook.cells[-1].outputs[0].text == "one line\n"
+    assert nbformat.writes(notebooks.normalise(notebook)) == once
