@@ -13,6 +13,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 NAME = "persona-studies"
 
 
+# papermill ships no types.
 class Engine(NBClientEngine):  # type: ignore[misc]
     """Starts a kernel with given environment variables, without touching this process's own.
 

@@ -33,6 +33,7 @@ BATCH = 512
 SEQUENCES = 128
 
 
+# llama-cpp-python ships no types.
 @llama.llama_log_callback  # type: ignore[untyped-decorator]
 def _silence(level: int, text: bytes, data: ctypes.c_void_p) -> None:
     """llama.cpp narrates every load on stderr; its errors come back as return codes."""
