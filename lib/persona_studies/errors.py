@@ -41,6 +41,10 @@ class BackendError(PersonaStudiesError):
     """A model cannot be loaded or does not answer as the measure needs."""
 
 
+class BudgetSpent(BackendError):
+    """A cap in calls, tokens or money is reached. What was answered before is kept."""
+
+
 class SourceError(PersonaStudiesError):
     """An external source cannot be had, or is not what its hash says."""
 

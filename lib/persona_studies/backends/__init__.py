@@ -1,14 +1,14 @@
 """Model backends behind one small interface.
 
-A backend turns requests into responses, one by one and in order. What it must promise is in
-:class:`Backend`; everything about grids, storage and resumption is outside.
+A backend turns requests into responses. What it must promise is in :class:`Backend`; everything about grids,
+storage and resumption is outside.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -24,6 +24,7 @@ class ModelInfo:
         version: Version of the library behind it.
         schedule: How tokens were grouped into forward passes.
         chat: Name of the chat template.
+        precision: Number format that weights are computed in; ``file`` takes them as the file stores them.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ModelInfo:
     version: str
     schedule: str
     chat: str
+    precision: str = "file"
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,15 @@ class Response:
 
     Attributes:
         request: 16 hexadecimal digits over model, schedule, token ids and decoding parameters.
-        logprob: Natural log-probability per option, summed over its tokens.
+        logprob: Natural log-probability per option, summed over its tokens; NaN where an endpoint does not
+            report it (censored, never 0).
         n_tokens: Tokens per option.
         option_mass: Probability of all distinct first tokens of the options together.
         entropy: Entropy in nats of the first position.
         top_token: Most probable first token, as text.
         text: Greedy text, without the end marker.
-        finish: ``scored``, ``stop`` (end marker reached) or ``length`` (cut at ``max_tokens``).
+        finish: ``scored``, ``stop`` (end marker reached), ``length`` (cut at ``max_tokens``) or ``failed``
+            (the model refuses this very request; ``text`` says why).
         prompt_tokens: Length of the prompt.
         computed_tokens: Tokens that went through the model for this cell, after sharing.
     """
@@ -75,14 +79,45 @@ class Response:
     text: str | None = None
 
 
+@dataclass(frozen=True)
+class Size:
+    """What a request costs, in tokens.
+
+    Attributes:
+        head: What requests that share the start of their prompt have in common; equal heads are computed once.
+        prefix: Tokens of that start.
+        suffix: Tokens of the rest of the prompt.
+        branches: Tokens of the options that go through the model, or of the text at most.
+        logical: Tokens without any sharing: the whole prompt once per option.
+    """
+
+    head: Hashable
+    prefix: int
+    suffix: int
+    branches: int
+    logical: int
+
+
 class Backend(Protocol):
     """A model that answers requests."""
 
     @property
     def info(self) -> ModelInfo: ...
 
-    def respond(self, requests: Iterable[Request]) -> Iterator[Response]:
-        """Yield one response per request, in order. Neighbours with the same prefix are cheap."""
+    def respond(self, requests: Iterable[Request]) -> Iterator[tuple[int, Response]]:
+        """Yield ``(place, response)`` for every request as it becomes known, in any order.
+
+        ``place`` counts the requests from 0. Requests are drawn a bounded number ahead, so a grid of any
+        length fits into memory. Neighbours with the same start of the prompt are cheap.
+
+        Raises:
+            BackendError: the model cannot answer; what was yielded before stays valid.
+            BudgetSpent: a cap in calls, tokens or money is reached.
+        """
+        ...
+
+    def size(self, request: Request) -> Size:
+        """Return what a request costs. An endpoint without a tokeniser estimates it from the text's length."""
         ...
 
     def close(self) -> None: ...
@@ -90,11 +125,15 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class RequestKey:
-    """Everything that can change a response, hashed over canonical JSON."""
+    """Everything that can change a response, hashed over canonical JSON.
+
+    ``tokens`` holds the length of the shared start and the token ids of the whole prompt; for an endpoint that
+    tokenises by itself, the messages.
+    """
 
     info: ModelInfo
     template: str
-    tokens: list[int]
+    tokens: list[int] | list[dict[str, str]]
     options: list[list[int]]
     decoding: dict[str, int | float | str] = field(default_factory=dict)
 
