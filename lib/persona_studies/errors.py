@@ -41,7 +41,7 @@ class BackendError(PersonaStudiesError):
     """A model cannot be loaded or does not answer as the measure needs."""
 
 
-class BudgetSpent(BackendError):
+class BudgetSpent(BackendError):  # noqa: N818 - the end of a budget, not a fault
     """A cap in calls, tokens or money is reached. What was answered before is kept."""
 
 

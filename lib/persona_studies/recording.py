@@ -15,7 +15,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from persona_studies import responses
+from persona_studies import planner, responses
 from persona_studies.backends import Backend, Request
 from persona_studies.errors import ResponsesError
 from persona_studies.paths import Project
@@ -125,17 +125,17 @@ def record(
             # Shares are cut from the whole plan: what is pending changes while other shards record.
             mine = plan[pd.factorize(plan["condition"])[0] % parts == part - 1]
             # Cells that share a prefix are neighbours, so that each prefix is computed once.
-            order = pending(mine, log).sort_values(["measure", "condition"], kind="stable", key=_as_planned(plan))
+            order = planner.order(pending(mine, log))
             cells = order.head(limit) if limit is not None else order
             started = time.perf_counter()
             log_file = responses.Log(log / f"{part}-of-{parts}.jsonl")
             try:
                 rows = cells.to_dict("records")
                 answers = backend.respond(_request(cell) for cell in rows)
-                for cell, answer in zip(
-                    tqdm(rows, unit="cell", desc=study, disable=not sys.stderr.isatty()), answers, strict=True
+                for place, answer in tqdm(
+                    answers, total=len(rows), unit="cell", desc=study, disable=not sys.stderr.isatty()
                 ):
-                    log_file.append({str(k): v for k, v in cell.items()}, answer)
+                    log_file.append({str(k): v for k, v in rows[place].items()}, answer)
             finally:
                 log_file.close()
     except Timeout as error:
@@ -181,15 +181,6 @@ def _request(cell: dict[Any, Any]) -> Request:
         options=tuple(cell["options"] or ()),
         max_tokens=cell["max_tokens"],
     )
-
-
-def _as_planned(plan: pd.DataFrame) -> Any:
-    """Return a sort key that keeps measures and conditions in the plan's own order."""
-    ranks = {
-        column: {value: rank for rank, value in enumerate(plan[column].unique())}
-        for column in ("measure", "condition")
-    }
-    return lambda column: column.map(ranks[column.name])
 
 
 def _same_model(path: Path, backend: Backend) -> None:

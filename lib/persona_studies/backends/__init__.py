@@ -64,7 +64,7 @@ class Response:
         finish: ``scored``, ``stop`` (end marker reached), ``length`` (cut at ``max_tokens``) or ``failed``
             (the model refuses this very request; ``text`` says why).
         prompt_tokens: Length of the prompt.
-        computed_tokens: Tokens that went through the model for this cell, after sharing.
+        computed_tokens: Tokens that went through the model for this cell alone, without the shared start.
     """
 
     request: str
