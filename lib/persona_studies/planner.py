@@ -92,12 +92,11 @@ def order(plan: pd.DataFrame) -> pd.DataFrame:
 
     Measures stay in the plan's order, and so do the starts within a measure.
     """
-    # `None` (no system turn) and an empty text are different starts.
-    start = pd.factorize(
-        pd.MultiIndex.from_arrays([plan["measure"], plan["system"].map(repr), plan["shared"].map(repr)])
-    )[0]
-    measure = pd.factorize(plan["measure"])[0]
-    return plan.iloc[pd.DataFrame({"m": measure, "s": start}).sort_values(["m", "s"], kind="stable").index]
+    # No system turn at all and an empty one are different starts.
+    heads = plan[["measure", "system", "shared"]].fillna({"system": "\x00none"})
+    start = heads.groupby(["measure", "system", "shared"], sort=False, dropna=False).ngroup()
+    measure = plan.groupby("measure", sort=False).ngroup()
+    return plan.loc[pd.DataFrame({"m": measure, "s": start}).sort_values(["m", "s"], kind="stable").index]
 
 
 def cost(measures: Iterable[str], requests: Iterable[Request], backend: Backend) -> pd.DataFrame:

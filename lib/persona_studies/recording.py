@@ -1,4 +1,8 @@
-"""Record a model's responses to a plan: resumable, then packed into the committed form."""
+"""Record a model's responses to a plan: estimated first, resumable, then packed into the committed form.
+
+What is recorded elsewhere (another machine, a cluster's nodes) goes to a folder of its own and is taken in by
+:func:`take_in`.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,24 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from persona_studies import planner, responses
-from persona_studies.backends import Backend, Request
-from persona_studies.errors import ResponsesError
+from persona_studies.backends import Backend, ModelInfo, Request
+from persona_studies.errors import BudgetSpent, ResponsesError
 from persona_studies.paths import Project
 
 WARM_UP = 12
+COUNTED = 20_000
+FEED = 4_096
 
 
 @dataclass(frozen=True)
@@ -30,57 +38,95 @@ class Progress:
     Attributes:
         planned: Cells of the plan.
         recorded: Cells that have a response.
+        failed: Recorded cells that the model refused to answer.
+        mine: Cells of this process's share that have none.
         seconds: Time spent in this sitting.
+        stopped: The cap that ended this sitting, if one did.
     """
 
     planned: int
     recorded: int
+    failed: int
+    mine: int
     seconds: float
+    stopped: str | None = None
 
     @property
     def complete(self) -> bool:
         return self.recorded == self.planned
 
 
-def folder(project: Project, study: str, model: str) -> Path:
-    """Return where the log of a recording lies."""
-    return project.recordings / study / model
+def folder(project: Project, study: str, model: str, out: Path | None = None) -> Path:
+    """Return where the logs of a recording lie: in the project, or below ``out``."""
+    return (out or project.recordings) / study / model
 
 
-def pending(plan: pd.DataFrame, log: Path) -> pd.DataFrame:
-    """Return the cells of a plan that a log holds no response for."""
-    done = {responses.cell_key(row) for row in responses.read_logs(log)}
-    keys = plan[responses.KEY].itertuples(index=False, name=None)
-    return plan[[key not in done for key in keys]]
+def pending(
+    project: Project, study: str, plan: pd.DataFrame, info: ModelInfo, out: Path | None = None
+) -> pd.DataFrame:
+    """Return the cells of a plan that have no response, neither in the logs nor in the committed recording.
+
+    Raises:
+        ResponsesError: a log is damaged, or what is recorded under this name came from another model.
+    """
+    return plan[~np.isin(responses.digest(plan), responses.digest(_recorded(project, study, info, out)))]
 
 
 def estimate(plan: pd.DataFrame, backend: Backend) -> pd.DataFrame:
-    """Time a few cells of every measure and extrapolate.
+    """Count tokens, time a few cells of every measure and extrapolate. Nothing is stored.
 
-    Nothing is stored. The estimate ignores what neighbouring cells share beyond the first, so it errs on
-    the long side.
+    Tokens of more than 20,000 cells of a measure are counted on a run of so many and scaled up.
 
     Returns:
-        One row per measure: ``measure, cells, seconds_per_cell, hours``.
+        One row per measure: ``measure, cells, logical, computed, seconds_per_cell, hours, money``. Logical
+        tokens are those without any sharing, computed tokens those that go through the model; money is in the
+        currency of the endpoint's prices, 0 for a model that runs here.
     """
     rows = []
-    for measure, cells in plan.groupby("measure", sort=False):
+    for measure, cells in planner.order(plan).groupby("measure", sort=False):
+        counted = cells.head(COUNTED)
+        scale = len(cells) / len(counted)
+        tokens = planner.cost([str(measure)] * len(counted), _requests(counted), backend).iloc[0]
         # Neighbours of one condition, as most cells are recorded.
         sample = cells[cells["condition"] == cells["condition"].iloc[-1]].tail(WARM_UP)
-        requests = [_request(cell) for cell in sample.to_dict("records")]
+        warm = planner.cost([str(measure)] * len(sample), _requests(sample), backend).iloc[0]
         started = time.perf_counter()
-        for _ in backend.respond(requests):
+        for _ in backend.respond(_requests(sample)):
             pass
-        each = (time.perf_counter() - started) / len(sample)
+        seconds = (time.perf_counter() - started) / warm["computed"] * tokens["computed"] * scale
+        money = 0.0
+        if (budget := getattr(backend, "budget", None)) is not None:
+            generated = int((cells["max_tokens"].clip(lower=1)).sum())
+            money = budget.price(int(tokens["logical"] * scale), generated)
         rows.append(
             {
                 "measure": measure,
                 "cells": len(cells),
-                "seconds_per_cell": each,
-                "hours": each * len(cells) / 3600,
+                "logical": int(tokens["logical"] * scale),
+                "computed": int(tokens["computed"] * scale),
+                "seconds_per_cell": seconds / len(cells),
+                "hours": seconds / 3600,
+                "money": money,
             }
         )
     return pd.DataFrame(rows)
+
+
+def summary(table: pd.DataFrame, shares: int = 1) -> str:
+    """Return an estimate as one line: calls, tokens, time and money.
+
+    Args:
+        table: Of :func:`estimate`.
+        shares: Processes that share the work.
+    """
+    computed, logical = table["computed"].sum(), table["logical"].sum()
+    money = table["money"].sum()
+    return (
+        f"{table['cells'].sum():,} cells; {logical:,} tokens, of which sharing leaves {computed:,} to compute "
+        f"({logical / max(computed, 1):.1f} times fewer); about {table['hours'].sum() / shares:.2f} hours"
+        + (f" in each of {shares} processes" if shares > 1 else "")
+        + (f"; about {money:.2f} in the currency of its prices" if money else "; no money")
+    )
 
 
 def record(
@@ -91,23 +137,28 @@ def record(
     *,
     shard: tuple[int, int] = (1, 1),
     limit: int | None = None,
+    hours: float | None = None,
+    out: Path | None = None,
 ) -> Progress:
     """Ask every cell that has no response yet and append the answers to the log.
 
-    Every answer is on disk before the next question is asked, so an interruption at any moment costs at most
-    the cell in flight.
+    Every answer is on disk before the next one is awaited, so an interruption at any moment costs at most what
+    is in flight. Cells that share the start of their prompt are asked one after the other.
 
     Args:
-        project: Where the log lies.
+        project: Where the logs lie.
         study: Name of the study.
         plan: Cells with their prompts.
         backend: The model.
         shard: ``(i, n)``: this process takes every n-th condition, starting with the i-th.
         limit: Ask at most so many cells in this sitting.
+        hours: Stop after so many hours.
+        out: Folder for the logs instead of the project's own.
 
     Raises:
-        ResponsesError: the plan holds no texts, the log is damaged, another process writes the same shard,
-            or the log was recorded with another model or schedule.
+        ResponsesError: the plan holds no texts, a log is damaged or cannot be written, another process writes
+            the same shard, or what is recorded under this name came from another model or schedule.
+        BackendError: the model does not answer; what it answered before is kept.
     """
     textless = plan["user"].isna() | plan["shared"].isna()
     if textless.any():
@@ -115,88 +166,236 @@ def record(
         raise ResponsesError(
             f"{int(textless.sum())} cells have no text, first of measure {first}: their source is not at hand."
         )
-    log = folder(project, study, backend.info.name)
-    log.mkdir(parents=True, exist_ok=True)
-    _same_model(log / "model.json", backend)
+    log = folder(project, study, backend.info.name, out)
     part, parts = shard
+    # Shares are cut from the whole plan: what is pending changes while other shards record.
+    mine = plan[pd.factorize(plan["condition"])[0] % parts == part - 1]
+    _same_model(project, study, backend.info, out)
+    log.mkdir(parents=True, exist_ok=True)
     lock = FileLock(log / f"{part}-of-{parts}.lock")
+    stopped = None
     try:
         with lock.acquire(timeout=0):
-            # Shares are cut from the whole plan: what is pending changes while other shards record.
-            mine = plan[pd.factorize(plan["condition"])[0] % parts == part - 1]
-            # Cells that share a prefix are neighbours, so that each prefix is computed once.
-            order = planner.order(pending(mine, log))
-            cells = order.head(limit) if limit is not None else order
+            _sign(log, backend.info)
+            cells = planner.order(pending(project, study, mine, backend.info, out))
             started = time.perf_counter()
-            log_file = responses.Log(log / f"{part}-of-{parts}.jsonl")
+            if limit is not None and limit < len(cells):
+                cells, stopped = cells.head(limit), f"the cap of {limit:,} cells"
+            file = responses.Log(log / f"{part}-of-{parts}.jsonl")
+            waiting: dict[int, dict[str, Any]] = {}
+            answers = backend.respond(_feed(cells, waiting))
+            bar = tqdm(total=len(cells), unit="cell", desc=f"{study} {part}/{parts}", disable=not _watched())
             try:
-                rows = cells.to_dict("records")
-                answers = backend.respond(_request(cell) for cell in rows)
-                for place, answer in tqdm(
-                    answers, total=len(rows), unit="cell", desc=study, disable=not sys.stderr.isatty()
-                ):
-                    log_file.append({str(k): v for k, v in rows[place].items()}, answer)
+                for place, answer in answers:
+                    file.append(waiting.pop(place), answer)
+                    bar.update()
+                    if hours is not None and time.perf_counter() - started > hours * 3600:
+                        stopped = f"the cap of {hours:g} hours"
+                        break
+            except BudgetSpent as spent:
+                stopped = str(spent)
             finally:
-                log_file.close()
+                bar.close()
+                file.close()
+                if hasattr(answers, "close"):
+                    answers.close()
     except Timeout as error:
         raise ResponsesError(f"Another process is recording shard {part}/{parts} into {log}.") from error
-    left = len(pending(plan, log))
-    return Progress(len(plan), len(plan) - left, time.perf_counter() - started)
+    done = _recorded(project, study, backend.info, out)
+    known = np.isin(responses.digest(done), responses.digest(plan))
+    return Progress(
+        planned=len(plan),
+        recorded=int(known.sum()),
+        failed=int((done["finish"] == "failed")[known].sum()),
+        mine=int((~np.isin(responses.digest(mine), responses.digest(done))).sum()),
+        seconds=time.perf_counter() - started,
+        stopped=stopped,
+    )
 
 
 def pack(project: Project, study: str, plan: pd.DataFrame, model: str) -> Path:
-    """Write a complete log as Parquet with its record, and return the folder.
+    """Write a complete recording as Parquet with its record, and return the folder.
+
+    What was packed before stays, also where this plan is smaller.
 
     Raises:
-        ResponsesError: a planned cell is not recorded.
+        ResponsesError: a planned cell is not recorded, or was recorded twice with different answers.
     """
     log = folder(project, study, model)
     target = project.responses(study, model)
-    counts = responses.write(responses.read_logs(log), plan, target)
-    sittings = json.loads((log / "model.json").read_text())
+    signed = _signed(log) or {}
+    before = responses.record_of(target) or {}
+    info = signed.get("model") or before.get("model")
+    if info is None:
+        raise ResponsesError(f"Nothing of {model} is recorded for {study}: {log} has no model.json.")
+    rows = _recorded(project, study, ModelInfo(**info), None)
+    counts = responses.write(rows, plan, target)
+    today = _today()
+    first = before.get("recorded", {}).get("first") or signed.get("started", today)
     record = {
         "study": study,
-        "model": sittings["model"],
-        "recorded": {"first": sittings["started"], "last": _today()},
+        "model": info,
+        "recorded": {"first": first, "last": today},
         "decoding": "log-probabilities and greedy text; no sampling, no seed",
         "cells": sum(counts.values()),
         "files": {
             f"{name}.parquet": {
-                "rows": rows,
+                "rows": count,
                 "sha256": hashlib.sha256((target / f"{name}.parquet").read_bytes()).hexdigest(),
             }
-            for name, rows in counts.items()
+            for name, count in counts.items()
         },
     }
-    (target / "record.json").write_text(json.dumps(record, indent=1) + "\n")
+    if before and before["files"] == record["files"] and before["model"] == info:
+        return target
+    path = target / "record.partial"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    path.replace(target / "record.json")
     return target
 
 
-def _request(cell: dict[Any, Any]) -> Request:
-    return Request(
-        kind=cell["kind"],
-        system=cell["system"],
-        shared=cell["shared"],
-        user=cell["user"],
-        options=tuple(cell["options"] or ()),
-        max_tokens=cell["max_tokens"],
-    )
+def take_in(project: Project, origin: Path) -> pd.DataFrame:
+    """Check recordings that were made elsewhere and merge them into the project's logs.
 
+    Args:
+        project: Receives the rows.
+        origin: What ``record --out`` wrote, ``<study>/<model>/``, at any depth below this folder. Stays as it is.
 
-def _same_model(path: Path, backend: Backend) -> None:
-    """Write down what records here, or refuse when it differs from what recorded before."""
-    info = asdict(backend.info)
-    if path.exists():
-        before = json.loads(path.read_text())["model"]
-        if before != info:
-            changed = [name for name in info if before.get(name) != info[name]]
+    Returns:
+        One row per recording: ``study, model, rows, new``.
+
+    Raises:
+        ResponsesError: nothing there; a damaged row; another model under the same name; a cell that is recorded
+            here with another answer. Nothing is merged then.
+    """
+    found = sorted(path.parent for path in origin.rglob("model.json"))
+    if not found:
+        raise ResponsesError(
+            f"{origin} holds no recording: no <study>/<model>/model.json below it. Name what record --out wrote."
+        )
+    ready = []
+    for place in found:
+        study, model = place.parent.name, place.name
+        if study not in project.names():
             raise ResponsesError(
-                f"{path.parent} was recorded with another {', '.join(changed)} "
-                f"({', '.join(str(before.get(name)) for name in changed)}); "
-                "a recording keeps to one. Move that folder away to start anew."
+                f"{place} belongs to no study of this project ({', '.join(project.names())}); "
+                "keep the folders as record --out made them, <study>/<model>/."
             )
-        return
-    path.write_text(json.dumps({"model": info, "started": _today()}, indent=1) + "\n")
+        signed = _signed(place)
+        assert signed is not None
+        info = ModelInfo(**signed["model"])
+        if info.name != model:
+            raise ResponsesError(f"{place} says it was recorded with {info.name}; its folder was renamed.")
+        _same_model(project, study, info, None)
+        rows = responses.logged(place)
+        known = _recorded(project, study, info, None)
+        merged = responses.merge([known, rows])
+        new = merged.iloc[len(known.drop_duplicates([*responses.KEY])) :]
+        ready.append((study, info, signed, len(rows), new))
+    report = []
+    for study, info, signed, n, new in ready:
+        log = folder(project, study, info.name)
+        log.mkdir(parents=True, exist_ok=True)
+        _sign(log, info, signed["started"])
+        if len(new):
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _plain(new))
+            name = hashlib.sha256(lines.encode()).hexdigest()[:12]
+            partial = log / f"imported-{name}.partial"
+            partial.write_text(lines, encoding="utf-8")
+            partial.replace(log / f"imported-{name}.jsonl")
+        report.append({"study": study, "model": info.name, "rows": n, "new": len(new)})
+    return pd.DataFrame(report)
+
+
+def _recorded(project: Project, study: str, info: ModelInfo, out: Path | None) -> pd.DataFrame:
+    """Return every answer there is under a model's name: the logs', and the committed recording's."""
+    _same_model(project, study, info, out)
+    logs = [folder(project, study, info.name, place) for place in {None, out}]
+    committed = responses.stored(project.responses(study, info.name))
+    return responses.merge([committed, *(responses.logged(log) for log in logs)])
+
+
+def _plain(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield rows as a log holds them."""
+    for row in rows.to_dict("records"):
+        yield {
+            str(name): value.tolist()
+            if isinstance(value, np.ndarray | np.generic)
+            else None
+            if value is None or value != value
+            else value
+            for name, value in row.items()
+        }
+
+
+def _requests(cells: pd.DataFrame) -> Iterator[Request]:
+    """Yield the cells of a plan as a model is asked them."""
+    return _feed(cells, {})
+
+
+def _feed(cells: pd.DataFrame, waiting: dict[int, dict[str, Any]]) -> Iterator[Request]:
+    """Yield requests and keep which cell each one was, in pieces so that a long plan is not copied."""
+    place = 0
+    for start in range(0, len(cells), FEED):
+        for cell in cells.iloc[start : start + FEED].to_dict("records"):
+            waiting[place] = {str(name): value for name, value in cell.items() if name in responses.KEY}
+            place += 1
+            yield Request(
+                kind=cell["kind"],
+                system=cell["system"] if isinstance(cell["system"], str) else None,
+                shared=cell["shared"],
+                user=cell["user"],
+                options=tuple(cell["options"]) if cell["options"] is not None else (),
+                max_tokens=cell["max_tokens"],
+            )
+
+
+def _same_model(project: Project, study: str, info: ModelInfo, out: Path | None) -> None:
+    """Refuse a model that differs from what is recorded under its name."""
+    here = asdict(info)
+    target = project.responses(study, info.name)
+    for place, known in (
+        *((log, _signed(log)) for log in (folder(project, study, info.name, place) for place in {None, out})),
+        (target, responses.record_of(target)),
+    ):
+        if known is None:
+            continue
+        before = asdict(ModelInfo(**known["model"]))
+        if before != here:
+            changed = [name for name in here if before.get(name) != here[name]]
+            raise ResponsesError(
+                f"{place} was recorded with another {', '.join(changed)} "
+                f"({', '.join(str(before.get(name)) for name in changed)}; "
+                f"now {', '.join(str(here[name]) for name in changed)}); a recording keeps to one. "
+                "Record under another name (--name), or move that folder away to start anew."
+            )
+
+
+def _signed(log: Path) -> dict[str, Any] | None:
+    """Return what a folder of logs says about its model."""
+    path = log / "model.json"
+    if not path.is_file():
+        return None
+    try:
+        signed: dict[str, Any] = json.loads(path.read_text())
+        ModelInfo(**signed["model"])
+        signed["started"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResponsesError(f"{path} is damaged ({error}); write what recorded there into it again.") from error
+    return signed
+
+
+def _sign(log: Path, info: ModelInfo, started: str | None = None) -> None:
+    """Write down what records here."""
+    if _signed(log) is None:
+        partial = log / "model.partial"
+        partial.write_text(json.dumps({"model": asdict(info), "started": started or _today()}, indent=1) + "\n")
+        partial.replace(log / "model.json")
+
+
+def _watched() -> bool:
+    """Return whether somebody sees a progress bar: a terminal or a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def _today() -> str:

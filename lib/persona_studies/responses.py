@@ -1,4 +1,4 @@
-"""The response store: an append-only log while recording, Parquet once complete.
+"""The response store: append-only logs while recording, Parquet once complete.
 
 Both carry the same rows and the same checksum per row. A row is identified by the plan's identity columns
 and pinned by the hashes of the texts behind it; texts themselves are not stored.
@@ -6,24 +6,30 @@ and pinned by the hashes of the texts behind it; texts themselves are not stored
 Layout::
 
     recordings/<study>/<model>/*.jsonl          one line per response, appended and flushed
-    data/responses/<study>/<model>/*.parquet    one file per measure, in plan order
+    recordings/<study>/<model>/model.json       what records there, and since when
+    data/responses/<study>/<model>/*.parquet    one file per measure, sorted by identity
     data/responses/<study>/<model>/record.json  model, backend, schedule, dates, counts, file hashes
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from persona_studies.backends import Response
 from persona_studies.errors import ResponsesError
@@ -56,8 +62,8 @@ SCHEMA = pa.schema(
         ("entropy", pa.float32()),
         ("top_token", pa.dictionary(pa.int32(), pa.string())),
         ("text", pa.string()),
-        ("prompt_tokens", pa.uint16()),
-        ("computed_tokens", pa.uint16()),
+        ("prompt_tokens", pa.uint32()),
+        ("computed_tokens", pa.uint32()),
         ("checksum", pa.string()),
     ]
 )
@@ -83,36 +89,47 @@ class Log:
     """One append-only file of a recording."""
 
     def __init__(self, path: Path) -> None:
+        """Open the file for appending; a last line that a killed process left unfinished is cut off."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._drop_torn_tail(path)
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._path = path
+        # Unbuffered: what `append` has written is with the operating system, whatever becomes of this process.
+        self._file = path.open("ab", buffering=0)
+        data = path.read_bytes()
+        self._size = data.rfind(b"\n") + 1
+        if self._size < len(data):
+            self._file.truncate(self._size)
 
     def append(self, cell: Mapping[str, Any], response: Response) -> None:
-        """Write one response and hand it to the operating system."""
+        """Write one response.
+
+        Raises:
+            ResponsesError: the disk is full, or the file cannot be written; what it held before is whole.
+        """
         row = {name: cell[name] for name in KEY} | asdict(response)
         row = {name: row[name] for name in (*KEY, *VALUES)}
         row["order"], row["repeat"] = int(row["order"]), int(row["repeat"])
-        line = json.dumps(row | {"checksum": checksum(row)}, ensure_ascii=False)
-        self._file.write(line + "\n")
-        self._file.flush()
+        line = json.dumps(row | {"checksum": checksum(row)}, ensure_ascii=False).encode() + b"\n"
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            raise ResponsesError(
+                f"{self._path} cannot be written ({error.strerror}). Everything answered before is kept; "
+                "make room and run the same command to go on."
+            ) from error
+        self._size += len(line)
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.fsync(self._file.fileno())
         self._file.close()
-
-    @staticmethod
-    def _drop_torn_tail(path: Path) -> None:
-        """Cut a last line that a killed process left unfinished, so that the next one starts clean."""
-        if not path.exists():
-            return
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with path.open("r+b") as file:
-                file.truncate(whole)
 
 
 def read_logs(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield every sound row of a folder of logs.
+    """Yield every sound row of a folder of logs, its checksum included.
 
     A torn last line is passed over; a damaged line elsewhere is an error, because something other than an
     interruption changed the file.
@@ -121,13 +138,13 @@ def read_logs(folder: Path) -> Iterator[dict[str, Any]]:
         ResponsesError: a line is not JSON or does not match its checksum.
     """
     for path in sorted(folder.glob("*.jsonl")):
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n"):
                     continue
                 try:
                     row = json.loads(line)
-                    sound = row.pop("checksum") == checksum(row)
+                    sound = row["checksum"] == checksum(row) and len(row) == len(KEY) + len(VALUES) + 1
                 except (ValueError, KeyError, TypeError):
                     sound = False
                 if not sound:
@@ -138,38 +155,102 @@ def read_logs(folder: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def cell_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what makes a stored row the answer to a planned cell."""
-    return tuple(row[name] for name in KEY)
-
-
-def write(rows: Iterable[Mapping[str, Any]], plan: pd.DataFrame, folder: Path) -> dict[str, int]:
-    """Write one Parquet file per measure, in plan order, and return the number of rows of each.
-
-    The bytes depend on the rows alone, not on the order or the number of sittings they were recorded in.
+def logged(folder: Path) -> pd.DataFrame:
+    """Return the rows of a folder of logs as a table with the store's columns.
 
     Raises:
-        ResponsesError: a planned cell has no row.
+        ResponsesError: a damaged line.
     """
-    found = {cell_key(row): row for row in rows}
+    rows = read_logs(folder)
+    # In pieces, so that a long log is never held as Python objects.
+    pieces = [SCHEMA.empty_table()]
+    while piece := list(itertools.islice(rows, 50_000)):
+        pieces.append(pa.Table.from_pylist(piece, schema=SCHEMA))
+    return _frame(pa.concat_tables(pieces, promote_options="permissive"))
+
+
+def stored(folder: Path) -> pd.DataFrame:
+    """Return the rows of a packed recording, all measures together; none where there is no recording.
+
+    Raises:
+        ResponsesError: a file is unreadable or damaged.
+    """
+    frames = [read_parquet(path) for path in sorted(folder.glob("*.parquet"))]
+    return pd.concat(frames, ignore_index=True) if frames else _frame(SCHEMA.empty_table())
+
+
+def digest(rows: pd.DataFrame, columns: Sequence[str] = KEY) -> NDArray[np.uint64]:
+    """Return a 64-bit hash per row over some columns, for matching cells of large grids."""
+    plain = rows[list(columns)].astype({name: "int64" for name in ("order", "repeat") if name in columns})
+    return np.asarray(pd.util.hash_pandas_object(plain, index=False), dtype=np.uint64)
+
+
+def merge(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Put rows of several origins together, each cell once.
+
+    Raises:
+        ResponsesError: a cell was recorded twice, with different answers.
+    """
+    rows = pd.concat(list(parts), ignore_index=True)
+    rows = rows.loc[~rows.duplicated([*KEY, "checksum"])]
+    twice = rows[rows.duplicated(KEY, keep=False)]
+    if len(twice):
+        raise ResponsesError(
+            f"{twice.duplicated(KEY).sum()} cells were recorded twice with different answers, first "
+            f"{_cell(twice)}. Two recordings were mixed; move one of the logs away."
+        )
+    return rows
+
+
+def write(rows: pd.DataFrame, plan: pd.DataFrame, folder: Path) -> dict[str, int]:
+    """Write one Parquet file per measure and return the number of rows of each.
+
+    Rows outside the plan are kept, unless the plan names the same cell with other texts. The bytes depend on
+    the rows alone, not on the order or the number of sittings they were recorded in.
+
+    Args:
+        rows: Answers, each cell once (:func:`merge`).
+        plan: Cells that must be there.
+        folder: Receives the files.
+
+    Raises:
+        ResponsesError: a planned cell has no row; nothing is written then.
+    """
+    missing = plan[~np.isin(digest(plan), digest(rows))]
+    if len(missing):
+        measure = missing["measure"].iloc[0]
+        raise ResponsesError(
+            f"{(missing['measure'] == measure).sum()} of {(plan['measure'] == measure).sum()} cells of {measure} "
+            f"are not recorded, first {_cell(missing)}; run record again, it continues where it stopped."
+        )
+    stale = ~np.isin(digest(rows), digest(plan)) & np.isin(digest(rows, IDENTITY), digest(plan, IDENTITY))
+    rows = rows[~stale].sort_values(IDENTITY, kind="stable")
     folder.mkdir(parents=True, exist_ok=True)
     counts = {}
-    for measure, cells in plan.groupby("measure", sort=False):
-        keys = list(cells[KEY].itertuples(index=False, name=None))
-        missing = [key for key in keys if key not in found]
-        if missing:
-            raise ResponsesError(
-                f"{len(missing)} of {len(keys)} cells of {measure} are not recorded, first {missing[0][:4]}; "
-                "run record again, it continues where it stopped."
-            )
-        ordered = [found[key] for key in keys]
-        table = pa.Table.from_pylist([dict(row) | {"checksum": checksum(row)} for row in ordered], schema=SCHEMA)
-        target = folder / f"{measure}.parquet"
-        partial = target.with_suffix(".partial")
-        pq.write_table(table, partial, compression="zstd", compression_level=19)
-        partial.replace(target)
-        counts[str(measure)] = len(ordered)
+    for measure, cells in rows.groupby("measure", sort=True):
+        counts[str(measure)] = len(cells)
+        table = pa.Table.from_pandas(cells, schema=SCHEMA, preserve_index=False).replace_schema_metadata(None)
+        pq.write_table(table, folder / f"{measure!s}.partial", compression="zstd", compression_level=19)
+    for measure in counts:
+        (folder / f"{measure}.partial").replace(folder / f"{measure}.parquet")
     return counts
+
+
+def record_of(folder: Path) -> dict[str, Any] | None:
+    """Return the record of a packed recording, or None where there is none.
+
+    Raises:
+        ResponsesError: the record is not JSON.
+    """
+    path = folder / "record.json"
+    if not path.is_file():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        record["model"], record["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResponsesError(f"{path} is damaged ({error}); restore it with git checkout.") from error
+    return record
 
 
 def load(project: Project, study: str, model: str, plan: pd.DataFrame) -> pd.DataFrame:
@@ -183,7 +264,8 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame) -> pd.Dat
             that is not recorded, or was recorded with other texts.
     """
     folder = project.responses(study, model)
-    if not (folder / "record.json").is_file():
+    record = record_of(folder)
+    if record is None:
         known = sorted(path.parent.name for path in project.responses(study).glob("*/record.json"))
         raise ResponsesError(
             f"No recorded responses of model {model!r} for {study}; recorded: {', '.join(known) or 'none'}. "
@@ -197,8 +279,8 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame) -> pd.Dat
                 f"{model} has no recording of measure {measure} for {study}. "
                 f"To record: make record STUDY={study} MODEL={model}"
             )
-        stored = read_parquet(path)
-        merged = cells[KEY].merge(stored, on=IDENTITY, how="left", suffixes=("", "_stored"))
+        kept = read_parquet(path, record["files"].get(path.name, {}).get("sha256"))
+        merged = cells[KEY].merge(kept, on=IDENTITY, how="left", suffixes=("", "_stored"))
         absent = merged["checksum"].isna()
         if absent.any():
             raise ResponsesError(
@@ -217,25 +299,37 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame) -> pd.Dat
     return pd.concat(parts, ignore_index=True)
 
 
-def read_parquet(path: Path) -> pd.DataFrame:
-    """Read one measure's file and check every row against its checksum.
+def read_parquet(path: Path, sha256: str | None = None) -> pd.DataFrame:
+    """Read one measure's file.
+
+    Args:
+        path: The file.
+        sha256: The hash its record names. A file that has it is sound; otherwise every row is checked against
+            its checksum.
 
     Raises:
         ResponsesError: unreadable file or damaged row.
     """
     try:
-        table = pq.read_table(path, schema=SCHEMA)
-    except (pa.ArrowInvalid, OSError) as error:
+        data = path.read_bytes()
+        frame = _frame(pq.read_table(pa.BufferReader(data), schema=SCHEMA))
+    except (pa.ArrowException, OSError) as error:
         raise ResponsesError(f"{path.name} cannot be read ({error}); restore it with git checkout.") from error
-    frame: pd.DataFrame = table.to_pandas(strings_to_categorical=False)
-    for name in ("measure", "condition", "item", "template", "finish", "top_token", *HASHES):
-        frame[name] = frame[name].astype(object)
+    if hashlib.sha256(data).hexdigest() == sha256:
+        return frame
     for index, row in enumerate(frame.to_dict("records")):
         if checksum(row) != row["checksum"]:
             raise ResponsesError(
                 f"{path.name}, row {index} ({_cell(frame.iloc[[index]])}), does not match its checksum: "
                 "the recording was changed. Restore it with git checkout."
             )
+    return frame
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas(strings_to_categorical=False)
+    for name in ("measure", "condition", "item", "template", "finish", "top_token", *HASHES):
+        frame[name] = frame[name].astype(object)
     return frame
 
 
@@ -259,19 +353,23 @@ def matrix(frame: pd.DataFrame, column: str = "logprob") -> np.ndarray[Any, np.d
 def check(project: Project, study: str) -> list[str]:
     """Return what is wrong with the committed recordings of a study, one line each; empty when sound."""
     problems = []
-    for record in sorted(project.responses(study).glob("*/record.json")):
-        model = record.parent.name
-        declared = json.loads(record.read_text())["files"]
-        for name, expected in declared.items():
-            path = record.parent / name
-            if not path.is_file():
+    for path in sorted(project.responses(study).glob("*/record.json")):
+        model = path.parent.name
+        try:
+            record = record_of(path.parent)
+        except ResponsesError as error:
+            problems.append(f"{model}: {error}")
+            continue
+        for name, expected in (record or {"files": {}})["files"].items():
+            file = path.parent / name
+            if not file.is_file():
                 problems.append(f"{model}/{name} is missing; restore it with git checkout.")
                 continue
-            if hashlib.sha256(path.read_bytes()).hexdigest() == expected["sha256"]:
+            if hashlib.sha256(file.read_bytes()).hexdigest() == expected["sha256"]:
                 continue
             # Another file than the record names: look for the rows that were changed.
             try:
-                rows = len(read_parquet(path))
+                rows = len(read_parquet(file))
             except ResponsesError as error:
                 problems.append(f"{model}: {error}")
                 continue

@@ -1,0 +1,118 @@
+"""The planner: what is shared, what it saves, in which order cells are asked."""
+
+from __future__ import annotations
+
+import itertools
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from persona_studies import planner
+from persona_studies.backends import Request
+from persona_studies.chat import CHATML, GEMMA, PLAIN, ChatTemplate
+from persona_studies.errors import BackendError
+from persona_studies.plan import combine, measure, text_hash
+from tests.simulated import SimulatedBackend
+
+
+def merging(text: str, special: bool) -> list[int]:
+    """A tokeniser that merges pairs of equal letters, so that a cut between them changes the tokens."""
+    tokens, place = [], 0
+    while place < len(text):
+        pair = text[place : place + 2]
+        width = 2 if len(pair) == 2 and pair[0] == pair[1] else 1
+        tokens.append(ord(text[place]) * 10 + width)
+        place += width
+    return tokens
+
+
+def test_a_token_across_the_seam_is_not_shared() -> None:
+    request = Request("cloze", None, "aab", "bc", ("x",))
+    prompt = planner.tokenise(request, PLAIN, merging, model="toy")
+    head, tail = PLAIN.render(None, "aab", "bc")
+    assert prompt.whole == merging(head + tail, True)
+    # "bb" is one token of the whole prompt, so the shared start ends before it.
+    assert prompt.prefix == merging(head[:-1], True)
+
+
+@given(
+    system=st.none() | st.text("ab \n", max_size=8),
+    shared=st.text("ab ", max_size=6),
+    user=st.text("ab ", max_size=6),
+    chat=st.sampled_from([CHATML, GEMMA, PLAIN]),
+)
+def test_the_prompt_is_always_the_one_of_a_single_piece(
+    system: str | None, shared: str, user: str, chat: ChatTemplate
+) -> None:
+    prompt = planner.tokenise(Request("cloze", system, shared, user, ("a", "ab")), chat, merging, model="toy")
+    assert prompt.whole == merging("".join(chat.render(system, shared, user)), True)
+    assert len(prompt.suffix) >= 1
+
+
+def test_options_share_their_starts() -> None:
+    prompt = planner.Prompt([1, 2], [3], [[7, 8, 9], [7, 8, 5], [6], [7, 4]])
+    assert prompt.branches == 2
+    size = prompt.size()
+    assert (size.prefix, size.suffix, size.branches, size.logical) == (2, 1, 2, 5 + 5 + 3 + 4)
+
+
+def test_labels_of_several_tokens_and_empty_options_are_refused() -> None:
+    with pytest.raises(BackendError, match="one-token labels"):
+        planner.tokenise(Request("letter", None, "", "x", ("a", "bc")), PLAIN, merging, model="toy")
+    with pytest.raises(BackendError, match="is empty"):
+        planner.tokenise(Request("cloze", None, "", "x", ("a", "")), PLAIN, merging, model="toy")
+
+
+def grid(system: list[str | None], shared: str, user: str) -> pd.DataFrame:
+    conditions = pd.DataFrame({"condition": [f"c{i}" for i in range(len(system))], "system": system})
+    conditions["description"] = [f"persona {i}" for i in range(len(system))]
+    conditions["condition_hash"] = [text_hash(s, d) for s, d in zip(system, conditions["description"])]
+    items = pd.DataFrame({"item": ["i0", "i1", "i2"], "text": ["first", "second", "third"]})
+    items["item_hash"] = items["text"].map(text_hash)
+    templates = pd.DataFrame({"template": ["t"], "shared": [shared], "user": [user]})
+    return combine(
+        [measure("m", "cloze", conditions=conditions, items=items, templates=templates, options=["y", "n"])]
+    )
+
+
+def starts(plan: pd.DataFrame) -> int:
+    ordered = planner.order(plan)
+    requests = [
+        Request("cloze", s, h, u, ("y", "n")) for s, h, u in zip(ordered.system, ordered.shared, ordered.user)
+    ]
+    return int(planner.cost(["m"] * len(plan), requests, SimulatedBackend(lambda r: ())).loc[0, "starts"])
+
+
+def test_a_persona_before_the_item_is_computed_once_per_persona() -> None:
+    assert starts(grid(["you are a", "you are b"], "", "{text}")) == 2
+    assert starts(grid([None, None, None, None], "{description} ", "{text}")) == 4
+
+
+def test_an_item_before_the_persona_is_computed_once_per_item() -> None:
+    assert starts(grid([None, None, None, None], "{text} ", "{description}")) == 3
+
+
+def test_no_system_turn_and_an_empty_one_are_different_starts() -> None:
+    plan = grid([None, ""], "", "{text}")
+    assert starts(plan) == 2
+    assert planner.order(plan)["system"].isna().sum() == 3
+
+
+def test_order_keeps_every_cell_once() -> None:
+    plan = grid(["a", "b", "a"], "", "{text}").sample(frac=1, random_state=1)
+    ordered = planner.order(plan)
+    assert sorted(ordered.index) == sorted(plan.index)
+    heads = ordered["system"].tolist()
+    assert sum(a != b for a, b in itertools.pairwise(heads)) == 1
+    assert planner.order(plan.iloc[:0]).empty
+
+
+def test_cost_counts_what_goes_through_the_model() -> None:
+    plan = planner.order(grid(["abcdefgh", "ijklmnop"], "", "{text}"))
+    requests = [Request("cloze", s, h, u, ("y", "n")) for s, h, u in zip(plan.system, plan.shared, plan.user)]
+    row = planner.cost(["m"] * len(plan), requests, SimulatedBackend(lambda r: ())).loc[0]
+    rest = 2 * len("firstsecondthird")
+    assert row["computed"] == 2 * 8 + rest
+    assert row["logical"] == 2 * (6 * 8 + rest)
