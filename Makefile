@@ -16,7 +16,7 @@ LOCKS := pyproject.toml uv.lock requirements.lock
 STUDY ?= sycophancy
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help reproduce verify accept study test test-live check lab readme record $(STUDIES:%=run-%)
+.PHONY: help reproduce verify accept study test test-live check lab readme record bench parity $(STUDIES:%=run-%)
 
 help:  ## show this list
 	@echo "persona-studies: reproducible studies of how personas change large language models"
@@ -37,8 +37,8 @@ accept: $(INSTALLED)  ## make build/ the reference, after showing the difference
 study: $(INSTALLED)  ## run one study with other parameters (STUDY=sycophancy PARAMS="alpha=0.01")
 	@$(BIN)/persona-studies run $(STUDY) --params '$(PARAMS)'
 
-record: $(INSTALLED)  ## record a model's responses, resumable (STUDY= MODEL= PARAMS=)
-	@$(BIN)/persona-studies record $(STUDY) --model '$(MODEL)' --params '$(PARAMS)'
+record: $(INSTALLED)  ## record a model's responses, resumable (STUDY= MODEL= PARAMS= FLAGS=--dry-run)
+	@$(BIN)/persona-studies record $(STUDY) --model '$(MODEL)' --params '$(PARAMS)' $(FLAGS)
 
 readme: $(INSTALLED)  ## rewrite the generated parts of README.md
 	@$(BIN)/python -m persona_studies.readme
@@ -52,6 +52,15 @@ test: $(DEV)  ## run the tests
 test-live: $(DEV)  ## run the tests of the llama.cpp backend with the embedded model (compiles it once)
 	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
 	@$(BIN)/python -m pytest -m live
+
+bench: $(DEV)  ## measure the engine beside its peers, about 15 minutes (needs the extra live; peers get build/bench-venv)
+	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
+	@$(BIN)/python benchmarks/bench.py
+
+parity: $(DEV)  ## compare every backend and schedule with full prefill in fp32 (needs the extras live and gpu)
+	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
+	@$(BIN)/python -c 'import torch, transformers, gguf' || $(call install,gpu)
+	@$(BIN)/python benchmarks/parity.py
 
 check: $(DEV)  ## lint, format, types, notebook rules
 	@$(BIN)/ruff check .

@@ -67,3 +67,17 @@ def test_a_claim_of_a_negative_effect(estimate: float, expected: str) -> None:
 def test_least_power_can_be_set() -> None:
     evidence = Evidence(0.2, False, power=0.6)
     assert verdict(claim(), evidence, least_power=0.5)[0] == verdicts.SAME_DIRECTION
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        (Evidence(0.01, False, equivalent=True), verdicts.REPRODUCED),
+        (Evidence(0.01, True, equivalent=True), verdicts.REPRODUCED),
+        (Evidence(0.3, True), verdicts.CONTRADICTED),
+        (Evidence(-0.3, True), verdicts.CONTRADICTED),
+        (Evidence(0.01, False, power=0.99), verdicts.INCONCLUSIVE),
+    ],
+)
+def test_a_claim_of_no_effect_needs_equivalence(evidence: Evidence, expected: str) -> None:
+    assert verdict(claim(direction="none"), evidence)[0] == expected

@@ -85,14 +85,18 @@ class Family(_Declared):
 
 
 class Claim(_Declared):
-    """A published statement, the number it rests on, and which result decides about it."""
+    """A published statement, the number it rests on, and which result decides about it.
+
+    ``direction`` is the claimed sign of the effect, or ``none`` where the claim is that there is no effect of
+    interest.
+    """
 
     statement: str
     source: str
     published: str
     family: str | None = None
     hypothesis: str | None = None
-    direction: Literal["positive", "negative"] = "positive"
+    direction: Literal["positive", "negative", "none"] = "positive"
     smallest_effect: float | None = None
     not_testable: str | None = None
 

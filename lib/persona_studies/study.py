@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from persona_studies import figures, notebooks, protocol, responses, tables
+from persona_studies import figures, models, notebooks, protocol, recording, responses, tables
+from persona_studies.errors import ResponsesError
 from persona_studies.parameters import Parameters
 from persona_studies.paths import Project
 
@@ -63,11 +65,46 @@ class Study:
 
     def responses(self, plan: pd.DataFrame, model: str) -> pd.DataFrame:
         """Return the recorded response of every planned cell (:func:`persona_studies.responses.load`)."""
-        return responses.load(self.project, self.name, model, plan)
+        return responses.load(self.project, self.name, models.slug(model), plan)
+
+    def ask(
+        self, cells: Callable[[], pd.DataFrame], model: str, *, hours: float, **how: Any
+    ) -> recording.Progress | None:
+        """Ask a model the cells that have no response yet; with 0 hours, ask nothing.
+
+        Prints the estimate first (cells, tokens, time, money), then shows progress, and stops at the cap;
+        whatever was answered is kept, and the next call goes on from there.
+
+        Args:
+            cells: Returns the plan with its texts; called only where something is to be asked.
+            model: A model's name, see :mod:`persona_studies.models`.
+            hours: Cap on the time of this call.
+            how: Passed to :func:`persona_studies.models.load`.
+
+        Raises:
+            BackendError: the model cannot be loaded or does not answer.
+            ResponsesError: the cap was reached before every cell had an answer.
+        """
+        if hours == 0:
+            return None
+        plan, backend = cells(), models.load(self.project, model, **how)
+        left = recording.pending(self.project, self.name, plan, backend.info)
+        progress = None
+        if len(left):
+            print(recording.summary(recording.estimate(left, backend)))  # noqa: T201
+            progress = recording.record(self.project, self.name, plan, backend, hours=hours)
+            if not progress.complete:
+                raise ResponsesError(
+                    f"{progress.recorded:,} of {progress.planned:,} cells have an answer; stopped at "
+                    f"{progress.stopped}. Run this cell again to go on."
+                )
+        backend.close()
+        recording.pack(self.project, self.name, plan, backend.info.name)
+        return progress
 
     def record(self, model: str) -> dict[str, Any]:
         """Return what is known about a recording: model, hash, backend, schedule, dates, files."""
-        path = self.project.responses(self.name, model) / "record.json"
+        path = self.project.responses(self.name, models.slug(model)) / "record.json"
         known: dict[str, Any] = json.loads(path.read_text())
         return known
 

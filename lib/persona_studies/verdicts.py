@@ -43,11 +43,23 @@ def verdict(claim: Claim, evidence: Evidence | None, *, least_power: float = 0.8
     reproduced or contradicted (rejected, by sign); contradicted (equivalent to nothing of interest);
     inconclusive (the power for the smallest effect of interest is below ``least_power``, or the sign is the
     opposite without being significant); same direction, not significant.
+
+    A claim of no effect is reproduced by equivalence alone, contradicted by a rejection that is not equivalent,
+    and otherwise inconclusive: a test that is not significant shows nothing.
     """
     if claim.not_testable is not None or evidence is None:
         return NOT_TESTABLE, claim.not_testable or "no evidence in this run"
     if not evidence.informative or math.isnan(evidence.estimate):
         return UNINFORMATIVE, evidence.reason or "the estimate is undefined"
+    if claim.direction == "none":
+        if evidence.equivalent:
+            return REPRODUCED, f"equivalent to less than {claim.smallest_effect}"
+        if evidence.rejected:
+            return (
+                CONTRADICTED,
+                f"significant after correction, and not equivalent to less than {claim.smallest_effect}",
+            )
+        return INCONCLUSIVE, f"neither significant nor equivalent to less than {claim.smallest_effect}"
     as_claimed = (evidence.estimate > 0) == (claim.direction == "positive")
     if evidence.rejected:
         sign = "as claimed" if as_claimed else "opposite to the claim"
