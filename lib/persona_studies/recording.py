@@ -338,7 +338,7 @@ def _feed(cells: pd.DataFrame, waiting: dict[int, dict[str, Any]]) -> Iterator[R
     place = 0
     for start in range(0, len(cells), FEED):
         for cell in cells.iloc[start : start + FEED].to_dict("records"):
-            waiting[place] = {str(name): value for name, value in cell.items() if name in responses.KEY}
+            waiting[place] = {str(name): value for name, value in cell.items()}
             place += 1
             yield Request(
                 kind=cell["kind"],

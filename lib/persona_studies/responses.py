@@ -42,6 +42,7 @@ VALUES = [
     "finish",
     "logprob",
     "n_tokens",
+    "n_chars",
     "option_mass",
     "entropy",
     "top_token",
@@ -58,6 +59,8 @@ SCHEMA = pa.schema(
         ("finish", pa.dictionary(pa.int32(), pa.string())),
         ("logprob", pa.list_(pa.float32())),
         ("n_tokens", pa.list_(pa.uint16())),
+        # Characters of each option as it was asked: texts are not stored, and scores per character need them.
+        ("n_chars", pa.list_(pa.uint16())),
         ("option_mass", pa.float32()),
         ("entropy", pa.float32()),
         ("top_token", pa.dictionary(pa.int32(), pa.string())),
@@ -100,12 +103,13 @@ class Log:
             self._file.truncate(self._size)
 
     def append(self, cell: Mapping[str, Any], response: Response) -> None:
-        """Write one response.
+        """Write one response to a plan's cell.
 
         Raises:
             ResponsesError: the disk is full, or the file cannot be written; what it held before is whole.
         """
-        row = {name: cell[name] for name in KEY} | asdict(response)
+        options = cell["options"] or ()
+        row = {name: cell[name] for name in KEY} | asdict(response) | {"n_chars": [len(text) for text in options]}
         row = {name: row[name] for name in (*KEY, *VALUES)}
         row["order"], row["repeat"] = int(row["order"]), int(row["repeat"])
         line = json.dumps(row | {"checksum": checksum(row)}, ensure_ascii=False).encode() + b"\n"
