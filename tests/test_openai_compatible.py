@@ -253,6 +253,19 @@ def test_request_keys_tell_every_cell_apart_and_repeat() -> None:
     assert len(set(first + other)) == 2 * len(cells)
 
 
+def test_extra_fields_are_sent_and_part_of_the_key() -> None:
+    extra = {"repetition_penalty": 1.0, "chat_template_kwargs": {"enable_thinking": False}}
+    with Server() as server:
+        [plain] = ask(backend(server), TEXT)
+        [told] = ask(backend(server, extra=extra), TEXT)
+    assert server.bodies[1] == server.bodies[0] | extra
+    assert plain.request != told.request
+    with Server(behave=always("status:400 Unrecognized request argument: repetition_penalty")) as server:
+        assert ask(backend(server), TEXT)[0].finish == "failed"
+        with pytest.raises(BackendError, match="extra fields"):
+            ask(backend(server, extra=extra), TEXT)
+
+
 def test_values_are_rounded_as_they_are_stored() -> None:
     with Server(labels={"A": -0.123456789012, "B": -2.1}) as server:
         [found] = ask(backend(server), LETTER)

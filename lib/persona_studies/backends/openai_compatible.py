@@ -5,7 +5,8 @@ Three measures, as far as the endpoint can answer them:
 - ``letter``: one token is asked for with the most probable alternatives. A label that is not among them is
   censored (NaN, never 0), so the option mass is a lower bound. A label counts as the token of exactly its text
   and as the token with one space before it; the probabilities of the two are added.
-- ``text``: greedy generation (temperature 0, with a fixed seed).
+- ``text``: greedy generation (temperature 0, with a fixed seed). Some servers penalise repetition unless told not
+  to, which is not greedy; see ``extra``.
 - ``cloze``: only ``api="completions"`` with a server that returns the log-probabilities of the prompt
   (``echo``). vLLM and the server of llama-cpp-python do; llama-server and Ollama do not.
 
@@ -23,7 +24,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -182,6 +183,7 @@ class OpenAICompatible:
         retries: int = 6,
         top_logprobs: int = 20,
         budget: Budget | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Describe an endpoint. Nothing is sent.
 
@@ -206,6 +208,10 @@ class OpenAICompatible:
             retries: How often a failed call is repeated.
             top_logprobs: Alternatives to ask for; OpenAI and vLLM allow 20.
             budget: Caps; None counts without a cap.
+            extra: Further fields of every call, JSON values, part of the response key. For greedy text:
+                ``{"repetition_penalty": 1.0}`` on vLLM, whose default comes with the model, and
+                ``{"repeat_penalty": 1.0}`` on llama-cpp-python, Ollama and llama-server. Hosted models may refuse
+                fields they do not know.
 
         Raises:
             BackendError: the extra ``api`` is not installed, or there is no key for a hosted model.
@@ -238,6 +244,7 @@ class OpenAICompatible:
         self.model, self.api, self.concurrency = model, api, concurrency
         self.timeout, self.retries, self.top_logprobs = timeout, retries, top_logprobs
         self.budget = budget if budget is not None else Budget()
+        self.extra = dict(extra or {})
         self._openai = openai
         self._base_url = base_url
         self._template = replace(chat, begin="") if api == "completions" and chat is not None else None
@@ -343,6 +350,8 @@ class OpenAICompatible:
         else:
             # The endpoint tokenises, so the options are told apart by their texts.
             decoding |= {"options": json.dumps(request.options)}
+        if self.extra:
+            decoding |= {"extra": json.dumps(self.extra, sort_keys=True)}
         if request.kind == "letter":
             decoding |= {"top_logprobs": self.top_logprobs}
         return RequestKey(self.info, self.info.chat, self._prompt(request), [], decoding).digest()
@@ -725,7 +734,7 @@ class _Session:
         library = self.backend._openai
         try:
             async with asyncio.timeout(self.backend.timeout):
-                raw = await create(**body)
+                raw = await create(**body, extra_body=self.backend.extra or None)
             # Halves of surrogate pairs, which JSON may hold and a file cannot, become question marks.
             content = json.dumps(json.loads(raw.content), ensure_ascii=False).encode(errors="replace")
             return _Answer.model_validate_json(content)
@@ -765,11 +774,15 @@ class _Session:
         if status in (400, 413, 422):
             # A parameter that the endpoint does not know would fail every request alike.
             unknown = code.startswith(("unsupported", "unknown_parameter")) or "logprobs" in said
-            if unknown or blamed in ("temperature", "seed", "echo", "stop", "model"):
+            if (
+                unknown
+                or any(name in said for name in self.backend.extra)
+                or blamed in ("temperature", "seed", "echo", "stop", "model")
+            ):
                 return self._stop(
                     reason,
                     "The endpoint does not take a parameter that this backend needs; use another model or server"
-                    f", the other api (now {self.backend.api!r}), or a smaller top_logprobs.",
+                    f", the other api (now {self.backend.api!r}), a smaller top_logprobs, or no extra fields.",
                 )
             return _Trouble(reason, "refuse", billed=False)
         remedies = {
