@@ -61,3 +61,31 @@ def test_the_text_reaches_the_page(tmp_path: Path) -> None:
     )
     assert 'alt="Two estimates, one of them significant."' in page
     assert "No description has been provided" not in page
+
+
+def test_a_user_s_own_settings_change_nothing(tmp_path: Path) -> None:
+    one = [path.read_bytes() for path in figures.save(draw(), tmp_path / "one")]
+    plt.rcParams.update({"savefig.bbox": "tight", "lines.solid_capstyle": "butt", "axes.titleweight": "bold"})
+    assert [path.read_bytes() for path in figures.save(draw(), tmp_path / "other")] == one
+
+
+def test_a_point_in_a_name_stays(tmp_path: Path) -> None:
+    names = [path.name for stem in ("r.1", "r.2") for path in figures.save(draw(), tmp_path / stem)]
+    assert names == ["r.1.svg", "r.1.png", "r.2.svg", "r.2.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_a_caption_is_no_html(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr(figures, "display", lambda *things: shown.extend(things))
+    _, png = figures.save(draw(), tmp_path / "plot")
+    figures.show(
+        png, alt='"><script>alert(1)</script> and more text', caption="<script>alert(1)</script> p < .05, n = 3"
+    )
+    assert shown[1].data == "*&lt;script&gt;alert(1)&lt;/script&gt; p &lt; .05, n = 3*"  # type: ignore[attr-defined]
+    data, metadata = shown[0]._repr_mimebundle_()  # type: ignore[attr-defined]
+    output = new_output("display_data", data=data, metadata=metadata)
+    page, _ = HTMLExporter(template_name="classic").from_notebook_node(
+        new_notebook(cells=[new_code_cell("", outputs=[output])])
+    )
+    assert "<script>alert" not in page

@@ -65,6 +65,18 @@ def no_parameters(notebook: NotebookNode) -> None:
     notebook.cells[1].metadata = NotebookNode()
 
 
+def an_empty_cell(notebook: NotebookNode) -> None:
+    notebook.cells[-1].source = " \n"
+
+
+def not_hashable(notebook: NotebookNode) -> None:
+    notebook.cells[1].source = "alpha = {[]: 1}  # a"
+
+
+def nothing(notebook: NotebookNode) -> None:
+    notebook.cells = []
+
+
 def timing(notebook: NotebookNode) -> None:
     notebook.cells[-1].metadata["execution"] = {"iopub.status.busy": "2026-01-01"}
 
@@ -88,6 +100,9 @@ def test_a_clean_notebook_keeps_every_rule(clean: Project) -> None:
         (a_path_hack, "it changes sys.path"),
         (two_equal_ids, "not in its committed form"),
         (no_parameters, "No cell is tagged `parameters`"),
+        (an_empty_cell, "A code cell is empty"),
+        (not_hashable, "'alpha' is not a literal"),
+        (nothing, "The first cell must be a title"),
         (timing, "not in its committed form"),
     ],
 )

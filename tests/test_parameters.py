@@ -60,6 +60,23 @@ def test_a_missing_parameter_is_named() -> None:
 def test_text_stays_text_on_the_command_line() -> None:
     assert Some.parse(["kinds=123e4567,b"]) == {"kinds": ["123e4567", "b"]}
     assert Some.parse(['kinds=["a,b"]']) == {"kinds": ["a,b"]}
+    assert Some.parse(["kinds="]) == {"kinds": []}
+
+
+def test_a_list_of_numbers_is_read_as_numbers() -> None:
+    class Numbers(parameters.Parameters):
+        levels: tuple[int, ...]
+
+    assert Numbers.check(Numbers.parse(["levels=1,2"])).levels == (1, 2)
+    assert Numbers.check(Numbers.parse(["levels=[1, 2]"])).levels == (1, 2)
+    for text in ("levels=1,a", "levels=1,,2"):
+        with pytest.raises(ParameterError, match="no list"):
+            Numbers.parse([text])
+
+
+def test_a_list_names_nothing_twice() -> None:
+    with pytest.raises(ParameterError, match="'kinds' names 'a' twice"):
+        Some.check({**GOOD, "kinds": ["a", "b", "a"]})
 
 
 def test_description_names_default_and_bounds() -> None:

@@ -14,9 +14,12 @@ from pathlib import Path
 import papermill
 import pytest
 
-from persona_studies import runs
+from persona_studies import recording, runs
 from persona_studies.errors import NotebookError, ParameterError, PersonaStudiesError, RunError
 from persona_studies.paths import Project
+from tests.conftest import PARAMETERS
+from tests.simulated import SimulatedBackend
+from tests.test_recording import answer, small_plan
 
 Make = Callable[..., Project]
 
@@ -26,7 +29,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def leftovers(project: Project) -> list[str]:
-    return [p.name for p in project.root.rglob(".*") if "partial" in p.name or ".old-" in p.name]
+    return [p.name for p in project.root.rglob(".*") if p.name.endswith(("partial", "old"))]
 
 
 def test_two_runs_give_identical_bytes_and_an_unchanged_one_is_not_repeated(toy_project: Project) -> None:
@@ -86,10 +89,17 @@ BAD = {
     "kinds=": "not empty",
     "kinds=a,c": "Allowed: a list of a, b",
     "kinds=[a": "no list",
+    "kinds=a,,b": "cannot be ''",
+    "kinds=a,b,a": "names 'a' twice",
+    "kinds=" + "[" * 100_000: "no list",
+    "rounds=" + "[" * 100_000: r"cannot be '\[{199}…: ",
+    "rounds=" + "9" * 400: "≤ 10",
+    "rounds=1e400": "integer",
+    "label=\udcff": "unicode",
 }
 
 
-@pytest.mark.parametrize("assignment", BAD)
+@pytest.mark.parametrize("assignment", BAD, ids=lambda text: ascii(text)[:20])
 def test_bad_parameters_are_refused_before_a_kernel_starts(
     toy_project: Project, assignment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,3 +234,196 @@ def test_a_study_without_a_module_or_class_says_so(toy_project: Project) -> None
     toy_project.module("toy").unlink()
     with pytest.raises(PersonaStudiesError, match="No module"):
         runs.run(toy_project, "toy")
+
+
+@pytest.fixture
+def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: pytest.fail("a kernel was started"))
+
+
+@pytest.mark.usefixtures("no_kernel")
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("../mine", "holds files and no run.json"),
+        ("../mine/note.txt", "is a file"),
+        ("../link", "holds files and no run.json"),
+        ("../other", "holds a run of another"),
+        (".", "is part of the project or holds it"),
+        ("..", "is part of the project or holds it"),
+        ("data", "is part of the project or holds it"),
+        ("data/results/toy", "is part of the project or holds it"),
+        ("figures", "is part of the project or holds it"),
+        ("lib/new", "is part of the project or holds it"),
+        ("../link-to-studies", "is part of the project or holds it"),
+        ("build", "is part of the project or holds it"),
+    ],
+)
+def test_a_folder_of_others_is_refused_and_kept(toy_project: Project, place: str, message: str) -> None:
+    above = toy_project.root.parent
+    for name, text in {"mine/note.txt": "mine", "mine/run.json": "[]", "other/run.json": "{}"}.items():
+        (above / name).parent.mkdir(exist_ok=True)
+        (above / name).write_text(text)
+    other = {"study": "another", "key": {}, "overrides": {}, "outputs": {}}
+    (above / "other" / "run.json").write_text(json.dumps(other))
+    (above / "link").symlink_to(above / "mine")
+    (above / "link-to-studies").symlink_to(toy_project.studies)
+    before = files(above)
+    with pytest.raises(ParameterError, match=message) as caught:
+        runs.run(toy_project, "toy", out=toy_project.root / place)
+    assert caught.value.exit_code == 2 and "--out" in str(caught.value)
+    assert files(above) == before
+
+
+def test_a_relative_folder_and_what_others_put_there(toy_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = toy_project.root.parent / "uv"
+    lock = folder.with_name("uv.lock")
+    lock.write_text("of somebody else")
+    monkeypatch.chdir(folder.parent)
+    first = runs.run(toy_project, "toy", out=Path("uv"))
+    assert first.folder == folder and lock.read_text() == "of somebody else"
+    made = files(folder)
+    assert set(made) == {"toy.ipynb", "tables/result.csv", "run.json"}
+    (folder / "tables" / "mine.csv").write_text("mine")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "link").symlink_to("nowhere")
+    (folder / "diff.md").write_text("outdated")
+    runs.run(toy_project, "toy", out=Path("uv"), force=True)
+    assert files(folder) == {**made, "tables/mine.csv": b"mine"}
+    assert (folder / "notes" / "link").readlink() == Path("nowhere")
+    assert leftovers(toy_project) == []
+
+
+def test_a_file_of_a_user_is_not_replaced_by_a_new_output(make_project: Make) -> None:
+    project = make_project()
+    folder = runs.run(project, "toy").folder
+    (folder / "tables" / "more.csv").write_text("mine")
+    before = files(folder)
+    make_project(
+        "import os, pathlib\nplace = pathlib.Path(os.environ['PERSONA_STUDIES_OUT']) / 'tables'\n"
+        "place.mkdir()\n(place / 'more.csv').write_text('new')"
+    )
+    with pytest.raises(RunError, match=r"more\.csv was not written by a run"):
+        runs.run(project, "toy")
+    assert files(folder) == before
+
+
+def test_a_swap_killed_half_way_is_undone_by_the_next_run(toy_project: Project) -> None:
+    folder = runs.run(toy_project, "toy").folder
+    made = files(folder)
+    folder.rename(runs._beside(folder, "old"))
+    runs._beside(folder, "partial").mkdir()
+    assert not runs.run(toy_project, "toy").fresh
+    assert files(folder) == made
+    runs.run(toy_project, "toy", force=True)
+    assert leftovers(toy_project) == []
+
+
+@pytest.mark.parametrize("name", ["build", "runs"])
+def test_a_file_where_a_folder_must_be(toy_project: Project, name: str) -> None:
+    (toy_project.root / name).write_text("")
+    with pytest.raises(RunError, match=f"did not complete.*{name}"):
+        runs.run(toy_project, "toy", ["alpha=0.1"] if name == "runs" else [])
+
+
+def test_a_full_disk_keeps_the_earlier_result(toy_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = runs.run(toy_project, "toy").folder
+    before = files(folder)
+    write = Path.write_text
+
+    def full(path: Path, *arguments: object, **how: object) -> int:
+        if path.name == "run.json":
+            raise OSError(28, "No space left on device")
+        return write(path, *arguments, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(RunError, match=r"No space left on device.*before is still there"):
+        runs.run(toy_project, "toy", force=True)
+    assert files(folder) == before and leftovers(toy_project) == []
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD\n{}", "[]", '{"cells": 1}', "\xff"])
+def test_a_damaged_notebook_is_named(toy_project: Project, text: str) -> None:
+    toy_project.notebook("toy").write_bytes(text.encode("latin-1"))
+    with pytest.raises(NotebookError, match=r"toy\.ipynb is not a notebook"):
+        runs.run(toy_project, "toy")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"study": "toy", "key": {}, "overrides": {}, "outputs": []}'])
+def test_a_damaged_run_is_not_up_to_date(toy_project: Project, text: str) -> None:
+    folder = runs.run(toy_project, "toy").folder
+    (folder / "run.json").write_text(text)
+    assert not runs.up_to_date(folder, runs.key(toy_project, "toy", {}))
+
+
+def test_an_empty_cell_is_passed_over(make_project: Make) -> None:
+    assert runs.run(make_project("1 + 1", "", " \n"), "toy").fresh
+
+
+def test_settings_in_a_home_do_not_reach_a_cell(
+    make_project: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00-mine.py").write_text("leaked_profile = 1")
+    (tmp_path / "start.py").write_text("leaked_startup = 1")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "start.py"))
+    project = make_project("print(sorted(name for name in globals() if name.startswith('leaked')))")
+    run = runs.run(project, "toy")
+    outputs = json.loads((run.folder / "toy.ipynb").read_text())["cells"][3]["outputs"]
+    assert outputs[0]["text"] == ["[]\n"]
+
+
+MODEL = """    model: str = Field(description="a model")
+
+
+def plan(project, protocol, parameters, *, texts=False):
+    from tests.test_recording import small_plan
+    return small_plan(parameters.rounds)
+"""
+
+
+@pytest.fixture
+def recorded(make_project: Make, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A toy study whose grid grows with ``rounds``, recorded up to 3."""
+    project = make_project(parameters=PARAMETERS + '\nmodel = "simulated"  # a model')
+    project.module("toy").write_text(project.module("toy").read_text() + MODEL)
+    monkeypatch.setattr("persona_studies.protocol.load", lambda _: None)
+    plan = small_plan(3)
+    recording.record(project, "toy", plan, SimulatedBackend(answer))
+    recording.pack(project, "toy", plan, "simulated")
+    return project
+
+
+def test_a_grid_beyond_the_recording_is_bad_input(recorded: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: started.append(1))
+    with pytest.raises(ParameterError) as caught:
+        runs.run(recorded, "toy", ["rounds=5", "alpha=0.1"])
+    said = str(caught.value)
+    missing, planned = len(small_plan(5)) - len(small_plan(3)), len(small_plan(5))
+    assert caught.value.exit_code == 2 and not started
+    assert said.startswith("With rounds=5 alpha=0.1 the grid reaches beyond what is recorded for simulated")
+    assert f"{missing} of {planned} planned cells have no response, first measure " in said
+    assert 'make record STUDY=toy MODEL=simulated PARAMS="rounds=5 alpha=0.1"' in said
+    with pytest.raises(Exception, match="first cell"):
+        runs.run(recorded, "toy", ["rounds=2"])
+    assert started
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_a_measure_without_any_recording_is_bad_input(recorded: Project) -> None:
+    for path in recorded.responses("toy", "simulated").glob("*.parquet"):
+        path.unlink()
+    with pytest.raises(ParameterError, match=f"{len(small_plan(2))} of {len(small_plan(2))} planned cells"):
+        runs.run(recorded, "toy", ["rounds=2"])
+
+
+def test_hidden_files_are_no_studies(toy_project: Project) -> None:
+    (toy_project.studies / ".~toy.ipynb").write_text("{}")
+    (toy_project.studies / "folder.ipynb").mkdir()
+    assert toy_project.names() == ["toy"]
+    for name in ("../studies/toy", "toy/../toy", "", ".", "toy\n"):
+        with pytest.raises(ParameterError, match="Unknown study"):
+            runs.run(toy_project, name)

@@ -64,3 +64,19 @@ def test_two_renderings_are_identical() -> None:
     one, other = (tables.show(FRAME, id="t", title="A table") for _ in range(2))
     assert one.html == other.html and repr(one) == repr(other)
     assert " at 0x" not in repr(one) and repr(one).startswith("A table\n")
+
+
+def test_titles_labels_and_notes_are_escaped() -> None:
+    hostile = "<script>alert(1)</script>"
+    page = tables.show(
+        pd.DataFrame({hostile: [1.0]}), id="t", title=hostile, subtitle=hostile, notes=[hostile]
+    ).html
+    assert "<script>" not in page and "&lt;script&gt;" in page
+
+
+def test_texts_that_look_like_missing_values_stay(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["NA", "None", "nan", "null", None], "x": [1.0, np.nan, np.inf, -0.0, 1e-300]})
+    tables.save(frame, tmp_path / "t.csv")
+    again = tables.load(tmp_path / "t.csv")
+    assert again["text"].tolist()[:4] == ["NA", "None", "nan", "null"] and pd.isna(again["text"].iloc[4])
+    pd.testing.assert_series_equal(again["x"], frame["x"], check_exact=True)

@@ -141,6 +141,45 @@ def add_figure(project: Project) -> None:
     (project.figures("toy") / "other.png").write_bytes((project.figures("toy") / "plot.png").read_bytes())
 
 
+def break_manifest(project: Project) -> None:
+    (project.results("toy") / "manifest.json").write_text("<<<<<<< HEAD")
+
+
+def list_manifest(project: Project) -> None:
+    (project.results("toy") / "manifest.json").write_text("[1]")
+
+
+def break_run(project: Project) -> None:
+    (project.build / "toy" / "run.json").write_text("{")
+
+
+def break_picture(project: Project) -> None:
+    path = project.figures("toy") / "plot.png"
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def inject_into_reference(project: Project) -> None:
+    notebook = notebooks.read(project.notebook("toy"))
+    notebook.cells[2].metadata["tags"] = ["injected-parameters"]
+    notebooks.write(notebook, project.notebook("toy"))
+
+
+def link_table(project: Project) -> None:
+    path = project.results("toy") / "result.csv"
+    other = project.root / "other.csv"
+    other.write_text(path.read_text().replace("0.25", "0.35"))
+    path.unlink()
+    path.symlink_to(other)
+
+
+def build_with_parameters(project: Project) -> None:
+    path = project.build / "toy" / "run.json"
+    record = json.loads(path.read_text())
+    record["overrides"] = {"alpha": 0.1}
+    record["key"] = runs.key(project, "toy", record["overrides"])
+    path.write_text(json.dumps(record))
+
+
 def change_build(project: Project) -> None:
     (project.build / "toy" / "tables" / "result.csv").write_text("claim\none\n")
 
@@ -157,6 +196,13 @@ def change_build(project: Project) -> None:
         (remove_table, "not in the reference"),
         (add_figure, "missing from the run"),
         (change_build, "its files were changed"),
+        (break_manifest, "manifest.json cannot be read"),
+        (list_manifest, "manifest.json cannot be read"),
+        (break_run, "its run.json cannot be read; delete build/toy"),
+        (break_picture, "cannot be read"),
+        (inject_into_reference, "the cells are not the same"),
+        (link_table, "column r: 0.35 in the reference, 0.25 in this run (-0.1; 1e-09 allowed)"),
+        (build_with_parameters, "parameters changed since; run make reproduce"),
     ],
 )
 def test_every_kind_of_change_is_named(accepted: Project, change: Callable[[Project], None], message: str) -> None:
@@ -171,6 +217,12 @@ def test_other_bytes_with_the_same_pixels_are_within_tolerance(accepted: Project
         Image.open(path).convert("RGBA").save(path)
     status, lines = verify.compare_figures(accepted.figures("toy") / "plot.png", path)
     assert (status, lines) == (verify.WITHIN, ("other bytes, identical pixels",))
+
+
+def test_a_missing_manifest_is_named(accepted: Project) -> None:
+    (accepted.results("toy") / "manifest.json").unlink()
+    report = verify.verify(accepted, ["toy"])
+    assert not report.ok and "No reference yet" in "\n".join(report.lines())
 
 
 def test_not_built_and_nothing_to_compare(toy_project: Project) -> None:
@@ -204,3 +256,110 @@ def test_accept_refuses_a_stale_or_missing_build(accepted: Project) -> None:
         path.unlink() if path.is_file() else path.rmdir()
     with pytest.raises(PersonaStudiesError, match="not built"):
         verify.accept(accepted, "toy", confirm=lambda _: True)
+
+
+def test_accept_refuses_a_build_with_other_parameters(accepted: Project) -> None:
+    build_with_parameters(accepted)
+    with pytest.raises(PersonaStudiesError, match="parameters changed since"):
+        verify.accept(accepted, "toy", confirm=lambda _: True)
+
+
+def test_what_a_run_did_not_write_is_neither_compared_nor_accepted(accepted: Project) -> None:
+    (accepted.build / "toy" / "tables" / "mine.csv").write_text("x\n1\n")
+    (accepted.results("toy") / "README.md").write_text("mine")
+    assert verify.verify(accepted, ["toy"]).ok
+    verify.accept(accepted, "toy", confirm=lambda _: True)
+    assert sorted(path.name for path in accepted.results("toy").iterdir()) == [
+        "README.md",
+        "manifest.json",
+        "result.csv",
+    ]
+
+
+def test_accept_removes_what_the_study_no_longer_makes(accepted: Project) -> None:
+    add_figure(accepted)
+    verify.accept(accepted, "toy", confirm=lambda _: True)
+    assert verify.verify(accepted, ["toy"]).ok
+    assert not (accepted.figures("toy") / "other.png").exists()
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_accept_killed_half_way_is_noticed_and_finished_by_the_next(
+    accepted: Project, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (*accepted.results("toy").glob("*.csv"), *accepted.figures("toy").iterdir()):
+        path.write_bytes(b"other")
+    accepted.notebook("toy").write_text(accepted.notebook("toy").read_text().replace('"0.05\\n"', '"0.06\\n"'))
+    before = accepted.notebook("toy").read_bytes()
+    replace, done = Path.replace, []
+
+    def killed(path: Path, target: Path) -> Path:
+        if len(done) == after:
+            raise KeyboardInterrupt
+        done.append(target)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        verify.accept(accepted, "toy", confirm=lambda _: True)
+    monkeypatch.undo()
+    built = (accepted.build / "toy" / "toy.ipynb").read_bytes()
+    assert accepted.notebook("toy").read_bytes() in (before, built)
+    # Old or new, every file is whole.
+    for path in (*accepted.results("toy").glob("*.csv"), *accepted.figures("toy").glob("*.*g")):
+        kind = "figures" if path.suffix != ".csv" else "tables"
+        if not path.name.startswith("."):
+            assert path.read_bytes() in (b"other", (accepted.build / "toy" / kind / path.name).read_bytes())
+    assert not verify.verify(accepted, ["toy"]).ok
+    verify.accept(accepted, "toy", confirm=lambda _: True)
+    assert verify.verify(accepted, ["toy"]).ok
+    assert not [path for path in accepted.root.rglob(".*") if path.name.endswith(".partial")]
+
+
+def test_a_report_quotes_no_markup_and_no_control_characters() -> None:
+    artifact = verify.Artifact("toy", "tables/a|b.csv", verify.DIFFERS, ("a|b \\| <script> `x` ![y](z)\n\x1b[31m",))
+    report = Report((artifact,))
+    row = report.to_markdown("<b>").splitlines()[-1]
+    assert row == (
+        "| differs | toy | tables/a\\|b.csv | a\\|b \\\\\\| &lt;script&gt; \\`x\\` !\\[y\\](z)  \\[31m |"
+    )
+    assert "\x1b" not in "".join(report.lines()) and len(list(report.lines())) == 3
+
+
+def compared(tmp_path: Path, reference: str, ours: str) -> tuple[str, tuple[str, ...]]:
+    for name, text in (("t.csv", reference), ("u.csv", ours)):
+        (tmp_path / name).write_bytes(text.encode())
+    return verify.compare_tables(tmp_path / "t.csv", tmp_path / "u.csv", {})
+
+
+@pytest.mark.parametrize(
+    ("reference", "ours", "status"),
+    [
+        ("x\r\n1.5\r\n", "x\n1.5\n", verify.WITHIN),
+        ("x\n1\n", "x\n1.0\n", verify.WITHIN),
+        ("x\n1\n", "x\n1.0000000001\n", verify.DIFFERS),
+        ("x,y\n,1\n", "x,y\n0.0,1\n", verify.DIFFERS),
+        ("x,y\n,1\n", "x,y\nNA,1\n", verify.DIFFERS),
+        ("x,y\nNone,1\n", "x,y\n,1\n", verify.DIFFERS),
+        ("x\ninf\n", "x\n1e308\n", verify.DIFFERS),
+        ("x\ninf\n", "x\n-inf\n", verify.DIFFERS),
+        ("x\n1e300\n", "x\n-1e300\n", verify.DIFFERS),
+        ("x\n0.5\n", "x\nhalf\n", verify.DIFFERS),
+        ('x\n"1\n', "x\n1\n", verify.BROKEN),
+        ("", "x\n1\n", verify.BROKEN),
+        ("x\n\n", "x\n1\n", verify.DIFFERS),
+    ],
+)
+def test_values_that_look_alike(tmp_path: Path, reference: str, ours: str, status: str) -> None:
+    found, lines = compared(tmp_path, reference, ours)
+    assert found == status, lines
+    assert bool(lines) == (status != verify.WITHIN)
+
+
+def test_many_differences_are_counted(tmp_path: Path) -> None:
+    rows = range(1000)
+    _, lines = compared(
+        tmp_path, "x\n" + "".join(f"{i}.5\n" for i in rows), "x\n" + "".join(f"{i}.7\n" for i in rows)
+    )
+    assert len(lines) == 6 and lines[-1] == "and 995 more cells"
+    assert lines[0] == "row 1 (no name), column x: 0.5 in the reference, 0.7 in this run (+0.2; 1e-09 allowed)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ SCREEN_DPI, FILE_DPI = 90, 150
 
 
 def style() -> None:
-    """Set fonts, palette and everything that would make two runs differ."""
+    """Set fonts, palette and everything that would make two runs differ, a user's own settings included."""
+    mpl.rcdefaults()
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85)
     mpl.rcParams.update(
         {
@@ -39,7 +41,7 @@ def style() -> None:
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write a figure as SVG and PNG, without date or version, close it, and return both paths."""
-    svg, png = stem.with_suffix(".svg"), stem.with_suffix(".png")
+    svg, png = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
     figure.savefig(svg, metadata={"Date": None, "Creator": None})
     figure.savefig(png, metadata={"Software": None})
     plt.close(figure)
@@ -60,8 +62,8 @@ def image(png: Path, *, alt: str) -> Any:
 
 
 def show(png: Path, *, alt: str, caption: str) -> None:
-    """Show a saved figure and its caption."""
-    display(image(png, alt=alt), Markdown(f"*{caption}*"))
+    """Show a saved figure and its caption, whose markup is not HTML."""
+    display(image(png, alt=alt), Markdown(f"*{escape(caption, quote=False)}*"))
 
 
 def forest(frame: pd.DataFrame, *, xlabel: str, margin: float | None = None, axis: Axes | None = None) -> Figure:

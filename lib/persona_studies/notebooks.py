@@ -100,7 +100,7 @@ def parameters(notebook: NotebookNode) -> dict[str, Default]:
         name = statement.targets[0].id
         try:
             value = ast.literal_eval(statement.value)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise NotebookError(f"{where}: {name!r} is not a literal.") from error
         if name in found:
             raise NotebookError(f"{where}: {name!r} is assigned twice.")
@@ -163,10 +163,12 @@ def problems(project: Project, study: str) -> list[str]:
         parameters(notebook)
     except NotebookError as error:
         found.append(str(error))
-    first = notebook.cells[0]
-    if first.cell_type != "markdown" or not first.source.startswith("# "):
+    first = notebook.cells[:1]
+    if not first or first[0].cell_type != "markdown" or not first[0].source.startswith("# "):
         found.append("The first cell must be a title (`# ...`).")
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if any(not cell.source.strip() for cell in code):
+        found.append("A code cell is empty; delete it.")
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         found.append("Cells were not executed once, in order, from the first to the last.")
     for place, cell in enumerate(code, start=1):

@@ -15,6 +15,8 @@ from pydantic.fields import FieldInfo
 
 from persona_studies.errors import ParameterError
 
+LONGEST = 200
+
 
 class Parameters(BaseModel):
     """Base of a study's parameters: frozen, strict, JSON types only.
@@ -35,9 +37,13 @@ class Parameters(BaseModel):
         # Notebooks and JSON know lists only; a frozen model holds tuples.
         given = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         try:
-            return cls.model_validate(given)
+            made = cls.model_validate(given)
         except ValidationError as error:
             raise ParameterError("\n".join(cls._problem(dict(e)) for e in error.errors())) from error
+        for name, value in made:
+            if isinstance(value, tuple) and (twice := [v for v in value if value.count(v) > 1]):
+                raise ParameterError(f"Parameter {name!r} names {twice[0]!r} twice.")
+        return made
 
     @classmethod
     def from_namespace(cls, namespace: Mapping[str, Any]) -> Self:
@@ -71,6 +77,10 @@ class Parameters(BaseModel):
             name = name.strip()
             if not equals or not name:
                 raise ParameterError(f"{assignment!r} is not of the form NAME=VALUE.")
+            try:
+                assignment.encode()
+            except UnicodeEncodeError as error:
+                raise ParameterError(f"{assignment!r} is not valid unicode (UTF-8).") from error
             if name in values:
                 raise ParameterError(f"Parameter {name!r} is given twice.")
             if name not in cls.model_fields:
@@ -112,7 +122,8 @@ class Parameters(BaseModel):
         near = get_close_matches(str(value), _choices(cls.model_fields[name].annotation), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         allowed = _allowed(cls.model_fields[name])
-        return f"Parameter {name!r} cannot be {value!r}: {error['msg']}.{hint} Allowed: {allowed}."
+        shown = repr(value) if len(repr(value)) <= LONGEST else repr(value)[:LONGEST] + "…"
+        return f"Parameter {name!r} cannot be {shown}: {error['msg']}.{hint} Allowed: {allowed}."
 
 
 def _assigned_literals(source: str) -> set[str] | None:
@@ -174,13 +185,16 @@ def _read(name: str, text: str, field: FieldInfo) -> Any:
     if kind is str or (_choices(kind) and not _is_sequence(kind)):
         return text
     if _is_sequence(kind):
+        texts = _choices(kind) or str in get_args(kind)
         try:
-            return json.loads(text) if text.lstrip().startswith("[") else [t for t in text.split(",") if t]
-        except ValueError as error:
-            raise ParameterError(f"Parameter {name!r}: {text!r} is no list (JSON, or a,b,c).") from error
+            if texts and not text.lstrip().startswith("["):
+                return text.split(",") if text else []
+            return json.loads(text if text.lstrip().startswith("[") else f"[{text}]")
+        except (ValueError, RecursionError) as error:
+            raise ParameterError(f"Parameter {name!r}: {text[:LONGEST]!r} is no list (JSON, or a,b,c).") from error
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = text
     # JSON also reads NaN and Infinity; the check of the value refuses them.
     return value

@@ -45,8 +45,8 @@ class Project:
         return self.root / "studies"
 
     def names(self) -> list[str]:
-        """Names of the studies, in alphabetical order."""
-        return sorted(path.stem for path in self.studies.glob("*.ipynb"))
+        """Names of the studies, in alphabetical order; hidden files, such as an editor leaves, are none."""
+        return sorted(path.stem for path in self.studies.glob("[!.]*.ipynb") if path.is_file())
 
     def notebook(self, study: str) -> Path:
         return self.studies / f"{study}.ipynb"

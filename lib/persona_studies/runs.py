@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from persona_studies.errors import ParameterError, RunError
+from persona_studies.errors import NotebookError, ParameterError, RunError
 from persona_studies.paths import Project
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ ENVIRONMENT = {
     "NUMEXPR_NUM_THREADS": "1",
     "TZ": "UTC",
     "LC_ALL": "C.UTF-8",
+    # IPython runs this file of the user's before the first cell.
+    "PYTHONSTARTUP": "",
 }
 CELL_TIMEOUT = 3600
 
@@ -77,9 +80,16 @@ def key(project: Project, study: str, overrides: Mapping[str, Any]) -> dict[str,
     """Return a hash of every input that can change a run, by kind.
 
     The notebook counts with its sources, not its outputs.
+
+    Raises:
+        NotebookError: the file is not a notebook.
     """
-    cells = json.loads(project.notebook(study).read_text(encoding="utf-8"))["cells"]
-    texts = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
+    path = project.notebook(study)
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        texts = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
+    except (ValueError, LookupError, TypeError) as error:
+        raise NotebookError(f"{path.name} is not a notebook: {error!r}; restore it with git checkout.") from error
     data = [project.items, project.published, project.sources, project.data / "models.toml"]
     return {
         "notebook": _digest(json.dumps(texts).encode()),
@@ -93,14 +103,31 @@ def key(project: Project, study: str, overrides: Mapping[str, Any]) -> dict[str,
     }
 
 
+def record(folder: Path) -> dict[str, Any] | None:
+    """Return what the run in a folder says of itself (``run.json``), or None where no run is.
+
+    Its ``study``, ``key``, ``overrides``, and ``outputs`` (path below the folder -> sha256) are there.
+    """
+    try:
+        found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        sound = isinstance(found["study"], str) and all(
+            isinstance(found[name], dict) for name in ("key", "overrides", "outputs")
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if sound else None
+
+
 def up_to_date(folder: Path, expected: Mapping[str, str]) -> bool:
     """Return whether a folder holds a run with these inputs whose outputs are all as it wrote them."""
+    made = record(folder)
     try:
-        record = json.loads((folder / "run.json").read_text())
-        return bool(record["key"] == dict(expected)) and all(
-            _digest((folder / name).read_bytes()) == digest for name, digest in record["outputs"].items()
+        return (
+            made is not None
+            and made["key"] == dict(expected)
+            and all(_digest((folder / name).read_bytes()) == digest for name, digest in made["outputs"].items())
         )
-    except (OSError, ValueError, KeyError):
+    except OSError:
         return False
 
 
@@ -176,16 +203,20 @@ def run(
         study: Name of the study.
         assignments: Parameters as ``name=value``. Without any, the run is the one that is compared with the
             reference and goes to ``build/<study>``; with some, to ``runs/<study>/<key>``.
-        out: Another folder.
+        out: Another folder: new, empty, or of an earlier run of this study. What others put into it stays.
         force: Execute although nothing has changed.
 
     Raises:
         ParameterError, NotebookError: before anything is started.
-        RunError: a cell failed, ended the kernel or took too long; ``<study>.failed.ipynb`` beside the
-            folder shows where, and an earlier result stays as it was.
+        RunError: a cell failed, ended the kernel or took too long (``<name>.failed.ipynb`` beside the
+            folder shows where), or the file system refused; an earlier result stays as it was.
     """
     known(project, study)
     assignments = list(assignments)
+    if out is not None:
+        # The kernel works in another folder: a relative path would mean another place there.
+        out = out.resolve()
+        _free(project, study, out)
     if not assignments and not force and out is None:
         folder = project.build / study
         if up_to_date(folder, key(project, study, {})):
@@ -193,33 +224,61 @@ def run(
     in_force, overrides = resolve(project, study, assignments)
     _recorded(project, study, in_force.model_dump().get("model"))
     if overrides:
-        _covered(project, study, in_force)
+        _covered(project, study, in_force, assignments)
     expected = key(project, study, overrides)
     short = _digest(json.dumps(expected, sort_keys=True).encode())[:12]
     folder = out or (project.runs / study / short if overrides else project.build / study)
+    _free(project, study, folder)
     from filelock import FileLock
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f"{folder.name}.lock"):
-        if not force and up_to_date(folder, expected):
-            return Run(study, folder, False, overrides)
-        with _partial(folder) as partial:
-            _execute(project, study, overrides, partial, folder.parent / f"{folder.name}.failed.ipynb")
-            outputs = {
-                path.relative_to(partial).as_posix(): _digest(path.read_bytes())
-                for path in sorted(partial.rglob("*"))
-                if path.is_file()
-            }
-            record = {
-                "study": study,
-                "key": expected,
-                "parameters": in_force.model_dump(mode="json"),
-                "overrides": overrides,
-                "outputs": outputs,
-            }
-            (partial / "run.json").write_text(json.dumps(record, indent=1) + "\n")
-            _swap(partial, folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(_beside(folder, "lock")):
+            _mend(folder)
+            if not force and up_to_date(folder, expected):
+                return Run(study, folder, False, overrides)
+            with _partial(folder) as partial:
+                _execute(project, study, overrides, partial, folder.parent / f"{folder.name}.failed.ipynb")
+                outputs = {
+                    path.relative_to(partial).as_posix(): _digest(path.read_bytes()) for path in _files(partial)
+                }
+                made = {
+                    "study": study,
+                    "key": expected,
+                    "parameters": in_force.model_dump(mode="json"),
+                    "overrides": overrides,
+                    "outputs": outputs,
+                }
+                (partial / "run.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+                _swap(partial, folder)
+    except OSError as error:
+        raise RunError(f"{study} did not complete: {error}. What was in {folder} before is still there.") from error
     return Run(study, folder, True, overrides)
+
+
+def _free(project: Project, study: str, folder: Path) -> None:
+    """Refuse a folder that a run must not replace, before anything expensive starts."""
+    ours = [project.root / name for name in ("studies", "data", "figures", "lib")]
+    trees = [project.root, project.build, project.runs, project.recordings]
+    made = record(folder)
+    if folder in [*map(Path.resolve, trees), *project.root.resolve().parents] or any(
+        folder.is_relative_to(place.resolve()) for place in ours
+    ):
+        reason = "is part of the project or holds it"
+    elif folder.exists() and not folder.is_dir():
+        reason = "is a file"
+    elif os.path.ismount(folder):
+        reason = "is a mount point, which cannot be replaced in one step"
+    elif made is not None and made["study"] != study:
+        reason = f"holds a run of {made['study']}"
+    elif made is None and folder.is_dir() and any(folder.iterdir()):
+        reason = "holds files and no run.json of an earlier run"
+    else:
+        return
+    raise ParameterError(
+        f"{study} cannot be run into {folder}: it {reason}. "
+        "Name a new or an empty folder (--out), or move what is there elsewhere."
+    )
 
 
 def _recorded(project: Project, study: str, model: str | None) -> None:
@@ -234,18 +293,40 @@ def _recorded(project: Project, study: str, model: str | None) -> None:
         )
 
 
-def _covered(project: Project, study: str, in_force: Parameters) -> None:
+def _covered(project: Project, study: str, in_force: Parameters, assignments: list[str]) -> None:
     """Refuse a grid that reaches beyond what is recorded, where a study declares its plan.
 
     Raises:
-        ResponsesError: a planned cell has no recorded response.
+        ParameterError: a planned cell has no recorded response.
+        ResponsesError: the recording is damaged.
     """
     module = study_module(project, study)
-    if hasattr(module, "plan"):
-        from persona_studies import protocol, responses
+    if not hasattr(module, "plan"):
+        return
+    import pandas as pd
 
-        plan = module.plan(project, protocol.load(project.protocol(study)), in_force)
-        responses.load(project, study, in_force.model_dump()["model"], plan)
+    from persona_studies import protocol, responses
+    from persona_studies.plan import IDENTITY
+
+    wanted = module.plan(project, protocol.load(project.protocol(study)), in_force)[IDENTITY]
+    model = in_force.model_dump()["model"]
+    folder = project.responses(study, model)
+    files = (responses.record_of(folder) or {"files": {}})["files"]
+    stored = [
+        responses.read_parquet(folder / name, file["sha256"])[IDENTITY]
+        for name, file in files.items()
+        if (folder / name).is_file()
+    ]
+    recorded = pd.MultiIndex.from_frame(pd.concat([wanted.head(0), *stored]))
+    absent = wanted[~pd.MultiIndex.from_frame(wanted).isin(recorded)]
+    if len(absent):
+        first = ", ".join(f"{name} {value}" for name, value in absent.iloc[0].items())
+        given = " ".join(assignments)
+        raise ParameterError(
+            f"With {given} the grid reaches beyond what is recorded for {model}: {len(absent):,} of "
+            f"{len(wanted):,} planned cells have no response, first {first}. "
+            f'To record them: make record STUDY={study} MODEL={model} PARAMS="{given}"'
+        )
 
 
 def _execute(project: Project, study: str, overrides: dict[str, Any], partial: Path, failed: Path) -> None:
@@ -258,13 +339,16 @@ def _execute(project: Project, study: str, overrides: dict[str, Any], partial: P
 
     register()
     raw = partial / f"{study}.ipynb"
+    failed.unlink(missing_ok=True)
+    # A profile of its own: start-up files and settings in a user's home must not reach a cell.
+    profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     environment = {
         **os.environ,
         **ENVIRONMENT,
+        "IPYTHONDIR": profile.name,
         "PERSONA_STUDIES_OUT": str(partial),
         "PERSONA_STUDIES_ROOT": str(project.root),
     }
-    failed.unlink(missing_ok=True)
     try:
         papermill.execute_notebook(
             str(project.notebook(study)),
@@ -287,6 +371,8 @@ def _execute(project: Project, study: str, overrides: dict[str, Any], partial: P
         trouble = f"the kernel died in {_running(raw)}"
     except CellTimeoutError:
         trouble = f"{_running(raw)} took longer than {CELL_TIMEOUT} s"
+    finally:
+        profile.cleanup()
     if trouble:
         if raw.exists():
             shutil.move(raw, failed)
@@ -302,7 +388,8 @@ def _unfinished(raw: Path) -> str | None:
         return "the first cell"
     for place, cell in enumerate((c for c in notebooks.read(raw).cells if c.cell_type == "code"), start=1):
         ended = any(output.output_type == "error" for output in cell.outputs)
-        if cell.execution_count is None or ended:
+        # An empty cell is passed over.
+        if ended or (cell.execution_count is None and cell.source.strip()):
             return f"code cell {place} ({_first_line(cell.source)})"
     return None
 
@@ -320,10 +407,15 @@ def _first_line(source: str) -> str:
     return (source.strip().splitlines() or ["empty"])[0][:70]
 
 
+def _beside(folder: Path, what: str) -> Path:
+    """Name a hidden neighbour of a folder. Who holds its lock owns the others; a next run finds what is left."""
+    return folder.with_name(f".{folder.name}.persona-studies-{what}")
+
+
 @contextmanager
 def _partial(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside the final one and remove what is left of it, whatever happens."""
-    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
+    partial = _beside(folder, "partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
@@ -333,12 +425,39 @@ def _partial(folder: Path) -> Iterator[Path]:
 
 
 def _swap(partial: Path, folder: Path) -> None:
-    """Put a finished folder in its place."""
-    old = folder.parent / f".{folder.name}.old-{os.getpid()}"
+    """Put a finished folder in the place of an earlier one; files that no run wrote move along.
+
+    Raises:
+        RunError: such a file has the name of a new output.
+    """
+    old = _beside(folder, "old")
+    # The comparison with the reference is written after a run and is outdated now.
+    written = {"run.json", "diff.md", *((record(folder) or {}).get("outputs", {}))}
+    for path in _files(folder):
+        name = path.relative_to(folder)
+        if name.as_posix() in written:
+            continue
+        if os.path.lexists(partial / name):
+            raise RunError(f"{path} was not written by a run and would be replaced by one; move it elsewhere.")
+        (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, partial / name, follow_symlinks=False)
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _mend(folder: Path) -> None:
+    """Undo or finish a swap that was killed half-way."""
+    old = _beside(folder, "old")
+    if old.is_dir() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files and links below a folder, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
 
 
 def _digest(data: bytes) -> str:

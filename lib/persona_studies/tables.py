@@ -49,7 +49,8 @@ def save(frame: pd.DataFrame, path: Path) -> None:
 
 def load(path: Path) -> pd.DataFrame:
     """Read a table that :func:`save` wrote."""
-    return pd.read_csv(path, float_precision="round_trip")
+    # Only an empty field is missing: texts such as "None" and "NA" are what they say.
+    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
 
 
 def p_value(p: float) -> str:

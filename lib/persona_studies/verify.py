@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from html import escape
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from persona_studies import notebooks, protocol, responses, runs, tables
-from persona_studies.errors import PersonaStudiesError
+from persona_studies.errors import NotebookError, PersonaStudiesError
 from persona_studies.paths import Project
 
 IDENTICAL, WITHIN, DIFFERS = "identical", "within tolerance", "differs"
@@ -24,6 +25,8 @@ MISSING, NEW, STALE, BROKEN = "missing from the run", "not in the reference", "s
 GOOD = (IDENTICAL, WITHIN)
 TOLERANCE = 1e-9
 MANY = 5
+# What is compared, and what accept replaces, by folder of a run.
+KINDS = {"tables": (".csv",), "figures": (".svg", ".png")}
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,24 @@ class Report:
         """Yield one line per artifact, those that differ with what differs below."""
         for artifact in self.artifacts:
             yield f"{artifact.status:<20} {artifact.study}: {artifact.name}"
-            yield from (f"{'':<20}   {line}" for line in artifact.detail)
+            # Details quote files that anybody may have written, a terminal's control characters included.
+            yield from (f"{'':<20}   {_plain(line)}" for line in artifact.detail)
         good = sum(artifact.ok for artifact in self.artifacts)
         yield f"{good} of {len(self.artifacts)} artifacts agree with the reference."
 
     def to_markdown(self, title: str = "Comparison with the reference") -> str:
         """Return the report as a page."""
-        rows = [f"| {a.status} | {a.study} | `{a.name}` | {'<br>'.join(a.detail)} |" for a in self.artifacts]
+
+        def text(value: str) -> str:
+            """Make a text one line without markup, be it HTML, Markdown or the end of a table cell."""
+            return re.sub(r"([\\`*\[\]|])", r"\\\1", escape(_plain(value), quote=False))
+
+        rows = [
+            f"| {a.status} | {text(a.study)} | {text(a.name)} | {'<br>'.join(map(text, a.detail))} |"
+            for a in self.artifacts
+        ]
         good = sum(artifact.ok for artifact in self.artifacts)
-        head = f"# {title}\n\n{good} of {len(self.artifacts)} artifacts agree.\n\n"
+        head = f"# {text(title)}\n\n{good} of {len(self.artifacts)} artifacts agree.\n\n"
         return head + "| status | study | artifact | detail |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
@@ -82,6 +94,16 @@ def verify(project: Project, studies: Iterable[str]) -> Report:
         if not (folder / "run.json").is_file():
             found.append(Artifact(study, "build", MISSING, ("Not built; run make reproduce.",)))
             continue
+        if runs.record(folder) is None:
+            found.append(
+                Artifact(
+                    study,
+                    "build",
+                    BROKEN,
+                    (f"its run.json cannot be read; delete build/{study}, then run make reproduce.",),
+                )
+            )
+            continue
         found += _freshness(project, study, folder)
         found += compare(project, study, folder).artifacts
     report = Report(tuple(found))
@@ -91,24 +113,19 @@ def verify(project: Project, studies: Iterable[str]) -> Report:
 
 
 def compare(project: Project, study: str, folder: Path) -> Report:
-    """Compare a run's folder with the reference of its study."""
+    """Compare what a run wrote into its folder with the reference of its study.
+
+    Raises:
+        PersonaStudiesError: the folder holds no run.
+    """
     found: list[Artifact] = []
-    for kind, reference, patterns in (
-        ("tables", project.results(study), ("*.csv",)),
-        ("figures", project.figures(study), ("*.svg", "*.png")),
-    ):
-        names = sorted(
-            {
-                path.name
-                for place in (folder / kind, reference)
-                for pattern in patterns
-                for path in place.glob(pattern)
-            }
-        )
+    for kind, reference in (("tables", project.results(study)), ("figures", project.figures(study))):
+        written = _written(folder, kind)
+        names = sorted({*written, *(path.name for path in _references(reference, kind))})
         for name in names:
             ours, theirs = folder / kind / name, reference / name
             label = f"{kind}/{name}"
-            if not ours.is_file():
+            if name not in written or not ours.is_file():
                 found.append(Artifact(study, label, MISSING))
             elif not theirs.is_file():
                 found.append(Artifact(study, label, NEW))
@@ -146,14 +163,17 @@ def compare_tables(reference: Path, ours: Path, tolerance: dict[str, float]) -> 
     for column in a.columns:
         allowed = tolerance.get(f"{reference.stem}.{column}", tolerance.get("default", TOLERANCE))
         x, y = a[column], b[column]
-        if pd.api.types.is_float_dtype(x) and pd.api.types.is_float_dtype(y):
+        floats = pd.api.types.is_float_dtype(x) and pd.api.types.is_float_dtype(y)
+        if floats:
             same = np.isclose(x, y, rtol=allowed, atol=allowed, equal_nan=True)
         else:
             same = ((x == y) | (x.isna() & y.isna())).to_numpy()
         for row in np.flatnonzero(~same):
+            gap = y.iloc[row] - x.iloc[row] if floats else 0
             lines.append(
                 f"row {row + 1} ({_row_name(a, int(row))}), column {column}: "
                 f"{_value(x.iloc[row])} in the reference, {_value(y.iloc[row])} in this run"
+                + (f" ({gap:+.2g}; {allowed:g} allowed)" if floats and np.isfinite(gap) else "")
             )
     if not lines:
         return WITHIN, ()
@@ -171,7 +191,7 @@ def compare_figures(reference: Path, ours: Path) -> tuple[str, tuple[str, ...]]:
     try:
         with Image.open(reference) as one, Image.open(ours) as other:
             a, b = np.asarray(one.convert("RGBA"), dtype=float), np.asarray(other.convert("RGBA"), dtype=float)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # as Pillow raises them
         return BROKEN, (f"cannot be read: {error}",)
     if a.shape != b.shape:
         return DIFFERS, (f"{a.shape[1]} x {a.shape[0]} pixels in the reference, {b.shape[1]} x {b.shape[0]} here",)
@@ -187,15 +207,19 @@ def compare_notebooks(reference: Path, ours: Path) -> tuple[str, tuple[str, ...]
         return MISSING, ()
     if reference.read_bytes() == ours.read_bytes():
         return IDENTICAL, ()
-    a, b = notebooks.read(reference), notebooks.read(ours)
+    try:
+        a, b = notebooks.read(reference), notebooks.read(ours)
+    except NotebookError as error:
+        return BROKEN, (str(error),)
     if notebooks.sources(a) != notebooks.sources(b):
         return DIFFERS, ("the cells are not the same",)
     lines = []
-    own = [cell for cell in b.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-    pairs = [pair for pair in zip(a.cells, own, strict=True) if pair[0].cell_type == "code"]
+    own = [[cell for cell in n.cells if "injected-parameters" not in cell.metadata.get("tags", [])] for n in (a, b)]
+    pairs = [pair for pair in zip(*own, strict=True) if pair[0].cell_type == "code"]
     for place, (one, other) in enumerate(pairs, start=1):
         if one.get("outputs") != other.get("outputs"):
-            lines.append(f"code cell {place} ({one.source.strip().splitlines()[0][:60]}): {_outputs(one, other)}")
+            title = (one.source.strip() or "empty").splitlines()[0][:60]
+            lines.append(f"code cell {place} ({title}): {_outputs(one, other)}")
     if not lines:
         return IDENTICAL, ()
     more = (f"and {len(lines) - MANY} more cells",) if len(lines) > MANY else ()
@@ -217,7 +241,7 @@ def accept(project: Project, study: str, *, confirm: Callable[[Report], bool]) -
         PersonaStudiesError: there is no build, it is not of the present inputs, or a recording is damaged.
     """
     folder = project.build / runs.known(project, study)
-    if not (folder / "run.json").is_file():
+    if runs.record(folder) is None:
         raise PersonaStudiesError(f"{study} is not built; run make reproduce first.")
     problems = [*_freshness(project, study, folder), *_recordings(project, study)]
     if bad := [line for artifact in problems if not artifact.ok for line in artifact.detail]:
@@ -225,15 +249,41 @@ def accept(project: Project, study: str, *, confirm: Callable[[Report], bool]) -
     difference = compare(project, study, folder)
     if not confirm(difference):
         return None
+    # File by file, each in one step, the manifest last: if this is killed half-way, the earlier manifest names what
+    # is new, and accepting again finishes it.
     for kind, reference in (("tables", project.results(study)), ("figures", project.figures(study))):
-        shutil.rmtree(reference, ignore_errors=True)
-        if (folder / kind).is_dir():
-            shutil.copytree(folder / kind, reference)
-    project.results(study).mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / f"{study}.ipynb", project.notebook(study))
+        written = _written(folder, kind)
+        for name in written:
+            _replace(reference / name, (folder / kind / name).read_bytes())
+        for path in _references(reference, kind):
+            if path.name not in written:
+                path.unlink()
+    _replace(project.notebook(study), (folder / f"{study}.ipynb").read_bytes())
     manifest = {path: _sha256(project.root / path) for path in _tracked(project, study)}
-    _manifest_path(project, study).write_text(json.dumps(manifest, indent=1) + "\n")
+    _replace(_manifest_path(project, study), (json.dumps(manifest, indent=1) + "\n").encode())
     return difference
+
+
+def _written(folder: Path, kind: str) -> set[str]:
+    """Return the names of the tables or figures that the run in a folder wrote; others may lie there too."""
+    made = runs.record(folder)
+    if made is None:
+        raise PersonaStudiesError(f"{folder} holds no run that can be read; run it again.")
+    paths = [PurePosixPath(name) for name in made["outputs"]]
+    return {path.name for path in paths if path.parent == PurePosixPath(kind) and path.suffix in KINDS[kind]}
+
+
+def _references(reference: Path, kind: str) -> list[Path]:
+    """Return the committed tables or figures of a study."""
+    return sorted(path for suffix in KINDS[kind] for path in reference.glob(f"*{suffix}"))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(data)
+    partial.replace(path)
 
 
 def _manifest_path(project: Project, study: str) -> Path:
@@ -244,8 +294,8 @@ def _tracked(project: Project, study: str) -> list[str]:
     """Return the committed files that a reference stands on or consists of, relative to the root."""
     places = [
         project.protocol(study),
-        *project.results(study).glob("*.csv"),
-        *project.figures(study).glob("*.*"),
+        *_references(project.results(study), "tables"),
+        *_references(project.figures(study), "figures"),
         *project.responses(study).rglob("*.*"),
     ]
     return sorted(path.relative_to(project.root).as_posix() for path in places if path.is_file())
@@ -256,7 +306,11 @@ def _manifest(project: Project, study: str) -> list[Artifact]:
     path = _manifest_path(project, study)
     if not path.is_file():
         return [Artifact(study, "reference", MISSING, ("No reference yet; run make reproduce, then make accept.",))]
-    manifest: dict[str, str] = json.loads(path.read_text())
+    try:
+        manifest = dict[str, str](json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        said = f"{path.name} cannot be read ({error}); restore it with git checkout, or run make accept."
+        return [Artifact(study, "reference files", BROKEN, (said,))]
     present = _tracked(project, study)
     lines = [f"{name} is gone since the reference was accepted" for name in manifest if name not in present]
     lines += [f"{name} was added since the reference was accepted" for name in present if name not in manifest]
@@ -270,9 +324,10 @@ def _manifest(project: Project, study: str) -> list[Artifact]:
 
 def _freshness(project: Project, study: str, folder: Path) -> list[Artifact]:
     """Say which inputs have changed since a build, and whether its files are still its own."""
-    built = json.loads((folder / "run.json").read_text())
-    present = runs.key(project, study, built["overrides"])
-    changed = [part for part, digest in present.items() if built["key"].get(part) != digest]
+    built = runs.record(folder)
+    # Only a run with the notebook's own parameters may become the reference.
+    present = runs.key(project, study, {})
+    changed = [part for part, digest in present.items() if not built or built["key"].get(part) != digest]
     if changed:
         return [Artifact(study, "build", STALE, (f"{', '.join(changed)} changed since; run make reproduce.",))]
     if not runs.up_to_date(folder, present):
@@ -291,6 +346,11 @@ def _row_name(frame: pd.DataFrame, row: int) -> str:
     """Name a row by its leading text columns, at most two."""
     texts = [column for column in frame.columns if not pd.api.types.is_numeric_dtype(frame[column])][:2]
     return ", ".join(str(frame[column].iloc[row])[:60] for column in texts) or "no name"
+
+
+def _plain(text: str) -> str:
+    """Return a text on one line, without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _value(value: Any) -> str:
