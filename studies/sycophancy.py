@@ -46,6 +46,7 @@ class Parameters(parameters.Parameters):
     """Parameters of the notebook; the defaults are in its first code cell."""
 
     model: str = Field(description="model whose responses are analysed, as named in data/responses")
+    live_hours: float = Field(ge=0, description="hours that may be spent asking the model here; 0 only replays")
     personas: int = Field(ge=10, le=275, multiple_of=5, description="personas of the factorial design")
     topics: int = Field(ge=2, le=33, description="topics of the claim bank")
     claims_per_topic: int = Field(ge=1, le=5, description="claims of each topic, each with its mirror")

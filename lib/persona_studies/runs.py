@@ -222,9 +222,11 @@ def run(
         if up_to_date(folder, key(project, study, {})):
             return Run(study, folder, False, {})
     in_force, overrides = resolve(project, study, assignments)
-    _recorded(project, study, in_force.model_dump().get("model"))
-    if overrides:
-        _covered(project, study, in_force, assignments)
+    # A run that may ask the model itself needs no recording.
+    if not in_force.model_dump().get("live_hours"):
+        _recorded(project, study, in_force.model_dump().get("model"))
+        if overrides:
+            _covered(project, study, in_force, assignments)
     expected = key(project, study, overrides)
     short = _digest(json.dumps(expected, sort_keys=True).encode())[:12]
     folder = out or (project.runs / study / short if overrides else project.build / study)
@@ -283,8 +285,10 @@ def _free(project: Project, study: str, folder: Path) -> None:
 
 def _recorded(project: Project, study: str, model: str | None) -> None:
     """Refuse a model that has no recording, where a study has a parameter of that name."""
+    from persona_studies.models import slug
+
     recorded = sorted(path.parent.name for path in project.responses(study).glob("*/record.json"))
-    if model is not None and model not in recorded:
+    if model is not None and slug(model) not in recorded:
         near = get_close_matches(model, recorded, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ParameterError(
@@ -306,10 +310,11 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
     import pandas as pd
 
     from persona_studies import protocol, responses
+    from persona_studies.models import slug
     from persona_studies.plan import IDENTITY
 
     wanted = module.plan(project, protocol.load(project.protocol(study)), in_force)[IDENTITY]
-    model = in_force.model_dump()["model"]
+    model = slug(in_force.model_dump()["model"])
     folder = project.responses(study, model)
     files = (responses.record_of(folder) or {"files": {}})["files"]
     stored = [
