@@ -37,7 +37,6 @@ from persona_studies.chat import detect
 from persona_studies.errors import BackendError
 
 try:
-    import gguf
     import tokenizers  # type: ignore[import-not-found, unused-ignore]
     import torch
     import transformers
@@ -227,6 +226,7 @@ class Transformers:
         self._identity = json.dumps(asdict(self.info), sort_keys=True, separators=(",", ":"))
         self._batch = batch or ROWS.get(self._device.type, ROWS["cuda"])
         self._trees: dict[tuple[str, ...], _Tree] = {}
+        self._openings: dict[tuple[str, int, tuple[str, ...]], str] = {}
         self._pieces: dict[int, str] = {}
         self._digits = lru_cache(maxsize=8192)(_digits)
         self._held: dict[tuple[int, ...], int] = {}
@@ -592,15 +592,21 @@ class Transformers:
 
     def _key(self, job: _Job) -> str:
         """Return the digest of the request's :class:`RequestKey`; written out, because that takes a tenth of it."""
-        decoding: dict[str, int | float | str] = {"kind": job.request.kind}
-        if job.request.kind == "text":
-            decoding |= {"max_tokens": job.request.max_tokens, "temperature": 0}
+        request = job.request
+        known = request.kind, request.max_tokens, request.options
+        if (opening := self._openings.get(known)) is None:
+            decoding: dict[str, int | float | str] = {"kind": request.kind}
+            if request.kind == "text":
+                decoding |= {"max_tokens": request.max_tokens, "temperature": 0}
+            options = json.dumps(job.prompt.options, separators=(",", ":"))
+            if len(self._openings) > 4096:
+                self._openings.clear()
+            opening = self._openings[known] = (
+                f'{{"decoding":{json.dumps(decoding, separators=(",", ":"))},"info":{self._identity},'
+                f'"options":{options},"template":"{self.chat.name}","tokens":['
+            )
         parts = filter(None, (self._digits(job.head), self._digits(tuple(job.prompt.suffix))))
-        canonical = (
-            f'{{"decoding":{json.dumps(decoding, separators=(",", ":"))},"info":{self._identity},'
-            f'"options":{json.dumps(job.prompt.options, separators=(",", ":"))},"template":"{self.chat.name}",'
-            f'"tokens":[{len(job.head)},{",".join(parts)}]}}'
-        )
+        canonical = f"{opening}{len(job.head)},{','.join(parts)}]}}"
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def _piece(self, token: int) -> str:
@@ -758,6 +764,8 @@ def _load(where: dict[str, Any], dtype: Any) -> tuple[Any, Any]:
 
 def _split_of(path: Path) -> str | None:
     """Return how a GGUF file says that text is split before it is tokenised."""
+    import gguf  # Folders and hub models do without.
+
     field = gguf.GGUFReader(path).get_field("tokenizer.ggml.pre")
     return None if field is None else str(field.contents())
 
