@@ -130,16 +130,17 @@ def _crossed(
         if placement == "user":
             relations = [relation for relation in relations if relation != "adjacent"]
         theirs = asked[(asked[relations] == field).any(axis=1)] if field else asked
-        for n, items in theirs.groupby("n_options", sort=True):
+        for n in sorted(set(theirs["n_options"])):
+            items = theirs[theirs["n_options"] == n]
             parts.append(
                 grid.measure(
                     name,
                     declared.kind,
                     conditions=group[["condition", "condition_hash", "system", "description"]],
                     items=_items(items),
-                    templates=_lettered(templates, int(n)),
-                    labels=tuple(LETTERS[: int(n)]) if declared.kind == "letter" else (),
-                    orders=1 if declared.kind != "letter" else min(permutations or int(n), int(n)),
+                    templates=_lettered(templates, n),
+                    labels=tuple(LETTERS[:n]) if declared.kind == "letter" else (),
+                    orders=1 if declared.kind != "letter" else min(permutations or n, n),
                     max_tokens=declared.max_tokens,
                 )
             )

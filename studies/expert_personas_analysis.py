@@ -88,11 +88,12 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, me
     kind = "letter" if measure == "letter" else "cloze"
     cells = recorded[recorded["measure"] == kind].merge(asked, on="item", suffixes=("", "_asked"))
     parts = []
-    for n, group in cells.groupby("n_options"):
+    for n in sorted(set(cells["n_options"])):
+        group = cells[cells["n_options"] == n]
         logprob = responses.matrix(group)
         if measure == "letter":
             turned = scoring.in_declared_order(logprob, group["order"].to_numpy())
-            chance = pd.DataFrame(softmax(turned, axis=1), columns=range(int(n)))
+            chance = pd.DataFrame(softmax(turned, axis=1), columns=range(n))
             chance[["condition", "item"]] = group[["condition", "item"]].to_numpy()
             value = chance.groupby(["condition", "item"], sort=False).mean()
             mass = group.groupby(["condition", "item"], sort=False)["option_mass"].mean()
@@ -254,9 +255,9 @@ def _judged(table: pd.DataFrame, protocol: Protocol, chosen: Parameters, benchma
     table["rejected"] = table["rejected"].astype(bool)
     table["verdict"] = [
         "not asked"
-        if row.n == 0
-        else published.verdict(row.difference, rejected=row.rejected, equivalent=row.equivalent)
-        for row in table.itertuples()
+        if row["n"] == 0
+        else published.verdict(row["difference"], rejected=row["rejected"], equivalent=row["equivalent"])
+        for row in table.to_dict("records")
     ]
     return table[
         [
@@ -410,9 +411,10 @@ def positions(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
     """
     letters = recorded[recorded["measure"] == "letter"].merge(asked[["item", "gold", "n_options"]], on="item")
     rows = []
-    for n, group in letters.groupby("n_options"):
+    for n in sorted(set(letters["n_options"])):
+        group = letters[letters["n_options"] == n]
         shares = softmax(responses.matrix(group), axis=1)
-        place = (group["gold"] - group["order"]).to_numpy() % int(n)
+        place = (group["gold"] - group["order"]).to_numpy() % n
         right = shares.argmax(axis=1) == place
         rows += [
             {
@@ -423,7 +425,7 @@ def positions(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
                 "accuracy": right[place == k].mean() if (place == k).any() else nan,
                 "n": int((place == k).sum()),
             }
-            for k in range(int(n))
+            for k in range(n)
         ]
     return pd.DataFrame(rows, columns=["n_options", "place", "letter", "probability", "accuracy", "n"])
 
@@ -568,7 +570,7 @@ def power(table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
 
 
 def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Return each contrast under other models: GEE logit, linear with questions and paraphrases, best, worst wording.
+    """Return each contrast under other models: logit by GEE, and every wording alone.
 
     Returns:
         ``contrast, model, estimate, low, high, p``: differences in probability, but log odds ratios for the logit.
@@ -606,7 +608,7 @@ def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -
             rows.append(
                 {
                     "contrast": contrast,
-                    "model": f"wording {int(paraphrase)} alone",
+                    "model": f"wording {paraphrase} alone",
                     **{
                         "estimate": effect["difference"],
                         "low": effect["low"],
@@ -651,11 +653,11 @@ def verdict_table(
         chosen: The measure whose gate counts.
     """
     failed = checked[(checked["measure"] == chosen.measure) & ~checked["passes"]]["check"].tolist()
-    overall = table[table["benchmark"] == "overall"].set_index("contrast")
-    strength = able[able["benchmark"] == "overall"].set_index("contrast")["power_margin"]
+    overall = table[table["benchmark"] == "overall"].set_index("contrast").to_dict("index")
+    strength = able[able["benchmark"] == "overall"].set_index("contrast")["power_margin"].to_dict()
     rows = []
     for name, claim in protocol.claims.items():
-        row = overall.loc[claim.hypothesis] if claim.hypothesis in overall.index else None
+        row: dict[Any, Any] | None = overall.get(claim.hypothesis or "")
         evidence = None
         if row is not None and row["n"] > 0:
             evidence = verdicts.Evidence(
@@ -760,7 +762,7 @@ def finding(table: pd.DataFrame, judged: pd.DataFrame, state: pd.DataFrame, mode
     overall = table[(table["benchmark"] == "overall") & (table["n"] > 0)]
     counts = overall["verdict"].value_counts()
     usable = state[state["status"] == "usable"]["benchmark"].tolist()
-    largest = overall.loc[overall["difference"].abs().idxmax()] if len(overall) else None
+    largest = max(overall.to_dict("records"), key=lambda row: abs(row["difference"]), default=None)
     told = ", ".join(f"{n} {name}" for name, n in counts.items())
     text = f"**{model}**: of {len(overall)} contrasts against no persona, {told}. "
     if largest is not None:

@@ -160,7 +160,7 @@ def read(
     are questions with missing, empty or repeated options, and repetitions of an earlier question.
 
     Returns:
-        Questions as :func:`questions` with texts, and the counts ``options missing, empty or repeated``, ``repeated``.
+        Questions as :func:`questions` with texts; counts of ``options missing, empty or repeated``, ``repeated``.
     """
     known = BENCHMARKS[benchmark]
     parts = []

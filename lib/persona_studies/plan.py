@@ -97,7 +97,9 @@ def measure(
     rows = cells[["options", "order", "description", "text", "shared", "user"]].itertuples(index=False, name=None)
     # Cells that fill a template alike share one string: a grid holds far more cells than texts.
     filled: dict[tuple[Any, ...], str | None] = {}
-    shown, shared, user = [], [], []
+    shown: list[tuple[str, ...] | None] = []
+    shared: list[str | None] = []
+    user: list[str | None] = []
     for own, order, description, text, *parts in rows:
         turned = None if own is None else own[order:] + own[:order]
         shown.append(turned)
@@ -163,8 +165,7 @@ def load(path: Path, study: str) -> pd.DataFrame:
     if named != study or set(table.column_names) != {*IDENTITY, *HASHES, *PROMPT}:
         raise ProtocolError(f"{path} holds the plan of {named}, not of {study}.")
     plan: pd.DataFrame = table.to_pandas()
-    plan["options"] = [None if options is None else tuple(options) for options in plan["options"]]
-    return plan
+    return plan.assign(options=plan["options"].map(tuple, na_action="ignore"))
 
 
 def _fill(template: str, description: object, text: object, options: Sequence[str] | None) -> str | None:
