@@ -1,0 +1,67 @@
+"""llama-cpp-python's completions: ``letter`` from the top of one generated token, ``cloze`` from the echo.
+
+The library keeps the start that a prompt shares with the one before it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import job
+from llama_cpp import Llama
+
+# Labels below this rank are not reported.
+TOP = 1000
+
+
+class Counting(Llama):
+    """Counts the tokens that it evaluates."""
+
+    computed = 0
+
+    def eval(self, tokens: Any) -> None:
+        self.computed += len(tokens)
+        super().eval(tokens)
+
+
+class Completions:
+    def __init__(self, given: dict[str, Any]) -> None:
+        threads = given["threads"]
+        # Its array of logits is as long as the context, so the context is no longer than needed.
+        longest = max(len(c["tokens"]) + max(map(len, c["option_tokens"])) for c in given["cells"])
+        self.model = Counting(
+            given["f32"],
+            n_ctx=longest + 8,
+            n_threads=threads,
+            n_threads_batch=threads,
+            logits_all=True,
+            verbose=False,
+        )
+
+    @property
+    def computed(self) -> int | None:
+        return self.model.computed
+
+    def answer(self, cells: list[job.Cell]) -> list[list[float | None]]:
+        return [self.letter(cell) if cell["kind"] == "letter" else self.cloze(cell) for cell in cells]
+
+    def letter(self, cell: job.Cell) -> list[float | None]:
+        said = self.model.create_completion(cell["tokens"], max_tokens=1, logprobs=TOP, temperature=0)
+        top = said["choices"][0]["logprobs"]["top_logprobs"][0]
+        return [float(top[label]) if label in top else None for label in cell["options"]]
+
+    def cloze(self, cell: job.Cell) -> list[float | None]:
+        answers: list[float | None] = []
+        for option in cell["option_tokens"]:
+            whole = cell["tokens"] + option
+            # Without any new token the library would generate to the end of the context.
+            said = self.model.create_completion(whole, max_tokens=1, logprobs=1, echo=True, temperature=0)
+            each = said["choices"][0]["logprobs"]["token_logprobs"]
+            # The echo leaves out a first token that marks the beginning.
+            end = len(each) - 1
+            answers.append(float(sum(each[end - len(option) : end])))
+        return answers
+
+
+if __name__ == "__main__":
+    job.run(Completions)

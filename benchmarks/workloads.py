@@ -1,0 +1,151 @@
+"""Two workloads of made-up text with given token lengths, the same for every engine.
+
+A *cell* is one item under one persona with all its options. ``letter`` scores four one-token labels, ``cloze``
+four sentences. The text means nothing and says so; only its length matters here.
+
+    python benchmarks/workloads.py cells.json --personas 2 --items 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PERSONA_TOKENS = 200
+ITEM_TOKENS = 60
+MODEL = "smollm2-135m-instruct"
+LABELS = ("A", "B", "C", "D")
+SENTENCES = ("I agree.", "I disagree.", "I completely agree.", "I completely disagree.")
+OPTIONS = {"letter": LABELS, "cloze": SENTENCES}
+ENDINGS = {
+    "letter": "\nA. often\nB. sometimes\nC. rarely\nD. never\nAnswer with one letter.",
+    "cloze": " Don't you agree?",
+}
+
+WHO = ("the ferry", "a neighbour", "the old mill", "my cousin", "the night train", "a gardener", "the library")
+DOES = ("waits for", "passes", "remembers", "looks after", "writes to", "stays near", "talks about")
+WHAT = ("the market", "a small harbour", "the bridge", "two lanterns", "the orchard", "a quiet road", "the choir")
+WHEN = ("in the morning", "every winter", "after the rain", "on Sundays", "before noon", "late at night")
+FILLERS = ("again", "here", "now", "too", "then", "there")
+
+Count = Callable[[str], int]
+
+
+def text_of(tokens: int, seed: str, count: Count, *, opening: str, ending: str = "") -> str:
+    """Return made-up text of exactly so many tokens.
+
+    Args:
+        tokens: Length of the whole text, opening and ending included.
+        seed: The same seed gives the same text.
+        count: Number of tokens of a text.
+        opening: How the text starts.
+        ending: How the text ends.
+
+    Raises:
+        ValueError: opening and ending alone are too long, or no filler word is one token.
+    """
+    rng = random.Random(seed)
+    text = opening
+    if count(text + ending) > tokens:
+        raise ValueError(f"Opening and ending are {count(text + ending)} tokens, more than {tokens}.")
+    while True:
+        sentence = f"{rng.choice(WHO)} {rng.choice(DOES)} {rng.choice(WHAT)} {rng.choice(WHEN)}."
+        longer = f"{text} {sentence[0].upper()}{sentence[1:]}"
+        if count(longer + ending) > tokens:
+            break
+        text = longer
+    while (n := count(text + ending)) < tokens:
+        word = next((w for w in rng.sample(FILLERS, len(FILLERS)) if count(f"{text} {w}{ending}") == n + 1), None)
+        if word is None:
+            raise ValueError(f"No filler word is one token after {text[-20:]!r}.")
+        text = f"{text} {word}"
+    return text + ending
+
+
+def persona(place: int, tokens: int, count: Count) -> str:
+    """Return the system turn of a made-up persona."""
+    return text_of(tokens, f"persona {place}", count, opening=f"You are made-up person number {place}.")
+
+
+def item(kind: str, place: int, tokens: int, count: Count) -> str:
+    """Return the user turn of a made-up item."""
+    return text_of(tokens, f"item {place}", count, opening=f"Made-up item number {place}:", ending=ENDINGS[kind])
+
+
+def grid(kind: str, personas: int, items: int, count: Count, *, first: int = 0) -> list[dict[str, Any]]:
+    """Return personas x items cells, persona by persona, without what depends on a model's template.
+
+    Args:
+        kind: ``letter`` or ``cloze``.
+        personas: Number of personas.
+        items: Number of items.
+        count: Number of tokens of a text.
+        first: Number of the first persona and item; other numbers give other texts.
+    """
+    people = [(p, persona(p, PERSONA_TOKENS, count)) for p in range(first, first + personas)]
+    asked = [(i, item(kind, i, ITEM_TOKENS, count)) for i in range(first, first + items)]
+    return [
+        {"kind": kind, "persona": p, "item": i, "system": system, "user": user, "options": list(OPTIONS[kind])}
+        for p, system in people
+        for i, user in asked
+    ]
+
+
+def chosen(cells: list[dict[str, Any]], personas: int, items: int) -> list[dict[str, Any]]:
+    """Return the cells of the first personas and items."""
+    return [cell for cell in cells if cell["persona"] < personas and cell["item"] < items]
+
+
+def main() -> None:
+    """Write cells as prompts and token ids, and the places of the weights, as JSON.
+
+    Runs in a process of its own, so that the process that starts the engines stays small.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--personas", type=int, required=True)
+    parser.add_argument("--items", type=int, required=True)
+    given = parser.parse_args()
+
+    from persona_studies import models, planner
+    from persona_studies.backends import Request
+    from persona_studies.backends import llama_cpp as backend
+    from persona_studies.paths import Project
+
+    project = Project.find(Path(__file__).parent)
+    model = models.load(project, MODEL, precision="file")
+    assert isinstance(model, backend.LlamaCpp)
+    made: dict[str, Any] = {}
+    for kind in OPTIONS:
+        # Number 10000 and above: texts for warming up, which no measured cell shares a start with.
+        cells = grid(kind, given.personas, given.items, lambda text: len(model.tokenize(text)))
+        warm = grid(kind, 2, 1, lambda text: len(model.tokenize(text)), first=10_000)
+        for cell in cells + warm:
+            request = Request(kind, cell["system"], "", cell["user"], tuple(cell["options"]))
+            prompt = planner.tokenise(
+                request, model.chat, lambda t, special: model.tokenize(t, special=special), model=model.info.name
+            )
+            cell["prompt"] = "".join(model.chat.render(request.system, request.shared, request.user))
+            cell["tokens"] = prompt.whole
+            cell["prefix"] = len(prompt.prefix)
+            cell["option_tokens"] = prompt.options
+            cell["logical"] = prompt.size().logical
+        made[kind] = {"cells": cells, "warm": warm}
+    model.close()
+    entry = models.registry(project)[MODEL]
+    spec = importlib.util.find_spec(entry.package.replace("-", "_"))
+    assert spec is not None and spec.submodule_search_locations
+    made["file"] = str(Path(spec.submodule_search_locations[0]) / entry.file)
+    # Converted now, so that no engine's loading time contains it; loading checks the copy.
+    made["f32"] = str(backend._converted(Path(made["file"]), entry.sha256, "f32"))
+    made |= {"sha256": entry.sha256, "persona_tokens": PERSONA_TOKENS, "item_tokens": ITEM_TOKENS}
+    given.out.write_text(json.dumps(made))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""The benchmark's text, arithmetic and tables; no model is loaded here."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from persona_studies import readme, tables
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "benchmarks"
+RESULTS = FOLDER / "results"
+
+
+def script(path: Path) -> ModuleType:
+    """Import a script that belongs to no package."""
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+bench = script(FOLDER / "bench.py")
+workloads = script(FOLDER / "workloads.py")
+job = script(FOLDER / "peers" / "job.py")
+
+
+def count(text: str) -> int:
+    """Count words and marks, roughly as a tokeniser does."""
+    return len(re.findall(r"\w+|[^\w\s]|\n", text))
+
+
+# --- Workloads -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["letter", "cloze"])
+def test_text_has_the_length_it_claims_and_says_that_it_is_made_up(kind: str) -> None:
+    cells = workloads.grid(kind, 3, 4, count)
+    assert len(cells) == 12
+    for cell in cells:
+        assert count(cell["system"]) == workloads.PERSONA_TOKENS
+        assert count(cell["user"]) == workloads.ITEM_TOKENS
+        assert "made-up" in cell["system"] and "Made-up" in cell["user"]
+        assert len(cell["options"]) == 4
+    assert len({(cell["system"], cell["user"]) for cell in cells}) == 12
+    assert cells == workloads.grid(kind, 3, 4, count)
+
+
+def test_a_larger_grid_contains_the_smaller_one() -> None:
+    small = workloads.grid("letter", 2, 2, count)
+    assert all(cell in workloads.grid("letter", 4, 8, count) for cell in small)
+
+
+def test_text_that_cannot_have_its_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than 3"):
+        workloads.text_of(3, "seed", count, opening="Four words are here")
+    with pytest.raises(ValueError, match="No filler word"):
+        workloads.text_of(21, "seed", lambda text: 2 * len(text.split()), opening="Made up.")
+
+
+# --- Answers ---------------------------------------------------------------------------------------------------
+
+
+def test_a_shift_of_all_options_is_no_contrast() -> None:
+    reference = {(0, 0): [-1.0, -2.0], (0, 1): [-3.0, -1.0], (1, 0): [-1.0, -1.5]}
+    given = {(0, 0): [-1.25, -2.25], (0, 1): [-3.0, -1.0], (9, 9): [0.0, 0.0]}
+    found = bench.compare(reference, given)
+    assert found["compared"] == 2 and found["missing"] == 0
+    assert found["largest_difference"] == pytest.approx(0.25)
+    assert found["largest_contrast_difference"] == pytest.approx(0.0)
+    assert found["argmax_agreement"] == 1.0
+
+
+def test_a_wrong_engine_is_seen() -> None:
+    reference = {(0, 0): [-1.0, -2.0], (0, 1): [-3.0, -1.0]}
+    found = bench.compare(reference, {(0, 0): [-2.0, -1.0], (0, 1): [-3.0, -1.0]})
+    assert found["argmax_agreement"] == 0.5
+    assert found["largest_contrast_difference"] == pytest.approx(1.0)
+
+
+def test_what_an_engine_does_not_tell_is_counted_and_not_compared() -> None:
+    found = bench.compare({(0, 0): [-1.0, -2.0]}, {(0, 0): [-1.0, None]})
+    assert found == {"compared": 1, "missing": 1}
+
+
+# --- Figures ---------------------------------------------------------------------------------------------------
+
+
+def rounds() -> pd.DataFrame:
+    """Return three rounds in which the machine is twice as slow in the second."""
+    rows: list[dict[str, Any]] = []
+    rates = {"canonical-f32": 8.0, "harness-1": 1.0, "harness-8": 2.0, "full-logits": 1.6}
+    for number, speed in ((1, 1.0), (2, 0.5), (3, 1.0)):
+        for engine, rate in rates.items():
+            row: dict[str, Any] = dict.fromkeys(bench.ROUNDS)
+            row |= {"engine": engine, "workload": "letter", "round": number, "status": "measured"}
+            row |= {"cells": 16, "run_s": 16 / rate / speed, "load_s": 2.0, "evaluations_per_s": rate * speed}
+            row |= {"logical_tokens": 16_000, "computed_tokens": 4_000, "peak_mb": 900.0 + number}
+            row |= {"compared": 16, "missing": 0, "largest_difference": 0.001, "argmax_agreement": 1.0}
+            row |= {"largest_contrast_difference": 0.0005}
+            rows.append(row)
+        rows.append(
+            dict.fromkeys(bench.ROUNDS)
+            | {
+                "engine": "inspect",
+                "workload": "letter",
+                "round": number,
+                "status": "failed",
+                "reason": "no | room",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    summary = bench.summarise(rounds()).set_index("engine")
+    assert summary.loc["harness-8", ["times_slower_low", "times_slower", "times_slower_high"]].tolist() == [4, 4, 4]
+    assert summary.loc["harness-8", "evaluations_per_s_low"] == 1.0
+    assert summary.loc["harness-8", "evaluations_per_s"] == 2.0
+    assert summary.loc["canonical-f32", "times_slower"] == 1.0
+    assert summary.loc["canonical-f32", "wall_s"] == pytest.approx(4.0)
+    assert summary.loc["canonical-f32", "peak_mb"] == 903.0
+
+
+def test_a_target_counts_against_the_fastest_variant_and_can_be_missed() -> None:
+    reached = bench.targets(bench.summarise(rounds())).set_index(["against", "workload"])
+    row = reached.loc["lm-evaluation-harness", "letter"]
+    assert row["fastest"] == "harness-8" and row["reached"] == 4.0 and bool(row["met"])
+    slow = rounds()
+    slow.loc[slow["engine"] == "canonical-f32", "evaluations_per_s"] /= 2
+    assert (
+        not bench.targets(bench.summarise(slow))
+        .set_index(["against", "workload"])
+        .loc[("lm-evaluation-harness", "letter"), "met"]
+    )
+    assert reached.loc["per-option prefill"]["reached"].isna().all()
+
+
+def test_what_failed_is_shown_with_its_reason() -> None:
+    text = bench._speed(bench.summarise(rounds()))
+    assert "failed: no | room" in text
+    assert re.search(r"inspect_ai[^\n]*\| failed ", text)
+
+
+def test_peers_are_cut_to_what_fits_and_stay_balanced() -> None:
+    cells = [{"persona": p, "item": i} for p in range(2) for i in range(16)]
+    assert len(job.fitting(cells, 6.0, 1.0, 1)) == 6
+    assert len(job.fitting(cells, 6.0, 100.0, 4)) == 8
+    assert job.fitting(cells, 6.0, 0.01, 1) == cells
+    assert {c["persona"] for c in job.fitting(cells, 1.0, 100.0, 1)} == {0, 1}
+
+
+# --- Processes -------------------------------------------------------------------------------------------------
+
+ENGINE = """
+import sys
+sys.path.insert(0, {peers!r})
+import job
+
+class Engine:
+    computed = 0
+    def __init__(self, given): {loading}
+    def answer(self, cells):
+        self.computed += 10 * len(cells)
+        return [[-1.0, -2.0] for _ in cells]
+
+job.run(Engine)
+"""
+
+
+def started(folder: Path, monkeypatch: pytest.MonkeyPatch, loading: str = "pass") -> Any:
+    """Return a run whose only engine is a script written here."""
+    (folder / "peers").mkdir(exist_ok=True)
+    text = ENGINE.format(peers=str(FOLDER / "peers"), loading=loading)
+    (folder / "peers" / "simulated.py").write_text(text)
+    monkeypatch.setattr(bench, "HERE", folder)
+    monkeypatch.setattr(bench, "ENGINES", {"simulated": bench.Engine("simulated", "simulated")})
+    cells = [{"persona": p, "item": i, "logical": 40, "kind": "letter"} for p in range(8) for i in range(16)]
+    made = {kind: {"cells": cells, "warm": cells[-2:]} for kind in bench.WORKLOADS}
+    made |= {"file": "none", "f32": "none", "sha256": "none"}
+    return bench.Run(folder, made, {False: Path(sys.executable), True: Path("none")}, None, folder, 1, 60.0)
+
+
+def test_an_engine_is_measured_in_a_process_and_not_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = started(tmp_path, monkeypatch)
+    found = bench.measure(run, ["simulated"], 2, 3, 2, 5.0)
+    assert list(found.columns) == list(bench.ROUNDS)
+    assert found["status"].tolist() == ["measured"] * 4
+    assert found["cells"].tolist() == [6] * 4
+    assert found["computed_tokens"].tolist() == [60] * 4
+    assert found["logical_tokens"].tolist() == [240] * 4
+    assert (found["peak_mb"] > 1).all() and (found["load_s"] > 0).all()
+    (tmp_path / "peers" / "simulated.py").unlink()
+    assert bench.measure(run, ["simulated"], 2, 3, 2, 5.0).equals(found), "done parts are kept"
+
+
+def test_a_failed_engine_says_why_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = started(tmp_path, monkeypatch, loading="raise SystemExit('no room for the weights')")
+    found = bench.measure(run, ["simulated"], 1, 1, 2, 1.0)
+    assert found["status"].tolist() == ["failed"] * 4
+    assert found["reason"].tolist() == ["no room for the weights"] * 4
+    run = started(tmp_path, monkeypatch)
+    assert bench.measure(run, ["simulated"], 1, 1, 1, 1.0)["status"].tolist() == ["measured"] * 2
+
+
+def test_growth_doubles_items_and_personas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = bench.grow(started(tmp_path, monkeypatch), ["simulated"])
+    assert list(found.columns) == list(bench.GROWTH)
+    assert found["cells"].tolist() == [2, 4, 8, 16] * 2
+    assert found[found["axis"] == "items"]["personas"].eq(1).all()
+    assert found.groupby("axis")["peak_mb"].is_monotonic_increasing.all()
+    assert found["status"].eq("measured").all()
+
+
+def test_without_the_peers_environment_a_peer_is_reported(tmp_path: Path) -> None:
+    python, why = bench.peers(tmp_path / "none", tmp_path)
+    assert why and "--peers-python" in why
+    run = bench.Run(tmp_path, {}, {True: python}, why, tmp_path, 1, 60.0)
+    assert run.job("x", "harness-1", "letter", [[0]], 1.0) == {"failed": why}
+
+
+# --- What is committed -----------------------------------------------------------------------------------------
+
+
+def test_every_engine_has_its_script_and_peers_are_pinned() -> None:
+    for engine in bench.ENGINES.values():
+        assert (FOLDER / "peers" / f"{engine.script}.py").is_file()
+    lines = (FOLDER / "requirements.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert set(bench.PACKAGES) <= set(pinned)
+    assert all(re.fullmatch(r"\d+(\.\d+)+", version) for version in pinned.values())
+    assert {bench.OWN, bench.REFERENCE, *bench.GROWING} <= set(bench.ENGINES)
+    assert all(set(variants) <= set(bench.ENGINES) for variants, _ in bench.TARGETS.values())
+
+
+def test_a_part_of_a_run_does_not_replace_the_results(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--engines", bench.OWN])
+    with pytest.raises(SystemExit):
+        bench._arguments()
+    assert "another --out" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--engines", "nobody", "--out", "x"])
+    with pytest.raises(SystemExit):
+        bench._arguments()
+    assert "nobody" in capsys.readouterr().err
+
+
+def test_the_readme_says_what_the_results_say() -> None:
+    text = bench.README.read_text(encoding="utf-8")
+    made = bench.blocks(RESULTS)
+    assert {match[2] for match in readme.BLOCK.finditer(text)} == set(made)
+    assert readme.render(text, made) == text, "run python benchmarks/bench.py --tables"
+
+
+def results(folder: Path) -> None:
+    """Write the results of a run that was none."""
+    growth = pd.DataFrame(
+        [
+            dict.fromkeys(bench.GROWTH)
+            | {"engine": bench.OWN, "axis": "items", "factor": factor, "personas": 1, "items": 2 * factor}
+            | {"cells": 2 * factor, "status": "measured", "run_s": 0.5 * factor, "peak_mb": 900.0}
+            for factor in bench.FACTORS
+        ]
+    )
+    names = ["date", "cpu", "cores", "threads", "memory_gb", "load_average_before", "minutes", "personas", "items"]
+    names += ["options", "rounds", "persona_tokens", "item_tokens", "prompt_tokens", "python", "llama-cpp-python"]
+    facts = pd.DataFrame({"name": [*names, *bench.PACKAGES]}).assign(value="1")
+    made = rounds()
+    bench.save(folder, {"rounds": made, "summary": bench.summarise(made), "growth": growth, "machine": facts})
+
+
+def test_tables_are_made_from_the_files_alone(tmp_path: Path) -> None:
+    results(tmp_path)
+    made = bench.blocks(tmp_path)
+    assert "**met**" in made["targets"] and "not measured" in made["targets"]
+    assert "4.00 (4.00 to 4.00)" in made["letter"]
+    assert "16: 4.00 s, 900 MB" in made["growth"]
+    changed = (tmp_path / "bench_rounds.csv").read_text().replace(",903,", ",1234,")
+    (tmp_path / "bench_rounds.csv").write_text(changed)
+    assert bench.blocks(tmp_path) != made
+
+
+def consistent(folder: Path) -> None:
+    """Check that result files have their columns and that nothing in the summary was typed."""
+    found = {name: tables.load(folder / f"bench_{name}.csv") for name in ("rounds", "summary", "growth", "machine")}
+    assert list(found["rounds"].columns) == list(bench.ROUNDS)
+    assert list(found["growth"].columns) == list(bench.GROWTH)
+    assert list(found["machine"].columns) == ["name", "value"]
+    made = bench.summarise(found["rounds"])
+    assert list(made.columns) == list(found["summary"].columns)
+    for column in made:
+        given = found["summary"][column]
+        if pd.api.types.is_numeric_dtype(made[column]):
+            np.testing.assert_allclose(made[column].astype(float), given.astype(float), rtol=1e-4)
+        else:
+            assert made[column].fillna("").tolist() == given.fillna("").tolist(), column
+    measured = found["rounds"][found["rounds"]["status"] == "measured"]
+    assert measured[["cells", "run_s", "load_s", "evaluations_per_s", "peak_mb"]].notna().all(axis=None)
+    np.testing.assert_allclose(measured["cells"] / measured["run_s"], measured["evaluations_per_s"], rtol=1e-4)
+    assert found["rounds"].loc[found["rounds"]["status"] != "measured", "reason"].notna().all()
+
+
+def test_files_that_a_run_writes_are_consistent(tmp_path: Path) -> None:
+    results(tmp_path)
+    consistent(tmp_path)
+
+
+@pytest.mark.skipif(not (RESULTS / "bench_rounds.csv").is_file(), reason="no results are committed")
+def test_committed_results_are_consistent_and_complete() -> None:
+    consistent(RESULTS)
+    rounds = tables.load(RESULTS / "bench_rounds.csv")
+    assert set(rounds["engine"]) == set(bench.ENGINES), "a peer was dropped"
+    assert rounds["round"].max() >= 3
