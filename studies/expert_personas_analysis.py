@@ -118,7 +118,7 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, me
                 score=by_option[np.arange(len(gold)), gold] if measure == "letter" else correct,
             )
         )
-    every = pd.concat(parts, ignore_index=True).merge(
+    every: pd.DataFrame = pd.concat(parts, ignore_index=True).merge(
         people[["condition", "kind", "field", "wording", "paraphrase", "placement", "words"]], on="condition"
     )
     every["persona"] = label(every)
@@ -672,6 +672,7 @@ def verdict_table(
         rows.append(
             {
                 "claim": name,
+                "layer": "corrected",
                 "statement": claim.statement,
                 "published": claim.published,
                 "hypothesis": claim.hypothesis or "",

