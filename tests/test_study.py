@@ -1,0 +1,69 @@
+"""A study asks its model from the notebook: estimate, cap, resumption. The model is simulated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from persona_studies import models, protocol, responses
+from persona_studies.errors import ResponsesError
+from persona_studies.parameters import Parameters
+from persona_studies.paths import Project
+from persona_studies.study import Study
+from tests.simulated import SimulatedBackend
+from tests.test_recording import answer, small_plan
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> SimulatedBackend:
+    made = SimulatedBackend(answer)
+    monkeypatch.setattr(models, "load", lambda *_, **__: made)
+    return made
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    declared = protocol.load(Project(Path(__file__).parents[1]).protocol("sycophancy"))
+    return Study("toy", Project(tmp_path), declared, Parameters(), tmp_path)
+
+
+def never() -> pd.DataFrame:
+    raise AssertionError("texts were fetched although nothing is asked")
+
+
+def test_without_hours_nothing_is_asked_and_no_text_fetched(study: Study, backend: SimulatedBackend) -> None:
+    assert study.ask(never, "simulated", hours=0) is None
+    assert backend.asked == 0
+
+
+def test_it_estimates_asks_packs_and_asks_nothing_twice(
+    study: Study, backend: SimulatedBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = small_plan()
+    progress = study.ask(lambda: plan, "simulated", hours=1)
+    assert progress is not None and progress.complete
+    assert "24 cells" in capsys.readouterr().out
+    assert len(study.responses(plan, "simulated")) == len(plan)
+    before = backend.asked
+    assert study.ask(lambda: plan, "simulated", hours=1) is None
+    assert backend.asked == before
+
+
+def test_the_cap_stops_it_and_the_next_call_goes_on(study: Study, backend: SimulatedBackend) -> None:
+    plan = small_plan()
+    with pytest.raises(ResponsesError, match=r"1 of 24 cells.*Run this cell again to go on"):
+        study.ask(lambda: plan, "simulated", hours=1e-12)
+    assert not responses.check(study.project, "toy")
+    progress = study.ask(lambda: plan, "simulated", hours=1)
+    assert progress is not None and progress.recorded == 24
+
+
+def test_names_of_one_s_own_models_are_those_of_their_folders(study: Study, backend: SimulatedBackend) -> None:
+    plan = small_plan()
+    study.ask(lambda: plan, "simulated", hours=1)
+    found: Any = study.responses(plan, "gguf:/models/Simulated.gguf")
+    assert len(found) == len(plan)
+    assert study.record("hf:someone/simulated@" + "0" * 40)["model"]["name"] == "simulated"
