@@ -36,6 +36,16 @@ NAMES = {
     "shuffled": "shuffled expert",
 }
 RELATIONS = {"in_domain": "in-domain expert", "adjacent": "adjacent expert", "unrelated": "unrelated expert"}
+PERSONAS = [
+    *("in-domain expert, short", "in-domain expert, elaborate", "adjacent expert", "unrelated expert"),
+    *("layperson", "young child", "toddler", "placebo trait", "filler", "shuffled expert", "intelligent assistant"),
+    *(
+        "in-domain expert, user turn",
+        "unrelated expert, user turn",
+        "toddler, user turn",
+        "placebo trait, user turn",
+    ),
+]
 FAMILIES = ["in_domain", "off_domain", "low_knowledge", "placebo", "user_turn"]
 
 
@@ -621,20 +631,17 @@ def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -
 
 
 def lengths(scored: pd.DataFrame) -> pd.DataFrame:
-    """Return effect against length: one row per condition with the words of its persona.
+    """Return effect against length: one row per persona and wording.
 
     Returns:
-        ``condition, persona, words, n, difference``: mean over its questions, less the same questions without a
-        persona.
+        ``persona, paraphrase, words`` (mean over fields), ``n`` (questions), ``difference``: mean over its
+        questions, less the same questions without a persona.
     """
     none = scored[scored["persona"] == REFERENCE].set_index("item")["score"]
     rest = scored[scored["persona"] != REFERENCE]
     rest = rest.assign(difference=rest["score"] - rest["item"].map(none))
-    return (
-        rest.groupby(["condition", "persona"], sort=False)
-        .agg(words=("words", "first"), n=("item", "size"), difference=("difference", "mean"))
-        .reset_index()
-    )
+    groups = rest.groupby(["persona", "paraphrase"], sort=False)
+    return groups.agg(words=("words", "mean"), n=("item", "size"), difference=("difference", "mean")).reset_index()
 
 
 # --- Verdicts ---
@@ -702,7 +709,7 @@ def plot_accuracy(table: pd.DataFrame) -> Figure:
         layout="constrained",
         squeeze=False,
     )
-    order = list(dict.fromkeys(table["persona"]))
+    order = [name for name in [REFERENCE, *PERSONAS] if name in set(table["persona"])]
     for axis, benchmark in zip(axes[0], benchmarks, strict=True):
         rows = table[table["benchmark"] == benchmark].set_index("persona").reindex(order)
         y = np.arange(len(order))
@@ -743,9 +750,7 @@ def plot_power(table: pd.DataFrame, chosen: Parameters, axes: np.ndarray) -> Non
         n = int(group["n"].median())
         axes[0].plot(n, (z + stats.norm.ppf(0.8)) * spread / sqrt(n), "o", color=axes[0].lines[-1].get_color())
     axes[0].axhline(chosen.margin, color="0.5", ls=":")
-    axes[0].set(
-        xscale="log", xlabel="questions", ylabel="minimum detectable difference (80 % power)", ylim=(0, None)
-    )
+    axes[0].set(xscale="log", xlabel="questions", ylabel="detectable difference", ylim=(0, None))
     axes[1].set(xscale="log", xlabel="questions", ylabel=f"power to show equivalence within {chosen.margin}")
     axes[1].legend(title="")
 
