@@ -15,7 +15,7 @@ from persona_studies.paths import Project
 from persona_studies.protocol import Protocol
 
 LETTERS = "ABCDEFGHIJ"
-Benchmark = Literal["openbookqa", "commonsenseqa", "mmlu", "mmlu_pro", "medqa", "piqa", "siqa", "gpqa_diamond"]
+Benchmark = Literal["openbookqa", "commonsenseqa", "mmlu", "mmlu_pro", "medqa", "piqa", "siqa"]
 Kind = Literal["baseline", "expert", "layperson", "young_child", "toddler", "placebo", "filler", "shuffled"]
 
 
