@@ -51,7 +51,8 @@ class Engine:
         peer: Runs in the peers' environment.
         whole: Answers all cells in every round. Whatever shares work between cells must, or it would be measured
             at a smaller advantage; the others take as many cells as fit into the time.
-        least: Fewest items per persona when cut.
+        least: Workload -> fewest items per persona when cut, so that batches are full.
+        single: Workloads that are so slow that one cell per round, without warming up, must do.
         cannot: Workload -> why the engine cannot do it.
     """
 
@@ -60,8 +61,13 @@ class Engine:
     arguments: dict[str, Any] = field(default_factory=dict)
     peer: bool = False
     whole: bool = False
-    least: int = 1
+    least: dict[str, int] = field(default_factory=dict)
+    single: tuple[str, ...] = ()
     cannot: dict[str, str] = field(default_factory=dict)
+
+
+# Two personas then make eight rows of letter, or four times four of cloze.
+FULL = {"letter": 4, "cloze": 2}
 
 
 def _llama(precision: str, schedule: str = "canonical") -> dict[str, str]:
@@ -74,16 +80,18 @@ ENGINES = {
     "canonical-file": Engine("this engine, canonical, Q4_1 as filed", "this_engine", _llama("file"), whole=True),
     "per-option-f32": Engine("llama.cpp, per-option prefill, f32", "per_option", _llama("f32")),
     "per-option-file": Engine("llama.cpp, per-option prefill, Q4_1 as filed", "per_option", _llama("file")),
-    "completions": Engine("llama-cpp-python, `create_completion(logprobs=)`, f32", "completions"),
-    "harness-1": Engine("lm-evaluation-harness, batch 1, f32", "harness", {"batch": 1}, peer=True, least=4),
-    "harness-8": Engine("lm-evaluation-harness, batch 8, f32", "harness", {"batch": 8}, peer=True, least=4),
-    "full-logits": Engine("transformers, full logits, batch 8, f32", "full_logits", {"batch": 8}, True, least=4),
+    "completions": Engine(
+        "llama-cpp-python, `create_completion(logprobs=)`, f32", "completions", single=("cloze",)
+    ),
+    "harness-1": Engine("lm-evaluation-harness, batch 1, f32", "harness", {"batch": 1}, peer=True, least=FULL),
+    "harness-8": Engine("lm-evaluation-harness, batch 8, f32", "harness", {"batch": 8}, peer=True, least=FULL),
+    "full-logits": Engine("transformers, full logits, batch 8, f32", "full_logits", {"batch": 8}, True, least=FULL),
     "inspect": Engine(
         "inspect_ai, `hf` provider, batch 8, f32",
         "inspect_hf",
         {"batch": 8},
         peer=True,
-        least=4,
+        least=FULL,
         cannot={"cloze": "its providers return log-probabilities of generated tokens, not of given sentences"},
     ),
 }
@@ -252,10 +260,10 @@ class Run:
             **{key: self.cells[key] for key in ("file", "f32", "sha256")},
             "weights": str(self.weights),
             "cells": self.cells[workload]["cells"],
-            "warm": self.cells[workload]["warm"],
+            "warm": [] if workload in known.single else self.cells[workload]["warm"],
             "parts": parts,
             "seconds": seconds,
-            "least": known.least,
+            "least": known.least.get(workload, 1),
             "started": time.monotonic(),
         }
         job, answer, log = (self.folder / f"{name}.{suffix}" for suffix in ("job", "answer", "log"))
@@ -321,9 +329,13 @@ def measure(run: Run, engines: list[str], personas: int, items: int, rounds: int
                 _say(f"round {round} of {rounds}: {workload}, {known.title}")
                 cells = run.cells[workload]["cells"]
                 places = [i for i, c in enumerate(cells) if c["persona"] < personas and c["item"] < items]
-                found = run.job(
-                    f"{engine}-{workload}-{round}", engine, workload, [places], None if known.whole else seconds
-                )
+                uncut = known.whole
+                if workload in known.single:
+                    # Another item in every round, out of those that the reference always answers.
+                    places = [places[(round - 1) % min(items, FULL[workload])]]
+                    uncut = True
+                name = f"{engine}-{workload}-{round}"
+                found = run.job(name, engine, workload, [places], None if uncut else seconds)
                 if "failed" in found:
                     given_up[engine, workload] = found["failed"]
                     _say(f"  failed: {found['failed']}")
@@ -588,8 +600,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--personas", type=int, default=2)
     parser.add_argument("--items", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6.0, help="about how long a peer answers in one round")
+    parser.add_argument("--seconds", type=float, default=5.0, help="about how long a peer answers in one round")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--no-growth", action="store_true", help="leave out the growth over items and personas")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds after which a process has failed")
     parser.add_argument("--engines", help=f"some of {','.join(ENGINES)}")
     parser.add_argument("--peers-python", type=Path, help="an interpreter with requirements.txt installed")
@@ -599,8 +612,8 @@ def _arguments() -> argparse.Namespace:
     wrong = set((given.engines or OWN).split(",")) - set(ENGINES)
     if wrong:
         parser.error(f"unknown engines {', '.join(sorted(wrong))}; known: {', '.join(ENGINES)}")
-    if given.engines and given.out == RESULTS:
-        parser.error("a run with some engines only would replace the results of a full one; name another --out")
+    if (given.engines or given.no_growth) and given.out == RESULTS:
+        parser.error("a part of a run would replace the results of a full one; name another --out")
     return given
 
 
@@ -644,7 +657,7 @@ def main() -> int:
     )
     engines = [name for name in ENGINES if given.engines is None or name in given.engines.split(",")]
     rounds = measure(run, engines, given.personas, given.items, given.rounds, given.seconds)
-    growth = grow(run, [name for name in GROWING if name in engines])
+    growth = grow(run, [name for name in GROWING if name in engines and not given.no_growth])
     summary = summarise(rounds)
     frames = {"machine": machine(run, given, began, load), "rounds": rounds, "summary": summary, "growth": growth}
     save(given.out, frames)

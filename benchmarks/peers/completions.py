@@ -46,20 +46,21 @@ class Completions:
         return [self.letter(cell) if cell["kind"] == "letter" else self.cloze(cell) for cell in cells]
 
     def letter(self, cell: job.Cell) -> list[float | None]:
-        said = self.model.create_completion(cell["tokens"], max_tokens=1, logprobs=TOP, temperature=0)
-        top = said["choices"][0]["logprobs"]["top_logprobs"][0]
+        said = self.model.create_completion(cell["prompt"], max_tokens=1, logprobs=TOP, temperature=0)
+        top = (said["choices"][0]["logprobs"]["top_logprobs"] or [{}])[0]
         return [float(top[label]) if label in top else None for label in cell["options"]]
 
     def cloze(self, cell: job.Cell) -> list[float | None]:
         answers: list[float | None] = []
-        for option in cell["option_tokens"]:
-            whole = cell["tokens"] + option
-            # Without any new token the library would generate to the end of the context.
-            said = self.model.create_completion(whole, max_tokens=1, logprobs=1, echo=True, temperature=0)
+        for option, tokens in zip(cell["options"], cell["option_tokens"], strict=True):
+            # max_tokens=0 would generate to the end of the context.
+            said = self.model.create_completion(
+                cell["prompt"] + option, max_tokens=1, logprobs=1, echo=True, temperature=0
+            )
             each = said["choices"][0]["logprobs"]["token_logprobs"]
-            # The echo leaves out a first token that marks the beginning.
-            end = len(each) - 1
-            answers.append(float(sum(each[end - len(option) : end])))
+            # The end marker is not listed when it is what was generated.
+            end = len(each) - said["usage"]["completion_tokens"]
+            answers.append(float(sum(each[end - len(tokens) : end])))
         return answers
 
 

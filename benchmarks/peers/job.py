@@ -8,7 +8,7 @@ It is started as ``python peers/ENGINE.py JOB ANSWER``, two JSON files. The job 
     file, f32  GGUF files: as filed, and converted
     weights    folder with the same weights for transformers (None when that failed)
     cells      see workloads.py
-    warm       two cells that share nothing with the others
+    warm       two cells that share nothing with the others, or none
     parts      lists of places of cells, each answered and measured by itself, in this order
     started    monotonic clock when the process was started
     seconds    None, or how long a part may take: it is then cut to as many items per persona as fit
