@@ -1,4 +1,4 @@
-"""The command line: ``persona-studies run | verify | accept | plan | record | import | list | show``."""
+"""The command line: ``persona-studies run | verify | accept | plan | record | import | publish | fetch | ...``."""
 
 from __future__ import annotations
 
@@ -244,6 +244,33 @@ def import_(
             lacking = True
             _say(str(error))
     raise typer.Exit(int(lacking))
+
+
+@app.command()
+def publish(
+    study: Study,
+    model: Annotated[str, typer.Argument(help="Name it is recorded under.")],
+    repo: Annotated[str, typer.Option(help="OWNER/NAME of the data set on the hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new data set private.")] = False,
+) -> None:
+    """Upload a packed recording to a Hugging Face data set and pin it in data/recordings.toml."""
+    from persona_studies import hub
+
+    project = Project.find()
+    done = hub.publish(project, study, model, repo, private=private)
+    _say(f"{study}/{model}: {done.repo} at {done.revision}, pinned in data/recordings.toml")
+
+
+@app.command()
+def fetch(
+    study: Study,
+    model: Annotated[str, typer.Argument(help="Name it is recorded under.")],
+) -> None:
+    """Download a published recording at its pinned revision and check it."""
+    from persona_studies import hub
+
+    project = Project.find()
+    _say(f"{study}/{model}: {_short(project, hub.fetch(project, study, model))}")
 
 
 @app.command(name="list")

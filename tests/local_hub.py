@@ -1,0 +1,103 @@
+"""A small hub: data sets in memory, over HTTP, as far as uploading and downloading files needs."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+TOKEN = "hf_canary_of_the_user"
+
+
+class LocalHub:
+    """Commits by id, each the whole tree; ``broken`` maps a path to the bytes that are served instead."""
+
+    def __init__(self) -> None:
+        self.commits: dict[str, dict[str, bytes]] = {}
+        self.head: dict[str, bytes] = {}
+        self.broken: dict[str, bytes] = {}
+        self.refuse = 0
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                if "Content_Length" not in headers:
+                    self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+            def say(self, told: object) -> None:
+                self.answer(200, json.dumps(told).encode(), Content_Type="application/json")
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                path = urlsplit(self.path).path
+                if hub.refuse or self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                    self.answer(hub.refuse or 401)
+                elif path == "/api/repos/create":
+                    self.say({"url": f"{hub.address}/datasets/someone/recordings", "id": "someone/recordings"})
+                elif path == "/api/validate-yaml":
+                    self.say({"errors": [], "warnings": []})
+                elif "/preupload/" in path:
+                    files = json.loads(body)["files"]
+                    self.say(
+                        {
+                            "files": [
+                                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files
+                            ]
+                        }
+                    )
+                elif "/commit/" in path:
+                    tree = dict(hub.head)
+                    for line in body.splitlines():
+                        entry = json.loads(line)
+                        if entry["key"] == "file":
+                            tree[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+                    oid = hashlib.sha1(repr(sorted(tree.items())).encode()).hexdigest()
+                    hub.commits[oid] = hub.head = tree
+                    self.say(
+                        {
+                            "success": True,
+                            "commitOid": oid,
+                            "commitUrl": f"{hub.address}/datasets/someone/recordings/commit/{oid}",
+                        }
+                    )
+                else:
+                    self.answer(404)
+
+            def do_GET(self) -> None:
+                parts = unquote(urlsplit(self.path).path).split("/")
+                # /datasets/OWNER/NAME/resolve/REVISION/PATH...
+                tree = hub.commits.get(parts[5], {}) if len(parts) > 6 and parts[4] == "resolve" else {}
+                path = "/".join(parts[6:])
+                if hub.refuse or path not in tree:
+                    code = {"X_Error_Code": "EntryNotFound"} if not hub.refuse else {}
+                    self.answer(hub.refuse or 404, **code)
+                    return
+                data = hub.broken.get(path, tree[path])
+                etag = hashlib.sha1(data).hexdigest()
+                self.answer(200, data, ETag=f'"{etag}"', X_Repo_Commit=parts[5], Content_Length=str(len(data)))
+
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

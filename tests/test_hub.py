@@ -1,0 +1,146 @@
+"""Publishing and fetching a recording through the real client, against a small local hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from persona_studies import hub, recording, responses
+from persona_studies.paths import Project
+from tests.local_hub import TOKEN, LocalHub
+from tests.simulated import SimulatedBackend
+from tests.test_recording import answer, contents, small_plan
+
+REPO = "someone/recordings"
+CODE = """
+import sys
+from pathlib import Path
+from persona_studies import hub
+from persona_studies.errors import PersonaStudiesError
+from persona_studies.paths import Project
+try:
+    if sys.argv[1] == "publish":
+        print(hub.publish(Project(Path(sys.argv[2])), "toy", "simulated", "someone/recordings").revision)
+    else:
+        print(hub.fetch(Project(Path(sys.argv[2])), "toy", "simulated"))
+except PersonaStudiesError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[LocalHub]:
+    made = LocalHub()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Project:
+    project = Project(tmp_path / "here")
+    plan = small_plan()
+    recording.record(project, "toy", plan, SimulatedBackend(answer))
+    recording.pack(project, "toy", plan, "simulated")
+    return project
+
+
+def call(what: str, project: Project, server: LocalHub, *, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+    """Run in a process of its own: the client reads its address when it is imported."""
+    own = {"HF_ENDPOINT": server.address, "HF_HOME": str(project.root / "hf"), "HF_TOKEN": token}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+    command = [sys.executable, "-c", CODE, what, str(project.root)]
+    done = subprocess.run(
+        command, env=inherited | own | {"HF_HUB_DISABLE_XET": "1"}, capture_output=True, text=True, timeout=120
+    )
+    assert TOKEN not in done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture
+def there(here: Project, server: LocalHub, tmp_path: Path) -> Project:
+    """Another checkout, which knows what was published."""
+    done = call("publish", here, server)
+    assert done.returncode == 0, done.stderr
+    project = Project(tmp_path / "there")
+    project.data.mkdir(parents=True)
+    pins = (here.data / "recordings.toml").read_text()
+    assert TOKEN not in pins
+    (project.data / "recordings.toml").write_text(pins)
+    return project
+
+
+def test_published_and_fetched_are_the_same_bytes(here: Project, there: Project, server: LocalHub) -> None:
+    done = call("fetch", there, server)
+    assert done.returncode == 0, done.stderr
+    assert contents(there.responses("toy", "simulated")) == contents(here.responses("toy", "simulated"))
+    assert responses.check(there, "toy") == []
+    assert hub.register(there)["toy/simulated"].revision in server.commits
+    assert "README.md" in server.head and b"cc0" in server.head["README.md"]
+    assert call("fetch", there, server).returncode == 0
+
+
+def test_a_branch_that_moved_on_does_not_matter(here: Project, there: Project, server: LocalHub) -> None:
+    server.head = {"toy/simulated/record.json": b"{}"}
+    assert call("fetch", there, server).returncode == 0
+    assert contents(there.responses("toy", "simulated")) == contents(here.responses("toy", "simulated"))
+
+
+@pytest.mark.parametrize("name", ["record.json", "score.parquet"])
+def test_a_tampered_file_is_refused_and_nothing_is_left(there: Project, server: LocalHub, name: str) -> None:
+    path = f"toy/simulated/{name}"
+    sent = bytearray(server.head[path])
+    sent[len(sent) // 2] ^= 1
+    server.broken[path] = bytes(sent)
+    done = call("fetch", there, server)
+    assert done.returncode == 1 and "SourceError" in done.stderr and name in done.stderr
+    assert not list(there.responses("toy").glob("*")) and not list(there.responses("toy").glob(".*"))
+
+
+def test_another_recording_of_that_name_stays(there: Project, server: LocalHub) -> None:
+    plan = small_plan(3)
+    recording.record(there, "toy", plan, SimulatedBackend(answer))
+    recording.pack(there, "toy", plan, "simulated")
+    before = contents(there.responses("toy", "simulated"))
+    done = call("fetch", there, server)
+    assert done.returncode == 1 and "holds another recording" in done.stderr
+    assert contents(there.responses("toy", "simulated")) == before
+
+
+def test_a_record_that_names_files_elsewhere_is_refused(there: Project, server: LocalHub) -> None:
+    path = "toy/simulated/record.json"
+    record = json.loads(server.head[path])
+    record["files"] = {"../../evil.parquet": {"rows": 1, "sha256": "0" * 64}}
+    server.broken[path] = json.dumps(record).encode()
+    pins = there.data / "recordings.toml"
+    published = hub.register(there)["toy/simulated"]
+    pins.write_text(pins.read_text().replace(published.sha256, hashlib.sha256(server.broken[path]).hexdigest()))
+    done = call("fetch", there, server)
+    assert done.returncode == 1 and "outside its folder" in done.stderr
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_refusals_name_the_remedy(here: Project, there: Project, server: LocalHub, status: int) -> None:
+    server.refuse = status
+    for what, project in (("publish", here), ("fetch", there)):
+        done = call(what, project, server)
+        assert done.returncode == 1 and "hf auth login" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_unsound_recording_is_not_published(here: Project, server: LocalHub) -> None:
+    path = here.responses("toy", "simulated") / "score.parquet"
+    path.write_bytes(path.read_bytes()[:-40])
+    done = call("publish", here, server)
+    assert done.returncode == 1 and "ResponsesError" in done.stderr
+    assert not server.commits and not (here.data / "recordings.toml").exists()
+
+
+def test_what_was_never_published_is_named(here: Project, server: LocalHub) -> None:
+    done = call("fetch", here, server)
+    assert done.returncode == 1 and "toy/simulated is not in data/recordings.toml" in done.stderr
