@@ -70,6 +70,21 @@ PLAIN = ChatTemplate(
 )
 
 
+def named(name: str) -> ChatTemplate:
+    """Return the template of a family.
+
+    Raises:
+        BackendError: no known family has that name.
+
+    >>> named("gemma").system is None
+    True
+    """
+    known = {template.name: template for template in (CHATML, GEMMA, PLAIN)}
+    if name not in known:
+        raise BackendError(f"Unknown chat template {name!r}; known: {', '.join(known)}.")
+    return known[name]
+
+
 def detect(model_template: str | None) -> ChatTemplate:
     """Return the family that a model's own template (Jinja, from its metadata) belongs to.
 

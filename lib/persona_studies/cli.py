@@ -152,6 +152,12 @@ def record(
     precision: Annotated[str | None, typer.Option(help="file, f32, f16 or bf16.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the CPU backend.")] = 2,
     api: Annotated[str, typer.Option(help="Of an endpoint: chat or completions.")] = "chat",
+    chat: Annotated[
+        str | None, typer.Option(help="How turns are marked, for --api completions: chatml, gemma or plain.")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Of the weights behind an endpoint, which cannot be asked for it.")
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Calls to an endpoint at the same time.")] = 8,
     max_calls: Annotated[int | None, typer.Option(min=1, help="Cap on calls to an endpoint.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Cap on tokens of an endpoint.")] = None,
@@ -173,14 +179,15 @@ def record(
         raise ParameterError("Parameters are fixed in the file of --plan; give them to `persona-studies plan`.")
     asked = grid.load(cells, study) if cells is not None else _cells(project, study, assignments)
     endpoint: dict[str, Any] = {}
+    budget = None
     if model.startswith("openai:"):
         from persona_studies.backends.openai_compatible import Budget
+        from persona_studies.chat import named
 
-        endpoint = {
-            "api": api,
-            "concurrency": concurrency,
-            "budget": Budget(max_calls, max_tokens, max_money, price_in, price_out),
-        }
+        budget = Budget(max_calls, max_tokens, max_money, price_in, price_out)
+        endpoint = {"api": api, "concurrency": concurrency, "budget": budget, "revision": revision}
+        if chat is not None:
+            endpoint["chat"] = named(chat)
     asker = models.load(
         project,
         model,
@@ -204,6 +211,10 @@ def record(
         return
     progress = recording.record(project, study, asked, asker, shard=part, limit=limit, hours=hours, out=out)
     asker.close()
+    if budget is not None:
+        used = budget.spent
+        tokens = used.tokens_in + used.tokens_out
+        _say(f"Spent: {used.calls:,} calls, {tokens:,} tokens, {used.money:.4f} in money")
     if progress.failed:
         _say(f"{progress.failed:,} cells were refused by the model; they are recorded as failed.")
     if progress.stopped:
