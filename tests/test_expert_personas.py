@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import expert_personas as study
 import expert_personas_analysis as analysis
 import expert_personas_conditions as bank
 import multiple_choice
+import multiple_choice_scores
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
 from tests.simulated_expert_personas import Simulation
@@ -67,8 +69,10 @@ class TestGrid:
     def test_the_domain_map_covers_every_domain_with_three_fields(self) -> None:
         mapped = bank.domain_map(PROJECT)
         assert not mapped.duplicated(["benchmark", "domain"]).any()
-        for name, benchmark in multiple_choice.BENCHMARKS.items():
-            assert set(benchmark.sources) <= set(mapped.loc[mapped["benchmark"] == name, "domain"])
+        for name in get_args(study.Benchmark):
+            assert set(multiple_choice.BENCHMARKS[name].sources) <= set(
+                mapped.loc[mapped["benchmark"] == name, "domain"]
+            )
         assert (mapped[list(bank.RELATIONS)].nunique(axis=1) == 3).all()
 
     def test_fillers_and_placebos_have_the_length_of_what_they_stand_for(self) -> None:
@@ -124,7 +128,7 @@ class TestScores:
         )
         scored = analysis.scores(recorded, simulation.asked, simulation.people, "letter")
         assert scored["score"].to_numpy() == pytest.approx(1 / scored["n_options"].to_numpy(), abs=1e-6)
-        places = analysis.positions(recorded, simulation.asked)
+        places = multiple_choice_scores.positions(recorded, simulation.asked)
         assert places.loc[places["place"] == 1, "probability"].min() > 0.99
         assert places.loc[places["place"] == 1, "accuracy"].min() == 1.0
         assert places.loc[places["place"] == 2, "accuracy"].max() == 0.0
