@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -7,7 +8,7 @@ from matplotlib.figure import Figure
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from persona_studies import figures
+from persona_studies import figures, verify
 from persona_studies.errors import PersonaStudiesError
 
 ROWS = pd.DataFrame(
@@ -89,3 +90,25 @@ def test_a_caption_is_no_html(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         new_notebook(cells=[new_code_cell("", outputs=[output])])
     )
     assert "<script>alert" not in page
+
+
+def test_identifiers_do_not_depend_on_the_last_bit_of_a_coordinate(tmp_path: Path) -> None:
+    texts = []
+    for place, high in enumerate((0.3, 0.1 + 0.2)):
+        figure, axis = plt.subplots()
+        axis.plot([0, 1], [0, high], "o-")
+        axis.set_ylim(0, high)
+        svg, _ = figures.save(figure, tmp_path / f"{place}")
+        texts.append(svg.read_text("utf-8"))
+    assert texts[0] == texts[1] and 'id="p' in texts[0]
+    assert not re.search(r'id="[a-zA-Z]\w*?[0-9a-f]{10}"', texts[0])
+
+
+@pytest.mark.parametrize(
+    ("x", "outcome"), [("72.000001", "within tolerance"), ("72.001", "differs"), ("72 1", "differs")]
+)
+def test_a_drawing_may_be_apart_by_rounding_only(tmp_path: Path, x: str, outcome: str) -> None:
+    one, other = tmp_path / "a.svg", tmp_path / "b.svg"
+    one.write_text('<svg><path d="M 72 10" style="fill: #1e9999"/></svg>')
+    other.write_text(f'<svg><path d="M {x} 10" style="fill: #1e9999"/></svg>')
+    assert verify.compare_figures(one, other)[0] == outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,21 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write a figure as SVG and PNG, without date or version, close it, and return both paths."""
     svg, png = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
     figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    svg.write_text(_numbered(svg.read_text("utf-8")), "utf-8")
     figure.savefig(png, metadata={"Software": None})
     plt.close(figure)
     return svg, png
+
+
+def _numbered(svg: str) -> str:
+    """Number the identifiers that matplotlib makes of coordinates: their last bit depends on the processor.
+
+    >>> _numbered('<path id="pfa3ee3fd86"/><use href="#pfa3ee3fd86"/>')
+    '<path id="p1"/><use href="#p1"/>'
+    """
+    found = dict.fromkeys(re.findall(r'id="([a-zA-Z]\w*?[0-9a-f]{10})"', svg))
+    number = {name: f"{name[0]}{place}" for place, name in enumerate(found, start=1)}
+    return re.sub(r"\b[a-zA-Z]\w*?[0-9a-f]{10}\b", lambda match: number.get(match[0], match[0]), svg)
 
 
 def image(png: Path, *, alt: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 
 from persona_studies import notebooks, protocol, responses, runs, tables
@@ -24,6 +25,7 @@ IDENTICAL, WITHIN, DIFFERS = "identical", "within tolerance", "differs"
 MISSING, NEW, STALE, BROKEN = "missing from the run", "not in the reference", "stale", "broken"
 GOOD = (IDENTICAL, WITHIN)
 TOLERANCE = 1e-9
+POINTS = 2e-6  # of a coordinate in an SVG, which is written with six decimals
 MANY = 5
 # What is compared, and what accept replaces, by folder of a run.
 KINDS = {"tables": (".csv",), "figures": (".svg", ".png")}
@@ -182,8 +184,11 @@ def compare_tables(reference: Path, ours: Path, tolerance: dict[str, float]) -> 
 
 
 def compare_figures(reference: Path, ours: Path) -> tuple[str, tuple[str, ...]]:
-    """Compare two figures whose bytes differ: an SVG differs, a PNG may still show the same pixels."""
+    """Compare two figures whose bytes differ: coordinates may be apart by rounding, pixels must be the same."""
     if reference.suffix == ".svg":
+        (text, numbers), (other_text, other_numbers) = _drawing(reference), _drawing(ours)
+        if text == other_text and np.allclose(numbers, other_numbers, rtol=0, atol=POINTS):
+            return WITHIN, (f"coordinates apart by at most {POINTS} points",)
         pictures = reference.with_suffix(".png"), ours.with_suffix(".png")
         if all(picture.is_file() for picture in pictures) and pictures[0].read_bytes() == pictures[1].read_bytes():
             return DIFFERS, ("the drawing differs although its PNG is identical",)
@@ -199,6 +204,12 @@ def compare_figures(reference: Path, ours: Path) -> tuple[str, tuple[str, ...]]:
     if share == 0:
         return WITHIN, ("other bytes, identical pixels",)
     return DIFFERS, (f"{share:.2%} of the pixels differ, root mean square {math.sqrt(((a - b) ** 2).mean()):.1f}",)
+
+
+def _drawing(svg: Path) -> tuple[list[str], NDArray[np.float64]]:
+    """Return an SVG's text between its numbers, and the numbers."""
+    parts = re.split(r"((?<![#\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?)", svg.read_text("utf-8", errors="replace"))
+    return parts[::2], np.array(parts[1::2], dtype=float)
 
 
 def compare_notebooks(reference: Path, ours: Path) -> tuple[str, tuple[str, ...]]:
