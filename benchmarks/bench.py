@@ -469,8 +469,10 @@ def _say(line: str) -> None:
 def blocks(folder: Path) -> dict[str, str]:
     """Return the generated parts of README.md from the CSV files of a run."""
     files = {name: folder / f"bench_{name}.csv" for name in ("machine", "rounds", "growth")}
+    parity = folder / "parity.csv"
+    agreement = {"parity": _parity(tables.load(parity)) if parity.is_file() else "Not measured yet."}
     if not all(path.is_file() for path in files.values()):
-        return dict.fromkeys(("machine", "targets", "letter", "cloze", "growth"), "Not measured yet.")
+        return dict.fromkeys(("machine", "targets", "letter", "cloze", "growth"), "Not measured yet.") | agreement
     facts = tables.load(files["machine"]).set_index("name")["value"]
     summary = summarise(tables.load(files["rounds"]))
     return {
@@ -478,7 +480,25 @@ def blocks(folder: Path) -> dict[str, str]:
         "targets": _targets(targets(summary)),
         **{workload: _speed(summary[summary["workload"] == workload]) for workload in WORKLOADS},
         "growth": _growth(tables.load(files["growth"])),
+        **agreement,
     }
+
+
+def _parity(frame: pd.DataFrame) -> str:
+    """Return what parity.py found as a table of Markdown: differences in nats."""
+    shown = pd.DataFrame(
+        {
+            "backend": frame["backend"],
+            "schedule": frame["schedule"],
+            "weights in": frame["precision"],
+            "cells": frame["cells"],
+            "largest difference": frame["largest_difference"].map("{:.2g}".format),
+            "median": frame["median_difference"].map("{:.2g}".format),
+            "largest of contrasts": frame["largest_contrast_difference"].map("{:.2g}".format),
+            "same best option": frame["argmax_agreement"].map("{:.0%}".format),
+        }
+    )
+    return shown.to_markdown(index=False, disable_numparse=True)
 
 
 def _machine(facts: pd.Series) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def notebook(*cells: str, parameters: str = PARAMETERS, tagged: int = 1) -> nbfo
     for place, cell in enumerate(made.cells):
         cell.id = f"cell-{place}"
     return made
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell starts its background jobs deaf to Ctrl-C; the tests of interruption need to hear it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

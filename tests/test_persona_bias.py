@@ -169,12 +169,13 @@ class TestByHand:
         assert found[names].tolist() == [3, 2, 1, 1, 1]
 
 
+@pytest.fixture(scope="module")
+def planted() -> Simulation:
+    return Simulation(PROJECT, items=200, datasets=["commonsenseqa", "siqa", "bbq"])
+
+
 class TestTruth:
     """What is planted is found, and what is not is not."""
-
-    @pytest.fixture(scope="class")
-    def planted(self) -> Simulation:
-        return Simulation(PROJECT, items=200, datasets=["commonsenseqa", "siqa", "bbq"])
 
     def table(self, simulation: Simulation, scored: pd.DataFrame) -> pd.DataFrame:
         usable = list(simulation.parameters.datasets)

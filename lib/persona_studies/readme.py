@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -16,8 +17,6 @@ from persona_studies import notebooks, tables
 from persona_studies.paths import Project
 
 BLOCK = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-# The name is the first quoted word that is an argument of its own.
-SAVED = re.compile(r"study\.(table|figure)\(.*?\"(\w+)\",", re.DOTALL)
 
 
 def blocks(project: Project) -> dict[str, str]:
@@ -72,12 +71,26 @@ def _artifacts(project: Project, study: str) -> str:
     rows = []
     code = [cell for cell in notebooks.read(project.notebook(study)).cells if cell.cell_type == "code"]
     for place, cell in enumerate(code, start=1):
-        for kind, name in SAVED.findall(cell.source):
+        for kind, name in saved(cell.source):
             path = f"data/results/{study}/{name}.csv" if kind == "table" else f"figures/{study}/{name}.svg"
             rows.append(
                 {"artifact": f"[`{path}`]({path})", "code cell": place, "command": f"`make study STUDY={study}`"}
             )
     return str(pd.DataFrame(rows).to_markdown(index=False))
+
+
+def saved(source: str) -> list[tuple[str, str]]:
+    """Return what a cell saves, in its order: ("table" or "figure", name)."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [
+        (call.func.attr, call.args[1].value)
+        for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset))
+        if isinstance(call.func, ast.Attribute)
+        and isinstance(call.func.value, ast.Name)
+        and (call.func.value.id, call.func.attr) in {("study", "table"), ("study", "figure")}
+        and isinstance(call.args[1], ast.Constant)
+        and isinstance(call.args[1].value, str)
+    ]
 
 
 def _parameters(project: Project, study: str) -> str:

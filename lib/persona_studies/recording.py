@@ -367,7 +367,8 @@ def _same_model(project: Project, study: str, info: ModelInfo, out: Path | None)
                 f"{place} was recorded with another {', '.join(changed)} "
                 f"({', '.join(str(before.get(name)) for name in changed)}; "
                 f"now {', '.join(str(here[name]) for name in changed)}); a recording keeps to one. "
-                "Record under another name (--name), or move that folder away to start anew."
+                "Record with what was given the first time, or under another name (--name), "
+                "or move that folder away to start anew."
             )
 
 
