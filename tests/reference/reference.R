@@ -2,6 +2,7 @@
 # Run in this folder: Rscript reference.R
 suppressPackageStartupMessages({
   library(jsonlite); library(psych); library(metafor); library(effectsize); library(sandwich); library(pwr)
+  library(vcd)
 })
 set.seed(20260410)
 RNGkind(sample.kind = "Rejection")
@@ -155,5 +156,57 @@ write(lapply(c(7, 40, 300), function(n) {
   list(probability = p, outcome = y, equal_width = ece(pmin(floor(p * 10), 9)))
 }), "calibration")
 
-writeLines(c(R.version.string, sapply(c("jsonlite", "psych", "metafor", "effectsize", "sandwich", "pwr"), function(p)
+# --- Agreement: vcd::Kappa; alpha and AC by their definitions, as loops over pairs of ratings -------------------
+# All ordered pairs of ratings of one unit by different raters, with what a pair counts.
+unit_pairs <- function(x) {
+  x <- x[!is.na(x)]
+  if (length(x) < 2) return(NULL)
+  grid <- subset(expand.grid(i = seq_along(x), j = seq_along(x)), i != j)
+  data.frame(a = x[grid$i], b = x[grid$j], share = 1 / (length(x) - 1), mean = 1 / nrow(grid))
+}
+agreement_weight <- function(a, b, kind, range) switch(kind, identity = as.numeric(a == b),
+  linear = 1 - abs(a - b) / range, quadratic = 1 - (a - b)^2 / range^2)
+raw_agreement <- function(x, kind, range) mean(unlist(lapply(seq_len(nrow(x)), function(i) {
+  pairs <- unit_pairs(x[i, ])
+  if (!is.null(pairs)) sum(pairs$mean * agreement_weight(pairs$a, pairs$b, kind, range))
+})))
+gwet <- function(x, kind, categories) {
+  range <- max(categories) - min(categories); q <- length(categories)
+  rated <- x[rowSums(!is.na(x)) > 0, ]
+  share <- sapply(categories, function(k) mean(rowMeans(rated == k, na.rm = TRUE)))
+  total <- sum(outer(categories, categories, function(a, b) agreement_weight(a, b, kind, range)))
+  chance <- total / (q * (q - 1)) * sum(share * (1 - share))
+  (raw_agreement(x, kind, range) - chance) / (1 - chance)
+}
+# Expected disagreement over all pairs of pairable ratings, whatever their unit.
+alpha_by_pairs <- function(x, level) {
+  pairs <- do.call(rbind, lapply(seq_len(nrow(x)), function(i) unit_pairs(x[i, ])))
+  pairable <- unlist(lapply(seq_len(nrow(x)), function(i) if (sum(!is.na(x[i, ])) > 1) x[i, !is.na(x[i, ])]))
+  difference <- function(a, b) switch(level, nominal = as.numeric(a != b), interval = (a - b)^2,
+    ordinal = mapply(function(a, b) {
+      between <- pairable >= min(a, b) & pairable <= max(a, b)
+      (sum(between) - (sum(pairable == a) + sum(pairable == b)) / 2)^2
+    }, a, b))
+  observed <- sum(pairs$share * difference(pairs$a, pairs$b)) / length(pairable)
+  all <- subset(expand.grid(i = seq_along(pairable), j = seq_along(pairable)), i != j)
+  1 - observed / mean(difference(pairable[all$i], pairable[all$j]))
+}
+write(lapply(1:6, function(i) {
+  n <- c(12, 30, 60, 25, 40, 60)[i]; raters <- c(2, 2, 2, 3, 4, 2)[i]; categories <- 0:4
+  true <- sample(categories, n, replace = TRUE, prob = if (i == 6) c(0.02, 0.02, 0.02, 0.04, 0.9) else rep(1, 5))
+  x <- sapply(seq_len(raters), function(j) pmin(4, pmax(0, true + sample(-2:2, n, TRUE, c(1, 3, 12, 3, 1)))))
+  if (i >= 3) x[sample(length(x), round(length(x) / 8))] <- NA
+  kinds <- c("identity", "linear", "quadratic"); levels <- c("nominal", "ordinal", "interval")
+  both <- na.omit(x)
+  table <- table(factor(both[, 1], categories), factor(both[, 2], categories))
+  linear <- Kappa(table, weights = "Equal-Spacing"); quadratic <- Kappa(table, weights = "Fleiss-Cohen")
+  kappa <- c(linear$Unweighted[["value"]], linear$Weighted[["value"]], quadratic$Weighted[["value"]])
+  list(ratings = x, kappa = if (raters == 2) as.list(setNames(kappa, kinds)),
+       raw = lapply(setNames(kinds, kinds), function(k) raw_agreement(x, k, 4)),
+       gwet = lapply(setNames(kinds, kinds), function(k) gwet(x, k, categories)),
+       alpha = lapply(setNames(levels, levels), function(l) alpha_by_pairs(x, l)))
+}), "agreement")
+
+writeLines(c(R.version.string, sapply(c("jsonlite", "psych", "metafor", "effectsize", "sandwich", "pwr", "vcd"),
+  function(p)
   paste(p, packageVersion(p)))), "versions.txt")

@@ -6,6 +6,7 @@ the reason, never an exception; malformed input raises :class:`persona_studies.e
 nothing is rounded; everything random takes a seed.
 """
 
+from persona_studies.stats.agreement import cohen_kappa, gwet_ac, krippendorff_alpha, raw_agreement
 from persona_studies.stats.calibration import Binning, calibration_bins, expected_calibration_error
 from persona_studies.stats.correlation import (
     correlation,
@@ -41,6 +42,7 @@ __all__ = [
     "calibration_bins",
     "cluster_bootstrap",
     "clustered_ols",
+    "cohen_kappa",
     "correct",
     "correlation",
     "d_from_r",
@@ -48,7 +50,9 @@ __all__ = [
     "equivalence_correlation",
     "equivalence_paired_proportions",
     "expected_calibration_error",
+    "gwet_ac",
     "hedges_g",
+    "krippendorff_alpha",
     "mcnemar",
     "minimum_detectable_correlation",
     "omega",
@@ -56,6 +60,7 @@ __all__ = [
     "power_correlation",
     "random_effects",
     "random_effects_correlation",
+    "raw_agreement",
     "sign_flip",
     "spearman",
     "spearman_brown",

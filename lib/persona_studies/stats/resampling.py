@@ -255,7 +255,7 @@ def _bootstrap(
         parts.append(_statistics(np.broadcast_to(means, (len(cells), size)), predictor, row_weights))
     distribution = np.concatenate(parts, axis=1)
     estimates = [
-        _bias_corrected(float(value), replicated, confidence, n, method)
+        bias_corrected(float(value), replicated, confidence, n, method)
         for value, replicated in zip(observed, distribution, strict=True)
     ]
     return pd.DataFrame(estimates, index=pd.Index(names, name="statistic"))
@@ -310,7 +310,7 @@ def _statistics(means: Array, predictor: Array | None, weights: Array) -> Array:
     return np.stack([mean, r, sas / saa])
 
 
-def _bias_corrected(estimate: float, distribution: Array, confidence: float, n: int, method: str) -> Estimate:
+def bias_corrected(estimate: float, distribution: Array, confidence: float, n: int, method: str) -> Estimate:
     """Return the bias-corrected percentile interval."""
     if np.isnan(estimate):
         return Estimate(nan, confidence=confidence, n=n, method=method, reason=CONSTANT)
