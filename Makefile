@@ -40,7 +40,7 @@ study: $(INSTALLED)  ## run one study with other parameters (STUDY=sycophancy PA
 record: $(INSTALLED)  ## record a model's responses, resumable (STUDY= MODEL= PARAMS= FLAGS=--dry-run)
 	@$(BIN)/persona-studies record $(STUDY) --model '$(MODEL)' --params '$(PARAMS)' $(FLAGS)
 
-readme: $(INSTALLED)  ## rewrite the generated parts of README.md
+readme: $(INSTALLED)  ## rewrite the generated parts of README.md and studies/README.md
 	@$(BIN)/python -m persona_studies.readme
 
 lab: $(INSTALLED)  ## open the studies in JupyterLab

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image as Picture
 
 from persona_studies.errors import PersonaStudiesError
+from persona_studies.notebooks import SHORTEST_ALT
 
-SHORTEST_ALT = 20
 SCREEN_DPI, FILE_DPI = 90, 150
 
 

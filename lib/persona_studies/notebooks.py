@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import base64
+import hashlib
 import io
 import re
 import sys
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 # nbformat is imported where it is used: it takes a second, and comparing an unchanged build must not.
 
 ABSOLUTE_PATH = re.compile(r"(?<![\w/.:])(?:/(?:home|Users|tmp|root|mnt|work)/|[A-Z]:\\\\?[\w])")
+
+
+SHORTEST_ALT = 20
+NO_ALT = "No description has been provided for this image"  # what nbconvert writes where there is none
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,62 @@ def sources(notebook: NotebookNode) -> list[tuple[str, str]]:
     ]
 
 
+def saved(source: str) -> list[tuple[str, str]]:
+    """Return what a cell saves, in its order: ("table" or "figure", name)."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [
+        (call.func.attr, call.args[1].value)
+        for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset))
+        if isinstance(call.func, ast.Attribute)
+        and isinstance(call.func.value, ast.Name)
+        and (call.func.value.id, call.func.attr) in {("study", "table"), ("study", "figure")}
+        and isinstance(call.args[1], ast.Constant)
+        and isinstance(call.args[1].value, str)
+    ]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that a notebook shows: the name it is saved under, and its text."""
+
+    name: str
+    alt: str
+
+
+def drawing(output: NotebookNode, project: Project, study: str) -> Drawing:
+    """Return which figure of a study an output with a picture shows.
+
+    Raises:
+        NotebookError: it is none of the saved figures, or it has no text that states what it shows.
+    """
+    shown = hashlib.sha256(base64.b64decode(output.data["image/png"])).digest()
+    alt = output.metadata.get("image/png", {}).get("alt", "")
+    for path in sorted(project.figures(study).glob("*.png")):
+        if hashlib.sha256(path.read_bytes()).digest() == shown:
+            if len(alt) < SHORTEST_ALT or alt == NO_ALT:
+                raise NotebookError(
+                    f"{study}.ipynb: figure {path.stem} needs an alt text that states what it shows."
+                )
+            return Drawing(path.stem, alt)
+    raise NotebookError(
+        f"{study}.ipynb shows a picture that is none of {project.figures(study).relative_to(project.root)}/*.png; "
+        "save it with study.figure, then make accept."
+    )
+
+
+def first_drawing(project: Project, study: str) -> Drawing:
+    """Return the figure on a notebook's first screen.
+
+    Raises:
+        NotebookError: the notebook shows no figure, or see :func:`drawing`.
+    """
+    for cell in read(project.notebook(study)).cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                return drawing(output, project, study)
+    raise NotebookError(f"{study}.ipynb shows no figure; its first screen needs the main one.")
+
+
 def normalise(notebook: NotebookNode) -> NotebookNode:
     """Return the committed form: nothing in it depends on when, where or by what it was executed."""
     from nbformat import NotebookNode
@@ -191,7 +253,8 @@ def _cell_problems(cell: NotebookNode) -> list[str]:
         for kind, data in output.get("data", {}).items():
             if kind.startswith("text/"):
                 texts.append("".join(data))
-            if kind == "image/png" and len(output.metadata.get("image/png", {}).get("alt", "")) < 20:
+            alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+            if kind == "image/png" and (len(alt) < SHORTEST_ALT or alt == NO_ALT):
                 found.append("a figure has no alt text.")
     if any(ABSOLUTE_PATH.search(text) for text in texts):
         found.append("it names an absolute path.")

@@ -1,36 +1,34 @@
-"""The generated parts of README.md: what a command prints and what a table says is never typed by hand.
+"""The generated parts of README.md and studies/README.md: what a command or a table says is never typed by hand.
 
 ``python -m persona_studies.readme`` rewrites them; a test compares them with what they should be.
 """
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 
-from persona_studies import notebooks, tables
+from persona_studies import notebooks, protocol, scoreboard, verdicts
 from persona_studies.paths import Project
 
 BLOCK = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def blocks(project: Project) -> dict[str, str]:
-    """Return every generated block by name."""
-    made = {"help": _help(project)}
-    for study in project.names():
-        made[f"verdicts {study}"] = _verdicts(project, study)
-        made[f"artifacts {study}"] = _artifacts(project, study)
-        made[f"parameters {study}"] = _parameters(project, study)
-    return made
+def documents(project: Project) -> dict[Path, dict[str, str]]:
+    """Return every document that has generated blocks, and these by name."""
+    return {
+        project.root / "README.md": {"scoreboard": _scoreboard(project), "help": _help(project)},
+        project.studies / "README.md": {"studies": "\n".join(_study(project, name) for name in project.names())},
+    }
 
 
 def render(text: str, made: dict[str, str]) -> str:
-    """Return a README with its generated blocks as they should be."""
+    """Return a document with its generated blocks as they should be."""
     return BLOCK.sub(lambda m: m[1] + made[m[2]] + "\n" + m[3], text)
 
 
@@ -44,53 +42,64 @@ def _help(project: Project) -> str:
     return f"```\n{said.rstrip()}\n```"
 
 
-def _verdicts(project: Project, study: str) -> str:
-    found = tables.load(project.results(study) / "verdicts.csv")
-    rows = [
+def _scoreboard(project: Project) -> str:
+    """Return every claim with its verdict, and what the verdicts mean."""
+    found = scoreboard.load(project)
+    rows = pd.DataFrame(
         {
-            "claim": row["statement"],
-            "analysis": row["layer"],
-            "published": row["published"],
-            "here": _estimate(row),
-            "verdict": f"**{row['verdict']}**",
+            "study": [f"[{name}](studies/{name}.ipynb)" for name in found["study"]],
+            "claim": found["statement"]
+            + found["layer"].map({"published": " *By the paper's own analysis.*"}).fillna(""),
+            "published": found["published"],
+            "here": found["here"],
+            "verdict": found["sign"] + " **" + found["verdict"] + "**",
         }
-        for row in found.to_dict("records")
-    ]
-    return str(pd.DataFrame(rows).to_markdown(index=False))
+    )
+    rows.loc[found["study"].duplicated(), "study"] = ""
+    legend = [f"- {sign} *{word}*: {verdicts.MEANINGS[word]}" for word, sign in verdicts.SIGNS.items()]
+    return "\n".join([_table(rows), "", *legend])
 
 
-def _estimate(row: dict[object, float]) -> str:
-    if pd.isna(row["estimate"]):
-        return "–"
-    interval = "" if pd.isna(row["low"]) else f" [{row['low']:.2f}, {row['high']:.2f}]"
-    return f"{row['estimate']:.2f}{interval}"
+def _study(project: Project, study: str) -> str:
+    """Return what a study asks, its main figure, its parameters, and where each table and figure is made."""
+    declared = protocol.load(project.protocol(study))
+    paper = declared.paper
+    first = notebooks.first_drawing(project, study)
+    modules = sorted(path.name for path in project.studies.glob(f"{study}*.py"))
+    files = [f"{study}.ipynb", f"{study}.toml", *modules]
+    return f"""## {study}
+
+{declared.question}
+
+Examines {paper.authors} ({paper.year}), [{paper.title}]({paper.url}), {paper.venue}. \
+Notebook, declared design, functions: {", ".join(f"[{name}]({name})" for name in files)}.
+
+![{first.alt}](../figures/{study}/{first.name}.svg)
+
+<details><summary>Parameters of {study}</summary>
+
+{_parameters(project, study)}
+
+</details>
+
+<details><summary>Where each table and figure of {study} comes from</summary>
+
+`make study STUDY={study}` makes them all.
+
+{_artifacts(project, study)}
+
+</details>
+"""
 
 
 def _artifacts(project: Project, study: str) -> str:
-    """Return where each table and figure is made."""
     rows = []
     code = [cell for cell in notebooks.read(project.notebook(study)).cells if cell.cell_type == "code"]
     for place, cell in enumerate(code, start=1):
-        for kind, name in saved(cell.source):
+        for kind, name in notebooks.saved(cell.source):
             path = f"data/results/{study}/{name}.csv" if kind == "table" else f"figures/{study}/{name}.svg"
-            rows.append(
-                {"artifact": f"[`{path}`]({path})", "code cell": place, "command": f"`make study STUDY={study}`"}
-            )
-    return str(pd.DataFrame(rows).to_markdown(index=False))
-
-
-def saved(source: str) -> list[tuple[str, str]]:
-    """Return what a cell saves, in its order: ("table" or "figure", name)."""
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    return [
-        (call.func.attr, call.args[1].value)
-        for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset))
-        if isinstance(call.func, ast.Attribute)
-        and isinstance(call.func.value, ast.Name)
-        and (call.func.value.id, call.func.attr) in {("study", "table"), ("study", "figure")}
-        and isinstance(call.args[1], ast.Constant)
-        and isinstance(call.args[1].value, str)
-    ]
+            rows.append({"artifact": f"[`{path}`](../{path})", "code cell": place})
+    return _table(pd.DataFrame(rows))
 
 
 def _parameters(project: Project, study: str) -> str:
@@ -99,14 +108,19 @@ def _parameters(project: Project, study: str) -> str:
     declared = notebooks.parameters(notebooks.read(project.notebook(study)))
     described = runs.parameters_class(project, study).describe({n: d.value for n, d in declared.items()})
     described["default"] = "`" + described["default"] + "`"
-    return str(described.to_markdown(index=False))
+    return _table(described)
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """Format a table; a bar in a text would end its cell."""
+    texts = frame.map(lambda value: value.replace("|", r"\|") if isinstance(value, str) else value)
+    return str(texts.to_markdown(index=False, disable_numparse=True))
 
 
 def main() -> int:
-    """Rewrite README.md."""
-    project = Project.find()
-    path = project.root / "README.md"
-    path.write_text(render(path.read_text(encoding="utf-8"), blocks(project)), encoding="utf-8")
+    """Rewrite the documents."""
+    for path, made in documents(Project.find()).items():
+        path.write_text(render(path.read_text(encoding="utf-8"), made), encoding="utf-8")
     return 0
 
 

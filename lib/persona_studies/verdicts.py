@@ -14,6 +14,26 @@ INCONCLUSIVE = "inconclusive"
 UNINFORMATIVE = "uninformative"
 NOT_TESTABLE = "not testable here"
 
+SIGNS = {
+    REPRODUCED: "✓",
+    SAME_DIRECTION: "≈",
+    CONTRADICTED: "✗",
+    INCONCLUSIVE: "?",
+    UNINFORMATIVE: "∅",
+    NOT_TESTABLE: "–",
+}
+"""A second cue beside the words, so that nothing hangs on a colour."""
+
+MEANINGS = {
+    REPRODUCED: "significant after correction with the claimed sign; for a claim of no effect, equivalent to none",
+    SAME_DIRECTION: "the claimed sign, no reason to call the test too weak",
+    CONTRADICTED: "significant with the opposite sign, or equivalent to no effect where one is claimed",
+    INCONCLUSIVE: "not significant, with too little power or the opposite sign; for a claim of no effect, not equivalent",
+    UNINFORMATIVE: "a measure behind it failed its validity gate, whatever the p-value",
+    NOT_TESTABLE: "what it takes is not public, or not part of the recordings",
+}
+"""One line per verdict, for the legend of a table."""
+
 
 @dataclass(frozen=True)
 class Evidence:
