@@ -63,13 +63,16 @@ def run(
         done = runs.run(project, study, assignments, out=out, force=force)
         place = _short(project, done.folder)
         _say(f"{study}: {'done' if done.fresh else 'up to date'}, {place}")
-        if done.overrides and done.fresh:
+        if done.overrides:
+            from persona_studies import changes
             from persona_studies import verify as comparison
 
+            # Anew each time: the reference may have changed since the run.
             report = comparison.compare(project, study, done.folder)
             (done.folder / "diff.md").write_text(report.to_markdown(f"{study} with {done.overrides}"))
-        if done.overrides:
-            _say(f"{study}: what differs from the reference is in {place}/diff.md")
+            for line in changes.write(project, study, done.folder).summary():
+                _say(f"  {line}")
+            _say(f"{study}: side by side with the reference in {place}/diff.html, cell by cell in {place}/diff.md")
 
 
 @app.command()

@@ -116,6 +116,12 @@ def parameters(notebook: NotebookNode) -> dict[str, Default]:
     return found
 
 
+def title(notebook: NotebookNode) -> str:
+    """Return the heading that a notebook opens with; empty where there is none."""
+    first = notebook.cells[0].source if notebook.cells else ""
+    return first.splitlines()[0].lstrip("# ") if first.startswith("# ") else ""
+
+
 def sources(notebook: NotebookNode) -> list[tuple[str, str]]:
     """Return ``(cell type, source)`` of every cell but an injected one."""
     return [

@@ -437,7 +437,7 @@ def _swap(partial: Path, folder: Path) -> None:
     """
     old = _beside(folder, "old")
     # The comparison with the reference is written after a run and is outdated now.
-    written = {"run.json", "diff.md", *((record(folder) or {}).get("outputs", {}))}
+    written = {"run.json", "diff.md", "diff.html", *((record(folder) or {}).get("outputs", {}))}
     for path in _files(folder):
         name = path.relative_to(folder)
         if name.as_posix() in written:
