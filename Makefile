@@ -12,15 +12,16 @@ BIN := $(ENV)/bin
 STAMPS := $(if $(ACTIVE),$(CURDIR)/build/.environment,$(CURDIR)/.venv)
 INSTALLED := $(STAMPS)/.installed
 DEV := $(STAMPS)/.installed-dev
+NODE := tests/browser/node_modules/.package-lock.json
 LOCKS := pyproject.toml uv.lock requirements.lock
 STUDY ?= sycophancy
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help reproduce verify accept study test test-live check lab readme record bench parity $(STUDIES:%=run-%)
+.PHONY: help reproduce verify accept study test test-live check lab site screenshots test-browser readme record bench parity $(STUDIES:%=run-%)
 
 help:  ## show this list
 	@echo "persona-studies: reproducible studies of how personas change large language models"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 reproduce: $(STUDIES:%=run-%)  ## run every study from its recorded responses and compare with the reference (-j2: two at a time)
 	@$(BIN)/persona-studies verify
@@ -43,15 +44,24 @@ record: $(INSTALLED)  ## record a model's responses, resumable (STUDY= MODEL= PA
 readme: $(INSTALLED)  ## rewrite the generated parts of README.md and studies/README.md
 	@$(BIN)/python -m persona_studies.readme
 
+site: $(INSTALLED)  ## build the studies as a static site in build/site/
+	@$(BIN)/persona-studies site
+
 lab: $(INSTALLED)  ## open the studies in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=$(CURDIR)
 
 test: $(DEV)  ## run the tests
-	@$(BIN)/python -m pytest -m "not live"
+	@$(BIN)/python -m pytest -m "not live and not browser"
 
 test-live: $(DEV)  ## run the tests of the llama.cpp backend with the embedded model (compiles it once)
 	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
 	@$(BIN)/python -m pytest -m live
+
+test-browser: $(DEV) $(NODE)  ## check the site's pages in Chromium: accessibility, nothing loaded, 360 pixels (needs Node.js, Chromium)
+	@$(BIN)/python -m pytest -m browser
+
+screenshots: site $(NODE)  ## take the pictures of docs/ anew (needs Node.js, Chromium)
+	@node tests/browser/screenshots.mjs build/site docs/screenshots
 
 bench: $(DEV)  ## measure the engine beside its peers, about 15 minutes (needs the extra live; peers get build/bench-venv)
 	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
@@ -96,4 +106,8 @@ endif
 $(DEV): $(INSTALLED)
 	@echo "adding what the tests need"
 	@$(if $(ACTIVE),$(call install,dev),if command -v uv >/dev/null; then uv sync --quiet --frozen --inexact --extra dev; fi)
+	@touch $@
+
+$(NODE): tests/browser/package-lock.json
+	@npm --prefix tests/browser ci --silent
 	@touch $@

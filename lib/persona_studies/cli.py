@@ -287,6 +287,15 @@ def fetch(
     _say(f"{study}/{model}: {_short(project, hub.fetch(project, study, model))}")
 
 
+@app.command()
+def site() -> None:
+    """Build the committed notebooks, tables and figures as a static site in build/site/."""
+    from persona_studies import site as pages
+
+    project = Project.find()
+    _say(f"{_short(project, pages.build(project))}/index.html")
+
+
 @app.command(name="list")
 def list_() -> None:
     """List the studies: built, stale or not built."""

@@ -89,6 +89,11 @@ class Project:
         return self.root / "build"
 
     @property
+    def site(self) -> Path:
+        """The static site that ``make site`` builds."""
+        return self.build / "site"
+
+    @property
     def runs(self) -> Path:
         """Runs with other parameters."""
         return self.root / "runs"

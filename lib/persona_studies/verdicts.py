@@ -26,9 +26,9 @@ SIGNS = {
 
 MEANINGS = {
     REPRODUCED: "significant after correction with the claimed sign; for a claim of no effect, equivalent to none",
-    SAME_DIRECTION: "the claimed sign, no reason to call the test too weak",
+    SAME_DIRECTION: "the claimed sign, not significant, with power enough or power not known",
     CONTRADICTED: "significant with the opposite sign, or equivalent to no effect where one is claimed",
-    INCONCLUSIVE: "not significant, with too little power or the opposite sign; for a claim of no effect, not equivalent",
+    INCONCLUSIVE: "too little power, or the opposite sign; for a claim of no effect, not equivalent",
     UNINFORMATIVE: "a measure behind it failed its validity gate, whatever the p-value",
     NOT_TESTABLE: "what it takes is not public, or not part of the recordings",
 }

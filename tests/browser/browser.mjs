@@ -1,0 +1,12 @@
+// The system's Chromium, without anything that talks to the outside by itself.
+import { existsSync } from "node:fs";
+import { chromium } from "playwright-core";
+
+const usual = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+
+export function browser(path) {
+  const executablePath = path ?? process.env.CHROMIUM ?? usual.find(existsSync);
+  if (!executablePath) throw new Error("No Chromium found; install it or set CHROMIUM to its path.");
+  const args = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"];
+  return chromium.launch({ executablePath, args });
+}

@@ -1,0 +1,80 @@
+// Open every page of a site in Chromium, light and dark, wide and narrow, and print what is wrong as JSON.
+//
+//   node check.mjs SITE [CHROMIUM]
+//
+// Per page and view: violations that axe-core finds (with the code unfolded), what was loaded from elsewhere than
+// the site, errors on the console, how far the page is wider than its window, and focusable parts without an outline.
+import { readdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { browser } from "./browser.mjs";
+
+const site = resolve(process.argv[2]);
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const views = [
+  { colorScheme: "light", width: 1280 },
+  { colorScheme: "dark", width: 2400 },  // wide enough that no table is cut off, so every contrast can be computed
+  { colorScheme: "light", width: 360 },
+];
+
+const chromium = await browser(process.argv[3]);
+const found = [];
+for (const name of readdirSync(site).filter((file) => file.endsWith(".html")).sort()) {
+  for (const { colorScheme, width } of views) {
+    // The pages forbid scripts; axe-core is one, so the policy is lifted for it, on a second visit.
+    const seen = { page: name, colorScheme, width, elsewhere: [], errors: [] };
+    const plain = await chromium.newContext({ colorScheme, viewport: { width, height: 800 } });
+    const page = await plain.newPage();
+    const home = pathToFileURL(site).href;
+    page.on("request", (request) => {
+      const url = request.url();
+      if (!url.startsWith(home) && !url.startsWith("data:")) seen.elsewhere.push(url);
+    });
+    page.on("requestfailed", (request) => seen.errors.push(`not loaded: ${request.url()}`));
+    page.on("console", (message) => message.type() === "error" && seen.errors.push(message.text()));
+    page.on("dialog", (dialog) => seen.errors.push(`a script ran: ${dialog.message()}`) && dialog.dismiss());
+    await page.goto(pathToFileURL(join(site, name)).href, { waitUntil: "load" });
+    const images = await page.locator("img").count();
+    for (let place = 0; place < images; place += 1) await page.locator("img").nth(place).scrollIntoViewIfNeeded();
+    seen.images = images;
+    seen.broken = await page.evaluate(
+      () => [...document.images].filter((image) => !image.complete || !image.naturalWidth).map((image) => image.src),
+    );
+    seen.overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+    seen.unmarked = width === views[0].width ? await unmarked(page) : [];
+    await plain.close();
+
+    const lifted = await chromium.newContext({ colorScheme, viewport: { width, height: 800 }, bypassCSP: true });
+    const examined = await lifted.newPage();
+    await examined.goto(pathToFileURL(join(site, name)).href, { waitUntil: "load" });
+    await examined.evaluate(() => document.querySelectorAll("details").forEach((part) => (part.open = true)));
+    await examined.addScriptTag({ content: axe });
+    const result = await examined.evaluate(() => window.axe.run({ resultTypes: ["violations", "incomplete"] }));
+    const brief = (rule) => ({ rule: rule.id, impact: rule.impact, nodes: rule.nodes.map((node) => node.html.slice(0, 200)) });
+    seen.violations = result.violations.map(brief);
+    seen.incomplete = result.incomplete.map(brief);
+    seen.passes = result.passes.length;
+    await lifted.close();
+    found.push(seen);
+  }
+}
+await chromium.close();
+console.log(JSON.stringify(found, null, 1));
+
+// Go through the page with the Tab key; return what takes the focus without showing it.
+async function unmarked(page) {
+  const missing = [];
+  await page.evaluate(() => window.scrollTo(0, 0));
+  for (let step = 0; step < 40; step += 1) {
+    await page.keyboard.press("Tab");
+    const problem = await page.evaluate(() => {
+      const part = document.activeElement;
+      if (part === document.body) return null;
+      const { outlineStyle, outlineWidth } = getComputedStyle(part);
+      return outlineStyle === "none" || outlineWidth === "0px" ? part.outerHTML.slice(0, 120) : null;
+    });
+    if (problem) missing.push(problem);
+  }
+  return missing;
+}
