@@ -74,18 +74,31 @@ SCHEMA = pa.schema(
 
 def checksum(row: Mapping[Any, Any]) -> str:
     """Return 16 hexadecimal digits over every field of a response row but the checksum itself."""
+    return _hashed(_canonical(row[name]) for name in (*KEY, *VALUES))
 
-    def canonical(value: Any) -> str:
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return "-"
-        if isinstance(value, np.ndarray | list | tuple):
-            return "[" + ",".join(canonical(v) for v in value) + "]"
-        if isinstance(value, float | np.floating):
-            return float(value).hex()
-        return str(value)
 
-    joined = "\x1f".join(canonical(row[name]) for name in (*KEY, *VALUES))
-    return hashlib.blake2b(joined.encode(), digest_size=8).hexdigest()
+def checksums(rows: pd.DataFrame) -> list[str]:
+    """Return the :func:`checksum` of every row of a table, without a mapping per row."""
+    columns = [[_canonical(value) for value in rows[name].tolist()] for name in (*KEY, *VALUES)]
+    return [_hashed(fields) for fields in zip(*columns, strict=True)]
+
+
+def _canonical(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return "[" + ",".join(["-" if v != v else v.hex() for v in value.tolist()]) + "]"
+    if isinstance(value, np.ndarray | list | tuple):
+        return "[" + ",".join([_canonical(v) for v in value]) + "]"
+    if isinstance(value, float | np.floating):
+        return float(value).hex()
+    return str(value)
+
+
+def _hashed(fields: Iterable[str]) -> str:
+    return hashlib.blake2b("\x1f".join(fields).encode(), digest_size=8).hexdigest()
 
 
 class Log:
@@ -321,12 +334,12 @@ def read_parquet(path: Path, sha256: str | None = None) -> pd.DataFrame:
         raise ResponsesError(f"{path.name} cannot be read ({error}); restore it with git checkout.") from error
     if hashlib.sha256(data).hexdigest() == sha256:
         return frame
-    for index, row in enumerate(frame.to_dict("records")):
-        if checksum(row) != row["checksum"]:
-            raise ResponsesError(
-                f"{path.name}, row {index} ({_cell(frame.iloc[[index]])}), does not match its checksum: "
-                "the recording was changed. Restore it with git checkout."
-            )
+    changed = np.flatnonzero(frame["checksum"].to_numpy() != np.array(checksums(frame), dtype=object))
+    if len(changed):
+        raise ResponsesError(
+            f"{path.name}, row {changed[0]} ({_cell(frame.iloc[changed[:1]])}), does not match its checksum: "
+            "the recording was changed. Restore it with git checkout."
+        )
     return frame
 
 
