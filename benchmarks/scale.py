@@ -1,15 +1,16 @@
 """Show that plan, store and analysis of the sycophancy study hold a full grid of many models in time and memory.
 
 The grid is the study's own at its largest: 275 personas and the controls, 330 statements in 15 frames, and the
-questionnaires. The responses are made up: random numbers with a slope that is planted per model, written through
-the response store as a recording is. No model is asked, nothing is said about any, and nothing of it is committed
-but times and sizes.
+questionnaires. The responses are made up: random numbers with a planted slope, written through the response store
+as a recording is. No model is asked, nothing is said about any, and nothing of it is committed but times and sizes.
+One made-up recording is stored and then stands under the names of all models: reading and analysing it costs the
+same each time.
 
 Models are taken one after the other, so memory does not depend on their number; the study has no step that needs
 two at once. Storing and analysing run in a process each, whose largest resident memory so far is noted after every
 stage.
 
-    python benchmarks/scale.py                            # 13 models: minutes, and a gigabyte in build/scale
+    python benchmarks/scale.py                            # 13 models: some minutes
     python benchmarks/scale.py --models 1 --out build/look   # a look
 """
 
@@ -133,20 +134,20 @@ def largest(project: Project, **smaller: Any) -> Grid:
     )
 
 
-def made_up(grid: Grid, model: int) -> pd.DataFrame:
+def made_up(grid: Grid) -> pd.DataFrame:
     """Return a made-up response for every cell, with the store's columns.
 
-    Log-odds of agreeing rise by a tenth of a nat per level and model number when a claim is asserted, and not at
-    all otherwise; a self-report rises by 0.3 nats per token and level. Everything else is noise.
+    Log-odds of agreeing rise by a tenth of a nat per level when a claim is asserted, and not at all otherwise; a
+    self-report rises by 0.3 nats per token and level. Everything else is noise.
     """
-    rng = np.random.default_rng(model)
+    rng = np.random.default_rng(1)
     level = (grid.people.set_index("condition")["level"].astype(float) - 3).fillna(0.0)
     parts = []
     for measure, cells in grid.plan.groupby("measure", sort=False):
         n, own = len(cells), level.loc[cells["condition"]].to_numpy()
         tokens = 2
         if measure == "agree":
-            slope = 0.1 * model * ~cells["template"].isin(["unattributed", "neutral"]).to_numpy()
+            slope = 0.1 * ~cells["template"].isin(["unattributed", "neutral"]).to_numpy()
             half = (slope * own)[:, None] / 2 + 0.25 * rng.normal(size=(n, 3))
             logprob = np.stack([half, -half], axis=2).reshape(n, 6) - 12 + 3 * rng.normal(size=(n, 1))
         elif measure == "self_contrast":
@@ -178,10 +179,10 @@ def made_up(grid: Grid, model: int) -> pd.DataFrame:
     return rows.assign(checksum=responses.checksums(rows))
 
 
-def store(grid: Grid, root: Path, model: int) -> Path:
-    """Write a made-up recording with its record, as a real one is packed."""
-    folder = Project(root).responses(STUDY, f"made-up-{model}")
-    counts = responses.write(made_up(grid, model), grid.plan, folder)
+def store(grid: Grid, root: Path) -> Path:
+    """Write the made-up recording with its record, as a real one is packed."""
+    folder = Project(root).responses(STUDY, "made-up-1")
+    counts = responses.write(made_up(grid), grid.plan, folder)
     files = {
         f"{name}.parquet": {
             "rows": count,
@@ -189,7 +190,7 @@ def store(grid: Grid, root: Path, model: int) -> Path:
         }
         for name, count in counts.items()
     }
-    info = ModelInfo(f"made-up-{model}", "0" * 64, "made up", "0", "none", "none")
+    info = ModelInfo("made-up", "0" * 64, "made up", "0", "none", "none")
     (folder / "record.json").write_text(json.dumps({"model": asdict(info), "files": files}))
     return folder
 
@@ -275,17 +276,13 @@ def precision(project: Project) -> pd.DataFrame:
 
 
 def storing(root: Path, models: int, smaller: dict[str, Any]) -> list[dict[str, Any]]:
-    """Write the made-up recordings."""
+    """Write the made-up recording, and link it under the names of all models."""
     stages, project = Stages(), Project.find(HERE)
     grid = largest(project, **smaller)
-    for model in range(1, models + 1):
-        folder = stages.measure(
-            model,
-            "made up, checksums, stored",
-            lambda model=model: store(grid, root, model),
-            lambda _: len(grid.plan),
-        )
-        stages.rows[-1]["stored_mb"] = sum(path.stat().st_size for path in folder.glob("*.parquet")) / 1e6
+    folder = stages.measure(1, "made up, checksums, stored", lambda: store(grid, root), lambda _: len(grid.plan))
+    stages.rows[-1]["stored_mb"] = sum(path.stat().st_size for path in folder.glob("*.parquet")) / 1e6
+    for model in range(2, models + 1):
+        shutil.copytree(folder, folder.with_name(f"made-up-{model}"), copy_function=os.link)
     return stages.rows
 
 

