@@ -5,11 +5,13 @@ What every study with such questions does alike; conditions and hypotheses are e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import nan, sqrt
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import softmax
 from statsmodels.stats.weightstats import DescrStatsW
@@ -18,6 +20,7 @@ from expert_personas_published import equivalence_p
 from multiple_choice import LETTERS
 from persona_studies import responses, scoring
 from persona_studies import stats as lib_stats
+from persona_studies.protocol import Family
 
 
 def choices(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -37,29 +40,8 @@ def choices(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.Dat
         One row per condition and question: the columns of both, ``chosen`` (0-based), ``correct`` (0 or 1) and
         ``score`` (what is averaged: correct, or the right option's probability).
     """
-    kind = "letter" if measure == "letter" else "cloze"
-    cells = recorded[recorded["measure"] == kind].merge(asked, on="item", suffixes=("", "_asked"))
     parts = []
-    for n in sorted(set(cells["n_options"])):
-        group = cells[cells["n_options"] == n]
-        logprob = responses.matrix(group)
-        if measure == "letter":
-            turned = scoring.in_declared_order(logprob, group["order"].to_numpy())
-            chance = pd.DataFrame(softmax(turned, axis=1), columns=range(n))
-            chance[["condition", "item"]] = group[["condition", "item"]].to_numpy()
-            value = chance.groupby(["condition", "item"], sort=False).mean()
-            mass = group.groupby(["condition", "item"], sort=False)["option_mass"].mean()
-            rows = group.drop_duplicates(["condition", "item"]).set_index(["condition", "item"]).loc[value.index]
-            rows = rows.assign(option_mass=mass).reset_index()
-            by_option = value.to_numpy()
-        else:
-            context = (group["template"] == "neutral").to_numpy()
-            rows = group[~context]
-            if measure == "pmi":
-                base = pd.Series(list(logprob[context]), index=group.loc[context, "item"])
-                by_option = logprob[~context] - np.stack(list(base.loc[rows["item"]]))
-            else:
-                by_option = logprob[~context] / responses.matrix(rows, "n_chars")
+    for rows, by_option in _by_option(recorded, asked, measure):
         gold = rows["gold"].to_numpy()
         chosen = by_option.argmax(axis=1)
         correct = (chosen == gold).astype(float)
@@ -72,6 +54,62 @@ def choices(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.Dat
         )
     whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return whole
+
+
+def probabilities(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Return the probability of every option, such that the chosen one has the highest.
+
+    ``cloze``: softmax of log-likelihood per character times the mean length of the question's options, which is on
+    the scale of a whole option's log-likelihood and favours no length. ``pmi``: softmax of the gain over the
+    neutral context. ``letter``: among the labels, averaged over cyclic orders.
+
+    Args:
+        recorded: Responses.
+        asked: As in :func:`choices`.
+        measure: ``cloze``, ``pmi`` or ``letter``.
+
+    Returns:
+        As :func:`choices`, with ``probability``: an array over the options as declared.
+    """
+    parts = []
+    for rows, by_option in _by_option(recorded, asked, measure):
+        if measure == "letter":
+            chance = by_option
+        else:
+            length = responses.matrix(rows, "n_chars").mean(axis=1, keepdims=True) if measure == "cloze" else 1.0
+            chance = softmax(by_option * length, axis=1)
+        chosen = by_option.argmax(axis=1)
+        correct = (chosen == rows["gold"].to_numpy()).astype(float)
+        parts.append(rows.assign(chosen=chosen, correct=correct, probability=list(chance)))
+    whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return whole
+
+
+def _by_option(
+    recorded: pd.DataFrame, asked: pd.DataFrame, measure: str
+) -> Iterator[tuple[pd.DataFrame, NDArray[np.float64]]]:
+    """Yield, by number of options, cells with their questions and the value of every option: the highest wins."""
+    kind = "letter" if measure == "letter" else "cloze"
+    cells = recorded[recorded["measure"] == kind].merge(asked, on="item", suffixes=("", "_asked"))
+    for n in sorted(set(cells["n_options"])):
+        group = cells[cells["n_options"] == n]
+        logprob = responses.matrix(group)
+        if measure == "letter":
+            turned = scoring.in_declared_order(logprob, group["order"].to_numpy())
+            chance = pd.DataFrame(softmax(turned, axis=1), columns=range(n))
+            chance[["condition", "item"]] = group[["condition", "item"]].to_numpy()
+            value = chance.groupby(["condition", "item"], sort=False).mean()
+            mass = group.groupby(["condition", "item"], sort=False)["option_mass"].mean()
+            rows = group.drop_duplicates(["condition", "item"]).set_index(["condition", "item"]).loc[value.index]
+            yield rows.assign(option_mass=mass).reset_index(), value.to_numpy()
+            continue
+        context = (group["template"] == "neutral").to_numpy()
+        rows = group[~context]
+        if measure == "pmi":
+            base = pd.Series(list(logprob[context]), index=group.loc[context, "item"])
+            yield rows, logprob[~context] - np.stack(list(base.loc[rows["item"]]))
+        else:
+            yield rows, logprob[~context] / responses.matrix(rows, "n_chars")
 
 
 def paired(
@@ -114,6 +152,21 @@ def paired(
         "p": flipped.p,
         "p_equivalence": inside,
     }
+
+
+def corrected(
+    table: pd.DataFrame, p: str, declared: Family, *, alpha: float, correction: lib_stats.Correction
+) -> pd.DataFrame:
+    """Correct a column of p-values within a declared family, whose hypotheses are the column ``hypothesis``.
+
+    Returns:
+        ``p_adjusted, rejected``, aligned with the table. What was not asked counts as p = 1.
+    """
+    values = table.set_index("hypothesis")[p].reindex(list(declared.hypotheses))
+    done = lib_stats.correct(
+        values, alpha=alpha, method=correction, size=declared.size, undefined=declared.undefined
+    )
+    return done.loc[table["hypothesis"], ["p_adjusted", "rejected"]].set_axis(table.index)
 
 
 def positions(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:

@@ -123,12 +123,7 @@ def corrected(table: pd.DataFrame, p: str, family: str, protocol: Protocol, chos
     Returns:
         ``p_adjusted, rejected``, aligned with the table. What was not asked counts as p = 1.
     """
-    declared = protocol.families[family]
-    values = table.set_index("hypothesis")[p].reindex(list(declared.hypotheses))
-    done = lib_stats.correct(
-        values, alpha=chosen.alpha, method=chosen.correction, size=declared.size, undefined=declared.undefined
-    )
-    return done.loc[table["hypothesis"], ["p_adjusted", "rejected"]].set_axis(table.index)
+    return shared.corrected(table, p, protocol.families[family], alpha=chosen.alpha, correction=chosen.correction)
 
 
 def contrasts(
