@@ -63,6 +63,8 @@ def run(
         done = runs.run(project, study, assignments, out=out, force=force)
         place = _short(project, done.folder)
         _say(f"{study}: {'done' if done.fresh else 'up to date'}, {place}")
+        for address in done.not_rebuilt.values():
+            _say(f"{study}: not rebuilt is what needs {address}; its committed results are shown")
         if done.overrides:
             from persona_studies import changes
             from persona_studies import verify as comparison
@@ -77,7 +79,10 @@ def run(
 
 @app.command()
 def verify(studies: Studies = None) -> None:
-    """Compare build/ with the committed reference: one line per artifact, exit 1 when something differs."""
+    """Compare build/ with the committed reference: one line per artifact, exit 1 when something differs.
+
+    What needs a source that cannot be had is listed as not rebuilt, which is no difference.
+    """
     from persona_studies import verify as comparison
 
     project = Project.find()
@@ -367,7 +372,10 @@ def _cells(project: Project, study: str, assignments: list[str], *, texts: bool 
     from persona_studies.protocol import load
 
     in_force, _ = runs.resolve(project, study, assignments)
-    return runs.study_module(project, study).plan(project, load(project.protocol(study)), in_force, texts=texts)
+    module = runs.study_module(project, study)
+    if not hasattr(module, "plan"):
+        raise ParameterError(f"{study} asks no model: it analyses what others recorded. Nothing can be planned.")
+    return module.plan(project, load(project.protocol(study)), in_force, texts=texts)
 
 
 def _split(text: str) -> list[str]:
@@ -390,7 +398,7 @@ def _short(project: Project, path: Path) -> str:
 
 def _print(report: Report) -> None:
     for line in report.lines():
-        good = line.startswith(("identical", "within"))
+        good = line.startswith(("identical", "within", "not rebuilt"))
         colour: Any = None if good or line.startswith(" ") or "agree with" in line else "red"
         typer.secho(line, fg=colour if sys.stdout.isatty() else None)
 

@@ -49,5 +49,9 @@ class SourceError(PersonaStudiesError):
     """An external source cannot be had, or is not what its hash says."""
 
 
+class SourceUnavailable(SourceError):  # noqa: N818 - a state of the world, not a fault
+    """An external source is neither at hand nor to be had from its address now."""
+
+
 class StatisticsError(PersonaStudiesError, ValueError):
     """Input for which a statistic is not defined and no rule says what to do instead."""

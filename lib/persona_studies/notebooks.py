@@ -9,7 +9,9 @@ import io
 import re
 import sys
 import tokenize
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,12 @@ ABSOLUTE_PATH = re.compile(r"(?<![\w/.:])(?:/(?:home|Users|tmp|root|mnt|work)/|[
 
 SHORTEST_ALT = 20
 NO_ALT = "No description has been provided for this image"  # what nbconvert writes where there is none
+
+
+# A cell that needs foreign rows names their sources in a tag, as in `source:ndbench-*`.
+SOURCE_TAG = "source:"
+# An output that says why the others of its cell are the committed ones.
+NOTICE = "not_rebuilt"
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,41 @@ def first_drawing(project: Project, study: str) -> Drawing:
     raise NotebookError(f"{study}.ipynb shows no figure; its first screen needs the main one.")
 
 
+def source_patterns(notebook: NotebookNode) -> list[str]:
+    """Return what the tags of a notebook's cells name as sources, each once, in order."""
+    tags = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])]
+    return list(dict.fromkeys(tag.removeprefix(SOURCE_TAG) for tag in tags if tag.startswith(SOURCE_TAG)))
+
+
+def needing(notebook: NotebookNode, patterns: Collection[str]) -> list[NotebookNode]:
+    """Return the code cells whose tags name one of these sources."""
+    tags = {f"{SOURCE_TAG}{pattern}" for pattern in patterns}
+    return [c for c in notebook.cells if c.cell_type == "code" and tags.intersection(c.metadata.get("tags", []))]
+
+
+def keep_outputs(notebook: NotebookNode, committed: NotebookNode, lacking: Mapping[str, str]) -> None:
+    """Give cells that were not executed the committed outputs, below a line that says so.
+
+    Args:
+        notebook: As executed; its other cells are numbered as if all had been.
+        committed: The same cells with their outputs.
+        lacking: Sources that cannot be had -> address.
+    """
+    from nbformat.v4 import new_output
+
+    kept = {cell.id: cell for cell in needing(committed, lacking)}
+    for place, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
+        if cell.id in kept:
+            addresses = [a for pattern, a in lacking.items() if f"{SOURCE_TAG}{pattern}" in cell.metadata.tags]
+            said = f"Not rebuilt: {', '.join(addresses)} cannot be had here. Below are the committed results."
+            notice = new_output("display_data", data={"text/plain": said}, metadata={NOTICE: True})
+            cell.outputs = [notice, *kept[cell.id].outputs]
+        cell.execution_count = place
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = place
+
+
 def normalise(notebook: NotebookNode) -> NotebookNode:
     """Return the committed form: nothing in it depends on when, where or by what it was executed."""
     from nbformat import NotebookNode
@@ -241,6 +284,12 @@ def problems(project: Project, study: str) -> list[str]:
         found.append("Cells were not executed once, in order, from the first to the last.")
     for place, cell in enumerate(code, start=1):
         found += [f"Code cell {place}: {problem}" for problem in _cell_problems(cell)]
+    if patterns := source_patterns(notebook):
+        from persona_studies.sources import load
+
+        ids = list(load(project))
+        foreign = [p for p in patterns if not any(fnmatchcase(id, p) for id in ids)]
+        found += [f"Tag {SOURCE_TAG}{pattern} names no source." for pattern in foreign]
     if nbformat.writes(normalise(read(path))) + "\n" != path.read_text(encoding="utf-8"):
         found.append("The file is not in its committed form; run make accept.")
     return [f"{path.name}: {problem}" for problem in found]
@@ -250,6 +299,8 @@ def _cell_problems(cell: NotebookNode) -> list[str]:
     found = []
     texts = [cell.source]
     for output in cell.outputs:
+        if NOTICE in output.get("metadata", {}):
+            found.append("it shows committed results and none of its own.")
         if output.output_type == "error":
             found.append(f"an error is in its output ({output.ename}).")
         if output.output_type == "stream":

@@ -5,6 +5,9 @@ counts ``sys.exit(0)`` as success. Here everything is checked before a kernel st
 rename when every cell has completed, and a run whose inputs have not changed is not repeated.
 
 A run's folder holds ``<study>.ipynb``, ``tables/``, ``figures/`` and ``run.json``.
+
+Cells that need a source which cannot be had are not executed: they keep their committed outputs, below a line
+with the address, and ``run.json`` says so under ``not_rebuilt``.
 """
 
 from __future__ import annotations
@@ -18,13 +21,13 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from persona_studies.errors import NotebookError, ParameterError, RunError
+from persona_studies.errors import NotebookError, ParameterError, RunError, SourceUnavailable
 from persona_studies.paths import Project
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ ENVIRONMENT = {
     "PYTHONSTARTUP": "",
 }
 CELL_TIMEOUT = 3600
+# nbclient passes over cells with this tag.
+SKIP = "skip-execution"
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,14 @@ class Run:
         folder: Where notebook, tables and figures are.
         fresh: Whether it was executed now; False when an unchanged one was found.
         overrides: Parameters that differ from the notebook's own.
+        not_rebuilt: Sources that could not be had, by the name that cells give them -> address.
     """
 
     study: str
     folder: Path
     fresh: bool
     overrides: dict[str, Any]
+    not_rebuilt: dict[str, str] = field(default_factory=dict)
 
 
 def known(project: Project, study: str) -> str:
@@ -106,12 +113,14 @@ def key(project: Project, study: str, overrides: Mapping[str, Any]) -> dict[str,
 def record(folder: Path) -> dict[str, Any] | None:
     """Return what the run in a folder says of itself (``run.json``), or None where no run is.
 
-    Its ``study``, ``key``, ``overrides``, and ``outputs`` (path below the folder -> sha256) are there.
+    Its ``study``, ``key``, ``overrides``, ``outputs`` (path below the folder -> sha256) and ``not_rebuilt``
+    (source that could not be had -> address) are there.
     """
     try:
         found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        found.setdefault("not_rebuilt", {})
         sound = isinstance(found["study"], str) and all(
-            isinstance(found[name], dict) for name in ("key", "overrides", "outputs")
+            isinstance(found[name], dict) for name in ("key", "overrides", "outputs", "not_rebuilt")
         )
     except (OSError, ValueError, LookupError, TypeError):
         return None
@@ -210,6 +219,7 @@ def run(
         ParameterError, NotebookError: before anything is started.
         RunError: a cell failed, ended the kernel or took too long (``<name>.failed.ipynb`` beside the
             folder shows where), or the file system refused; an earlier result stays as it was.
+        SourceUnavailable: with other parameters, a source that cells need cannot be had.
     """
     known(project, study)
     assignments = list(assignments)
@@ -219,7 +229,7 @@ def run(
         _free(project, study, out)
     if not assignments and not force and out is None:
         folder = project.build / study
-        if up_to_date(folder, key(project, study, {})):
+        if _complete(folder, key(project, study, {})):
             return Run(study, folder, False, {})
     in_force, overrides = resolve(project, study, assignments)
     # A run that may ask the model itself needs no recording.
@@ -227,6 +237,13 @@ def run(
         _recorded(project, study, in_force.model_dump().get("model"))
         if overrides:
             _covered(project, study, in_force, assignments)
+    lacking = _lacking(project, study)
+    if lacking and overrides:
+        raise SourceUnavailable(
+            f"{study} cannot be run with {', '.join(overrides)} changed: its cells need {', '.join(lacking)}, and "
+            f"{', '.join(lacking.values())} cannot be had. Run again with a connection, or name a folder with a "
+            "copy in PERSONA_STUDIES_MIRROR; without other parameters the committed results are shown."
+        )
     expected = key(project, study, overrides)
     short = _digest(json.dumps(expected, sort_keys=True).encode())[:12]
     folder = out or (project.runs / study / short if overrides else project.build / study)
@@ -237,10 +254,11 @@ def run(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_beside(folder, "lock")):
             _mend(folder)
-            if not force and up_to_date(folder, expected):
-                return Run(study, folder, False, overrides)
+            if not force and up_to_date(folder, expected) and (record(folder) or {})["not_rebuilt"] == lacking:
+                return Run(study, folder, False, overrides, lacking)
             with _partial(folder) as partial:
-                _execute(project, study, overrides, partial, folder.parent / f"{folder.name}.failed.ipynb")
+                failed = folder.parent / f"{folder.name}.failed.ipynb"
+                _execute(project, study, overrides, partial, failed, lacking)
                 outputs = {
                     path.relative_to(partial).as_posix(): _digest(path.read_bytes()) for path in _files(partial)
                 }
@@ -250,12 +268,26 @@ def run(
                     "parameters": in_force.model_dump(mode="json"),
                     "overrides": overrides,
                     "outputs": outputs,
+                    "not_rebuilt": lacking,
                 }
                 (partial / "run.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
                 _swap(partial, folder)
     except OSError as error:
         raise RunError(f"{study} did not complete: {error}. What was in {folder} before is still there.") from error
-    return Run(study, folder, True, overrides)
+    return Run(study, folder, True, overrides, lacking)
+
+
+def _complete(folder: Path, expected: Mapping[str, str]) -> bool:
+    """Return whether a folder holds a run with these inputs that left nothing out."""
+    return up_to_date(folder, expected) and not (record(folder) or {})["not_rebuilt"]
+
+
+def _lacking(project: Project, study: str) -> dict[str, str]:
+    """Return the sources that a notebook's cells need and that cannot be had -> address."""
+    from persona_studies import notebooks, sources
+
+    patterns = notebooks.source_patterns(notebooks.read(project.notebook(study)))
+    return sources.unavailable(project, patterns) if patterns else {}
 
 
 def _free(project: Project, study: str, folder: Path) -> None:
@@ -334,8 +366,13 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
         )
 
 
-def _execute(project: Project, study: str, overrides: dict[str, Any], partial: Path, failed: Path) -> None:
-    """Run every cell into ``partial``; on failure leave the notebook as far as it came at ``failed``."""
+def _execute(
+    project: Project, study: str, overrides: dict[str, Any], partial: Path, failed: Path, lacking: dict[str, str]
+) -> None:
+    """Run every cell whose sources can be had into ``partial``.
+
+    On failure the notebook as far as it came is left at ``failed``.
+    """
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
@@ -345,6 +382,11 @@ def _execute(project: Project, study: str, overrides: dict[str, Any], partial: P
     register()
     raw = partial / f"{study}.ipynb"
     failed.unlink(missing_ok=True)
+    committed = notebooks.read(project.notebook(study))
+    for cell in notebooks.needing(committed, lacking):
+        cell.metadata.tags.append(SKIP)
+    given = partial / f"{study}.given.ipynb"
+    given.write_text(json.dumps(committed), encoding="utf-8")
     # A profile of its own: start-up files and settings in a user's home must not reach a cell.
     profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     environment = {
@@ -356,7 +398,7 @@ def _execute(project: Project, study: str, overrides: dict[str, Any], partial: P
     }
     try:
         papermill.execute_notebook(
-            str(project.notebook(study)),
+            str(given),
             str(raw),
             parameters=overrides,
             engine_name="persona-studies",
@@ -378,11 +420,17 @@ def _execute(project: Project, study: str, overrides: dict[str, Any], partial: P
         trouble = f"{_running(raw)} took longer than {CELL_TIMEOUT} s"
     finally:
         profile.cleanup()
+        given.unlink()
     if trouble:
         if raw.exists():
             shutil.move(raw, failed)
         raise RunError(f"{study} did not complete: {trouble}\nThe notebook as far as it came: {failed}")
-    notebooks.write(notebooks.read(raw), raw)
+    executed = notebooks.read(raw)
+    if lacking:
+        notebooks.keep_outputs(executed, committed, lacking)
+        for cell in notebooks.needing(executed, lacking):
+            cell.metadata.tags.remove(SKIP)
+    notebooks.write(executed, raw)
 
 
 def _unfinished(raw: Path) -> str | None:
@@ -394,7 +442,8 @@ def _unfinished(raw: Path) -> str | None:
     for place, cell in enumerate((c for c in notebooks.read(raw).cells if c.cell_type == "code"), start=1):
         ended = any(output.output_type == "error" for output in cell.outputs)
         # An empty cell is passed over.
-        if ended or (cell.execution_count is None and cell.source.strip()):
+        passed = not cell.source.strip() or SKIP in cell.metadata.get("tags", [])
+        if ended or (cell.execution_count is None and not passed):
             return f"code cell {place} ({_first_line(cell.source)})"
     return None
 

@@ -19,7 +19,9 @@ import sys
 import tempfile
 import tomllib
 import zipfile
+from collections.abc import Iterable
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 from urllib.parse import quote
@@ -29,7 +31,7 @@ import pooch
 from huggingface_hub.errors import GatedRepoError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from persona_studies.errors import SourceError
+from persona_studies.errors import SourceError, SourceUnavailable
 from persona_studies.paths import Project
 
 GITHUB = "https://raw.githubusercontent.com"
@@ -162,7 +164,8 @@ def fetch(project: Project, id: str) -> Path:
     A machine without a connection gets its error within seconds.
 
     Raises:
-        SourceError: unknown id, not available (with the address and the remedy), or not what its hash says.
+        SourceUnavailable: neither mirror nor cache has it and its address cannot be reached.
+        SourceError: unknown id, or not what its hash says.
     """
     source = _find(project, id)
     found = _locate(source)
@@ -182,6 +185,33 @@ def fetch(project: Project, id: str) -> Path:
             "Name a writable folder in PERSONA_STUDIES_CACHE."
         ) from error
     return target
+
+
+def unavailable(project: Project, patterns: Iterable[str]) -> dict[str, str]:
+    """Say which groups of sources cannot be had.
+
+    Args:
+        project: The checkout.
+        patterns: Each an id, or several by ``*``, such as ``ndbench-*``.
+
+    Returns:
+        Pattern -> address of the first of its sources that is neither at hand nor to be had.
+
+    Raises:
+        SourceError: a pattern names no source, or a file is not what its hash says.
+    """
+    known = load(project)
+    lacking: dict[str, str] = {}
+    for pattern in patterns:
+        ids = [id for id in known if fnmatchcase(id, pattern)]
+        if not ids:
+            raise SourceError(f"No source is named {pattern!r}. Known: {', '.join(known)} (data/sources.toml).")
+        try:
+            for id in ids:
+                fetch(project, id)
+        except SourceUnavailable:
+            lacking[pattern] = known[id].address
+    return lacking
 
 
 def _find(project: Project, id: str) -> Source:
@@ -219,8 +249,8 @@ def _verify(source: Source, path: Path, remedy: str) -> None:
         )
 
 
-def _unavailable(source: Source, reason: str, remedy: str = "Run again with a connection") -> SourceError:
-    return SourceError(
+def _unavailable(source: Source, reason: str, remedy: str = "Run again with a connection") -> SourceUnavailable:
+    return SourceUnavailable(
         f"Source {source.id!r} is not available from {source.address} ({reason}). {remedy}, or put a copy of the "
         f"file at {source.location} into a folder and name that folder in PERSONA_STUDIES_MIRROR."
     )

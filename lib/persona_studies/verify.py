@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path, PurePosixPath
@@ -23,6 +23,7 @@ from persona_studies.paths import Project
 
 IDENTICAL, WITHIN, DIFFERS = "identical", "within tolerance", "differs"
 MISSING, NEW, STALE, BROKEN = "missing from the run", "not in the reference", "stale", "broken"
+NOT_REBUILT = "not rebuilt"
 GOOD = (IDENTICAL, WITHIN)
 TOLERANCE = 1e-9
 POINTS = 2e-6  # of a coordinate in an SVG, which is written with six decimals
@@ -42,7 +43,8 @@ class Artifact:
 
     @property
     def ok(self) -> bool:
-        return self.status in GOOD
+        """Whether it does not differ. What needs a source that cannot be had does not; nor does it agree."""
+        return self.status in (*GOOD, NOT_REBUILT)
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,14 @@ class Report:
             yield f"{artifact.status:<20} {artifact.study}: {artifact.name}"
             # Details quote files that anybody may have written, a terminal's control characters included.
             yield from (f"{'':<20}   {_plain(line)}" for line in artifact.detail)
-        good = sum(artifact.ok for artifact in self.artifacts)
-        yield f"{good} of {len(self.artifacts)} artifacts agree with the reference."
+        yield self.summary()
+
+    def summary(self) -> str:
+        """Count the artifacts that agree, and those that were not rebuilt."""
+        good = sum(artifact.status in GOOD for artifact in self.artifacts)
+        left = sum(artifact.status == NOT_REBUILT for artifact in self.artifacts)
+        apart = f"; {left} not rebuilt, as a source cannot be had" if left else ""
+        return f"{good} of {len(self.artifacts)} artifacts agree with the reference{apart}."
 
     def to_markdown(self, title: str = "Comparison with the reference") -> str:
         """Return the report as a page."""
@@ -76,8 +84,7 @@ class Report:
             f"| {a.status} | {text(a.study)} | {text(a.name)} | {'<br>'.join(map(text, a.detail))} |"
             for a in self.artifacts
         ]
-        good = sum(artifact.ok for artifact in self.artifacts)
-        head = f"# {text(title)}\n\n{good} of {len(self.artifacts)} artifacts agree.\n\n"
+        head = f"# {text(title)}\n\n{self.summary()}\n\n"
         return head + "| status | study | artifact | detail |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
@@ -117,17 +124,23 @@ def verify(project: Project, studies: Iterable[str]) -> Report:
 def compare(project: Project, study: str, folder: Path) -> Report:
     """Compare what a run wrote into its folder with the reference of its study.
 
+    What cells save that need a source which the run could not have is not rebuilt.
+
     Raises:
         PersonaStudiesError: the folder holds no run.
     """
     found: list[Artifact] = []
+    lacking: dict[str, str] = (runs.record(folder) or {}).get("not_rebuilt", {})
+    left = _not_rebuilt(project, study, lacking)
     for kind, reference in (("tables", project.results(study)), ("figures", project.figures(study))):
         written = _written(folder, kind)
         names = sorted({*written, *(path.name for path in _references(reference, kind))})
         for name in names:
             ours, theirs = folder / kind / name, reference / name
             label = f"{kind}/{name}"
-            if name not in written or not ours.is_file():
+            if name not in written and label in left:
+                found.append(Artifact(study, label, NOT_REBUILT, (f"needs {left[label]}",)))
+            elif name not in written or not ours.is_file():
                 found.append(Artifact(study, label, MISSING))
             elif not theirs.is_file():
                 found.append(Artifact(study, label, NEW))
@@ -138,10 +151,22 @@ def compare(project: Project, study: str, folder: Path) -> Report:
                 found.append(Artifact(study, label, *compare_tables(theirs, ours, tolerance)))
             else:
                 found.append(Artifact(study, label, *compare_figures(theirs, ours)))
-    found.append(
-        Artifact(study, "notebook", *compare_notebooks(project.notebook(study), folder / f"{study}.ipynb"))
-    )
+    status, detail = compare_notebooks(project.notebook(study), folder / f"{study}.ipynb", lacking)
+    found.append(Artifact(study, "notebook", status, detail))
     return Report(tuple(found))
+
+
+def _not_rebuilt(project: Project, study: str, lacking: Mapping[str, str]) -> dict[str, str]:
+    """Return the artifacts that need a source which cannot be had -> address."""
+    if not lacking:
+        return {}
+    left: dict[str, str] = {}
+    notebook = notebooks.read(project.notebook(study))
+    for pattern, address in lacking.items():
+        for cell in notebooks.needing(notebook, [pattern]):
+            for kind, name in notebooks.saved(cell.source):
+                left.update({f"{kind}s/{name}{suffix}": address for suffix in KINDS[f"{kind}s"]})
+    return left
 
 
 def compare_tables(reference: Path, ours: Path, tolerance: dict[str, float]) -> tuple[str, tuple[str, ...]]:
@@ -212,8 +237,13 @@ def _drawing(svg: Path) -> tuple[list[str], NDArray[np.float64]]:
     return parts[::2], np.array(parts[1::2], dtype=float)
 
 
-def compare_notebooks(reference: Path, ours: Path) -> tuple[str, tuple[str, ...]]:
-    """Compare two notebooks by sources and outputs, cell by cell."""
+def compare_notebooks(
+    reference: Path, ours: Path, lacking: Mapping[str, str] | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """Compare two notebooks by sources and outputs, cell by cell.
+
+    A cell that was not executed for lack of a source has the reference's outputs below a line that says so.
+    """
     if not ours.is_file():
         return MISSING, ()
     if reference.read_bytes() == ours.read_bytes():
@@ -227,10 +257,15 @@ def compare_notebooks(reference: Path, ours: Path) -> tuple[str, tuple[str, ...]
     lines = []
     own = [[cell for cell in n.cells if "injected-parameters" not in cell.metadata.get("tags", [])] for n in (a, b)]
     pairs = [pair for pair in zip(*own, strict=True) if pair[0].cell_type == "code"]
+    kept = [cell.id for cell in notebooks.needing(b, lacking or {})]
     for place, (one, other) in enumerate(pairs, start=1):
+        if other.id in kept and other.outputs and notebooks.NOTICE in other.outputs[0].get("metadata", {}):
+            other.outputs = other.outputs[1:]
         if one.get("outputs") != other.get("outputs"):
             title = (one.source.strip() or "empty").splitlines()[0][:60]
             lines.append(f"code cell {place} ({title}): {_outputs(one, other)}")
+    if not lines and kept:
+        return NOT_REBUILT, (f"{len(kept)} of {len(pairs)} code cells need {', '.join((lacking or {}).values())}",)
     if not lines:
         return IDENTICAL, ()
     more = (f"and {len(lines) - MANY} more cells",) if len(lines) > MANY else ()
@@ -249,11 +284,19 @@ def accept(project: Project, study: str, *, confirm: Callable[[Report], bool]) -
         The difference that was accepted, or None.
 
     Raises:
-        PersonaStudiesError: there is no build, it is not of the present inputs, or a recording is damaged.
+        PersonaStudiesError: there is no build, it is not of the present inputs or lacks what a source would have
+            given, or a recording is damaged.
     """
     folder = project.build / runs.known(project, study)
-    if runs.record(folder) is None:
+    built = runs.record(folder)
+    if built is None:
         raise PersonaStudiesError(f"{study} is not built; run make reproduce first.")
+    if built["not_rebuilt"]:
+        addresses = ", ".join(built["not_rebuilt"].values())
+        raise PersonaStudiesError(
+            f"{study} cannot be accepted: parts of it were not rebuilt, as {addresses} could not be had. Run make "
+            "reproduce with a connection, or with a folder that holds a copy in PERSONA_STUDIES_MIRROR."
+        )
     problems = [*_freshness(project, study, folder), *_recordings(project, study)]
     if bad := [line for artifact in problems if not artifact.ok for line in artifact.detail]:
         raise PersonaStudiesError(f"{study} cannot be accepted: {'; '.join(bad)}")
@@ -270,7 +313,7 @@ def accept(project: Project, study: str, *, confirm: Callable[[Report], bool]) -
             if path.name not in written:
                 path.unlink()
     _replace(project.notebook(study), (folder / f"{study}.ipynb").read_bytes())
-    manifest = {path: _sha256(project.root / path) for path in _tracked(project, study)}
+    manifest = _digests(project, study)
     _replace(_manifest_path(project, study), (json.dumps(manifest, indent=1) + "\n").encode())
     return difference
 
@@ -312,6 +355,22 @@ def _tracked(project: Project, study: str) -> list[str]:
     return sorted(path.relative_to(project.root).as_posix() for path in places if path.is_file())
 
 
+def _digests(project: Project, study: str) -> dict[str, str]:
+    """Return the sha256 of everything that a reference stands on or consists of.
+
+    The notebook itself is compared with every build; but where a source cannot be had, its outputs are all that
+    is left of the results, so those count among the committed files.
+    """
+    found = {path: _sha256(project.root / path) for path in _tracked(project, study)}
+    notebook = notebooks.read(project.notebook(study))
+    kept = [cell.outputs for cell in notebooks.needing(notebook, notebooks.source_patterns(notebook))]
+    if kept:
+        path = project.notebook(study).relative_to(project.root).as_posix()
+        text = json.dumps(kept, sort_keys=True)
+        found[f"{path}, outputs that need a source,"] = hashlib.sha256(text.encode()).hexdigest()
+    return found
+
+
 def _manifest(project: Project, study: str) -> list[Artifact]:
     """Compare the committed files with the manifest that was written when they were accepted."""
     path = _manifest_path(project, study)
@@ -322,13 +381,13 @@ def _manifest(project: Project, study: str) -> list[Artifact]:
     except (ValueError, TypeError) as error:
         said = f"{path.name} cannot be read ({error}); restore it with git checkout, or run make accept."
         return [Artifact(study, "reference files", BROKEN, (said,))]
-    present = _tracked(project, study)
+    present = _digests(project, study)
     lines = [f"{name} is gone since the reference was accepted" for name in manifest if name not in present]
     lines += [f"{name} was added since the reference was accepted" for name in present if name not in manifest]
     lines += [
         f"{name} was changed since the reference was accepted"
         for name in present
-        if name in manifest and _sha256(project.root / name) != manifest[name]
+        if name in manifest and present[name] != manifest[name]
     ]
     return [Artifact(study, "reference files", DIFFERS if lines else IDENTICAL, tuple(lines))]
 
