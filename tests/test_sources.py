@@ -279,7 +279,7 @@ def test_the_hub_with_the_users_endpoint_and_token(tmp_path: Path, own_cache: Pa
 def test_a_gated_set_says_what_to_do(tmp_path: Path, server: Server) -> None:
     server.gated = True
     done = on_the_hub(tmp_path, server.address)
-    assert "SourceError" in done.stderr
+    assert "SourceUnavailable" in done.stderr
     assert f"Accept its conditions at {server.address}/datasets/someone/things, log in" in done.stderr
     assert "hf_of_the_user" not in done.stderr
 

@@ -118,7 +118,7 @@ def record(folder: Path) -> dict[str, Any] | None:
     """
     try:
         found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        found.setdefault("not_rebuilt", {})
+        found = {"not_rebuilt": {}, **found}
         sound = isinstance(found["study"], str) and all(
             isinstance(found[name], dict) for name in ("key", "overrides", "outputs", "not_rebuilt")
         )
