@@ -471,6 +471,9 @@ def blocks(folder: Path) -> dict[str, str]:
     files = {name: folder / f"bench_{name}.csv" for name in ("machine", "rounds", "growth")}
     parity = folder / "parity.csv"
     agreement = {"parity": _parity(tables.load(parity)) if parity.is_file() else "Not measured yet."}
+    for name, shown in (("scale", _scale), ("precision", _precision)):
+        path = folder / f"{name}.csv"
+        agreement[name] = shown(tables.load(path)) if path.is_file() else "Not measured yet."
     if not all(path.is_file() for path in files.values()):
         return dict.fromkeys(("machine", "targets", "letter", "cloze", "growth"), "Not measured yet.") | agreement
     facts = tables.load(files["machine"]).set_index("name")["value"]
@@ -499,6 +502,56 @@ def _parity(frame: pd.DataFrame) -> str:
         }
     )
     return shown.to_markdown(index=False, disable_numparse=True)
+
+
+def _scale(frame: pd.DataFrame) -> str:
+    """Return what scale.py measured: its stages, and the sum over the models that were analysed."""
+    rows = []
+    for stage, done in frame.groupby("stage", sort=False):
+        rows.append(
+            {
+                "stage": stage,
+                "times": len(done),
+                "rows each": f"{done['rows'].iloc[0]:,.0f}",
+                "seconds each": _number(done["seconds"].median()),
+                "of the processor": _number(done["cpu_seconds"].median()),
+                "peak MB": _number(done["peak_mb"].max()),
+                "stored MB": _number(done["stored_mb"].max()),
+            }
+        )
+    analysing = frame[frame["stored_mb"].isna()]
+    once = analysing["model"] == 0
+    models = analysing["model"].nunique() - 1
+    seconds, cpu = (analysing[name].sum() / 60 for name in ("seconds", "cpu_seconds"))
+    said = (
+        f"{frame['date'].iloc[0]}, {frame['machine'].iloc[0]}. Plan, and {models} of 13 models loaded and "
+        f"analysed: {models * analysing.loc[once, 'rows'].iloc[0]:,.0f} rows in {seconds:.1f} minutes "
+        f"({cpu:.1f} of the processor), at most {analysing['peak_mb'].max():,.0f} MB."
+    )
+    if models < 13:
+        per_model = analysing.loc[~once, "cpu_seconds"].sum() / models
+        whole = (analysing.loc[once, "cpu_seconds"].sum() + 13 * per_model) / 60
+        said += (
+            f" For 13 models, one after the other, that makes {whole:.1f} minutes of the processor; this is "
+            "multiplied, not measured."
+        )
+    return said + "\n\n" + str(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+
+
+def _precision(frame: pd.DataFrame) -> str:
+    """Return what 16-bit log-probabilities would save and cost, per recording."""
+    shown = pd.DataFrame(
+        {
+            "study": frame["study"],
+            "measure": frame["measure"],
+            "cells": frame["cells"].map("{:,}".format),
+            "MB": frame["mb"].map(_number),
+            "MB in 16 bits": frame["mb_16_bit"].map(_number),
+            "largest error, nats": frame["largest_error"].map("{:.2g}".format),
+            "of contrasts": frame["largest_contrast_error"].map("{:.2g}".format),
+        }
+    )
+    return str(shown.to_markdown(index=False, disable_numparse=True))
 
 
 def _machine(facts: pd.Series) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_studies import readme, tables
+from persona_studies import readme, responses, tables
+from persona_studies.paths import Project
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
@@ -33,6 +34,7 @@ def script(path: Path) -> ModuleType:
 bench = script(FOLDER / "bench.py")
 workloads = script(FOLDER / "workloads.py")
 job = script(FOLDER / "peers" / "job.py")
+scale = script(FOLDER / "scale.py")
 
 
 def count(text: str) -> int:
@@ -227,6 +229,32 @@ def test_without_the_peers_environment_a_peer_is_reported(tmp_path: Path) -> Non
     assert why and "--peers-python" in why
     run = bench.Run(tmp_path, {}, {True: python}, why, tmp_path, 1, 60.0)
     assert run.job("x", "harness-1", "letter", [[0]], 1.0) == {"failed": why}
+
+
+# --- A full grid -----------------------------------------------------------------------------------------------
+
+
+def test_the_planted_slope_is_found_after_storing_and_loading(tmp_path: Path) -> None:
+    small = {"personas": 50, "topics": 5, "claims_per_topic": 1, "frames": ("bare",), "replicates": 200}
+    grid = scale.largest(Project.find(ROOT), **small)
+    folder = scale.store(grid, tmp_path)
+    assert len(responses.read_parquet(folder / "agree.parquet")) > 0, "every row matches its checksum"
+    recorded = responses.load(Project(tmp_path), "sycophancy", "made-up-1", grid.plan)
+    assert len(recorded) == len(grid.plan)
+    some = recorded.groupby("measure").head(3)
+    assert [responses.checksum(row) for row in some.to_dict("records")] == some["checksum"].tolist()
+    r = scale.analysis(grid, recorded)["personas"].set_index("hypothesis")["r"]
+    assert r["designed level and agreement with assertions"] > 0.7
+    assert abs(r["designed level and agreement with unattributed statements"]) < 0.4
+
+
+def test_what_16_bits_cost_is_computed_from_the_committed_recordings() -> None:
+    committed = tables.load(RESULTS / "precision.csv")
+    found = scale.precision(Project.find(ROOT))
+    found = found[found["study"].isin(committed["study"]) & found["measure"].eq("agree_letter")]
+    known = committed[committed["measure"].eq("agree_letter")]
+    assert found["largest_error"].tolist() == pytest.approx(known["largest_error"].tolist(), rel=1e-4)
+    assert (found["largest_error"] > 0).all() and (found["mb_16_bit"] < found["mb"]).all()
 
 
 # --- What is committed -----------------------------------------------------------------------------------------

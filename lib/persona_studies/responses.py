@@ -1,7 +1,8 @@
 """The response store: append-only logs while recording, Parquet once complete.
 
 Both carry the same rows and the same checksum per row. A row is identified by the plan's identity columns
-and pinned by the hashes of the texts behind it; texts themselves are not stored.
+and pinned by the hashes of the texts behind it; texts themselves are not stored. Log-probabilities have 32 bits:
+in 16, sums over long options would err by up to a tenth of a nat (benchmarks/README.md, "Precision of the store").
 
 Layout::
 
