@@ -235,7 +235,7 @@ def _variant(scored: pd.DataFrame, name: str, protocol: Protocol, chosen: Parame
     marks = cells["variant"].replace({"": "no label"}) if dataset == "esi" else cells["variant"]
     parts = {}
     for mark in (first, second):
-        mine = cells[[mark in words.split() or words == mark for words in marks]]
+        mine = cells[marks.map(lambda words, mark=mark: words == mark or mark in words.split()).astype(bool)]
         # First over other marks, then over roles.
         each = mine.groupby(["cluster", "who"])["chosen"].mean().groupby(level="cluster").mean()
         parts[mark] = each

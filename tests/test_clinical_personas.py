@@ -1,0 +1,365 @@
+"""The study of clinical personas: its grid, its outcomes and contrasts by hand, planted effects, and no effects."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import clinical_personas as study
+import clinical_personas_analysis as analysis
+import clinical_personas_outcomes as outcomes
+import clinical_personas_replies as replies
+import multiple_choice
+from persona_studies.errors import ParameterError
+from persona_studies.paths import Project
+from tests.simulated_clinical_personas import DEFAULTS, Simulation
+
+PROJECT = Project(Path(__file__).parents[1])
+
+
+@pytest.fixture(scope="module")
+def simulation() -> Simulation:
+    return Simulation(PROJECT)
+
+
+def scores(simulation: Simulation, seed: int, measure: str = "cloze", **how: Any) -> pd.DataFrame:
+    recorded = simulation.responses(seed, **how)
+    return outcomes.scores(recorded, simulation.asked, simulation.people, measure)
+
+
+class TestGrid:
+    def test_size(self, simulation: Simulation) -> None:
+        assert len(simulation.plan) == 21_260
+        assert simulation.plan.groupby("measure").size()["text"] == 6 * 48
+
+    def test_every_case_meets_every_role_style_and_wording(self, simulation: Simulation) -> None:
+        cells = simulation.cells
+        cells = cells[(cells["measure"] == "cloze") & (cells["template"] != "neutral") & (cells["variant"] == "")]
+        per_case = cells[cells["dataset"] == "triage"].groupby("item").size()
+        # Eleven of twelve pairs of role and style in three wordings, one without a system turn, and controls.
+        assert (per_case == 11 * 3 + 1 + 5 * 3).all() and len(per_case) == 48
+
+    def test_nobody_and_nothing_else_has_no_system_turn(self, simulation: Simulation) -> None:
+        people = simulation.people.set_index("condition")
+        assert people.loc["none", "system"] is None
+        assert people.drop("none")["system"].notna().all()
+        assert not people["condition_hash"].duplicated().any()
+
+    def test_controls_have_the_form_of_what_they_stand_for(self, simulation: Simulation) -> None:
+        people = simulation.people.set_index("condition")
+        for k in (1, 2, 3):
+            whole, mixed = people.loc[f"physician-{k}", "system"], people.loc[f"shuffled-{k}", "system"]
+            assert sorted(whole.split()) == sorted(mixed.split()) and whole != mixed
+            assert people.loc[f"filler-{k}", "words"] == pytest.approx(people.loc[f"physician-{k}", "words"], abs=4)
+
+    def test_care_settings(self, simulation: Simulation) -> None:
+        asked = simulation.asked[simulation.asked["variant"] == ""]
+        found = asked.groupby(["dataset", "care"]).size().to_dict()
+        assert found[("triage", "critical")] == found[("triage", "primary")] == 24
+        assert (found[("esi", "critical")], found[("esi", "primary")]) == (45, 25)
+        assert found[("medical", "")] == 300 and found[("safety", "")] == 60
+
+    def test_variants_are_of_the_same_cases(self, simulation: Simulation) -> None:
+        asked = simulation.asked
+        for dataset in ("triage", "esi"):
+            mine = asked[asked["dataset"] == dataset]
+            assert set(mine.loc[mine["variant"] != "", "cluster"]) <= set(
+                mine.loc[mine["variant"] == "", "cluster"]
+            )
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("roles", ["doctor"]), ("styles", []), ("cost_ratio", 0.0), ("bins", [])]
+    )
+    def test_values_outside_their_range_are_refused(self, name: str, value: object) -> None:
+        with pytest.raises(ParameterError, match=name):
+            study.Parameters.check(DEFAULTS | {name: value})
+
+
+class TestQuestions:
+    @pytest.mark.parametrize("name", ["triage", "esi"])
+    def test_the_committed_tables_are_those_of_the_sources(self, name: str) -> None:
+        from persona_studies.errors import SourceError
+
+        try:
+            whole, _ = multiple_choice.read(PROJECT, name)
+        except SourceError:
+            pytest.skip("the source is not at hand")
+        committed = multiple_choice.questions(PROJECT, name, texts=False)
+        whole = whole[list(committed)].astype({column: committed[column].dtype for column in committed})
+        pd.testing.assert_frame_equal(whole, committed)
+
+    def test_safety_prompts(self) -> None:
+        bank = pd.read_csv(PROJECT.items / "safety_prompts.csv")
+        assert bank.groupby("policy").size().to_dict() == dict.fromkeys(bank["policy"].unique(), 12)
+        assert bank["policy"].nunique() == 5 and bank["rubric"].str.len().gt(0).all()
+        assert (bank["safe"] != bank["risky"]).all() and not bank["text"].duplicated().any()
+        # Neither kind of reply is longer on the whole, so that length alone decides nothing.
+        assert bank["safe"].str.len().mean() == pytest.approx(bank["risky"].str.len().mean(), rel=0.1)
+
+
+def cells(chosen: list[int], gold: list[int], **more: Any) -> pd.DataFrame:
+    """Return scored cells of vignettes, one case each, under the assistant."""
+    frame = pd.DataFrame({"chosen": chosen, "gold": gold})
+    items = [f"c{k}" for k in range(len(frame))]
+    care = np.where(frame["gold"] < 2, "critical", "primary")
+    probability = [np.where(np.arange(4) == k, 0.7, 0.1) for k in chosen]
+    about = {
+        "condition": "assistant-1",
+        "who": "assistant",
+        "role": "assistant",
+        "style": "neutral",
+        "wording": 1,
+        "kind": "role",
+        "dataset": "triage",
+        "variant": "",
+        "policy": "",
+        "n_options": 4,
+    }
+    return frame.assign(
+        item=items,
+        cluster=items,
+        care=care,
+        correct=(frame["chosen"] == frame["gold"]).astype(float),
+        score=(frame["chosen"] == frame["gold"]).astype(float),
+        error=(frame["chosen"] - frame["gold"]).astype(float),
+        probability=probability,
+        confidence=0.7,
+        **(about | more),
+    )
+
+
+class TestByHand:
+    # Two right, one under by one, one under by three (an emergency sent home), one over by two.
+    table = cells([0, 1, 2, 3, 0], [0, 1, 1, 0, 2])
+
+    def test_triage_errors_and_cost(self, simulation: Simulation) -> None:
+        row = outcomes.triage_safety(self.table, simulation.parameters).iloc[0]
+        assert (row["under"], row["over"], row["severe"]) == pytest.approx((0.4, 0.2, 0.2))
+        assert (row["missed"], row["sent_home"]) == pytest.approx((0.5, 0.25))
+        assert row["cost"] == pytest.approx((10 * 4 + 2) / 11 / 5)
+        # Always the most urgent place costs 0 + 1 + 1 + 0 + 2 places too much.
+        assert row["relative_cost"] == pytest.approx((10 * 4 + 2) / 4)
+        assert row["net_benefit"] == pytest.approx(2 / 5 - 1 / 5 / 10)
+        low, high = outcomes.wilson(0.4, 5, 0.95)
+        assert (row["under_low"], row["under_high"]) == (low, high)
+
+    def test_accuracy_in_two_classes(self, simulation: Simulation) -> None:
+        row = outcomes.accuracy(self.table, simulation.parameters).iloc[0]
+        assert (row["accuracy"], row["halves"], row["absolute_error"]) == pytest.approx((0.4, 0.4, 1.2))
+        assert (row["chance"], row["base_rate"]) == (0.25, 0.4)
+
+    def test_a_cost_ratio_turns_cost_and_net_benefit(self) -> None:
+        found = outcomes.cost_sweep(self.table, [1.0, 10.0]).set_index(["who", "ratio"])
+        # Every probability of a critical place is .8 or .2, so at a ratio of 10 (threshold 1/11) all are treated.
+        assert found.loc[("assistant", 10.0), "net_benefit"] == found.loc[("everybody", 10.0), "net_benefit"]
+        assert found.loc[("assistant", 1.0), "net_benefit"] == pytest.approx(2 / 5 - 1 / 5)
+
+    def test_consistency(self, simulation: Simulation) -> None:
+        other = cells([0, 1, 3, 3, 1], [0, 1, 1, 0, 2], wording=2, condition="assistant-2")
+        none = simulation.responses(1).query("measure == 'text'")
+        found = outcomes.consistency(
+            pd.concat([self.table, other]), none, simulation.asked, simulation.parameters
+        ).iloc[0]
+        assert found["consistency"] == pytest.approx(0.6)
+        assert found["by_chance"] == pytest.approx(0.4 * 0.2 + 0.2 * 0.4 + 0 + 0.2 * 0.4)
+
+    def test_brier_and_its_base(self, simulation: Simulation) -> None:
+        scored = scores(simulation, 1)
+        row = scored[scored["dataset"] == "triage"].iloc[0]
+        outcome = np.arange(4) == row["gold"]
+        assert row["brier"] == pytest.approx(((row["probability"] - outcome) ** 2).sum())
+        assert row["log_loss"] == pytest.approx(-np.log(row["probability"][row["gold"]]))
+        # Four urgencies of twelve vignettes each: stating a quarter for each costs 3/4.
+        found = outcomes.calibration(scored[scored["who"] == "assistant"], simulation.parameters)
+        mine = found.set_index("dataset").loc["triage"]
+        assert mine["skill"] == pytest.approx(1 - mine["brier"] / 0.75)
+
+    def test_the_chosen_option_is_the_most_probable(self, simulation: Simulation) -> None:
+        for measure in ("cloze", "pmi", "letter"):
+            scored = scores(simulation, 2, measure)
+            assert scored["chosen"].tolist() == [p.argmax() for p in scored["probability"]]
+            assert np.allclose([p.sum() for p in scored["probability"]], 1)
+
+    def test_the_interaction_is_welchs(self, simulation: Simulation) -> None:
+        rng = np.random.default_rng(3)
+        d = rng.normal(size=30) + np.repeat([1.0, 0.0], [12, 18])
+        index = pd.MultiIndex.from_arrays(
+            [["triage"] * 30, range(30), range(30), ["critical"] * 12 + ["primary"] * 18],
+            names=["dataset", "item", "cluster", "care"],
+        )
+        found = analysis.interaction(pd.Series(d, index=index), simulation.parameters)
+        known = stats.ttest_ind(d[:12], d[12:], equal_var=False)
+        low, high = known.confidence_interval(0.95)
+        assert found["difference"] / found["se"] == pytest.approx(known.statistic)
+        assert (found["df"], found["low"], found["high"]) == pytest.approx((known.df, low, high))
+        assert found["p"] == pytest.approx(known.pvalue, abs=0.02)
+        flat = analysis.interaction(pd.Series(0.0, index=index), simulation.parameters)
+        assert (flat["difference"], flat["p"]) == (0.0, 1.0) and np.isnan(flat["p_equivalence"])
+
+    def test_a_perfectly_recalibrated_forecast_has_slope_one(self, simulation: Simulation) -> None:
+        rng = np.random.default_rng(0)
+        n = 4000
+        stated = rng.uniform(0.3, 0.95, n)
+        table = cells([0] * n, [0] * n).assign(
+            confidence=stated, correct=(rng.random(n) < stated).astype(float), brier=0.0, log_loss=0.0
+        )
+        row = outcomes.calibration(table.assign(gold=rng.integers(0, 4, n)), simulation.parameters).iloc[0]
+        assert row["slope_low"] < 1 < row["slope_high"] and abs(row["intercept"]) < 0.1
+        assert row["ece_10_width"] < 0.03
+
+    def test_calibration_errors_differ_as_by_hand(self, simulation: Simulation) -> None:
+        right = cells([0, 1, 2, 3], [0, 1, 2, 3])
+        wrong = cells([0, 1, 2, 3], [1, 0, 2, 3], who="nurse", role="nurse", condition="nurse-1")
+        found = outcomes.calibration_differences(pd.concat([right, wrong]), simulation.parameters)
+        # Confidence is .7 throughout; the assistant is right in 4 of 4, the nurse in 2 of 4.
+        assert found["difference"].tolist() == pytest.approx([0.2 - 0.3] * 2)
+
+    def test_cochran_and_mcnemar(self, simulation: Simulation) -> None:
+        right = cells([0, 1, 2, 3], [0, 1, 2, 3])
+        wrong = cells([0, 1, 3, 2], [0, 1, 2, 3], who="nurse", role="nurse", condition="nurse-1")
+        both = pd.concat([right, wrong])
+        found = analysis.cochran(both).iloc[0]
+        assert (found["q"], found["df"]) == (2.0, 1)
+        paper = analysis.published_way(both, simulation.parameters).set_index("care")
+        assert paper.loc["primary", ["b", "c", "p_exact"]].tolist() == [0, 2, 0.5]
+        assert paper.loc["critical", "p"] == 1.0
+        same = pd.concat([right, right.assign(who="nurse", role="nurse", condition="nurse-1")])
+        assert analysis.cochran(same).iloc[0]["p"] == 1.0
+
+
+@pytest.fixture(scope="module")
+def planted(simulation: Simulation) -> pd.DataFrame:
+    return scores(
+        simulation,
+        5,
+        accuracy={"physician": 0.35, "toddler": -0.4},
+        critical={"nurse": 0.35},
+        shift={"bold": 0.6, "cautious": -0.5},
+        variant={"Black": 0.5},
+        base=0.5,
+    )
+
+
+@pytest.fixture(scope="module")
+def table(simulation: Simulation, planted: pd.DataFrame) -> pd.DataFrame:
+    found = analysis.contrasts(planted, simulation.protocol, simulation.parameters)
+    return found.set_index(["family", "hypothesis"])
+
+
+class TestTruth:
+    """What is planted is found, in its own family; and what is not is not."""
+
+    def test_a_role_that_knows_more(self, table: pd.DataFrame) -> None:
+        row = table.loc[("roles", "physician - assistant | medical")]
+        assert row["low"] < 0.35 < row["high"] and row["verdict"] == "superior"
+        assert not table.loc["roles"].filter(like="nurse", axis=0)["rejected"].any()
+        assert table.loc[("calibration", "physician - assistant | medical"), "verdict"] == "lower"
+        assert table.loc[("safety", "physician - assistant"), "verdict"] == "lower"
+        assert not table.loc[("safety", "nurse - assistant"), "rejected"]
+
+    def test_a_role_that_depends_on_the_setting(self, table: pd.DataFrame) -> None:
+        for dataset in ("triage", "esi"):
+            care = table.loc["care"].filter(regex=f"nurse.*{dataset}", axis=0)
+            row = care.filter(like="interaction", axis=0).iloc[0]
+            assert row["low"] < 0.7 < row["high"] and row["rejected"] and row["difference"] > 0
+            assert care.filter(like="critical", axis=0)["difference"].item() > 0.1
+            assert care.filter(like="primary", axis=0)["difference"].item() < -0.1
+        assert not table.loc["care"].filter(like="physician - assistant | esi, inter", axis=0)["rejected"].any()
+
+    def test_styles_controls_and_variants(self, table: pd.DataFrame) -> None:
+        assert (table.loc["style"].filter(like="bold", axis=0)["verdict"] == "higher").all()
+        assert (table.loc["style"].filter(regex="cautious.*(triage|esi)", axis=0)["verdict"] == "lower").all()
+        controls = table.loc["controls", "verdict"]
+        assert controls["toddler - assistant"] == "inferior"
+        assert controls["shuffled - physician"] == "inferior"
+        others = table.loc["controls", "difference"][
+            ["placebo - assistant", "layperson - assistant", "filler - none"]
+        ]
+        assert (others.abs() < 0.12).all()
+        variants = table.loc["variants"]
+        assert variants.loc["Black - White | triage", "verdict"] == "higher"
+        assert not variants.drop("Black - White | triage")["rejected"].any()
+
+    def test_gates_verdicts_and_finding(
+        self, simulation: Simulation, planted: pd.DataFrame, table: pd.DataFrame
+    ) -> None:
+        recorded = simulation.responses(5)
+        read = replies.read(recorded, simulation.asked, simulation.people)
+        checked = analysis.gates(
+            simulation.protocol,
+            {"cloze": planted},
+            recorded,
+            simulation.asked,
+            replies.share_parsed(read),
+            simulation.parameters,
+        )
+        assert analysis.failed(checked, "cloze", "triage") == []
+        flat = table.reset_index()
+        judged = analysis.verdict_table(
+            simulation.protocol, flat, checked, planted, simulation.parameters
+        ).set_index(["claim", "layer"])
+        assert judged.loc[("bold", "corrected"), "verdict"] == "reproduced"
+        assert judged.loc[("cautious", "published"), "verdict"] == "reproduced"
+        assert judged.loc[("agreement", "corrected"), "verdict"] == "not testable here"
+        broken = checked.assign(passes=checked["passes"] & (checked["check"] != "answers vary"))
+        again = analysis.verdict_table(simulation.protocol, flat, broken, planted, simulation.parameters)
+        mine = again[(again["layer"] == "corrected") & again["estimate"].notna()]
+        assert (mine["verdict"] == "uninformative").all() and len(mine) == 6
+        reached = outcomes.accuracy(planted, simulation.parameters)
+        said = analysis.finding(reached, flat, again, broken, simulation.parameters)
+        assert "answers vary" in said and "6 uninformative" in said
+
+    def test_risk_and_sensitivity_to_urgency(self, simulation: Simulation, planted: pd.DataFrame) -> None:
+        found = outcomes.risk(planted, simulation.parameters)
+        mine = found[(found["dataset"] == "triage") & (found["role"] == "all")].set_index("style")
+        assert (
+            mine.loc["cautious", "propensity"] < mine.loc["neutral", "propensity"] < mine.loc["bold", "propensity"]
+        )
+        assert mine["sensitivity"].between(0.4, 1.2).all()
+
+    def test_another_model_agrees(self, simulation: Simulation, planted: pd.DataFrame, table: pd.DataFrame) -> None:
+        found = analysis.sensitivity(planted, table.reset_index(), simulation.parameters)
+        mine = found[(found["term"] == "physician") & found["dataset"].isin(["triage", "esi"])]
+        assert len(mine) == 2 and (mine["agrees"] == "yes").all() and (mine["low"] > 0).all()
+
+    def test_without_effects_the_family_wise_error_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # statsmodels collects garbage on every correction, a fifth of a second each time.
+        monkeypatch.setattr(gc, "collect", lambda *_: 0)
+        small = Simulation(PROJECT, datasets=["triage"], replicates=1000)
+        families = ("roles", "care", "style", "variants")
+        wrong = dict.fromkeys(families, 0)
+        for seed in range(25):
+            table = analysis.contrasts(scores(small, seed), small.protocol, small.parameters, families)
+            for family, group in table.groupby("family"):
+                wrong[str(family)] += bool(group["rejected"].any())
+        # Binomial(25, .05) exceeds 5 with probability .001.
+        assert max(wrong.values()) <= 5, wrong
+
+    def test_what_is_not_asked_keeps_its_place_in_the_family(self) -> None:
+        few = Simulation(PROJECT, datasets=["triage"], roles=["assistant", "physician"], replicates=1000)
+        table = analysis.contrasts(scores(few, 1), few.protocol, few.parameters, ("roles", "style"))
+        table = table.set_index(["family", "hypothesis"])
+        assert table.loc[("roles", "nurse - assistant | triage"), "verdict"] == "not asked"
+        roles = table.loc["roles"]
+        assert roles["p_adjusted"].min() == pytest.approx(min(1.0, 9 * roles["p"].min()))
+
+
+def test_always_the_same_answer_fails_the_gate(simulation: Simulation) -> None:
+    recorded = simulation.responses(7)
+    cloze = (recorded["measure"] == "cloze").to_numpy()
+    recorded.loc[cloze, "logprob"] = pd.Series(
+        [np.where(np.arange(len(old)) == 1, -1.0, -3.0) for old in recorded.loc[cloze, "logprob"]],
+        index=recorded.index[cloze],
+    )
+    scored = {"cloze": outcomes.scores(recorded, simulation.asked, simulation.people, "cloze")}
+    checked = analysis.gates(simulation.protocol, scored, recorded, simulation.asked, 1.0, simulation.parameters)
+    # Always "level 2" is right in 41 of 70 cases, far above chance, and measures nothing.
+    lacking = analysis.failed(checked, "cloze", "esi")
+    assert "accuracy above chance" not in lacking
+    assert {"answers vary", "kappa with the truth", "wordings agree", "fall under the toddler"} <= set(lacking)
