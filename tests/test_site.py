@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import nbformat
@@ -108,7 +111,7 @@ def make_site(tmp_path: Path) -> Callable[..., Project]:
         cells = [
             new_markdown_cell("# Does a toy play?\n\nIt may."),
             new_code_cell("first = 1", outputs=[picture(png, alt), caption, *outputs]),
-            new_markdown_cell("## Verdicts\n\n### Verdicts"),
+            new_markdown_cell("## Verdicts\n\n### Verdicts\n\n### Files"),
             new_code_cell(SAVE, outputs=[shown(frame, "verdicts")]),
         ]
         project.notebook("toy").write_text(nbformat.writes(new_notebook(cells=cells)))
@@ -139,7 +142,8 @@ def test_a_page_shows_tables_figures_and_code(make_site: Callable[..., Project])
     assert [th["scope"] for th in region.select("thead th")] == ["col"] * len(VERDICTS.columns)
     assert [th.get_text() for th in region.select("tbody th[scope=row]")] == ["plays", "sings"]
     assert [part.summary.get_text() for part in page.select("details.code")] == ["Code of cell 1", "Code of cell 2"]
-    assert [a["href"] for a in page.select(".contents li a")] == ["#verdicts", "#verdicts-2", "#files", "toy.html"]
+    contents = [a["href"] for a in page.select(".contents li a")]
+    assert contents == ["#verdicts", "#verdicts-2", "#files-2", "#files", "toy.html"]
 
 
 def test_a_verdict_has_a_sign_and_its_claim_leads_to_it(make_site: Callable[..., Project]) -> None:
@@ -383,3 +387,67 @@ def test_numbers_of_the_notebook_reach_the_page(project: Project, pages: dict[st
                 html = output.get("data", {}).get("text/html")
                 for value in BeautifulSoup(html, "html.parser").select("td.gt_row") if html else []:
                     assert " ".join(value.get_text(" ").split()) in text
+
+
+# --- In a browser ----------------------------------------------------------------------------------------------
+
+BROWSER = REPOSITORY / "tests" / "browser"
+BAD = """<!DOCTYPE html><html><head><title>Bad</title></head><body><img src="x.png">
+<p style="color: #ccc; background: #fff">pale</p><div style="width: 900px">wide</div>
+<a href="#" style="outline: none">a</a>
+<script src="https://example.org/x.js"></script><script>alert(1)</script>
+</body></html>"""
+
+
+def examine(folder: Path) -> list[dict[str, Any]]:
+    """Open every page of a folder in Chromium; see check.mjs."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not (chromium and shutil.which("node") and (BROWSER / "node_modules").is_dir()):
+        pytest.skip("needs Chromium, Node.js and what make test-browser installs")
+    command = ["node", str(BROWSER / "check.mjs"), str(folder), chromium]
+    found: list[dict[str, Any]] = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    return found
+
+
+def wrong(seen: dict[str, Any]) -> dict[str, Any]:
+    """Return what is wrong with a page in a view."""
+    # One character is too little to compute a contrast of; the sign has the colour of the word beside it.
+    unsure = [
+        node
+        for rule in seen["incomplete"]
+        if rule["rule"] == "color-contrast" and seen["width"] == 4000
+        for node in rule["nodes"]
+        if 'aria-hidden="true"' not in node
+    ]
+    kinds = ("violations", "elsewhere", "errors", "broken", "unmarked")
+    return {kind: seen[kind] for kind in kinds if seen[kind]} | ({"unsure": unsure} if unsure else {})
+
+
+@pytest.mark.browser
+def test_pages_in_a_browser(project: Project) -> None:
+    found = examine(project.site)
+    assert len(found) == 3 * (1 + len(project.names()))
+    for seen in found:
+        where = (seen["page"], seen["colorScheme"], seen["width"])
+        assert wrong(seen) == {}, where
+        assert seen["overflow"] <= 0 and seen["images"] > 0 and seen["passes"] > 20, where
+
+
+@pytest.mark.browser
+def test_what_a_model_wrote_does_nothing_in_a_browser(make_site: Callable[..., Project]) -> None:
+    raw = new_output("display_data", data={"text/html": HOSTILE, "text/plain": "x"})
+    marked = new_output("display_data", data={"text/markdown": HOSTILE, "text/plain": "x"})
+    replies = shown(pd.DataFrame({"reply": [HOSTILE]}), "replies")
+    assert [wrong(seen) for seen in examine(site.build(make_site(raw, marked, replies)))] == [{}] * 6
+
+
+@pytest.mark.browser
+def test_a_bad_page_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "bad.html").write_text(BAD)
+    found = examine(tmp_path)
+    assert {"image-alt", "html-has-lang", "color-contrast", "region"} <= {
+        rule["rule"] for seen in found for rule in seen["violations"]
+    }
+    assert any("a script ran: 1" in seen["errors"] for seen in found)
+    assert all("https://example.org/x.js" in seen["elsewhere"] and len(seen["broken"]) == 1 for seen in found)
+    assert [seen["overflow"] > 0 for seen in found] == [False, False, True] and found[0]["unmarked"]

@@ -42,6 +42,7 @@ ATTRIBUTES = {
 }
 ALIGNED = {"gt_right": "right", "gt_center": "center"}
 WORDY = {"long": 60, "medium": 24}  # characters of a cell from which it is not squeezed into a narrow column
+RESERVED = {"main", "contents", "contents-title", "files", "tables", "figures"}  # identifiers of the template
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class _Study:
         soup = BeautifulSoup(_harmless(html), "html.parser")
         for tag in soup.find_all(re.compile("^h[1-6]$")):
             text = tag.get_text(" ", strip=True)
-            taken = {heading.id for heading in self.headings}
+            taken = RESERVED | {heading.id for heading in self.headings}
             wanted = _slug(text) or "section"
             tag["id"] = next(
                 name for name in (wanted, *(f"{wanted}-{n}" for n in range(2, 1000))) if name not in taken

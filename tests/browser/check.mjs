@@ -8,13 +8,13 @@ import { readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { browser } from "./browser.mjs";
+import { browser, open } from "./browser.mjs";
 
 const site = resolve(process.argv[2]);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const views = [
   { colorScheme: "light", width: 1280 },
-  { colorScheme: "dark", width: 2400 },  // wide enough that no table is cut off, so every contrast can be computed
+  { colorScheme: "dark", width: 4000 },  // here no table is cut off, so that every contrast can be computed
   { colorScheme: "light", width: 360 },
 ];
 
@@ -24,8 +24,7 @@ for (const name of readdirSync(site).filter((file) => file.endsWith(".html")).so
   for (const { colorScheme, width } of views) {
     // The pages forbid scripts; axe-core is one, so the policy is lifted for it, on a second visit.
     const seen = { page: name, colorScheme, width, elsewhere: [], errors: [] };
-    const plain = await chromium.newContext({ colorScheme, viewport: { width, height: 800 } });
-    const page = await plain.newPage();
+    const page = await open(chromium, { colorScheme, viewport: { width, height: 800 } });
     const home = pathToFileURL(site).href;
     page.on("request", (request) => {
       const url = request.url();
@@ -43,19 +42,20 @@ for (const name of readdirSync(site).filter((file) => file.endsWith(".html")).so
     );
     seen.overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
     seen.unmarked = width === views[0].width ? await unmarked(page) : [];
-    await plain.close();
+    await page.context().close();
 
-    const lifted = await chromium.newContext({ colorScheme, viewport: { width, height: 800 }, bypassCSP: true });
-    const examined = await lifted.newPage();
+    const examined = await open(chromium, { colorScheme, viewport: { width, height: 800 }, bypassCSP: true });
     await examined.goto(pathToFileURL(join(site, name)).href, { waitUntil: "load" });
     await examined.evaluate(() => document.querySelectorAll("details").forEach((part) => (part.open = true)));
+    const uncut = ".columns { max-width: none } .scroll { overflow: visible }";
+    if (width === views[1].width) await examined.addStyleTag({ content: uncut });
     await examined.addScriptTag({ content: axe });
     const result = await examined.evaluate(() => window.axe.run({ resultTypes: ["violations", "incomplete"] }));
     const brief = (rule) => ({ rule: rule.id, impact: rule.impact, nodes: rule.nodes.map((node) => node.html.slice(0, 200)) });
     seen.violations = result.violations.map(brief);
     seen.incomplete = result.incomplete.map(brief);
     seen.passes = result.passes.length;
-    await lifted.close();
+    await examined.context().close();
     found.push(seen);
   }
 }
