@@ -30,7 +30,7 @@ def plot_accuracy(table: pd.DataFrame, yardsticks: pd.DataFrame) -> Figure:
     datasets, roles, styles = (list(dict.fromkeys(table[name])) for name in ("dataset", "role", "style"))
     colours = dict(zip(styles, sns.color_palette("colorblind", len(styles)), strict=True))
     figure, axes = plt.subplots(
-        1, len(datasets), figsize=(2.9 * len(datasets) + 0.8, 4.2), layout="constrained", sharey=True, squeeze=False
+        1, len(datasets), figsize=(3.0 * len(datasets) + 0.8, 4.2), layout="constrained", sharey=True, squeeze=False
     )
     for axis, dataset in zip(axes[0], datasets, strict=True):
         rows = table[table["dataset"] == dataset]
@@ -42,16 +42,20 @@ def plot_accuracy(table: pd.DataFrame, yardsticks: pd.DataFrame) -> Figure:
                 x, part["accuracy"], reach, fmt=MARKS[style], color=colours[style], ms=5, lw=1.4, label=style
             )
         axis.axhline(rows["chance"].iloc[0], color="0.35", lw=1, ls=":")
-        right = len(roles) - 0.45
-        axis.text(right, rows["chance"].iloc[0] - 0.008, "chance", ha="right", va="top", fontsize=7.5, color="0.35")
+        right = len(roles) + 0.7
+        axis.text(right, rows["chance"].iloc[0] - 0.008, "chance", ha="right", va="top", fontsize=7, color="0.35")
         marks = list(yardsticks[yardsticks["dataset"] == dataset][["who", "accuracy"]].itertuples(index=False))
-        if rows["base_rate"].notna().any() and dataset == "esi":
-            marks.append(("always level 2", rows["base_rate"].iloc[0]))
-        for who, value in marks:
+        if dataset == "esi":
+            marks.append(("always\nlevel 2", rows["base_rate"].iloc[0]))
+        above = 2.0
+        for who, value in sorted(marks, key=lambda mark: -float(mark[1])):
             axis.axhline(value, color="0.55", lw=0.9, ls="--", zorder=0)
-            axis.text(right, value + 0.006, who, ha="right", va="bottom", fontsize=7.5, color="0.3")
+            # A label stands above its line, or below where another line is near.
+            place, side = (value + 0.006, "bottom") if above - value > 0.12 else (value - 0.008, "top")
+            axis.text(right, place, who, ha="right", va=side, fontsize=7, color="0.3", linespacing=0.95)
+            above = value
         axis.set(title=f"{NAMES[dataset]}\nn = {rows['n'].iloc[0]}", xticks=range(len(roles)), ylim=(0, 1))
-        axis.set_xlim(-0.5, len(roles) - 0.4)
+        axis.set_xlim(-0.5, len(roles) + 0.75)
         axis.set_xticklabels(roles, rotation=30, ha="right", rotation_mode="anchor")
     axes[0][0].set_ylabel("accuracy")
     figure.legend(
@@ -70,7 +74,7 @@ def plot_reliability(table: pd.DataFrame, gpt3: pd.DataFrame) -> Figure:
     datasets, roles = list(dict.fromkeys(table["dataset"])), list(dict.fromkeys(table["who"]))
     colours = sns.color_palette("colorblind", len(roles) + 1)
     figure, axes = plt.subplots(
-        1, len(datasets), figsize=(3.4 * len(datasets), 3.9), layout="constrained", sharey=True, squeeze=False
+        1, len(datasets), figsize=(3.4 * len(datasets), 4.4), layout="constrained", sharey=True, squeeze=False
     )
     handles: dict[str, Any] = {}
     for axis, dataset in zip(axes[0], datasets, strict=True):

@@ -320,13 +320,16 @@ def questions(
             f"{benchmark} has no domain {', '.join(sorted(unknown))}; "
             f"known: {', '.join(BENCHMARKS[benchmark].sources)}."
         )
-    if texts or BENCHMARKS[benchmark].gated:
+    path = project.items / "questions" / f"{benchmark}.csv"
+    if BENCHMARKS[benchmark].gated:
         whole, _ = read(project, benchmark, domains)
         whole = whole if texts else whole.drop(columns=["question", "options"])
     else:
-        path = project.items / "questions" / f"{benchmark}.csv"
-        whole = pd.read_csv(path, dtype={"item_hash": str}, keep_default_na=False)
-    return whole if domains is None else whole[whole["domain"].isin(domains)].reset_index(drop=True)
+        committed = pd.read_csv(path, dtype={"item_hash": str}, keep_default_na=False)
+        # A domain that is read alone does not show which of its questions repeat those of another.
+        whole = read(project, benchmark, domains)[0] if texts else committed
+        whole = whole[whole["item"].isin(committed["item"])]
+    return (whole if domains is None else whole[whole["domain"].isin(domains)]).reset_index(drop=True)
 
 
 def read(

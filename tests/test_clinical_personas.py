@@ -94,6 +94,17 @@ class TestQuestions:
         whole = whole[list(committed)].astype({column: committed[column].dtype for column in committed})
         pd.testing.assert_frame_equal(whole, committed)
 
+    def test_the_plan_is_the_same_with_texts_and_without(self, simulation: Simulation) -> None:
+        """Half of college medicine repeats another domain, which shows only where both are read."""
+        from persona_studies.errors import SourceError
+
+        try:
+            asked = study.questions(PROJECT, simulation.protocol, simulation.parameters, texts=True)
+        except SourceError:
+            pytest.skip("the source is not at hand")
+        assert asked["item"].tolist() == simulation.asked["item"].tolist()
+        assert asked["item_hash"].tolist() == simulation.asked["item_hash"].tolist()
+
     def test_safety_prompts(self) -> None:
         bank = pd.read_csv(PROJECT.items / "safety_prompts.csv")
         assert bank.groupby("policy").size().to_dict() == dict.fromkeys(bank["policy"].unique(), 12)
