@@ -24,6 +24,7 @@ from persona_studies import stats as lib_stats
 from persona_studies.protocol import Protocol
 
 INDEX = ["dataset", "item", "cluster", "care"]
+CONTROLS = ("placebo", "layperson", "toddler", "filler", "shuffled")
 
 
 # --- Contrasts ---
@@ -333,8 +334,8 @@ def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -
 
     Returns:
         ``dataset, term, estimate, low, high, p, agrees`` (sign as in the declared contrast, where there is one;
-        empty otherwise). A data set in which some cell is always right or always wrong has no finite estimate and
-        is left out.
+        empty otherwise). Left out are data sets without a finite estimate: some cell is always right or always
+        wrong, or no case is answered differently under any condition.
     """
     cells = main(scored)
     cells = cells[(cells["kind"] == "role") & cells["dataset"].isin([*ORDINAL, "safety"])]
@@ -344,7 +345,8 @@ def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -
     for dataset, group in cells.groupby("dataset", sort=False):
         shares = group.groupby(["role", "style"])["correct"].mean()
         crossed = group["role"].nunique() > 1 and group["style"].nunique() > 1
-        if not crossed or shares.min() == 0 or shares.max() == 1:
+        alike = group.groupby("cluster")["correct"].nunique().max() == 1
+        if not crossed or alike or shares.min() == 0 or shares.max() == 1:
             continue
         first = sorted(group["style"].unique(), key=lambda style: style != "neutral")[0]
         fit = smf.gee(
@@ -371,6 +373,47 @@ def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -
                 }
             )
     return pd.DataFrame(rows, columns=["dataset", "term", "estimate", "low", "high", "p", "agrees"])
+
+
+def moved(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+    """Return, beside the interaction with the care setting, whether answers moved or followed urgency better.
+
+    Not declared: made after the responses were seen, and not tested. Answers that all become more urgent gain among
+    critical cases what they lose among primary ones, whether or not they have to do with urgency.
+
+    Returns:
+        ``dataset, who, critical, primary, interaction`` (differences in accuracy from the assistant),
+        ``propensity`` (difference in places; negative is more urgent), ``sensitivity`` (slope on true urgency, of
+        who) and ``sensitivity_assistant``, ``spread`` (share of answers that are not the commonest).
+    """
+    cells = main(scored)
+    cells = cells[cells["dataset"].isin(ORDINAL) & (cells["style"] == "neutral")]
+    rows: list[Any] = []
+    for dataset, group in cells.groupby("dataset", sort=False):
+        each = group.groupby(["who", "cluster"], sort=False)[["score", "chosen", "gold"]].mean()
+        care = group.drop_duplicates("cluster").set_index("cluster")["care"]
+        if REFERENCE not in each.index.get_level_values("who"):
+            continue
+        other = each.loc[REFERENCE]
+        for who in dict.fromkeys(group["who"]):
+            mine = each.loc[who]
+            gain = (mine["score"] - other["score"]).groupby(care).mean()
+            slopes = [float(np.polyfit(part["gold"], part["chosen"], 1)[0]) for part in (mine, other)]
+            shares = group.loc[group["who"] == who, "chosen"].value_counts(normalize=True)
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "who": who,
+                    "critical": float(gain["critical"]),
+                    "primary": float(gain["primary"]),
+                    "interaction": float(gain["critical"] - gain["primary"]),
+                    "propensity": float((mine["chosen"] - other["chosen"]).mean()),
+                    "sensitivity": slopes[0],
+                    "sensitivity_assistant": slopes[1],
+                    "spread": float(1 - shares.max()),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def power(table: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
@@ -401,8 +444,8 @@ def power_curve(table: pd.DataFrame, effects: Any, chosen: Parameters) -> pd.Dat
         edge = stats.t.ppf(1 - chosen.alpha / 2, row["df"])
         for effect in effects:
             shift = effect / row["se"]
-            value = stats.nct.sf(edge, row["df"], shift) + stats.nct.cdf(-edge, row["df"], shift)
-            rows.append((row["hypothesis"].split(" | ")[1], row["n"], row["sd"], effect, float(value)))
+            value = _beyond(edge, row["df"], shift) + float(stats.nct.cdf(-edge, row["df"], shift))
+            rows.append((row["hypothesis"].split(" | ")[1], row["n"], row["sd"], effect, value))
     return pd.DataFrame(rows, columns=["dataset", "n", "sd", "effect", "power"])
 
 
@@ -642,11 +685,21 @@ def _power(row: dict[Any, Any], effect: float, protocol: Protocol, chosen: Param
     if not row["se"] > 0:
         return nan
     edge = stats.t.ppf(1 - chosen.alpha / 2 / protocol.families[row["family"]].size, row["df"])
-    return float(stats.nct.sf(edge, row["df"], effect / row["se"]))
+    return _beyond(edge, row["df"], effect / row["se"])
+
+
+def _beyond(edge: float, df: float, shift: float) -> float:
+    """Return P(t > edge) of the noncentral t; scipy gives NaN far out, where it is 1 to all digits."""
+    return float(np.nan_to_num(stats.nct.sf(edge, df, shift), nan=1.0))
 
 
 def finding(
-    reached: pd.DataFrame, table: pd.DataFrame, judged: pd.DataFrame, checked: pd.DataFrame, chosen: Parameters
+    reached: pd.DataFrame,
+    table: pd.DataFrame,
+    shifted: pd.DataFrame,
+    judged: pd.DataFrame,
+    checked: pd.DataFrame,
+    chosen: Parameters,
 ) -> str:
     """Say what was found in a few sentences, from the computed tables."""
     rows = table[(table["family"] == "roles") & (table["n"] > 0)]
@@ -660,6 +713,21 @@ def finding(
     )
     text = f"**{chosen.model}** as a helpful assistant is right on: {shares}. "
     text += f"Of {len(rows)} differences between a role and the assistant in accuracy, {told}. "
+    for row in shifted.to_dict("records"):
+        if (row["who"], row["dataset"]) != ("physician", "triage"):
+            continue
+        text += (
+            f"On the vignettes the physician's difference is {row['critical']:+.2f} in critical and "
+            f"{row['primary']:+.2f} in primary care, while its answers are {abs(row['propensity']):.2f} places "
+            f"{'more' if row['propensity'] < 0 else 'less'} urgent on the whole, with a slope of "
+            f"{row['sensitivity']:.2f} on the true urgency (1 would follow it). "
+        )
+        controls = shifted[(shifted["dataset"] == "triage") & shifted["who"].isin(CONTROLS)]["interaction"]
+        if len(controls):
+            text += (
+                f"That is an interaction of {row['interaction']:+.2f}; controls that are no clinician have "
+                f"{controls.min():+.2f} to {controls.max():+.2f}. "
+            )
     lacking = {name: failed(checked, chosen.measure, str(name)) for name in reference.index}
     broken = [f"{name} ({', '.join(checks)})" for name, checks in lacking.items() if checks]
     if broken:

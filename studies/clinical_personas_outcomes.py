@@ -503,8 +503,8 @@ def consistency(
     """Return how often two wordings, or two option orders, assign the same place to a case.
 
     Returns:
-        ``over`` (wordings or option orders), ``dataset, who, n`` (cases), ``consistency, low, high`` (Student's t
-        over cases), ``by_chance`` (what the shares of places give alone).
+        ``over`` (wordings or option orders), ``dataset, who, n`` (cases), ``consistency, low, high`` (Wilson, n
+        cases), ``by_chance`` (what the shares of places give alone).
     """
     rows: list[Any] = []
     cells = main(scored)
@@ -535,7 +535,8 @@ def _same(wide: pd.DataFrame, over: str, dataset: str, who: str, chosen: Paramet
         first, second = (known[column].value_counts(normalize=True) for column in (a, b))
         chance.append(float((first * second).sum()))
     each = pd.concat(pairs, axis=1).mean(axis=1)
-    value, low, high = mean_interval(each, chosen.confidence)
+    value = float(each.mean())
+    low, high = wilson(value, len(each), chosen.confidence)
     return {
         "over": over,
         "dataset": dataset,

@@ -231,6 +231,20 @@ class TestByHand:
         # Confidence is .7 throughout; the assistant is right in 4 of 4, the nurse in 2 of 4.
         assert found["difference"].tolist() == pytest.approx([0.2 - 0.3] * 2)
 
+    def test_answers_that_only_move_make_an_interaction(self, simulation: Simulation) -> None:
+        late = cells([3] * 8, [0, 1, 2, 3] * 2)
+        early = cells([0] * 8, [0, 1, 2, 3] * 2, who="physician", role="physician", condition="physician-1")
+        found = analysis.moved(pd.concat([late, early]), simulation.parameters).set_index("who").loc["physician"]
+        assert found[["critical", "primary", "interaction"]].tolist() == [0.5, -0.5, 1.0]
+        assert found["propensity"] == -3 and found["spread"] == 0
+        assert found[["sensitivity", "sensitivity_assistant"]].tolist() == pytest.approx([0, 0], abs=1e-9)
+
+    def test_power_far_out_is_one(self, simulation: Simulation) -> None:
+        row = {"family": "roles", "hypothesis": "physician - assistant | triage", "se": 0.001, "sd": 0.01}
+        table = pd.DataFrame([{**row, "n": 300, "df": 299}])
+        found = analysis.power_curve(table, [0.0, 0.4], simulation.parameters)["power"]
+        assert found.tolist() == pytest.approx([0.05, 1.0])
+
     def test_cochran_and_mcnemar(self, simulation: Simulation) -> None:
         right = cells([0, 1, 2, 3], [0, 1, 2, 3])
         wrong = cells([0, 1, 3, 2], [0, 1, 2, 3], who="nurse", role="nurse", condition="nurse-1")
@@ -323,7 +337,8 @@ class TestTruth:
         mine = again[(again["layer"] == "corrected") & again["estimate"].notna()]
         assert (mine["verdict"] == "uninformative").all() and len(mine) == 6
         reached = outcomes.accuracy(planted, simulation.parameters)
-        said = analysis.finding(reached, flat, again, broken, simulation.parameters)
+        shifted = analysis.moved(planted, simulation.parameters)
+        said = analysis.finding(reached, flat, shifted, again, broken, simulation.parameters)
         assert "answers vary" in said and "6 uninformative" in said
 
     def test_risk_and_sensitivity_to_urgency(self, simulation: Simulation, planted: pd.DataFrame) -> None:
