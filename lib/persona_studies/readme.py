@@ -49,7 +49,7 @@ def _scoreboard(project: Project) -> str:
         {
             "study": [f"[{name}](studies/{name}.ipynb)" for name in found["study"]],
             "claim": found["statement"]
-            + found["layer"].map({"published": " *By the paper's own analysis.*"}).fillna(""),
+            + found["layer"].map({"published": " *Published layer.*"}).fillna(""),
             "published": found["published"],
             "here": found["here"],
             "verdict": found["sign"] + " **" + found["verdict"] + "**",
