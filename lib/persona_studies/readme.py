@@ -48,8 +48,7 @@ def _scoreboard(project: Project) -> str:
     rows = pd.DataFrame(
         {
             "study": [f"[{name}](studies/{name}.ipynb)" for name in found["study"]],
-            "claim": found["statement"]
-            + found["layer"].map({"published": " *Published layer.*"}).fillna(""),
+            "claim": found["statement"] + found["layer"].map({"published": " *Published layer.*"}).fillna(""),
             "published": found["published"],
             "here": found["here"],
             "verdict": found["sign"] + " **" + found["verdict"] + "**",
