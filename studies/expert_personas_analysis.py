@@ -532,7 +532,7 @@ def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -
                     },
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["contrast", "model", "estimate", "low", "high", "p"])
 
 
 def lengths(scored: pd.DataFrame) -> pd.DataFrame:

@@ -227,6 +227,15 @@ def test_benchmarks_at_floor_are_left_out(simulation: Simulation) -> None:
     assert (analysis.extremes(analysis.accuracy(best, simulation.parameters), 0.95)["status"] == "at ceiling").all()
 
 
+def test_where_every_benchmark_is_at_floor_the_sensitivity_table_is_empty_with_its_columns(
+    simulation: Simulation,
+) -> None:
+    scored = analysis.scores(simulation.responses(4, base=0.2), simulation.asked, simulation.people, "cloze")
+    nothing = pd.DataFrame({"contrast": ["toddler"], "n": [0]})
+    table = analysis.sensitivity(scored, nothing, simulation.parameters)
+    assert table.empty and list(table) == ["contrast", "model", "estimate", "low", "high", "p"]
+
+
 def test_replies_split_into_answered_and_right(simulation: Simulation) -> None:
     recorded = simulation.responses(6)
     text = recorded.index[recorded["measure"] == "text"]
