@@ -17,7 +17,7 @@ LOCKS := pyproject.toml uv.lock requirements.lock
 STUDY ?= sycophancy
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help reproduce verify accept study test test-live check lab site screenshots test-browser readme record bench parity $(STUDIES:%=run-%)
+.PHONY: help reproduce verify accept study sweep test test-live check lab release site screenshots test-browser readme record bench parity $(STUDIES:%=run-%)
 
 help:  ## show this list
 	@echo "persona-studies: reproducible studies of how personas change large language models"
@@ -38,14 +38,20 @@ accept: $(INSTALLED)  ## make build/ the reference, after showing the difference
 study: $(INSTALLED)  ## run one study with other parameters (STUDY=sycophancy PARAMS="alpha=0.01")
 	@$(BIN)/persona-studies run $(STUDY) --params '$(PARAMS)'
 
+sweep: $(INSTALLED)  ## run a grid of parameters, draw the specification curves (STUDY= GRID="alpha=0.01,0.05 ..." FLAGS=)
+	@$(BIN)/persona-studies sweep $(STUDY) --grid '$(GRID)' $(FLAGS)
+
 record: $(INSTALLED)  ## record a model's responses, resumable (STUDY= MODEL= PARAMS= FLAGS=--dry-run)
 	@$(BIN)/persona-studies record $(STUDY) --model '$(MODEL)' --params '$(PARAMS)' $(FLAGS)
 
-readme: $(INSTALLED)  ## rewrite the generated parts of README.md and studies/README.md
+readme: $(INSTALLED)  ## rewrite the generated parts of the README files
 	@$(BIN)/python -m persona_studies.readme
 
 site: $(INSTALLED)  ## build the studies as a static site in build/site/
 	@$(BIN)/persona-studies site
+
+release: $(DEV)  ## build dist/: archive of the commit with hashes and RO-Crate metadata, the same bytes every time
+	@$(BIN)/python -m persona_studies.release
 
 lab: $(INSTALLED)  ## open the studies in JupyterLab
 	@$(BIN)/jupyter lab --notebook-dir=$(CURDIR)

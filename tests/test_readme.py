@@ -17,7 +17,7 @@ def documents() -> dict[Path, dict[str, str]]:
     return readme.documents(PROJECT)
 
 
-@pytest.mark.parametrize("name", ["README.md", "studies/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "studies/README.md", "data/responses/README.md"])
 def test_generated_blocks_are_current(documents: dict[Path, dict[str, str]], name: str) -> None:
     path = PROJECT.root / name
     text, made = path.read_text(encoding="utf-8"), documents[path]

@@ -302,10 +302,10 @@ def compare_rows(
         )
 
     # The estimates of verdicts are those of other tables and are shown with their verdict.
-    enclosed = _enclosed(shared, x) if name != VERDICTS else {}
+    limits_of = enclosed(x[shared]) if name != VERDICTS else {}
     estimates, accounted = [], set[str]()
     compared = 0
-    for centre, (low, high) in enclosed.items():
+    for centre, (low, high) in limits_of.items():
         accounted |= {centre, low, high}
         moved, limits = differs(centre), differs(low) | differs(high)
         compared += len(both)
@@ -405,8 +405,13 @@ def _label(index: tuple[Any, ...]) -> str:
     return f"{name} ({order + 1})" if order or not name else name
 
 
-def _enclosed(columns: list[str], frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Return which columns are estimates, with the columns of their limits."""
+def enclosed(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Return which columns are estimates with an interval, and the columns of its limits.
+
+    >>> enclosed(pd.DataFrame(columns=["mean", "se", "low", "high", "r", "r_low", "r_high"], dtype=float))
+    {'mean': ('low', 'high'), 'r': ('r_low', 'r_high')}
+    """
+    columns = list(frame.columns)
     found: dict[str, tuple[str, str]] = {}
     for column in columns:
         prefix, _, last = column.rpartition("low")

@@ -1,4 +1,4 @@
-"""The command line: ``persona-studies run | verify | accept | plan | record | import | publish | fetch | ...``."""
+"""The command line: ``persona-studies run | sweep | verify | accept | plan | record | import | publish | ...``."""
 
 from __future__ import annotations
 
@@ -114,6 +114,86 @@ def accept(
 
 
 Study = Annotated[str, typer.Argument(help="Name of the study.")]
+
+
+@app.command()
+def sweep(
+    study: Study,
+    grid: Annotated[
+        str,
+        typer.Option(
+            metavar='"NAME=A,B ..."',
+            help="Choices of each parameter, separated by commas; by bars where the parameter is a list.",
+        ),
+    ],
+    table: Annotated[str | None, typer.Option(help="Take the estimate from this table, not the verdicts.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Text in the table's row; may be repeated.")] = None,
+    estimate: Annotated[str, typer.Option(help="Column of the table.")] = "estimate",
+    limit: Annotated[int, typer.Option(min=1, help="Refuse to start more runs than this.")] = 24,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at the same time.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, run nothing.")] = False,
+) -> None:
+    """Run a grid of parameters and draw each claim's estimate over all of them, the specification curve.
+
+    Interrupted at any moment, the same command goes on. Exit code 1: some specification did not complete.
+    """
+    from persona_studies import runs
+    from persona_studies import sweep as sweeps
+
+    if (table is None) != (row is None):
+        raise ParameterError("--table and --row go together: the table, and the row whose estimate is drawn.")
+    project = Project.find()
+    specified = sweeps.specifications(project, study, sweeps.grid(project, study, grid))
+    ready = [one for one in specified if one.problem is None]
+    to_run = [one for one in ready if not runs.up_to_date(one.folder, runs.key(project, study, one.overrides))]
+    took = runs.seconds(project, study)
+    if not to_run:
+        time = "nothing to run"
+    elif took is None:
+        time = "how long a run takes is not known yet"
+    else:
+        time = f"about {took * len(to_run) / jobs / 60:.1f} minutes, at {took:.0f} s a run"
+    _say(
+        f"{study}: {len(specified)} specifications, {len(ready) - len(to_run)} finished, {len(to_run)} to run, "
+        f"{len(specified) - len(ready)} that cannot be run; {time}"
+    )
+    for one in specified:
+        if one.problem is not None:
+            _say(f"  {one.number}: {' '.join(one.assignments)} cannot be run: {one.problem}")
+    if not ready:
+        raise ParameterError("No specification of this grid can be run.")
+    if len(to_run) > limit:
+        raise ParameterError(
+            f"{len(to_run)} runs are more than the limit of {limit}; to start them: --limit {len(to_run)}"
+        )
+    if dry_run:
+        return
+
+    def report(one: sweeps.Specification) -> None:
+        said = one.problem.splitlines()[0] if one.problem else _short(project, one.folder)
+        _say(f"  {one.number}: {' '.join(one.assignments)}: {said}")
+
+    ended = sweeps.run(project, study, specified, jobs=jobs, report=report)
+    if all(one.problem for one in ended):
+        raise PersonaStudiesError(f"{study}: no specification completed.")
+    cell = sweeps.Cell(table, tuple(row), estimate) if table is not None and row else None
+    folder, summary = sweeps.write(project, study, ended, cell, _again(study, grid, table, row, estimate))
+    for line in summary.to_dict("records"):
+        _say(
+            f"{line['claim']} ({line['layer']}): {line['lowest']:.3g} to {line['highest']:.3g}, "
+            f"median {line['median']:.3g}; {line['verdicts']}"
+        )
+    _say(f"{study}: the specification curves are in {_short(project, folder)}/index.html")
+    raise typer.Exit(int(any(one.problem for one in ended)))
+
+
+def _again(study: str, grid: str, table: str | None, row: list[str] | None, estimate: str) -> str:
+    """Return the command of a sweep."""
+    words = ["persona-studies", "sweep", study, "--grid", grid]
+    if table is not None:
+        words += ["--table", table, *(part for text in row or [] for part in ("--row", text))]
+        words += ["--estimate", estimate]
+    return shlex.join(words)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,90 @@ def forest(frame: pd.DataFrame, *, xlabel: str, margin: float | None = None, axi
     drawn = axis.get_figure()
     assert isinstance(drawn, Figure)
     return drawn
+
+
+MARKERS = {
+    "reproduced": "o",
+    "same direction, not significant": "^",
+    "contradicted": "X",
+    "inconclusive": "D",
+    "uninformative": "s",
+    "not testable here": "v",
+    "significant": "o",
+    "not significant": "D",
+}
+"""Shape per verdict. Filled where the test decided, open elsewhere."""
+DECIDED = ("reproduced", "contradicted", "significant")
+
+
+def specification_curve(
+    frame: pd.DataFrame, names: Sequence[str], *, own: int | None = None, ylabel: str = "estimate"
+) -> Figure:
+    """Draw estimates in order of size, with intervals, above the choices that each rests on.
+
+    Args:
+        frame: ``specification, estimate, low, high, kind`` (the verdict) and the parameters, in drawing order.
+        names: Parameters that vary, each shown with all of its choices.
+        own: Number of the specification with the notebook's own parameters, which is marked.
+        ylabel: What is estimated.
+    """
+    choices = [(name, choice) for name in names for choice in dict.fromkeys(frame[name].astype(str))]
+    width = min(14.0, max(7.0, 3.5 + 0.2 * len(frame)))
+    heights = [3.2, 0.35 + 0.26 * max(len(choices), 1)]
+    figure, (curve, matrix) = plt.subplots(
+        2, 1, figsize=(width, sum(heights) + 0.6), sharex=True, height_ratios=heights, layout="constrained"
+    )
+    colours = sns.color_palette("colorblind")
+    small = 6.5 if len(frame) <= 60 else 3.5
+    curve.axhline(0, color="0.4", lw=1, ls=":", zorder=1)
+    places = pd.Series(range(len(frame)), index=frame.index)
+    curve.vlines(places, frame["low"], frame["high"], color="0.6", lw=1.2 if len(frame) <= 60 else 0.7, zorder=2)
+    order = [kind for kind in MARKERS if kind in set(frame["kind"])]
+    for kind in [*order, *sorted(set(frame["kind"]) - set(MARKERS))]:
+        chosen = frame["kind"] == kind
+        colour = colours[[*MARKERS, kind].index(kind) % len(colours)]
+        curve.plot(
+            places[chosen],
+            frame.loc[chosen, "estimate"],
+            MARKERS.get(kind, "P"),
+            color=colour,
+            mfc=colour if kind in DECIDED else "white",
+            ms=small,
+            label=f"{kind} ({int(chosen.sum())})",
+            zorder=3,
+        )
+    curve.set(ylabel=ylabel)
+    curve.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    for row, (name, choice) in enumerate(choices):
+        used = places[frame[name].astype(str) == choice]
+        matrix.plot(places, [row] * len(places), ".", color="0.88", ms=small * 0.6, zorder=1)
+        matrix.plot(used, [row] * len(used), "o", color="0.15", ms=small * 0.7, zorder=2)
+    for row in range(1, len(choices)):
+        if choices[row][0] != choices[row - 1][0]:
+            matrix.axhline(row - 0.5, color="0.8", lw=0.8)
+    longest = 40
+    labels = [f"{name} = {choice}" for name, choice in choices]
+    matrix.set(
+        yticks=range(len(choices)),
+        yticklabels=[text if len(text) <= longest else text[: longest - 1] + "…" for text in labels],
+        ylim=(max(len(choices), 1) - 0.5, -0.5),
+        xlim=(-0.7, len(frame) - 0.3),
+        xticks=[],
+        xlabel=f"{len(frame)} specifications, by size of the estimate",
+    )
+    if own is not None and (frame["specification"] == own).any():
+        here = float(places[frame["specification"] == own].iloc[0])
+        for axis in (curve, matrix):
+            axis.axvspan(here - 0.5, here + 0.5, color="0.93", zorder=0)
+        curve.annotate(
+            "as declared",
+            (here, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, -2),
+            textcoords="offset points",
+            ha="center" if 0 < here < len(frame) - 1 else "left" if here == 0 else "right",
+            va="top",
+            fontsize="small",
+            color="0.35",
+        )
+    return figure

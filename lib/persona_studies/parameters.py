@@ -104,6 +104,11 @@ class Parameters(BaseModel):
         )
 
     @classmethod
+    def is_list(cls, name: str) -> bool:
+        """Return whether a parameter is a list."""
+        return _is_sequence(cls.model_fields[name].annotation)
+
+    @classmethod
     def _unknown(cls, name: str) -> str:
         near = get_close_matches(name, cls.model_fields, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -1,4 +1,4 @@
-"""The generated parts of README.md and studies/README.md: what a command or a table says is never typed by hand.
+"""The generated parts of the README files: what a command, a record or a table says is never typed by hand.
 
 ``python -m persona_studies.readme`` rewrites them; a test compares them with what they should be.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from persona_studies import notebooks, protocol, scoreboard, verdicts
+from persona_studies import datasheets, notebooks, protocol, scoreboard, verdicts
 from persona_studies.paths import Project
 
 BLOCK = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -23,6 +23,7 @@ def documents(project: Project) -> dict[Path, dict[str, str]]:
     """Return every document that has generated blocks, and these by name."""
     return {
         project.root / "README.md": {"scoreboard": _scoreboard(project), "help": _help(project)},
+        project.data / "responses" / "README.md": {"recordings": datasheets.recordings(project)},
         project.studies / "README.md": {"studies": "\n".join(_study(project, name) for name in project.names())},
     }
 

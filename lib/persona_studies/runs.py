@@ -19,11 +19,13 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +163,50 @@ def resolve(project: Project, study: str, assignments: Iterable[str]) -> tuple[P
     return in_force, {name: values[name] for name in given if values[name] != defaults.get(name)}
 
 
+def prepare(project: Project, study: str, assignments: Iterable[str]) -> tuple[Parameters, dict[str, Any]]:
+    """Check everything about a run that can be checked before a kernel starts.
+
+    Returns:
+        As :func:`resolve`.
+
+    Raises:
+        ParameterError: a name or value is wrong, or the grid reaches beyond what is recorded.
+        NotebookError: the notebook's parameters cell is wrong.
+        ResponsesError: the recording is damaged.
+        SourceUnavailable: cells need an external source that cannot be had.
+    """
+    assignments = list(assignments)
+    in_force, overrides = resolve(project, study, assignments)
+    # A run that may ask the model itself needs no recording.
+    if not in_force.model_dump().get("live_hours"):
+        _recorded(project, study, in_force.model_dump().get("model"))
+        if overrides:
+            _covered(project, study, in_force, assignments)
+    if overrides and (lacking := _lacking(project, study)):
+        raise SourceUnavailable(
+            f"{study} cannot be run with {', '.join(overrides)} changed: its cells need {', '.join(lacking)}, and "
+            f"{', '.join(lacking.values())} cannot be had. Run again with a connection, or name a folder with a "
+            "copy in PERSONA_STUDIES_MIRROR; without other parameters the committed results are shown."
+        )
+    return in_force, overrides
+
+
+def place(project: Project, study: str, overrides: Mapping[str, Any]) -> Path:
+    """Return the folder of the run with these parameters, whether it has been made or not."""
+    if not overrides:
+        return project.build / study
+    expected = key(project, study, overrides)
+    return project.runs / study / _digest(json.dumps(expected, sort_keys=True).encode())[:12]
+
+
+def seconds(project: Project, study: str) -> float | None:
+    """Return how long a run of a study took here, the median of those whose time is known."""
+    name = "*.persona-studies-seconds"
+    files = [*project.build.glob(f".{study}{name[1:]}"), *(project.runs / study).glob(f".{name}")]
+    known = [float(path.read_text()) for path in files]
+    return median(known) if known else None
+
+
 def study_module(project: Project, study: str) -> ModuleType:
     """Import ``studies/<study>.py`` as its notebook does.
 
@@ -231,22 +277,10 @@ def run(
         folder = project.build / study
         if _complete(folder, key(project, study, {})):
             return Run(study, folder, False, {})
-    in_force, overrides = resolve(project, study, assignments)
-    # A run that may ask the model itself needs no recording.
-    if not in_force.model_dump().get("live_hours"):
-        _recorded(project, study, in_force.model_dump().get("model"))
-        if overrides:
-            _covered(project, study, in_force, assignments)
+    in_force, overrides = prepare(project, study, assignments)
     lacking = _lacking(project, study)
-    if lacking and overrides:
-        raise SourceUnavailable(
-            f"{study} cannot be run with {', '.join(overrides)} changed: its cells need {', '.join(lacking)}, and "
-            f"{', '.join(lacking.values())} cannot be had. Run again with a connection, or name a folder with a "
-            "copy in PERSONA_STUDIES_MIRROR; without other parameters the committed results are shown."
-        )
     expected = key(project, study, overrides)
-    short = _digest(json.dumps(expected, sort_keys=True).encode())[:12]
-    folder = out or (project.runs / study / short if overrides else project.build / study)
+    folder = out or place(project, study, overrides)
     _free(project, study, folder)
     from filelock import FileLock
 
@@ -257,6 +291,7 @@ def run(
             if not force and up_to_date(folder, expected) and (record(folder) or {})["not_rebuilt"] == lacking:
                 return Run(study, folder, False, overrides, lacking)
             with _partial(folder) as partial:
+                started = time.perf_counter()
                 failed = folder.parent / f"{folder.name}.failed.ipynb"
                 _execute(project, study, overrides, partial, failed, lacking)
                 outputs = {
@@ -272,6 +307,8 @@ def run(
                 }
                 (partial / "run.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
                 _swap(partial, folder)
+                # Beside the run, whose own files are the same whenever it is made.
+                _beside(folder, "seconds").write_text(f"{time.perf_counter() - started:.1f}\n")
     except OSError as error:
         raise RunError(f"{study} did not complete: {error}. What was in {folder} before is still there.") from error
     return Run(study, folder, True, overrides, lacking)

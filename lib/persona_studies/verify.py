@@ -121,6 +121,11 @@ def verify(project: Project, studies: Iterable[str]) -> Report:
     return report
 
 
+def reference(project: Project, studies: Iterable[str]) -> Report:
+    """Check the committed reference itself: recordings against their hashes, files against their manifest."""
+    return Report(tuple(a for study in studies for a in [*_recordings(project, study), *_manifest(project, study)]))
+
+
 def compare(project: Project, study: str, folder: Path) -> Report:
     """Compare what a run wrote into its folder with the reference of its study.
 
