@@ -53,8 +53,9 @@ site: $(INSTALLED)  ## build the studies as a static site in build/site/
 release: $(DEV)  ## build dist/: archive of the commit with hashes and RO-Crate metadata, the same bytes every time
 	@$(BIN)/python -m persona_studies.release
 
-lab: $(INSTALLED)  ## open the studies in JupyterLab
-	@$(BIN)/jupyter lab --notebook-dir=$(CURDIR)
+lab: $(INSTALLED)  ## open the studies in JupyterLab, on the index studies/README.md (FLAGS=)
+	@$(BIN)/jupyter lab --notebook-dir=$(CURDIR) --LabApp.default_url=/lab/tree/studies/README.md \
+	  --LabApp.app_settings_dir=$(CURDIR)/lib/persona_studies/lab $(FLAGS)
 
 test: $(DEV)  ## run the tests
 	@$(BIN)/python -m pytest -m "not live and not browser"

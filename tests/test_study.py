@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from persona_studies import models, protocol, responses
+from persona_studies import models, protocol, recording, responses
 from persona_studies.errors import ResponsesError
 from persona_studies.parameters import Parameters
 from persona_studies.paths import Project
@@ -59,6 +59,31 @@ def test_the_cap_stops_it_and_the_next_call_goes_on(study: Study, backend: Simul
     assert not responses.check(study.project, "toy")
     progress = study.ask(lambda: plan, "simulated", hours=1)
     assert progress is not None and progress.recorded == 24
+
+
+def test_an_interruption_keeps_every_answer_and_says_so(
+    study: Study, backend: SimulatedBackend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, whole = small_plan(), backend.respond
+    monkeypatch.setattr(recording, "estimate", lambda *_: pd.DataFrame())
+    monkeypatch.setattr(recording, "summary", lambda *_: "24 cells")
+
+    def interrupted(requests: Any) -> Any:
+        for place, said in whole(requests):
+            if place == 7:
+                raise KeyboardInterrupt
+            yield place, said
+
+    monkeypatch.setattr(backend, "respond", interrupted)
+    with pytest.raises(
+        ResponsesError, match=r"Interrupted: 7 of 24 cells .* are kept. Run this cell again to go on"
+    ):
+        study.ask(lambda: plan, "simulated", hours=1)
+    assert "To stop: the square in the toolbar" in capsys.readouterr().out
+    monkeypatch.setattr(backend, "respond", whole)
+    before = backend.asked
+    progress = study.ask(lambda: plan, "simulated", hours=1)
+    assert progress is not None and progress.complete and backend.asked == before + 17
 
 
 def test_names_of_one_s_own_models_are_those_of_their_folders(study: Study, backend: SimulatedBackend) -> None:

@@ -179,10 +179,9 @@ def sweep(
     cell = sweeps.Cell(table, tuple(row), estimate) if table is not None and row else None
     folder, summary = sweeps.write(project, study, ended, cell, _again(study, grid, table, row, estimate))
     for line in summary.to_dict("records"):
-        _say(
-            f"{line['claim']} ({line['layer']}): {line['lowest']:.3g} to {line['highest']:.3g}, "
-            f"median {line['median']:.3g}; {line['verdicts']}"
-        )
+        span = f"{line['lowest']:.3g} to {line['highest']:.3g}, median {line['median']:.3g}; "
+        said = span if line["specifications"] else ""
+        _say(f"{line['claim']} ({line['layer']}): {said}{line['verdicts']}")
     _say(f"{study}: the specification curves are in {_short(project, folder)}/index.html")
     raise typer.Exit(int(any(one.problem for one in ended)))
 

@@ -130,6 +130,13 @@ def title(notebook: NotebookNode) -> str:
     return first.splitlines()[0].lstrip("# ") if first.startswith("# ") else ""
 
 
+def finding(notebook: NotebookNode) -> str:
+    """Return what a notebook says it found, the first Markdown that its code shows; empty where it shows none."""
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    texts = (output.get("data", {}).get("text/markdown") for output in outputs)
+    return str(next((text for text in texts if text), "")).strip()
+
+
 def sources(notebook: NotebookNode) -> list[tuple[str, str]]:
     """Return ``(cell type, source)`` of every cell but an injected one."""
     return [

@@ -71,6 +71,8 @@ def _study(project: Project, study: str) -> str:
 
 {declared.question}
 
+**Found:** {notebooks.finding(notebooks.read(project.notebook(study)))}
+
 Examines {paper.authors} ({paper.year}), [{paper.title}]({paper.url}), {paper.venue}. \
 Notebook, declared design, functions: {", ".join(f"[{name}]({name})" for name in files)}.
 

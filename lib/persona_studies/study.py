@@ -83,7 +83,7 @@ class Study:
 
         Raises:
             BackendError: the model cannot be loaded or does not answer.
-            ResponsesError: the cap was reached before every cell had an answer.
+            ResponsesError: the cap was reached, or the kernel interrupted, before every cell had an answer.
         """
         if hours == 0:
             return None
@@ -92,7 +92,16 @@ class Study:
         progress = None
         if len(left):
             print(recording.summary(recording.estimate(left, backend)))  # noqa: T201
-            progress = recording.record(self.project, self.name, plan, backend, hours=hours)
+            print("To stop: the square in the toolbar, or the key I twice. Every answer is kept.")  # noqa: T201
+            try:
+                progress = recording.record(self.project, self.name, plan, backend, hours=hours)
+            except KeyboardInterrupt:
+                kept = len(plan) - len(recording.pending(self.project, self.name, plan, backend.info))
+                backend.close()
+                raise ResponsesError(
+                    f"Interrupted: {kept:,} of {len(plan):,} cells have an answer and are kept. "
+                    "Run this cell again to go on."
+                ) from None
             if not progress.complete:
                 raise ResponsesError(
                     f"{progress.recorded:,} of {progress.planned:,} cells have an answer; stopped at "

@@ -152,7 +152,8 @@ def run(
     """
     ended = {specification.number: specification for specification in specified}
     ready = [specification for specification in specified if specification.problem is None]
-    with _processes() as start, ThreadPoolExecutor(jobs) as pool:
+    # Processes are interrupted before the pool waits for the threads that watch them.
+    with ThreadPoolExecutor(jobs) as pool, _processes() as start:
         futures = {pool.submit(start, project, study, one): one for one in ready}
         try:
             for future in as_completed(futures):
