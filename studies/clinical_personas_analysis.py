@@ -580,7 +580,8 @@ def verdict_table(
 
     ``corrected``: the declared contrast, wordings averaged, corrected within its family; equivalence to less than
     the claim's smallest effect corrected over claims; a failed gate of its data set makes it uninformative.
-    ``published``: the first wording alone, without correction and without gate; accuracy by McNemar's mid-p.
+    ``published``: the first wording alone, without correction; accuracy by McNemar's mid-p. The gate holds there too: what does not
+    measure shows nothing under any analysis.
 
     Args:
         protocol: Claims.
@@ -596,7 +597,7 @@ def verdict_table(
         wanted = {claim.family for claim in protocol.claims.values() if claim.family}
         first = contrasts(alone, protocol, loose, families=sorted(wanted))
         paper = published_way(alone, chosen).set_index(["role", "dataset", "care"])[["low", "high", "p"]]
-        rows += _judged(protocol, first, None, chosen, paper)
+        rows += _judged(protocol, first, checked, chosen, paper)
     if chosen.layer != "published":
         rows += _judged(protocol, table, checked, chosen, None)
     order = {name: place for place, name in enumerate(protocol.claims)}
@@ -606,7 +607,7 @@ def verdict_table(
 def _judged(
     protocol: Protocol,
     table: pd.DataFrame,
-    checked: pd.DataFrame | None,
+    checked: pd.DataFrame,
     chosen: Parameters,
     paper: Any | None,
 ) -> list[dict[str, Any]]:
@@ -623,24 +624,24 @@ def _judged(
                 low, high, p = paper.loc[(contrast.split(" - ")[0], *where.split(", "))]
                 row, rejected = {**row, "low": low, "high": high, "p_adjusted": p}, bool(p <= chosen.alpha)
             dataset = claim.hypothesis.split(" | ")[1].split(",")[0]
-            missed = [] if checked is None else failed(checked, chosen.measure, dataset)
+            missed = failed(checked, chosen.measure, dataset)
             evidence = verdicts.Evidence(
                 estimate=float(row["difference"]),
                 rejected=rejected,
-                equivalent=checked is not None and bool(inside.loc[name, "rejected"]),
-                power=None if checked is None else _power(row, claim.smallest_effect or nan, protocol, chosen),
+                equivalent=paper is None and bool(inside.loc[name, "rejected"]),
+                power=None if paper is not None else _power(row, claim.smallest_effect or nan, protocol, chosen),
                 informative=not missed,
                 reason=f"gate of {chosen.measure} on {dataset}: {', '.join(missed)}" if missed else "",
             )
-        elif checked is None:
+        elif paper is not None:
             continue
         said, why = verdicts.verdict(claim, evidence)
-        if checked is None:
+        if paper is not None:
             why = why.replace("after correction", "without correction")
         rows.append(
             {
                 "claim": name,
-                "layer": "published" if checked is None else "corrected",
+                "layer": "corrected" if paper is None else "published",
                 "statement": claim.statement,
                 "published": claim.published,
                 "hypothesis": claim.hypothesis or "",
@@ -648,9 +649,7 @@ def _judged(
                 "low": row.get("low", nan),
                 "high": row.get("high", nan),
                 "p_adjusted": row.get("p_adjusted", nan) if evidence else nan,
-                "p_equivalence_adjusted": inside.loc[name, "p_adjusted"]
-                if evidence and checked is not None
-                else nan,
+                "p_equivalence_adjusted": inside.loc[name, "p_adjusted"] if evidence and paper is None else nan,
                 "verdict": said,
                 "why": why,
             }
