@@ -579,9 +579,8 @@ def verdict_table(
     """Return the verdict on every claim, in the layers that are shown.
 
     ``corrected``: the declared contrast, wordings averaged, corrected within its family; equivalence to less than
-    the claim's smallest effect corrected over claims; a failed gate of its data set makes it uninformative.
-    ``published``: the first wording alone, without correction; accuracy by McNemar's mid-p. The gate holds there too: what does not
-    measure shows nothing under any analysis.
+    the claim's smallest effect corrected over claims. ``published``: the first wording alone, without correction;
+    accuracy by McNemar's mid-p. A failed gate of its data set makes a claim uninformative in either.
 
     Args:
         protocol: Claims.
