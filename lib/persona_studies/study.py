@@ -91,8 +91,8 @@ class Study:
         left = recording.pending(self.project, self.name, plan, backend.info)
         progress = None
         if len(left):
-            print(recording.summary(recording.estimate(left, backend)))  # noqa: T201
-            print("To stop: the square in the toolbar, or the key I twice. Every answer is kept.")  # noqa: T201
+            print(recording.summary(recording.estimate(left, backend)))
+            print("To stop: the square in the toolbar, or the key I twice. Every answer is kept.")
             try:
                 progress = recording.record(self.project, self.name, plan, backend, hours=hours)
             except KeyboardInterrupt:
