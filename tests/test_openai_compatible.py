@@ -185,7 +185,7 @@ def test_cloze_counts_a_space_that_ends_the_prompt_with_the_option() -> None:
     with Server() as server:
         [found] = ask(backend(server, api="completions", chat=PLAIN), CLOZE)
     prompt = "".join(PLAIN.render(CLOZE.system, CLOZE.shared, CLOZE.user))
-    assert prompt.endswith("Answer: ")
+    assert prompt.endswith("Assistant: ")
     tokens = tokens_of(" I agree.")
     expected = [logprob_of(prompt[:-1] + "".join(tokens[:i]), token) for i, token in enumerate(tokens)]
     assert found.logprob[0] == pytest.approx(sum(expected))

@@ -32,7 +32,7 @@ def test_a_token_across_the_seam_is_not_shared() -> None:
     request = Request("cloze", None, "aab", "bc", ("x",))
     prompt = planner.tokenise(request, PLAIN, merging, model="toy")
     head, tail = PLAIN.render(None, "aab", "bc")
-    assert prompt.whole == merging(head + tail, True)
+    assert prompt.whole == merging((head + tail).rstrip(), True)
     # "bb" is one token of the whole prompt, so the shared start ends before it.
     assert prompt.prefix == merging(head[:-1], True)
 
@@ -47,8 +47,14 @@ def test_the_prompt_is_always_the_one_of_a_single_piece(
     system: str | None, shared: str, user: str, chat: ChatTemplate
 ) -> None:
     prompt = planner.tokenise(Request("cloze", system, shared, user, ("a", "ab")), chat, merging, model="toy")
-    assert prompt.whole == merging("".join(chat.render(system, shared, user)), True)
+    assert prompt.whole == merging("".join(chat.render(system, shared, user)).rstrip(" "), True)
     assert len(prompt.suffix) >= 1
+
+
+def test_the_space_before_an_option_is_the_options_own() -> None:
+    prompt = planner.tokenise(Request("cloze", None, "", "b", ("cc", "d")), PLAIN, merging, model="toy")
+    assert prompt.whole == merging("User: b\nAssistant:", True)
+    assert prompt.options == [merging(" cc", False), merging(" d", False)]
 
 
 def test_options_share_their_starts() -> None:

@@ -7,7 +7,7 @@ without a system turn contains none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from persona_studies.errors import BackendError
 
@@ -48,6 +48,14 @@ class ChatTemplate:
             return prefix + opening, user + self.user_close
         return prefix, opening + user + self.user_close
 
+    def beginning(self, marker: str | None) -> ChatTemplate:
+        """Return the template for a model that expects ``marker`` before everything else.
+
+        >>> PLAIN.beginning("<s>").begin, GEMMA.beginning("<bos>").begin, PLAIN.beginning(None).begin
+        ('<s>', '<bos>', '')
+        """
+        return self if not marker or self.begin.startswith(marker) else replace(self, begin=marker + self.begin)
+
 
 CHATML = ChatTemplate(
     name="chatml",
@@ -65,8 +73,9 @@ GEMMA = ChatTemplate(
     user_close="<end_of_turn>\n<start_of_turn>model\n",
     stop=("<end_of_turn>",),
 )
+# For models that know no turns: who speaks is written out.
 PLAIN = ChatTemplate(
-    name="plain", begin="", system="{}\n\n", user_open="Question: ", user_close="\nAnswer: ", stop=("\n",)
+    name="plain", begin="", system="{}\n\n", user_open="User: ", user_close="\nAssistant: ", stop=("\n",)
 )
 
 

@@ -57,7 +57,8 @@ def tokenise(request: Request, chat: ChatTemplate, encode: Encode, *, model: str
     """Render a request and split its tokens at the seam of shared start and rest.
 
     Tokenising two parts may merge differently at the seam than tokenising them together; only the tokens that
-    agree are shared, so the prompt is always the one that the model would see in a single piece.
+    agree are shared, so the prompt is always the one that the model would see in a single piece. Spaces that end
+    a prompt belong to the options: a tokeniser merges a space with the word behind it.
 
     Args:
         request: What is asked.
@@ -69,14 +70,16 @@ def tokenise(request: Request, chat: ChatTemplate, encode: Encode, *, model: str
         BackendError: an option without tokens, or a label of more than one.
     """
     head, tail = chat.render(request.system, request.shared, request.user)
-    whole = list(encode(head + tail, True))
+    text = (head + tail).rstrip(" ")
+    spaces = (head + tail)[len(text) :]
+    whole = list(encode(text, True))
     same = 0
     for a, b in zip(encode(head, True), whole[:-1], strict=False):
         if a != b:
             break
         same += 1
-    options = [list(encode(option, False)) for option in request.options]
-    if not all(options):
+    options = [list(encode(spaces + option, False)) for option in request.options]
+    if not all(request.options) or not all(options):
         raise BackendError(f"An option of {request.options} is empty; every option needs at least one token.")
     if request.kind == "letter":
         long = [option for option, tokens in zip(request.options, options, strict=True) if len(tokens) != 1]

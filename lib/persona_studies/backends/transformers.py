@@ -207,7 +207,10 @@ class Transformers:
         recommended = self._model.generation_config
         self._model.generation_config = transformers.GenerationConfig()
         template = self._tokenizer.chat_template
-        self.chat = detect(template.get("default") if isinstance(template, dict) else template)
+        starts = self._tokenizer("a")["input_ids"][:1] == [self._tokenizer.bos_token_id]
+        self.chat = detect(template.get("default") if isinstance(template, dict) else template).beginning(
+            self._tokenizer.bos_token if starts else None
+        )
         self._encode = _Encoder(self._tokenizer)
         ends = [self._tokenizer.eos_token_id, getattr(recommended, "eos_token_id", None)]
         self._stop = {i for end in ends if end is not None for i in (end if isinstance(end, list) else [end])}
