@@ -627,10 +627,25 @@ def plot_accuracy(table: pd.DataFrame) -> Figure:
             lw=1.2,
             color=sns.color_palette("colorblind")[0],
         )
-        axis.axvline(rows["chance"].iloc[0], color="0.4", ls="--", lw=1)
-        axis.axvline(rows.loc[REFERENCE, "accuracy"], color="0.6", lw=1)
+        lines = {"chance": (rows["chance"].iloc[0], "--"), REFERENCE: (rows.loc[REFERENCE, "accuracy"], "-")}
+        # Each label stands on the outer side of its line, in the room above the first row.
+        sides = zip(sorted(lines, key=lambda name: lines[name][0]), [("right", -3), ("left", 3)], strict=True)
+        for name, (side, away) in sides:
+            where, dash = lines[name]
+            axis.axvline(where, color="0.4", ls=dash, lw=1)
+            axis.annotate(
+                name,
+                (where, -0.9),
+                xytext=(away, 0),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize="small",
+                color="0.3",
+            )
+        axis.margins(x=0.27)
         axis.set(title=benchmark, xlabel="accuracy", yticks=y, yticklabels=order)
-    axes[0][0].invert_yaxis()
+    axes[0][0].set_ylim(len(order) - 0.5, -1.3)
     return figure
 
 
