@@ -80,3 +80,28 @@ def make_project(tmp_path: Path) -> Callable[..., Project]:
 @pytest.fixture
 def toy_project(make_project: Callable[..., Project]) -> Project:
     return make_project()
+
+
+MODEL = """    model: str = Field(description="a model")
+
+
+def plan(project, protocol, parameters, *, texts=False):
+    from tests.test_recording import small_plan
+    return small_plan(parameters.rounds)
+"""
+
+
+@pytest.fixture
+def recorded(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A toy study whose grid grows with ``rounds``, recorded up to 3."""
+    from persona_studies import recording
+    from tests.simulated import SimulatedBackend
+    from tests.test_recording import answer, small_plan
+
+    project = make_project(parameters=PARAMETERS + '\nmodel = "simulated"  # a model')
+    project.module("toy").write_text(project.module("toy").read_text() + MODEL)
+    monkeypatch.setattr("persona_studies.protocol.load", lambda _: None)
+    plan = small_plan(3)
+    recording.record(project, "toy", plan, SimulatedBackend(answer))
+    recording.pack(project, "toy", plan, "simulated")
+    return project

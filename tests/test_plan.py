@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from persona_studies.errors import ProtocolError
-from persona_studies.plan import HASHES, IDENTITY, combine, measure, text_hash
+from persona_studies.plan import HASHES, IDENTITY, combine, measure, text_hash, union
 
 
 def conditions() -> pd.DataFrame:
@@ -98,3 +98,16 @@ def test_unknown_kind_and_double_cells_are_refused() -> None:
     part = measure("m", "cloze", conditions=conditions(), items=items("a"), templates=templates(), options=["x"])
     with pytest.raises(ProtocolError, match="twice"):
         combine([part, part])
+
+
+def test_plans_that_overlap_are_asked_once() -> None:
+    def plan(*texts: str, hint: str = "") -> pd.DataFrame:
+        asked = templates(f"I say that {{text}}.{hint}")
+        return measure("m", "cloze", conditions=conditions(), items=items(*texts), templates=asked, options=["x"])
+
+    both = union([plan("a"), plan("a", "b"), plan("a", "b")])
+    pd.testing.assert_frame_equal(
+        both.sort_values(IDENTITY, ignore_index=True), plan("a", "b").sort_values(IDENTITY, ignore_index=True)
+    )
+    with pytest.raises(ProtocolError, match=r"2 cells with different texts, first .*'item': 'i0'"):
+        union([plan("a"), plan("a", hint=" Really.")])

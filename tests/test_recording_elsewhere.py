@@ -11,6 +11,7 @@ from persona_studies import plan as grid
 from persona_studies import recording
 from persona_studies.paths import Project
 from tests.simulated import SimulatedBackend
+from tests.test_cli import call
 from tests.test_recording import answer, contents, small_plan
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,7 @@ class Absent(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Absent())
 from persona_studies import cli, models
 from tests.simulated import SimulatedBackend
+from tests.test_cli import call
 from tests.test_recording import answer
 models.load = lambda *args, **how: SimulatedBackend(answer)
 sys.argv = ["persona-studies", *sys.argv[1:]]
@@ -56,8 +58,8 @@ def test_recording_a_plan_needs_no_notebook_packages(tmp_path: Path) -> None:
             )
         )
     assert [done.returncode for done in outcomes] == [0, 0], outcomes[0].stderr + outcomes[1].stderr
-    assert recording.take_in(here, there / "answers")["rows"].tolist() == [len(plan)]
+    code, said = call(here, "import", str(there / "answers"), "--plan", str(there / "cells.parquet"))
+    assert code == 0 and f"toy, simulated: {len(plan)} answers, {len(plan)} of them new" in said, said
     recording.record(whole, "toy", plan, SimulatedBackend(answer))
-    for project in (here, whole):
-        recording.pack(project, "toy", plan, "simulated")
+    recording.pack(whole, "toy", plan, "simulated")
     assert contents(here.responses("toy", "simulated")) == contents(whole.responses("toy", "simulated"))

@@ -14,12 +14,10 @@ from pathlib import Path
 import papermill
 import pytest
 
-from persona_studies import recording, runs
+from persona_studies import runs
 from persona_studies.errors import NotebookError, ParameterError, PersonaStudiesError, RunError
 from persona_studies.paths import Project
-from tests.conftest import PARAMETERS
-from tests.simulated import SimulatedBackend
-from tests.test_recording import answer, small_plan
+from tests.test_recording import small_plan
 
 Make = Callable[..., Project]
 
@@ -373,27 +371,6 @@ def test_settings_in_a_home_do_not_reach_a_cell(
     run = runs.run(project, "toy")
     outputs = json.loads((run.folder / "toy.ipynb").read_text())["cells"][3]["outputs"]
     assert outputs[0]["text"] == ["[]\n"]
-
-
-MODEL = """    model: str = Field(description="a model")
-
-
-def plan(project, protocol, parameters, *, texts=False):
-    from tests.test_recording import small_plan
-    return small_plan(parameters.rounds)
-"""
-
-
-@pytest.fixture
-def recorded(make_project: Make, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A toy study whose grid grows with ``rounds``, recorded up to 3."""
-    project = make_project(parameters=PARAMETERS + '\nmodel = "simulated"  # a model')
-    project.module("toy").write_text(project.module("toy").read_text() + MODEL)
-    monkeypatch.setattr("persona_studies.protocol.load", lambda _: None)
-    plan = small_plan(3)
-    recording.record(project, "toy", plan, SimulatedBackend(answer))
-    recording.pack(project, "toy", plan, "simulated")
-    return project
 
 
 def test_a_grid_beyond_the_recording_is_bad_input(recorded: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from persona_studies import figures, runs, sweep, tables
+from persona_studies import figures, grid, runs, sweep, tables
 from persona_studies.errors import ParameterError, PersonaStudiesError
 from persona_studies.paths import Project
 
@@ -50,7 +50,7 @@ def project(make_project: Make) -> Project:
 
 
 def plan(project: Project, text: str) -> list[sweep.Specification]:
-    return sweep.specifications(project, "toy", sweep.grid(project, "toy", text))
+    return sweep.specifications(project, "toy", grid.choices(project, "toy", text))
 
 
 def test_every_combination_is_a_specification(project: Project) -> None:
@@ -69,7 +69,7 @@ def test_every_combination_is_a_specification(project: Project) -> None:
 
 def test_everything_wrong_with_a_grid_is_said_at_once(project: Project) -> None:
     with pytest.raises(ParameterError) as said:
-        sweep.grid(project, "toy", "alhpa=0.1 alpha=0.1,2 rounds=3,3 kinds=a|c label")
+        grid.choices(project, "toy", "alhpa=0.1 alpha=0.1,2 rounds=3,3 kinds=a|c label")
     for part in (
         "Did you mean 'alpha'",
         "'alpha' cannot be 2",
@@ -84,9 +84,9 @@ def test_everything_wrong_with_a_grid_is_said_at_once(project: Project) -> None:
         ("alpha=0.1 alpha=0.2", "twice"),
     ):
         with pytest.raises(ParameterError, match=message):
-            sweep.grid(project, "toy", text)
+            grid.choices(project, "toy", text)
     with pytest.raises(ParameterError, match="Did you mean 'toy'"):
-        sweep.grid(project, "toyy", "alpha=0.1")
+        grid.choices(project, "toyy", "alpha=0.1")
 
 
 def test_what_is_not_recorded_says_so_and_loses_nothing_else(

@@ -1,4 +1,4 @@
-"""The command line: ``persona-studies run | sweep | verify | accept | plan | record | import | publish | ...``."""
+"""The command line: ``persona-studies run | sweep | grid | verify | accept | plan | record | import | ...``."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ Assignments = Annotated[
 ]
 Together = Annotated[
     str, typer.Option("--params", metavar='"NAME=VALUE ..."', help="Several parameters, separated by blanks.")
+]
+
+Grid = Annotated[
+    str,
+    typer.Option(
+        "--grid",
+        metavar='"NAME=A,B ..."',
+        help="Choices of each parameter, separated by commas; by bars where the parameter is a list.",
+    ),
 ]
 
 
@@ -119,13 +128,7 @@ Study = Annotated[str, typer.Argument(help="Name of the study.")]
 @app.command()
 def sweep(
     study: Study,
-    grid: Annotated[
-        str,
-        typer.Option(
-            metavar='"NAME=A,B ..."',
-            help="Choices of each parameter, separated by commas; by bars where the parameter is a list.",
-        ),
-    ],
+    grid: Grid,
     table: Annotated[str | None, typer.Option(help="Take the estimate from this table, not the verdicts.")] = None,
     row: Annotated[list[str] | None, typer.Option(help="Text in the table's row; may be repeated.")] = None,
     estimate: Annotated[str, typer.Option(help="Column of the table.")] = "estimate",
@@ -137,13 +140,14 @@ def sweep(
 
     Interrupted at any moment, the same command goes on. Exit code 1: some specification did not complete.
     """
+    from persona_studies import grid as grids
     from persona_studies import runs
     from persona_studies import sweep as sweeps
 
     if (table is None) != (row is None):
         raise ParameterError("--table and --row go together: the table, and the row whose estimate is drawn.")
     project = Project.find()
-    specified = sweeps.specifications(project, study, sweeps.grid(project, study, grid))
+    specified = sweeps.specifications(project, study, grids.choices(project, study, grid))
     ready = [one for one in specified if one.problem is None]
     to_run = [one for one in ready if not runs.up_to_date(one.folder, runs.key(project, study, one.overrides))]
     took = runs.seconds(project, study)
@@ -201,14 +205,47 @@ def plan(
     out: Annotated[Path, typer.Option(help="File to write, e.g. cells.parquet.")],
     parameter: Assignments = None,
     params: Together = "",
+    file: Annotated[
+        Path | None, typer.Option("--runs", help="Of `persona-studies grid`: the cells of all its runs, each once.")
+    ] = None,
 ) -> None:
     """Write a study's cells with their prompts, to record them where its sources and notebooks are not."""
-    from persona_studies import plan as grid
+    from persona_studies import grid
+    from persona_studies import plan as plans
 
     project = Project.find()
-    cells = _cells(project, study, [*(parameter or []), *_split(params)])
-    grid.save(cells, out, study)
+    assignments = [*(parameter or []), *_split(params)]
+    if file is not None and assignments:
+        raise ParameterError("Parameters are fixed in the file of --runs; give them to `persona-studies grid`.")
+    sets = grid.load(file, study) if file is not None else [assignments]
+    cells = plans.union(_cells(project, study, given) for given in sets)
+    plans.save(cells, out, study)
     _say(f"{study}: {len(cells):,} cells in {out}")
+
+
+@app.command(name="grid")
+def grid_(
+    studies: Annotated[list[str], typer.Argument(help="Names of studies.")],
+    out: Annotated[Path, typer.Option(help="File to write, e.g. grid.json.")],
+    grid: Grid = "",
+    model_names: Annotated[
+        str, typer.Option("--models", metavar='"MODEL ..."', help="Models to record first, named as for record.")
+    ] = "",
+    shards: Annotated[int, typer.Option(min=1, help="Record each model in so many shares.")] = 1,
+) -> None:
+    """Write the runs of a grid (study x model x parameters) as a file that `make grid` works off, on a cluster too.
+
+    `sweep` with the same study and grid then finds the runs finished and draws the curves.
+    """
+    from persona_studies import grid as grids
+
+    found, left_out = grids.workflow(Project.find(), studies, grid, _split(model_names), shards=shards)
+    grids.save(found, out)
+    for line in left_out:
+        _say(f"left out: {line}")
+    planned = sum(map(len, found["runs"].values()))
+    recorded = len(found["models"]) * len(studies)
+    _say(f"{planned:,} runs, {recorded:,} recordings in {shards:,} shares each, in {out}")
 
 
 @app.command()
@@ -322,20 +359,30 @@ def import_(
     origin: Annotated[Path, typer.Argument(help="What record --out wrote.")],
     parameter: Assignments = None,
     params: Together = "",
+    planned: Annotated[
+        Path | None, typer.Option("--plan", help="Cells that were to be recorded, instead of parameters.")
+    ] = None,
 ) -> None:
     """Check what was recorded elsewhere, merge it, and pack each recording that is now complete.
 
     Exit code 1: a recording lacks cells of its study's grid; what there is has been taken in.
     """
+    from persona_studies import plan as grid
     from persona_studies import recording
     from persona_studies.errors import ResponsesError
 
     project = Project.find()
+    assignments = [*(parameter or []), *_split(params)]
+    if planned is not None and assignments:
+        raise ParameterError("Parameters are fixed in the file of --plan; give them to `persona-studies plan`.")
     taken = recording.take_in(project, origin)
     lacking = False
     for study, model, rows, new in taken.itertuples(index=False, name=None):
         _say(f"{study}, {model}: {rows:,} answers, {new:,} of them new")
-        cells = _cells(project, study, [*(parameter or []), *_split(params)], texts=False)
+        if planned is not None:
+            cells = grid.load(planned, study)
+        else:
+            cells = _cells(project, study, assignments, texts=False)
         try:
             _say(f"complete: {_short(project, recording.pack(project, study, cells, model))}")
         except ResponsesError as error:
@@ -458,10 +505,9 @@ def _cells(project: Project, study: str, assignments: list[str], *, texts: bool 
 
 
 def _split(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise ParameterError(f"{text!r} cannot be split into NAME=VALUE pairs: {error}.") from error
+    from persona_studies.parameters import split
+
+    return split(text)
 
 
 def _shard(text: str) -> tuple[int, int]:

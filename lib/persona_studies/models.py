@@ -64,6 +64,33 @@ def slug(model: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")
 
 
+def known(project: Project, model: str, name: str | None = None) -> str:
+    """Return the name that a model is recorded under, or refuse a model that cannot be loaded by its name.
+
+    Args:
+        project: Holds the registry.
+        model: As described above.
+        name: Name to record under; None derives it from the model's.
+
+    Raises:
+        BackendError: an unknown model, or a name that cannot name a recording.
+    """
+    kind, _, rest = model.partition(":")
+    if not (kind in KINDS and rest) and model not in (entries := registry(project)):
+        near = get_close_matches(model, entries, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise BackendError(
+            f"Unknown model {model!r}.{hint} Known: {', '.join(entries)}; or gguf:PATH, hf:OWNER/NAME@REVISION, "
+            "openai:MODEL."
+        )
+    called = name or slug(model)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", called):
+        raise BackendError(
+            f"{called!r} cannot name a recording: lower-case letters, digits, '.', '_' and '-' only. Use --name."
+        )
+    return called
+
+
 def load(
     project: Project,
     model: str,
@@ -91,12 +118,8 @@ def load(
     Raises:
         BackendError: unknown name, missing package or file, wrong hash.
     """
+    called = known(project, model, name)
     kind, _, rest = model.partition(":")
-    called = name or slug(model)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", called):
-        raise BackendError(
-            f"{called!r} cannot name a recording: lower-case letters, digits, '.', '_' and '-' only. Use --name."
-        )
     given = {key: value for key, value in (("precision", precision), ("schedule", schedule)) if value is not None}
     if kind == "openai" and rest:
         from persona_studies.backends.openai_compatible import OpenAICompatible
@@ -109,15 +132,7 @@ def load(
         return Transformers(place, name=called, revision=revision or None, **_torch(given))
     if kind == "gguf" and rest:
         return _gguf(Path(rest).expanduser(), called, None, backend, threads, given)
-    known = registry(project)
-    if model not in known:
-        near = get_close_matches(model, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise BackendError(
-            f"Unknown model {model!r}.{hint} Known: {', '.join(known)}; or gguf:PATH, hf:OWNER/NAME@REVISION, "
-            "openai:MODEL."
-        )
-    entry = known[model]
+    entry = registry(project)[model]
     # The package is located, not imported: it may need packages of its own that a model file does not.
     spec = importlib.util.find_spec(entry.package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:

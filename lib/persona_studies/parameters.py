@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -129,6 +130,21 @@ class Parameters(BaseModel):
         allowed = _allowed(cls.model_fields[name])
         shown = repr(value) if len(repr(value)) <= LONGEST else repr(value)[:LONGEST] + "…"
         return f"Parameter {name!r} cannot be {shown}: {error['msg']}.{hint} Allowed: {allowed}."
+
+
+def split(text: str) -> list[str]:
+    """Split ``"NAME=VALUE NAME=VALUE"`` at blanks, as a shell does.
+
+    Raises:
+        ParameterError: a quotation that does not end.
+
+    >>> split("alpha=0.01 label='two words'")
+    ['alpha=0.01', 'label=two words']
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ParameterError(f"{text!r} cannot be split into NAME=VALUE pairs: {error}.") from error
 
 
 def _assigned_literals(source: str) -> set[str] | None:

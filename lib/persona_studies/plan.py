@@ -141,6 +141,23 @@ def combine(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return plan
 
 
+def union(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Put several plans of one study together; what they share is asked once.
+
+    Raises:
+        ProtocolError: two plans ask one cell with different texts, so that one recording cannot hold both.
+    """
+    plan = pd.concat(list(parts), ignore_index=True)
+    plan = plan[~plan.duplicated([*IDENTITY, *HASHES])].reset_index(drop=True)
+    twice = plan[plan.duplicated(IDENTITY)]
+    if len(twice):
+        raise ProtocolError(
+            f"Different parameters ask {len(twice)} cells with different texts, first "
+            f"{dict(twice.iloc[0][IDENTITY])}; record them apart, under another --name each."
+        )
+    return plan
+
+
 def save(plan: pd.DataFrame, path: Path, study: str) -> None:
     """Write a plan with its prompts to a Parquet file, so that it can be asked where the sources are not.
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -389,7 +390,8 @@ def _signed(log: Path) -> dict[str, Any] | None:
 def _sign(log: Path, info: ModelInfo, started: str | None = None) -> None:
     """Write down what records here."""
     if _signed(log) is None:
-        partial = log / "model.partial"
+        # Shares that start at the same time each write their own.
+        partial = log / f"model.{uuid4().hex}.partial"
         partial.write_text(json.dumps({"model": asdict(info), "started": started or _today()}, indent=1) + "\n")
         partial.replace(log / "model.json")
 

@@ -8,11 +8,9 @@ the null is not computed; it would have to rerun every specification on resample
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -25,8 +23,8 @@ from typing import Any
 
 import pandas as pd
 
-from persona_studies import changes, checkout, figures, pages, runs, tables
-from persona_studies.errors import ParameterError, PersonaStudiesError
+from persona_studies import changes, checkout, figures, grid, pages, runs, tables
+from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
 
 
@@ -72,50 +70,13 @@ class Cell:
     estimate: str
 
 
-def grid(project: Project, study: str, text: str) -> dict[str, list[str]]:
-    """Read ``"alpha=0.01,0.05 correction=holm,none"`` and check every choice.
-
-    Choices are separated by commas; those of a parameter that is a list, whose items take the commas, by bars:
-    ``"frames=think|think,bare"``.
-
-    Raises:
-        ParameterError: everything that is wrong with the grid, at once.
-    """
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise ParameterError(f"{text!r} cannot be split into NAME=CHOICES: {error}.") from error
-    kind = runs.parameters_class(project, runs.known(project, study))
-    found: dict[str, list[str]] = {}
-    wrong = [] if words else ["The grid names no parameter; give --grid 'alpha=0.01,0.05 correction=holm,none'."]
-    for word in words:
-        name, _, given = word.partition("=")
-        several = name in kind.model_fields and kind.is_list(name)
-        found_twice = name in found
-        found[name] = given.split("|" if several else ",")
-        if found_twice:
-            wrong.append(f"Parameter {name!r} is in the grid twice.")
-        values = []
-        for choice in found[name]:
-            try:
-                in_force, _ = runs.resolve(project, study, [f"{name}={choice}"] if "=" in word else [word])
-                values.append(in_force.model_dump(mode="json")[name])
-            except ParameterError as error:
-                wrong.append(str(error))
-        wrong += [f"Parameter {name!r} takes {v!r} twice." for i, v in enumerate(values) if v in values[:i]]
-    if wrong:
-        raise ParameterError("\n".join(dict.fromkeys(wrong)))
-    return found
-
-
 def specifications(project: Project, study: str, choices: Mapping[str, Sequence[str]]) -> list[Specification]:
     """Return every combination of the choices, each checked as far as it can be before a kernel starts.
 
     One that cannot be run, for want of recorded responses or because two choices exclude each other, says why.
     """
     found = []
-    for number, combination in enumerate(itertools.product(*choices.values()), start=1):
-        made = dict(zip(choices, combination, strict=True))
+    for number, made in enumerate(grid.combinations(choices), start=1):
         given = [f"{name}={choice}" for name, choice in made.items()]
         try:
             _, overrides = runs.resolve(project, study, given)
