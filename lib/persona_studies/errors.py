@@ -10,6 +10,10 @@ class PersonaStudiesError(Exception):
 
     exit_code = 1
 
+    def _render_traceback_(self) -> list[str]:
+        """Show the message alone in a notebook, as the command line does; IPython asks for this."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ParameterError(PersonaStudiesError):
     """A parameter has an unknown name, a wrong type or a value out of range."""

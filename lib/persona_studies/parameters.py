@@ -40,7 +40,9 @@ class Parameters(BaseModel):
         try:
             made = cls.model_validate(given)
         except ValidationError as error:
-            raise ParameterError("\n".join(cls._problem(dict(e)) for e in error.errors())) from error
+            # A mistyped name first: that the right one is missing follows from it.
+            found = sorted(error.errors(), key=lambda problem: problem["type"] == "missing")
+            raise ParameterError("\n".join(cls._problem(dict(e)) for e in found)) from error
         for name, value in made:
             if isinstance(value, tuple) and (twice := [v for v in value if value.count(v) > 1]):
                 raise ParameterError(f"Parameter {name!r} names {twice[0]!r} twice.")

@@ -24,7 +24,7 @@ def documents(project: Project) -> dict[Path, dict[str, str]]:
     return {
         project.root / "README.md": {"scoreboard": _scoreboard(project), "help": _help(project)},
         project.data / "responses" / "README.md": {"recordings": datasheets.recordings(project)},
-        project.studies / "README.md": {"studies": "\n".join(_study(project, name) for name in project.names())},
+        project.studies / "README.md": {"studies": _studies(project)},
     }
 
 
@@ -58,6 +58,13 @@ def _scoreboard(project: Project) -> str:
     rows.loc[found["study"].duplicated(), "study"] = ""
     legend = [f"- {sign} *{word}*: {verdicts.MEANINGS[word]}" for word, sign in verdicts.SIGNS.items()]
     return "\n".join([_table(rows), "", *legend])
+
+
+def _studies(project: Project) -> str:
+    """Return the list of the studies with their questions, then each of them."""
+    questions = {name: protocol.load(project.protocol(name)).question for name in project.names()}
+    listed = [f"- [{name}]({name}.ipynb): {question}" for name, question in questions.items()]
+    return "\n".join([*listed, "", *(_study(project, name) for name in questions)])
 
 
 def _study(project: Project, study: str) -> str:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from IPython.core.getipython import get_ipython
+from IPython.display import display
 
 from persona_studies import figures, models, notebooks, protocol, recording, responses, tables
 from persona_studies.errors import ResponsesError
 from persona_studies.parameters import Parameters
 from persona_studies.paths import Project
+
+HOW_TO_STOP = "To stop: the square in the toolbar, or the key I twice. Every answer is kept."
+BUTTON = (
+    '<button type="button" class="jp-mod-styled jp-mod-warn" '
+    'data-commandlinker-command="notebook:interrupt-kernel">Stop</button>'
+    " or the square in the toolbar, or the key I twice. Every answer is kept."
+)
 
 
 @dataclass(frozen=True)
@@ -91,10 +101,10 @@ class Study:
         left = recording.pending(self.project, self.name, plan, backend.info)
         progress = None
         if len(left):
-            print(recording.summary(recording.estimate(left, backend)))
-            print("To stop: the square in the toolbar, or the key I twice. Every answer is kept.")
             try:
-                progress = recording.record(self.project, self.name, plan, backend, hours=hours)
+                print(recording.summary(recording.estimate(left, backend)))
+                with _stop_button():
+                    progress = recording.record(self.project, self.name, plan, backend, hours=hours)
             except KeyboardInterrupt:
                 kept = len(plan) - len(recording.pending(self.project, self.name, plan, backend.info))
                 backend.close()
@@ -153,3 +163,21 @@ class Study:
     def image(self, name: str) -> Any:
         """Return a figure that this run has drawn, to be shown once more."""
         return figures.image(self.out / "figures" / f"{name}.png", alt=self._alt[name])
+
+
+@contextlib.contextmanager
+def _stop_button() -> Iterator[None]:
+    """Say how to stop while a model is asked, in JupyterLab with a button.
+
+    JupyterLab runs the button's command itself, so that it works while the kernel is busy; a widget's would wait
+    for the kernel. Where the button is not understood, the sentence beside it says what to do.
+    """
+    if get_ipython() is None:
+        print(HOW_TO_STOP)
+        yield
+        return
+    shown = display({"text/plain": HOW_TO_STOP, "text/html": BUTTON}, raw=True, display_id=True)
+    try:
+        yield
+    finally:
+        shown.update({"text/plain": "", "text/html": ""}, raw=True)
