@@ -62,6 +62,7 @@ source = "abstract"
 published = "<b>seldom</b>"
 not_testable = "no ears"
 """
+UNITS = '[meanings]\nhops = "times that it leaves the ground"\n[toy]\nplays = "hops"\n'
 VERDICTS = pd.DataFrame(
     {
         "claim": ["plays", "sings"],
@@ -103,6 +104,7 @@ def make_site(tmp_path: Path) -> Callable[..., Project]:
             folder.mkdir(parents=True, exist_ok=True)
         (project.root / "pyproject.toml").write_text("")
         project.protocol("toy").write_text(PROTOCOL)
+        (project.studies / "units.toml").write_text(UNITS)
         tables.save(VERDICTS, project.results("toy") / "verdicts.csv")
         png = project.figures("toy") / "plot.png"
         Image.new("RGB", (300, 200), "white").save(png)
@@ -156,7 +158,7 @@ def test_a_verdict_has_a_sign_and_its_claim_leads_to_it(make_site: Callable[...,
     assert first.a["href"] == "toy.html#claim-plays-corrected"
     assert [cell.get_text(strip=True) for cell in first.select("td")] == [
         "always",
-        "0.50 [0.40, 0.60]",
+        "0.50 [0.40, 0.60]hops",
         "✗contradicted",
     ]
     assert second.select_one("td").get_text() == "<b>seldom</b>" and not index.find("b")
@@ -233,6 +235,24 @@ def test_verdicts_that_do_not_hold_are_refused(
         ((column, value),) = change.items()
         wrong = VERDICTS.drop(columns=column) if value is None else VERDICTS.assign(**{column: value})
         tables.save(wrong, path)
+    with pytest.raises(PersonaStudiesError, match=message):
+        site.build(project)
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        ("[meanings]\n", r"estimates what has no unit in studies/units\.toml: 'plays'"),
+        ('[meanings]\n[toy]\nplays = "skips"\n', r"units that studies/units\.toml gives no meaning: 'skips'"),
+        (None, r"studies/units\.toml cannot be read"),
+    ],
+)
+def test_an_estimate_without_a_unit_is_refused(
+    make_site: Callable[..., Project], units: str | None, message: str
+) -> None:
+    project = make_site()
+    path = project.studies / "units.toml"
+    path.unlink() if units is None else path.write_text(units)
     with pytest.raises(PersonaStudiesError, match=message):
         site.build(project)
 

@@ -51,12 +51,14 @@ def _scoreboard(project: Project) -> str:
             "study": [f"[{name}](studies/{name}.ipynb)" for name in found["study"]],
             "claim": found["statement"] + found["layer"].map({"published": " *Published layer.*"}).fillna(""),
             "published": found["published"],
-            "here": found["here"],
+            "here": found["here"] + found["unit"].map(lambda unit: f" {unit}" if unit else ""),
             "verdict": found["sign"] + " **" + found["verdict"] + "**",
         }
     )
     rows.loc[found["study"].duplicated(), "study"] = ""
     legend = [f"- {sign} *{word}*: {verdicts.MEANINGS[word]}" for word, sign in verdicts.SIGNS.items()]
+    legend += ["", "Units of *here*:", ""]
+    legend += [f"- *{name}*: {meaning}" for name, meaning in scoreboard.units(project).items()]
     return "\n".join([_table(rows), "", *legend])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import pandas as pd
 
 from persona_studies import protocol, tables, verdicts
@@ -15,14 +17,28 @@ def load(project: Project) -> pd.DataFrame:
     """Return one row per claim and analysis, study by study, from the committed verdicts.
 
     Columns: ``study``, those of :data:`COLUMNS`, ``source`` (where the claim is made), ``here`` (the estimate with
-    its interval, as text; its unit is that of the claim's smallest effect of interest) and ``sign``.
+    its interval, as text), ``unit`` (a name of :func:`units`) and ``sign``.
 
     Raises:
         PersonaStudiesError: a study has no verdicts, they lack a column, or they name a claim that its protocol
-            does not declare, or a verdict that is none.
+            does not declare, a verdict that is none, or an estimate without a unit.
     """
     studies = [_study(project, study) for study in project.names()]
     return pd.concat(studies, ignore_index=True) if studies else pd.DataFrame(columns=["study", *COLUMNS])
+
+
+def units(project: Project) -> dict[str, str]:
+    """Return what each unit of the scoreboard means, from ``studies/units.toml``."""
+    meanings: dict[str, str] = _units(project)["meanings"]
+    return meanings
+
+
+def _units(project: Project) -> dict[str, dict[str, str]]:
+    path = project.studies / "units.toml"
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise PersonaStudiesError(f"studies/units.toml cannot be read: {error}") from error
 
 
 def _study(project: Project, study: str) -> pd.DataFrame:
@@ -32,10 +48,15 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         raise PersonaStudiesError(f"{place} is missing; run make study STUDY={study}, then make accept.")
     found = tables.load(path)
     claims = protocol.load(project.protocol(study)).claims
+    declared = _units(project)
+    unit = declared.get(study, {})
+    estimated = set(found.loc[found["estimate"].notna(), "claim"]) if set(COLUMNS) <= set(found) else set()
     for wrong, what in (
         (set(COLUMNS) - set(found), "lacks the column"),
         (set(found.get("claim", [])) - set(claims), f"names what {study}.toml does not declare, claim"),
         (set(found.get("verdict", [])) - set(verdicts.SIGNS), "holds what is no verdict:"),
+        (estimated - set(unit), "estimates what has no unit in studies/units.toml:"),
+        (set(unit.values()) - set(declared["meanings"]), "has units that studies/units.toml gives no meaning:"),
     ):
         if wrong:
             raise PersonaStudiesError(f"{place} {what} {', '.join(sorted(map(repr, wrong)))}.")
@@ -43,6 +64,7 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         study=study,
         source=[claims[name].source for name in found["claim"]],
         here=[_here(*row) for row in found[["estimate", "low", "high"]].itertuples(index=False)],
+        unit=[unit.get(name, "") for name in found["claim"]],
         sign=found["verdict"].map(verdicts.SIGNS),
     )
 

@@ -78,7 +78,7 @@ def build(project: Project) -> Path:
     pages["index.html"] = (
         _exporter({})
         .environment.get_template("index.html.j2")
-        .render(studies=studies, meanings=verdicts.MEANINGS, judged=len(board))
+        .render(studies=studies, meanings=verdicts.MEANINGS, units=scoreboard.units(project), judged=len(board))
     )
     shutil.rmtree(project.site, ignore_errors=True)
     project.site.mkdir(parents=True)
