@@ -104,7 +104,7 @@ def make_site(tmp_path: Path) -> Callable[..., Project]:
             folder.mkdir(parents=True, exist_ok=True)
         (project.root / "pyproject.toml").write_text("")
         project.protocol("toy").write_text(PROTOCOL)
-        (project.studies / "units.toml").write_text(UNITS)
+        (project.data / "units.toml").write_text(UNITS)
         tables.save(VERDICTS, project.results("toy") / "verdicts.csv")
         png = project.figures("toy") / "plot.png"
         Image.new("RGB", (300, 200), "white").save(png)
@@ -242,16 +242,16 @@ def test_verdicts_that_do_not_hold_are_refused(
 @pytest.mark.parametrize(
     ("units", "message"),
     [
-        ("[meanings]\n", r"estimates what has no unit in studies/units\.toml: 'plays'"),
-        ('[meanings]\n[toy]\nplays = "skips"\n', r"units that studies/units\.toml gives no meaning: 'skips'"),
-        (None, r"studies/units\.toml cannot be read"),
+        ("[meanings]\n", r"estimates what has no unit in data/units\.toml: 'plays'"),
+        ('[meanings]\n[toy]\nplays = "skips"\n', r"units that data/units\.toml gives no meaning: 'skips'"),
+        (None, r"data/units\.toml cannot be read"),
     ],
 )
 def test_an_estimate_without_a_unit_is_refused(
     make_site: Callable[..., Project], units: str | None, message: str
 ) -> None:
     project = make_site()
-    path = project.studies / "units.toml"
+    path = project.data / "units.toml"
     path.unlink() if units is None else path.write_text(units)
     with pytest.raises(PersonaStudiesError, match=message):
         site.build(project)

@@ -28,17 +28,17 @@ def load(project: Project) -> pd.DataFrame:
 
 
 def units(project: Project) -> dict[str, str]:
-    """Return what each unit of the scoreboard means, from ``studies/units.toml``."""
+    """Return what each unit of the scoreboard means, from ``data/units.toml``."""
     meanings: dict[str, str] = _units(project)["meanings"]
     return meanings
 
 
 def _units(project: Project) -> dict[str, dict[str, str]]:
-    path = project.studies / "units.toml"
+    path = project.data / "units.toml"
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
-        raise PersonaStudiesError(f"studies/units.toml cannot be read: {error}") from error
+        raise PersonaStudiesError(f"data/units.toml cannot be read: {error}") from error
 
 
 def _study(project: Project, study: str) -> pd.DataFrame:
@@ -55,8 +55,8 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         (set(COLUMNS) - set(found), "lacks the column"),
         (set(found.get("claim", [])) - set(claims), f"names what {study}.toml does not declare, claim"),
         (set(found.get("verdict", [])) - set(verdicts.SIGNS), "holds what is no verdict:"),
-        (estimated - set(unit), "estimates what has no unit in studies/units.toml:"),
-        (set(unit.values()) - set(declared["meanings"]), "has units that studies/units.toml gives no meaning:"),
+        (estimated - set(unit), "estimates what has no unit in data/units.toml:"),
+        (set(unit.values()) - set(declared["meanings"]), "has units that data/units.toml gives no meaning:"),
     ):
         if wrong:
             raise PersonaStudiesError(f"{place} {what} {', '.join(sorted(map(repr, wrong)))}.")
