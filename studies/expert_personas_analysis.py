@@ -376,8 +376,9 @@ def thresholded(scored: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
 
 # --- Replies ---
 
+# Possessive: a reply of a thousand line ends would otherwise be tried in a billion ways.
 _LETTER = re.compile(
-    r"^\W*(?:the\s+)?(?:(?:correct|right)\s+)?(?:answer|option)?\s*(?:is)?\W*\b([A-J])\b(?![a-z'])", re.I
+    r"^\W*+(?:the\s++)?(?:(?:correct|right)\s++)?(?:answer|option)?\s*+(?:is)?\W*+\b([A-J])\b(?![a-z'])", re.I
 )
 
 

@@ -21,9 +21,10 @@ from persona_studies import stats as lib_stats
 _ANSWER_IS = re.compile(r"answer is:?\s*", re.I)
 _PARENTHESES = re.compile(r"\(([a-z])\)", re.I)
 _STRICT = re.compile(r"answer is:?\s*\(?([A-J])\)?\s*[.!]?\s*$", re.I)
+# Possessive: where nothing follows, thousands of blanks are tried once, not in every division.
 _STATED = re.compile(
-    r"(?i:\b(?:answer|option|choice))[\"'*]*(?i:\s+(?:is|(?:would|should|must) be))?\s*[:=]?\s*"
-    r"[\"'*(]*([A-J])\b(?!['’])"
+    r"(?i:\b(?:answer|option|choice))[\"'*]*+(?i:\s++(?:is|(?:would|should|must) be))?\s*+[:=]?\s*+"
+    r"[\"'*(]*+([A-J])\b(?!['’])"
 )
 _BARE = re.compile(r"^\W*\(?([A-J])\)?\W*$")
 _REFUSAL = re.compile(
