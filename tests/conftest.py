@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
+from persona_studies import notebooks, recording, runs, tables, verify
 from persona_studies.paths import Project
+from tests.simulated import SimulatedBackend
+from tests.test_recording import answer, small_plan
 
 PARAMETERS = 'alpha = 0.05  # error rate\nrounds = 3  # how often\nlabel = "x"  # a text\nkinds = ["a"]  # a list'
 MODULE = """
@@ -105,3 +112,37 @@ def recorded(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPat
     recording.record(project, "toy", plan, SimulatedBackend(answer))
     recording.pack(project, "toy", plan, "simulated")
     return project
+
+
+def build(project: Project) -> Path:
+    """Write what a completed run of the toy study would have written."""
+    folder = project.build / "toy"
+    for kind in ("tables", "figures"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame({"claim": ["one", "two"], "r": [0.25, -0.5], "n": [55, 55], "rejected": [True, False]})
+    tables.save(frame, folder / "tables" / "result.csv")
+    Image.fromarray(np.full((4, 5, 3), 200, dtype=np.uint8)).save(folder / "figures" / "plot.png")
+    (folder / "figures" / "plot.svg").write_text("<svg/>")
+    notebook = notebooks.read(project.notebook("toy"))
+    notebook.cells[-1].outputs = [new_output("stream", name="stdout", text="0.05\n")]
+    notebooks.write(notebook, folder / "toy.ipynb")
+    outputs = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "run.json"
+    }
+    record = {"study": "toy", "key": runs.key(project, "toy", {}), "overrides": {}, "outputs": outputs}
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.fixture
+def accepted(toy_project: Project) -> Project:
+    """A recorded toy study whose reference is accepted and whose build is current."""
+    plan = small_plan(2)
+    recording.record(toy_project, "toy", plan, SimulatedBackend(answer))
+    recording.pack(toy_project, "toy", plan, "simulated")
+    build(toy_project)
+    assert verify.accept(toy_project, "toy", confirm=lambda _: True) is not None
+    build(toy_project)
+    return toy_project

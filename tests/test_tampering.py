@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,49 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from nbformat.v4 import new_output
 from PIL import Image
 
-from persona_studies import notebooks, recording, runs, tables, verify
+from persona_studies import notebooks, runs, tables, verify
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
-from tests.simulated import SimulatedBackend
-from tests.test_recording import answer, small_plan
 
 Report = verify.Report
-
-
-def build(project: Project) -> Path:
-    """Write what a completed run of the toy study would have written."""
-    folder = project.build / "toy"
-    for kind in ("tables", "figures"):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-    frame = pd.DataFrame({"claim": ["one", "two"], "r": [0.25, -0.5], "n": [55, 55], "rejected": [True, False]})
-    tables.save(frame, folder / "tables" / "result.csv")
-    Image.fromarray(np.full((4, 5, 3), 200, dtype=np.uint8)).save(folder / "figures" / "plot.png")
-    (folder / "figures" / "plot.svg").write_text("<svg/>")
-    notebook = notebooks.read(project.notebook("toy"))
-    notebook.cells[-1].outputs = [new_output("stream", name="stdout", text="0.05\n")]
-    notebooks.write(notebook, folder / "toy.ipynb")
-    outputs = {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "run.json"
-    }
-    record = {"study": "toy", "key": runs.key(project, "toy", {}), "overrides": {}, "outputs": outputs}
-    (folder / "run.json").write_text(json.dumps(record))
-    return folder
-
-
-@pytest.fixture
-def accepted(toy_project: Project) -> Project:
-    plan = small_plan(2)
-    recording.record(toy_project, "toy", plan, SimulatedBackend(answer))
-    recording.pack(toy_project, "toy", plan, "simulated")
-    build(toy_project)
-    assert verify.accept(toy_project, "toy", confirm=lambda _: True) is not None
-    build(toy_project)
-    return toy_project
 
 
 def said(project: Project) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import signal
 import subprocess
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from persona_studies.errors import ParameterError, PersonaStudiesError
+from persona_studies.errors import ParameterError, PersonaStudiesError, quoted, visible
 from persona_studies.paths import Project
 
 if TYPE_CHECKING:
     from persona_studies.verify import Report
 
 # Everything else is imported where it is used: `--help` and an up-to-date `run` must answer at once.
+
+# What a full or a closed disk says; other errors of the system are faults of this program.
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
 
 app = typer.Typer(
     name="persona-studies",
@@ -469,17 +473,31 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except PersonaStudiesError as error:
-        typer.secho(str(error), err=True, fg="red" if sys.stderr.isatty() else None)
+        _complain(str(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("Interrupted; nothing half-written is left.", err=True)
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _complain(
+            f"{place}{error.strerror or error}. Make room, or make that place writable, and run the same command "
+            "again; what was complete before still is."
+        )
+        sys.exit(1)
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # the parser's own usage errors
             error.show()
             sys.exit(error.exit_code)
         raise
     sys.exit(code or 0)
+
+
+def _complain(text: str) -> None:
+    """Print an error. It may quote what a model or a file said, whose control characters are not for a terminal."""
+    typer.secho(visible(text), err=True, fg="red" if sys.stderr.isatty() else None)
 
 
 def _in_parallel(studies: list[str], jobs: int, force: bool) -> None:
@@ -513,7 +531,7 @@ def _split(text: str) -> list[str]:
 def _shard(text: str) -> tuple[int, int]:
     part, _, parts = text.partition("/")
     if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
-        raise ParameterError(f"--shard {text!r} is not I/N with I from 1 to N, such as 1/4.")
+        raise ParameterError(f"--shard {quoted(text)} is not I/N with I from 1 to N, such as 1/4.")
     return int(part), int(parts)
 
 

@@ -4,6 +4,15 @@ A message says what was wrong, where, and what to do about it. The command line 
 traceback and exits with ``exit_code``.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+LONGEST = 200
+
 
 class PersonaStudiesError(Exception):
     """Base class: something the user can mend."""
@@ -59,3 +68,33 @@ class SourceUnavailable(SourceError):  # noqa: N818 - a state of the world, not 
 
 class StatisticsError(PersonaStudiesError, ValueError):
     """Input for which a statistic is not defined and no rule says what to do instead."""
+
+
+def quoted(value: object) -> str:
+    """Return a value as a message shows it: as Python writes it, cut where it is long.
+
+    >>> quoted("a\\x1b[31m"), len(quoted("x" * 1000))
+    ("'a\\\\x1b[31m'", 201)
+    """
+    text = repr(value)
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
+
+
+def visible(text: str, kept: str = "\n\t") -> str:
+    """Return a text with a blank for what is not shown but steers what shows it: a terminal's escapes, directions.
+
+    >>> visible("a\\x1b[31mb\\u202ec")
+    'a [31mb c'
+    """
+    return "".join(c if c.isprintable() or c in kept else " " for c in text)
+
+
+def problems(error: ValidationError) -> list[str]:
+    """Return what does not fit a declared form, one line each: the place, what it should be, what was found."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        place = ".".join(map(str, problem["loc"])) or "the whole"
+        # Of a whole table only what is said about it helps.
+        found = "" if isinstance(problem["input"], dict) else f", found {quoted(problem['input'])}"
+        lines.append(f"{place}: {problem['msg']}{found}")
+    return lines

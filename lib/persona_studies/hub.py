@@ -10,21 +10,19 @@ import contextlib
 import hashlib
 import io
 import json
-import re
 import shutil
 import tempfile
 import tomllib
 from pathlib import Path
 
 import huggingface_hub
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from persona_studies import responses
-from persona_studies.errors import ResponsesError, SourceError
+from persona_studies.errors import ResponsesError, SourceError, problems
 from persona_studies.paths import Project
 
 RECORD = "record.json"
-FILE = re.compile(r"[A-Za-z0-9_-]+\.parquet")
 
 
 class Published(BaseModel):
@@ -52,9 +50,11 @@ def register(project: Project) -> dict[str, Published]:
     path = project.data / "recordings.toml"
     try:
         entries = tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
-        return {name: Published.model_validate(entry) for name, entry in entries.items()}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
-        raise SourceError(f"{path} breaks its form: {error}") from error
+        return TypeAdapter(dict[str, Published]).validate_python(entries)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SourceError(f"{path} cannot be read: {error}; restore it with git checkout.") from error
+    except ValidationError as error:
+        raise SourceError(f"{path} breaks its form, mend it there: {'; '.join(problems(error))}") from error
 
 
 def publish(project: Project, study: str, model: str, repo: str, *, private: bool = False) -> Published:
@@ -120,7 +120,10 @@ def fetch(project: Project, study: str, model: str) -> Path:
     place = f"{study}/{model}"
     known = register(project)
     if place not in known:
-        raise SourceError(f"{place} is not in data/recordings.toml; published: {', '.join(known) or 'none'}.")
+        raise SourceError(
+            f"{place} is not in data/recordings.toml; published: {', '.join(known) or 'none'}. "
+            "Name one of these, or record it: make record."
+        )
     published, target = known[place], project.responses(study, model)
     if (target / RECORD).is_file():
         if _sha256(target / RECORD) == published.sha256 and not responses.check(project, study):
@@ -137,8 +140,6 @@ def fetch(project: Project, study: str, model: str) -> Path:
             raise SourceError(f"{RECORD} of {place} at {published.repo} is not the one that was pinned.")
         record = responses.record_of(folder) or {"files": {}}
         for name, expected in record["files"].items():
-            if not FILE.fullmatch(name):
-                raise SourceError(f"The record of {place} names a file {name!r} outside its folder.")
             _download(published, f"{place}/{name}", folder / name)
             if _sha256(folder / name) != expected["sha256"]:
                 raise SourceError(f"{name} of {place} at {published.repo} is not what its record says.")

@@ -17,10 +17,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from persona_studies.backends import Backend
-from persona_studies.errors import BackendError
+from persona_studies.errors import BackendError, problems
 from persona_studies.paths import Project
 
 KINDS = ("gguf", "hf", "openai")
@@ -42,9 +42,18 @@ class Model(BaseModel):
 
 
 def registry(project: Project) -> dict[str, Model]:
-    """Return the models of ``data/models.toml`` by name."""
-    with (project.data / "models.toml").open("rb") as file:
-        return {name: Model.model_validate(entry) for name, entry in tomllib.load(file).items()}
+    """Return the models of ``data/models.toml`` by name.
+
+    Raises:
+        BackendError: no such file, not TOML, or an entry out of form.
+    """
+    path = project.data / "models.toml"
+    try:
+        return TypeAdapter(dict[str, Model]).validate_python(tomllib.loads(path.read_text("utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BackendError(f"{path} cannot be read: {error}; restore it with git checkout.") from error
+    except ValidationError as error:
+        raise BackendError(f"{path} breaks its form, mend it there: {'; '.join(problems(error))}") from error
 
 
 def slug(model: str) -> str:

@@ -52,12 +52,15 @@ def read(path: Path) -> NotebookNode:
     """
     import nbformat
 
+    wrong: dict[str, Exception] = {}
     try:
-        notebook: NotebookNode = nbformat.read(path, as_version=4)
+        notebook: NotebookNode = nbformat.read(path, as_version=4, capture_validation_error=wrong)
+        if wrong:
+            raise wrong["ValidationError"]
     except FileNotFoundError as error:
         raise NotebookError(f"No notebook {path.name}.") from error
     except Exception as error:  # nbformat raises what JSON and its schema raise
-        raise NotebookError(f"{path.name} is not a notebook: {error}") from error
+        raise NotebookError(f"{path.name} is not a notebook: {error}; restore it with git checkout.") from error
     return notebook
 
 
@@ -77,7 +80,9 @@ def parameters_cell(notebook: NotebookNode) -> NotebookNode:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     tagged = [place for place, cell in enumerate(code, start=1) if "parameters" in cell.metadata.get("tags", [])]
     if not tagged:
-        raise NotebookError("No cell is tagged `parameters`; parameters given to it would be ignored silently.")
+        raise NotebookError(
+            "No cell is tagged `parameters`, so parameters would be ignored silently; tag the first code cell."
+        )
     if len(tagged) > 1:
         raise NotebookError(f"Code cells {', '.join(map(str, tagged))} are all tagged `parameters`; keep one.")
     if tagged != [1]:
@@ -96,7 +101,10 @@ def parameters(notebook: NotebookNode) -> dict[str, Default]:
     try:
         body = ast.parse(source).body
     except SyntaxError as error:
-        raise NotebookError(f"The parameters cell is not Python, line {error.lineno}: {error.msg}.") from error
+        said = f"The parameters cell is not Python, line {error.lineno}: {error.msg}; mend it there."
+        raise NotebookError(said) from error
+    except (ValueError, RecursionError, MemoryError) as error:  # of null bytes, and of brackets without end
+        raise NotebookError(f"The parameters cell is not Python ({error!r}); mend it there.") from error
     comments = {
         token.start[0]: token.string.lstrip("# ").strip()
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
@@ -114,12 +122,12 @@ def parameters(notebook: NotebookNode) -> dict[str, Default]:
         name = statement.targets[0].id
         try:
             value = ast.literal_eval(statement.value)
-        except (ValueError, TypeError) as error:
-            raise NotebookError(f"{where}: {name!r} is not a literal.") from error
+        except (ValueError, TypeError, RecursionError, MemoryError) as error:
+            raise NotebookError(f"{where}: {name!r} is not a literal; write out its value.") from error
         if name in found:
-            raise NotebookError(f"{where}: {name!r} is assigned twice.")
+            raise NotebookError(f"{where}: {name!r} is assigned twice; keep one.")
         if not comments.get(statement.end_lineno or statement.lineno):
-            raise NotebookError(f"{where}: {name!r} has no comment.")
+            raise NotebookError(f"{where}: {name!r} has no comment; say behind a # what it is.")
         found[name] = Default(value, comments[statement.end_lineno or statement.lineno])
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from persona_studies.errors import visible
 from persona_studies.tables import MISSING
 
 
@@ -77,6 +78,4 @@ def shown(value: Any) -> str:
 
 def _printable(value: Any) -> Any:
     """Take control characters out of a text: anybody may have written it."""
-    if isinstance(value, str) and type(value) is str and not value.isprintable():
-        return "".join(c if c.isprintable() or c == "\n" else " " for c in value)
-    return value
+    return visible(value) if type(value) is str else value

@@ -14,9 +14,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from persona_studies.errors import ParameterError
-
-LONGEST = 200
+from persona_studies.errors import ParameterError, quoted
 
 
 class Parameters(BaseModel):
@@ -45,7 +43,7 @@ class Parameters(BaseModel):
             raise ParameterError("\n".join(cls._problem(dict(e)) for e in found)) from error
         for name, value in made:
             if isinstance(value, tuple) and (twice := [v for v in value if value.count(v) > 1]):
-                raise ParameterError(f"Parameter {name!r} names {twice[0]!r} twice.")
+                raise ParameterError(f"Parameter {name!r} names {quoted(twice[0])} twice; name it once.")
         return made
 
     @classmethod
@@ -79,13 +77,15 @@ class Parameters(BaseModel):
             name, equals, text = assignment.partition("=")
             name = name.strip()
             if not equals or not name:
-                raise ParameterError(f"{assignment!r} is not of the form NAME=VALUE.")
+                raise ParameterError(f"{quoted(assignment)} is not of the form NAME=VALUE.")
             try:
                 assignment.encode()
             except UnicodeEncodeError as error:
-                raise ParameterError(f"{assignment!r} is not valid unicode (UTF-8).") from error
+                raise ParameterError(
+                    f"{quoted(assignment)} is not valid unicode (UTF-8); type it again."
+                ) from error
             if name in values:
-                raise ParameterError(f"Parameter {name!r} is given twice.")
+                raise ParameterError(f"Parameter {quoted(name)} is given twice; give it once.")
             if name not in cls.model_fields:
                 raise ParameterError(cls._unknown(name))
             values[name] = _read(name, text, cls.model_fields[name])
@@ -115,7 +115,7 @@ class Parameters(BaseModel):
     def _unknown(cls, name: str) -> str:
         near = get_close_matches(name, cls.model_fields, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"Unknown parameter {name!r}.{hint} Parameters: {', '.join(cls.model_fields)}."
+        return f"Unknown parameter {quoted(name)}.{hint} Parameters: {', '.join(cls.model_fields)}."
 
     @classmethod
     def _problem(cls, error: dict[str, Any]) -> str:
@@ -130,8 +130,7 @@ class Parameters(BaseModel):
         near = get_close_matches(str(value), _choices(cls.model_fields[name].annotation), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         allowed = _allowed(cls.model_fields[name])
-        shown = repr(value) if len(repr(value)) <= LONGEST else repr(value)[:LONGEST] + "…"
-        return f"Parameter {name!r} cannot be {shown}: {error['msg']}.{hint} Allowed: {allowed}."
+        return f"Parameter {name!r} cannot be {quoted(value)}: {error['msg']}.{hint} Allowed: {allowed}."
 
 
 def split(text: str) -> list[str]:
@@ -146,7 +145,9 @@ def split(text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise ParameterError(f"{text!r} cannot be split into NAME=VALUE pairs: {error}.") from error
+        raise ParameterError(
+            f"{quoted(text)} cannot be split into NAME=VALUE pairs: {error}; close what it opens."
+        ) from error
 
 
 def _assigned_literals(source: str) -> set[str] | None:
@@ -214,7 +215,7 @@ def _read(name: str, text: str, field: FieldInfo) -> Any:
                 return text.split(",") if text else []
             return json.loads(text if text.lstrip().startswith("[") else f"[{text}]")
         except (ValueError, RecursionError) as error:
-            raise ParameterError(f"Parameter {name!r}: {text[:LONGEST]!r} is no list (JSON, or a,b,c).") from error
+            raise ParameterError(f"Parameter {name!r}: {quoted(text)} is no list (JSON, or a,b,c).") from error
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

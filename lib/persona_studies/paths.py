@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from persona_studies.errors import PersonaStudiesError
+from persona_studies.errors import ParameterError, PersonaStudiesError, quoted
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+def named(name: str) -> str:
+    """Return the name of a study, a model, a measure, a table or a figure, which becomes part of a path.
+
+    Raises:
+        ParameterError: it would lead into another folder.
+
+    >>> named("smollm2-135m-instruct")
+    'smollm2-135m-instruct'
+    """
+    if not NAME.fullmatch(name):
+        raise ParameterError(
+            f"{quoted(name)} cannot name a study, a model, a measure, a table or a figure: use letters, digits, "
+            "'.', '_' and '-' only, and no '.' or '-' at its start."
+        )
+    return name
 
 
 @dataclass(frozen=True)
@@ -49,13 +69,13 @@ class Project:
         return sorted(path.stem for path in self.studies.glob("[!.]*.ipynb") if path.is_file())
 
     def notebook(self, study: str) -> Path:
-        return self.studies / f"{study}.ipynb"
+        return self.studies / f"{named(study)}.ipynb"
 
     def protocol(self, study: str) -> Path:
-        return self.studies / f"{study}.toml"
+        return self.studies / f"{named(study)}.toml"
 
     def module(self, study: str) -> Path:
-        return self.studies / f"{study}.py"
+        return self.studies / f"{named(study)}.py"
 
     @property
     def data(self) -> Path:
@@ -74,14 +94,14 @@ class Project:
         return self.data / "sources.toml"
 
     def responses(self, study: str, model: str | None = None) -> Path:
-        folder = self.data / "responses" / study
-        return folder / model if model else folder
+        folder = self.data / "responses" / named(study)
+        return folder / named(model) if model else folder
 
     def results(self, study: str) -> Path:
-        return self.data / "results" / study
+        return self.data / "results" / named(study)
 
     def figures(self, study: str) -> Path:
-        return self.root / "figures" / study
+        return self.root / "figures" / named(study)
 
     @property
     def build(self) -> Path:

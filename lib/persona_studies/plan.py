@@ -18,12 +18,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from persona_studies.errors import ProtocolError
+from persona_studies.errors import ProtocolError, quoted
+from persona_studies.paths import named
 
 IDENTITY = ["measure", "condition", "item", "template", "order", "repeat"]
 HASHES = ["condition_hash", "item_hash", "template_hash"]
 PROMPT = ["kind", "system", "shared", "user", "options", "max_tokens"]
 KINDS = ("cloze", "letter", "text")
+SCHEMA = pa.schema(
+    [
+        *((name, pa.int64() if name in ("order", "repeat") else pa.string()) for name in (*IDENTITY, *HASHES)),
+        *((name, pa.string()) for name in ("kind", "system", "shared", "user")),
+        ("options", pa.list_(pa.string())),
+        ("max_tokens", pa.int64()),
+    ]
+)
 
 
 def text_hash(*texts: str | None) -> str:
@@ -79,6 +88,11 @@ def measure(
     """
     if kind not in KINDS:
         raise ProtocolError(f"Measure {name!r} has kind {kind!r}; it must be one of {', '.join(KINDS)}.")
+    named(name)
+    _whole(conditions, name, "condition", "condition_hash", also=("system", "description"))
+    _whole(items, name, "item", "item_hash", also=("text",))
+    _whole(templates, name, "template", also=("shared", "user"))
+    _slots(name, templates, [*options] if "options" not in items else None)
     definition = (kind, *options, *labels, str(max_tokens))
     templates = templates.assign(
         template_hash=[
@@ -128,6 +142,35 @@ def measure(
     )
 
 
+def _whole(table: pd.DataFrame, measure: str, *keys: str, also: Sequence[str]) -> None:
+    """Refuse a table of conditions, items or templates that lacks a column or a value, or names a row twice."""
+    what = f"the {keys[0]}s of measure {measure!r}"
+    if lacking := [column for column in (*keys, *also) if column not in table]:
+        raise ProtocolError(
+            f"Column {', '.join(lacking)} is missing from {what}; it has {', '.join(map(str, table))}."
+        )
+    for key in keys:
+        if (absent := table[key].isna() | (table[key] == "")).any():
+            row = int(absent.to_numpy().argmax())
+            raise ProtocolError(f"Row {row + 1} of {what} has no {key}; fill it in.")
+    if (twice := table[keys[0]].duplicated()).any():
+        raise ProtocolError(f"{quoted(table.loc[twice, keys[0]].iloc[0])} is twice among {what}; rename one.")
+
+
+def _slots(measure: str, templates: pd.DataFrame, options: list[str] | None) -> None:
+    """Refuse a slot that nothing fills: the model would be asked about the words in braces."""
+    known = {"text", "Text", "description"}
+    if options is not None:
+        known |= {f"option_{place}" for place, _ in enumerate(options, start=1)}
+    for template in templates.to_dict("records"):
+        for slot in re.findall(r"\{(\w+)\}", f"{template['shared']}{template['user']}"):
+            if slot not in known and not (options is None and re.fullmatch(r"option_[1-9]\d*", slot)):
+                raise ProtocolError(
+                    f"Template {template['template']!r} of measure {measure!r} has a slot {{{slot}}} that nothing "
+                    f"fills; known: {', '.join(sorted(known))}."
+                )
+
+
 def combine(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Stack measures into one plan and assert that every cell is named once.
 
@@ -137,7 +180,10 @@ def combine(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     plan = pd.concat(list(parts), ignore_index=True)
     twice = plan[plan.duplicated(IDENTITY)]
     if len(twice):
-        raise ProtocolError(f"The plan names {len(twice)} cells twice, first {dict(twice.iloc[0][IDENTITY])}.")
+        raise ProtocolError(
+            f"The plan names {len(twice)} cells twice, first {dict(twice.iloc[0][IDENTITY])}; rename an item, a "
+            "template or a condition."
+        )
     return plan
 
 
@@ -179,7 +225,7 @@ def load(path: Path, study: str) -> pd.DataFrame:
     """Read a plan that :func:`save` wrote.
 
     Raises:
-        ProtocolError: no such file, not a plan, or another study's.
+        ProtocolError: no such file, not a plan, a value of the wrong type, a cell twice, or another study's.
     """
     try:
         table = pq.read_table(path)
@@ -187,11 +233,26 @@ def load(path: Path, study: str) -> pd.DataFrame:
         raise ProtocolError(
             f"{path} is not a plan ({error}); write one with: persona-studies plan {study}"
         ) from error
-    named = (table.schema.metadata or {}).get(b"study", b"nothing").decode()
-    if named != study or set(table.column_names) != {*IDENTITY, *HASHES, *PROMPT}:
-        raise ProtocolError(f"{path} holds the plan of {named}, not of {study}.")
-    plan: pd.DataFrame = table.to_pandas()
-    return plan.assign(options=plan["options"].map(tuple, na_action="ignore"))
+    of = (table.schema.metadata or {}).get(b"study", b"nothing").decode(errors="replace")
+    again = f"write it again with: persona-studies plan {study}"
+    if of != study:
+        raise ProtocolError(f"{path} holds the plan of {of}, not of {study}; {again}")
+    if odd := {*table.column_names} ^ {*SCHEMA.names}:
+        raise ProtocolError(f"{path} lacks or adds the columns {', '.join(sorted(odd))}; {again}")
+    try:
+        plan: pd.DataFrame = table.select(SCHEMA.names).cast(SCHEMA).to_pandas()
+    except (pa.ArrowException, ValueError) as error:
+        raise ProtocolError(f"{path} is not a plan ({error}); {again}") from error
+    for name in (*IDENTITY, *HASHES, "kind", "max_tokens"):
+        if plan[name].isna().any():
+            raise ProtocolError(f"{path} has a cell without {name}; {again}")
+    if odd := {*plan["kind"]} - {*KINDS}:
+        raise ProtocolError(
+            f"{path} asks for {', '.join(map(quoted, sorted(odd)))}, not {', '.join(KINDS)}; {again}"
+        )
+    for name in plan["measure"].unique():
+        named(name)
+    return combine([plan.assign(options=plan["options"].map(tuple, na_action="ignore"))])
 
 
 def _fill(template: str, description: object, text: object, options: Sequence[str] | None) -> str | None:

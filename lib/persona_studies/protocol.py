@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from persona_studies.errors import ProtocolError
+from persona_studies.errors import ProtocolError, problems
 
 Role = Literal["persona", "none", "baseline", "placebo", "filler", "shuffled", "positive control"]
 
@@ -159,25 +159,38 @@ def load(path: Path) -> Protocol:
     Raises:
         ProtocolError: the file is missing, is not TOML, or a declaration is missing, unknown or contradictory.
     """
-    try:
-        with path.open("rb") as file:
-            declared = tomllib.load(file)
-    except FileNotFoundError as error:
-        raise ProtocolError(f"No protocol {path.name}; every study declares its design there.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"{path.name} is not valid TOML: {error}") from error
+    declared = _toml(path)
     try:
         return Protocol.model_validate(declared)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or 'protocol'}: {e['msg']}" for e in error.errors()]
-        raise ProtocolError(f"{path.name} does not hold:\n" + "\n".join(lines)) from error
+        lines = "\n".join(f"  {line}" for line in problems(error))
+        raise ProtocolError(f"{path.name} does not declare a design, mend it there:\n{lines}") from error
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError as error:
+        raise ProtocolError(f"No protocol {path.name}; every study declares its design there.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(
+            f"{path.name} is not valid TOML: {error}; mend it there or restore it with git checkout."
+        ) from error
 
 
 def tolerances(path: Path) -> dict[str, float]:
-    """Return a protocol's tolerances by ``table.column``, and ``default``; empty where none are declared."""
-    with path.open("rb") as file:
-        declared: dict[str, float] = tomllib.load(file).get("tolerance", {})
-    return declared
+    """Return a protocol's tolerances by ``table.column``, and ``default``; empty where none are declared.
+
+    Raises:
+        ProtocolError: the file is missing or not TOML, or a tolerance is no number of at least 0.
+    """
+    declared = _toml(path).get("tolerance", {})
+    try:
+        return TypeAdapter(dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]).validate_python(declared)
+    except ValidationError as error:
+        lines = "; ".join(problems(error))
+        raise ProtocolError(f"[tolerance] of {path.name} does not hold, mend it there: {lines}") from error
 
 
 def digest(path: Path) -> str:

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from persona_studies import planner, responses
 from persona_studies.backends import Backend, ModelInfo, Request
 from persona_studies.errors import BudgetSpent, ResponsesError
-from persona_studies.paths import Project
+from persona_studies.paths import Project, named
 
 WARM_UP = 12
 COUNTED = 20_000
@@ -59,7 +59,7 @@ class Progress:
 
 def folder(project: Project, study: str, model: str, out: Path | None = None) -> Path:
     """Return where the logs of a recording lie: in the project, or below ``out``."""
-    return (out or project.recordings) / study / model
+    return (out or project.recordings) / named(study) / named(model)
 
 
 def pending(
@@ -223,20 +223,25 @@ def pack(project: Project, study: str, plan: pd.DataFrame, model: str) -> Path:
         ResponsesError: a planned cell is not recorded, or was recorded twice with different answers.
     """
     log = folder(project, study, model)
-    target = project.responses(study, model)
     signed = _signed(log) or {}
-    before = responses.record_of(target) or {}
-    info = signed.get("model") or before.get("model")
+    info = signed.get("model") or (responses.record_of(project.responses(study, model)) or {}).get("model")
     if info is None:
         raise ResponsesError(f"Nothing of {model} is recorded for {study}: {log} has no model.json.")
-    rows = _recorded(project, study, ModelInfo(**info), None)
-    counts = responses.write(rows, plan, target)
+    log.mkdir(parents=True, exist_ok=True)
+    # The last two shards of a recording may end at the same moment.
+    with FileLock(log / "pack.lock"):
+        return _pack(project, study, plan, ModelInfo(**info), signed.get("started"))
+
+
+def _pack(project: Project, study: str, plan: pd.DataFrame, info: ModelInfo, started: str | None) -> Path:
+    target = project.responses(study, info.name)
+    before = responses.record_of(target) or {}
+    counts = responses.write(_recorded(project, study, info, None), plan, target)
     today = _today()
-    first = before.get("recorded", {}).get("first") or signed.get("started", today)
     record = {
         "study": study,
-        "model": info,
-        "recorded": {"first": first, "last": today},
+        "model": asdict(info),
+        "recorded": {"first": before.get("recorded", {}).get("first") or started or today, "last": today},
         "decoding": "log-probabilities and greedy text; no sampling, no seed",
         "cells": sum(counts.values()),
         "files": {
@@ -247,11 +252,9 @@ def pack(project: Project, study: str, plan: pd.DataFrame, model: str) -> Path:
             for name, count in counts.items()
         },
     }
-    if before and before["files"] == record["files"] and before["model"] == info:
+    if before and before["files"] == record["files"] and before["model"] == record["model"]:
         return target
-    path = target / "record.partial"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    path.replace(target / "record.json")
+    _replace(target / "record.json", json.dumps(record, indent=1) + "\n")
     return target
 
 
@@ -266,8 +269,8 @@ def take_in(project: Project, origin: Path) -> pd.DataFrame:
         One row per recording: ``study, model, rows, new``.
 
     Raises:
-        ResponsesError: nothing there; a damaged row; another model under the same name; a cell that is recorded
-            here with another answer. Nothing is merged then.
+        ResponsesError: nothing there; a link, a pipe or a device among the files; a damaged row; another model
+            under the same name; a cell that is recorded here with another answer. Nothing is merged then.
     """
     found = sorted(path.parent for path in origin.rglob("model.json"))
     if not found:
@@ -276,6 +279,13 @@ def take_in(project: Project, origin: Path) -> pd.DataFrame:
         )
     ready = []
     for place in found:
+        # What came from elsewhere must not lead elsewhere, nor never end.
+        for path in (place, *place.iterdir()):
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise ResponsesError(
+                    f"{path} is a link, a pipe or a device; a recording consists of files. Copy what it leads to "
+                    "into its place, or remove it."
+                )
         study, model = place.parent.name, place.name
         if study not in project.names():
             raise ResponsesError(
@@ -301,9 +311,7 @@ def take_in(project: Project, origin: Path) -> pd.DataFrame:
         if len(new):
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _plain(new))
             name = hashlib.sha256(lines.encode()).hexdigest()[:12]
-            partial = log / f"imported-{name}.partial"
-            partial.write_text(lines, encoding="utf-8")
-            partial.replace(log / f"imported-{name}.jsonl")
+            _replace(log / f"imported-{name}.jsonl", lines)
         report.append({"study": study, "model": info.name, "rows": n, "new": len(new)})
     return pd.DataFrame(report)
 
@@ -361,7 +369,7 @@ def _same_model(project: Project, study: str, info: ModelInfo, out: Path | None)
     ):
         if known is None:
             continue
-        before = asdict(ModelInfo(**known["model"]))
+        before = known["model"]
         if before != here:
             changed = [name for name in here if before.get(name) != here[name]]
             raise ResponsesError(
@@ -379,10 +387,11 @@ def _signed(log: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        signed: dict[str, Any] = json.loads(path.read_text())
-        ModelInfo(**signed["model"])
-        signed["started"]
-    except (ValueError, KeyError, TypeError) as error:
+        signed: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        signed["model"] = asdict(responses.model_info(signed["model"]))
+        if not isinstance(signed["started"], str):
+            raise TypeError("started is no date")
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ResponsesError(f"{path} is damaged ({error}); write what recorded there into it again.") from error
     return signed
 
@@ -390,10 +399,18 @@ def _signed(log: Path) -> dict[str, Any] | None:
 def _sign(log: Path, info: ModelInfo, started: str | None = None) -> None:
     """Write down what records here."""
     if _signed(log) is None:
-        # Shares that start at the same time each write their own.
-        partial = log / f"model.{uuid4().hex}.partial"
-        partial.write_text(json.dumps({"model": asdict(info), "started": started or _today()}, indent=1) + "\n")
-        partial.replace(log / "model.json")
+        signed = {"model": asdict(info), "started": started or _today()}
+        _replace(log / "model.json", json.dumps(signed, indent=1) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file in one step; shards that start at the same moment write the same one."""
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _watched() -> bool:

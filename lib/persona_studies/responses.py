@@ -21,6 +21,7 @@ import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,11 +33,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from persona_studies.backends import Response
-from persona_studies.errors import ResponsesError
-from persona_studies.paths import Project
+from persona_studies.backends import ModelInfo, Response
+from persona_studies.errors import ResponsesError, quoted
+from persona_studies.paths import Project, named
 from persona_studies.plan import HASHES, IDENTITY
 
+FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.parquet")
 KEY = [*IDENTITY, *HASHES]
 VALUES = [
     "request",
@@ -102,6 +104,19 @@ def _hashed(fields: Iterable[str]) -> str:
     return hashlib.blake2b("\x1f".join(fields).encode(), digest_size=8).hexdigest()
 
 
+def _storable(row: Mapping[str, Any]) -> None:
+    """Refuse with a ValueError what would come back from the store as another value than it went in."""
+    for name in ("logprob", "option_mass", "entropy"):
+        values = [value for value in np.atleast_1d(row[name]) if value is not None]
+        exact = np.asarray(values, dtype=np.float64)
+        if not np.array_equal(exact.astype(np.float32), exact, equal_nan=True):
+            raise ValueError(f"{name} {quoted(row[name])} is not single precision")
+    counts = {"n_tokens": 2**16, "n_chars": 2**16, "prompt_tokens": 2**32, "computed_tokens": 2**32}
+    for name, above in (counts | {"order": 2**15, "repeat": 2**15}).items():
+        if any(not 0 <= value < above for value in np.atleast_1d(row[name])):
+            raise ValueError(f"{name} {quoted(row[name])} is not between 0 and {above - 1}")
+
+
 class Log:
     """One append-only file of a recording."""
 
@@ -120,13 +135,21 @@ class Log:
         """Write one response to a plan's cell.
 
         Raises:
-            ResponsesError: the disk is full, or the file cannot be written; what it held before is whole.
+            ResponsesError: the answer holds what the store cannot; the disk is full, or the file cannot be
+                written. What it held before is whole.
         """
         options = cell["options"] or ()
         row = {name: cell[name] for name in KEY} | asdict(response) | {"n_chars": [len(text) for text in options]}
         row = {name: row[name] for name in (*KEY, *VALUES)}
         row["order"], row["repeat"] = int(row["order"]), int(row["repeat"])
-        line = json.dumps(row | {"checksum": checksum(row)}, ensure_ascii=False).encode() + b"\n"
+        try:
+            _storable(row)
+            line = json.dumps(row | {"checksum": checksum(row)}, ensure_ascii=False).encode() + b"\n"
+        except ValueError as error:
+            raise ResponsesError(
+                f"An answer cannot be stored ({error}): {', '.join(f'{name} {cell[name]}' for name in IDENTITY)}. "
+                "The backend must give single precision, counts that fit, and text; mend it."
+            ) from error
         try:
             written = self._file.write(line)
             if written != len(line):
@@ -163,7 +186,7 @@ def read_logs(folder: Path) -> Iterator[dict[str, Any]]:
                 try:
                     row = json.loads(line)
                     sound = row["checksum"] == checksum(row) and len(row) == len(KEY) + len(VALUES) + 1
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, LookupError, TypeError, RecursionError):
                     sound = False
                 if not sound:
                     raise ResponsesError(
@@ -183,7 +206,14 @@ def logged(folder: Path) -> pd.DataFrame:
     # In pieces, so that a long log is never held as Python objects.
     pieces = [SCHEMA.empty_table()]
     while piece := list(itertools.islice(rows, 50_000)):
-        pieces.append(pa.Table.from_pylist(piece, schema=SCHEMA))
+        try:
+            pieces.append(pa.Table.from_pylist(piece, schema=SCHEMA))
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            # Its checksum holds, so it was written like this: by another program, or by hand.
+            raise ResponsesError(
+                f"{folder} holds a row with a value of the wrong type or size ({error}). "
+                "It was not written by this recorder; move that log away."
+            ) from error
     return _frame(pa.concat_tables(pieces, promote_options="permissive"))
 
 
@@ -246,7 +276,7 @@ def write(rows: pd.DataFrame, plan: pd.DataFrame, folder: Path) -> dict[str, int
     folder.mkdir(parents=True, exist_ok=True)
     counts = {}
     for measure, cells in rows.groupby("measure", sort=True):
-        counts[str(measure)] = len(cells)
+        counts[named(str(measure))] = len(cells)
         table = pa.Table.from_pandas(cells, schema=SCHEMA, preserve_index=False).replace_schema_metadata(None)
         pq.write_table(table, folder / f"{measure!s}.partial", compression="zstd", compression_level=19)
     for measure in counts:
@@ -258,17 +288,37 @@ def record_of(folder: Path) -> dict[str, Any] | None:
     """Return the record of a packed recording, or None where there is none.
 
     Raises:
-        ResponsesError: the record is not JSON.
+        ResponsesError: the record is not JSON, lacks something, or names files outside its folder.
     """
     path = folder / "record.json"
     if not path.is_file():
         return None
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        record["model"], record["files"]
-    except (ValueError, KeyError, TypeError) as error:
+        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        record["model"] = asdict(model_info(record["model"]))
+        for name, file in record["files"].items():
+            if not FILE.fullmatch(name):
+                raise ValueError(f"it names a file {quoted(name)} outside its folder")
+            if not (isinstance(file["sha256"], str) and isinstance(file["rows"], int)):
+                raise TypeError(f"sha256 or rows of {name} are not given")
+        dict(record.get("recorded", {}))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ResponsesError(f"{path} is damaged ({error}); restore it with git checkout.") from error
     return record
+
+
+def model_info(declared: Any) -> ModelInfo:
+    """Return what produced a recording, as its record or its log says.
+
+    Raises:
+        TypeError: something is missing, unknown, or no text.
+    """
+    made = ModelInfo(**declared)
+    wrong = [name for name, value in asdict(made).items() if not isinstance(value, str)]
+    if wrong:
+        raise TypeError(f"{', '.join(wrong)} of the model is no text")
+    named(made.name)
+    return made
 
 
 def load(project: Project, study: str, model: str, plan: pd.DataFrame) -> pd.DataFrame:

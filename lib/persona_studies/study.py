@@ -123,8 +123,9 @@ class Study:
 
     def record(self, model: str) -> dict[str, Any]:
         """Return what is known about a recording: model, hash, backend, schedule, dates, files."""
-        path = self.project.responses(self.name, models.slug(model)) / "record.json"
-        known: dict[str, Any] = json.loads(path.read_text())
+        known = responses.record_of(self.project.responses(self.name, models.slug(model)))
+        if known is None:
+            raise ResponsesError(f"No recorded responses of model {model!r} for {self.name}; record it first.")
         return known
 
     def protocol_digest(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import pandas as pd
 from great_tables import GT
 
-from persona_studies.errors import PersonaStudiesError
+from persona_studies.errors import PersonaStudiesError, visible
 
 MISSING = "–"
+MATHS = re.compile(r"[$\\]")
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,7 +45,9 @@ def save(frame: pd.DataFrame, path: Path) -> None:
             f"Table {path.stem} has an index of its own; call reset_index() before saving it."
         )
     if not frame.columns.is_unique:
-        raise PersonaStudiesError(f"Table {path.stem} names a column twice: {', '.join(map(str, frame.columns))}.")
+        raise PersonaStudiesError(
+            f"Table {path.stem} names a column twice: {', '.join(map(str, frame.columns))}; rename one."
+        )
     frame.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
 
@@ -121,7 +125,11 @@ def show(
         notes = [*notes, f"First {rows} of {len(frame)} rows; all are in tables/{id.replace('-', '_')}.csv."]
     for note in notes:
         table = table.tab_source_note(note)
-    return Table(table.as_raw_html(), f"{title}\n{text.to_string(index=False)}")
+    html = table.as_raw_html()
+    if text.map(lambda cell: bool(MATHS.search(cell))).to_numpy().any():
+        # JupyterLab typesets formulas also in tables: a reply's would hide, move or link what is around it.
+        html = f'<div class="tex2jax_ignore mathjax_ignore">{html}</div>'
+    return Table(html, f"{title}\n{text.to_string(index=False)}")
 
 
 def _texts(values: pd.Series, name: str, decimals: int) -> list[str]:
@@ -137,6 +145,6 @@ def _texts(values: pd.Series, name: str, decimals: int) -> list[str]:
             return p_value(value) if p and 0 <= value <= 1 else f"{value:.{decimals}f}".replace("-", "−")
         if isinstance(value, int):
             return f"{value:,}".replace("-", "−")
-        return str(value)
+        return visible(str(value))
 
     return [one(value) for value in values.tolist()]

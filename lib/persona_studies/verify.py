@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from persona_studies import notebooks, protocol, responses, runs, tables
-from persona_studies.errors import NotebookError, PersonaStudiesError
+from persona_studies.errors import NotebookError, PersonaStudiesError, visible
 from persona_studies.paths import Project
 
 IDENTICAL, WITHIN, DIFFERS = "identical", "within tolerance", "differs"
@@ -63,7 +63,7 @@ class Report:
         for artifact in self.artifacts:
             yield f"{artifact.status:<20} {artifact.study}: {artifact.name}"
             # Details quote files that anybody may have written, a terminal's control characters included.
-            yield from (f"{'':<20}   {_plain(line)}" for line in artifact.detail)
+            yield from (f"{'':<20}   {visible(line, kept='')}" for line in artifact.detail)
         yield self.summary()
 
     def summary(self) -> str:
@@ -78,7 +78,7 @@ class Report:
 
         def text(value: str) -> str:
             """Make a text one line without markup, be it HTML, Markdown or the end of a table cell."""
-            return re.sub(r"([\\`*\[\]|])", r"\\\1", escape(_plain(value), quote=False))
+            return re.sub(r"([\\`*\[\]|])", r"\\\1", escape(visible(value, kept=""), quote=False))
 
         rows = [
             f"| {a.status} | {text(a.study)} | {text(a.name)} | {'<br>'.join(map(text, a.detail))} |"
@@ -272,7 +272,7 @@ def compare_notebooks(
     if not lines and kept:
         return NOT_REBUILT, (f"{len(kept)} of {len(pairs)} code cells need {', '.join((lacking or {}).values())}",)
     if not lines:
-        return IDENTICAL, ()
+        return WITHIN, ("other bytes, identical cells and outputs",)
     more = (f"and {len(lines) - MANY} more cells",) if len(lines) > MANY else ()
     return DIFFERS, (*lines[:MANY], *more)
 
@@ -421,11 +421,6 @@ def _row_name(frame: pd.DataFrame, row: int) -> str:
     """Name a row by its leading text columns, at most two."""
     texts = [column for column in frame.columns if not pd.api.types.is_numeric_dtype(frame[column])][:2]
     return ", ".join(str(frame[column].iloc[row])[:60] for column in texts) or "no name"
-
-
-def _plain(text: str) -> str:
-    """Return a text on one line, without control characters."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _value(value: Any) -> str:

@@ -109,7 +109,9 @@ class LlamaCpp:
         self._memory = llama.llama_get_memory(self._context)
         self._batch = llama.llama_batch_init(BATCH, 0, SEQUENCES)
         template = llama.llama_model_chat_template(self._model, None)
-        begin = self._piece(llama.llama_vocab_bos(self._vocab)) if llama.llama_vocab_get_add_bos(self._vocab) else None
+        begin = (
+            self._piece(llama.llama_vocab_bos(self._vocab)) if llama.llama_vocab_get_add_bos(self._vocab) else None
+        )
         self.chat: ChatTemplate = detect(template.decode() if template else None).beginning(begin)
         self._stop = {int(llama.llama_vocab_eos(self._vocab)), int(llama.llama_vocab_eot(self._vocab))}
         self._prefix: list[int] = []
