@@ -17,7 +17,7 @@ LOCKS := pyproject.toml uv.lock requirements.lock
 STUDY ?= sycophancy
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: help reproduce verify accept study sweep test test-live check lab release site screenshots test-browser readme record bench parity $(STUDIES:%=run-%)
+.PHONY: help reproduce verify accept study sweep test test-live check lab release site screenshots test-browser readme record bench parity licences audit test-faults $(STUDIES:%=run-%)
 
 help:  ## show this list
 	@echo "persona-studies: reproducible studies of how personas change large language models"
@@ -53,12 +53,25 @@ site: $(INSTALLED)  ## build the studies as a static site in build/site/
 release: $(DEV)  ## build dist/: archive of the commit with hashes and RO-Crate metadata, the same bytes every time
 	@$(BIN)/python -m persona_studies.release
 
+licences: $(DEV)  ## rewrite docs/licences.md from what the locked packages say of themselves (Linux, Python 3.11, uv)
+	@printf '%s\n\n' '# Licences of the locked dependencies' \
+	  'What the packages of `requirements.lock` declare, on Linux with Python 3.11; `make licences` rewrites this list.' \
+	  > docs/licences.md
+	@uv tool run --from pip-licenses==5.5.5 pip-licenses --python $(BIN)/python --from mixed --with-system --no-version \
+	  --format markdown --packages $$(sed -n 's/^\([A-Za-z0-9][^=]*\)==.*/\1/p' requirements.lock) >> docs/licences.md
+
+audit:  ## look the locked packages up among known vulnerabilities (needs uv and a connection)
+	@uv audit --frozen --preview-features audit-command
+
 lab: $(INSTALLED)  ## open the studies in JupyterLab, on the index studies/README.md (FLAGS=)
 	@$(BIN)/jupyter lab --notebook-dir=$(CURDIR) --LabApp.default_url=/lab/tree/studies/README.md \
 	  --LabApp.app_settings_dir=$(CURDIR)/lib/persona_studies/lab $(FLAGS)
 
 test: $(DEV)  ## run the tests
-	@$(BIN)/python -m pytest -m "not live and not browser"
+	@$(BIN)/python -m pytest -m "not live and not browser and not slow"
+
+test-faults: $(DEV)  ## kill recordings and runs 200 times, flip thousands of bits, about 20 minutes
+	@$(BIN)/python -m pytest -m slow -s
 
 test-live: $(DEV)  ## run the tests of the llama.cpp backend with the embedded model (compiles it once)
 	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
