@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 import multiple_choice
+import persona_bias_programs as programs
 from expert_personas_conditions import shuffled
 from persona_studies import parameters
 from persona_studies import plan as grid
-from persona_studies.errors import ParameterError
+from persona_studies.errors import ParameterError, RunError
 from persona_studies.paths import Project
 from persona_studies.plan import text_hash
 from persona_studies.protocol import Protocol
 
 Group = Literal["disability", "religion", "race", "politics", "gender"]
-# The paper's sets but one (MBPP needs model-written code to be run), and six more.
+# The paper's sets but one (MBPP, whose answers are programs, is asked with run_code), and six more.
 Dataset = Literal[
     "abstract_algebra",
     "anatomy",
@@ -49,6 +51,14 @@ Dataset = Literal[
     "siqa",
     "bbq",
 ]
+SETS = {
+    "openbookqa": "OpenBookQA",
+    "commonsenseqa": "CommonsenseQA",
+    "logiqa": "LogiQA",
+    "piqa": "PIQA",
+    "siqa": "SIQA",
+    "bbq": "BBQ",
+}
 
 
 class Parameters(parameters.Parameters):
@@ -67,6 +77,7 @@ class Parameters(parameters.Parameters):
     permutations: int = Field(ge=0, le=10, description="cyclic option orders of the letters; 0 means all")
     extractor: Literal["published", "strict", "lenient"] = Field(description="how replies are read")
     abstention: Literal["apart", "wrong"] = Field(description="a reply without an answer: apart, or wrong")
+    run_code: bool = Field(description="ask MBPP, and run the model's programs in a sandbox (Linux, bubblewrap)")
     layer: Literal["both", "published", "corrected"] = Field(description="which analysis is shown")
     margin: float = Field(gt=0, lt=0.5, description="equivalence margin for a difference in accuracy")
     alpha: float = Field(gt=0, lt=0.5, description="error rate of every family")
@@ -75,10 +86,36 @@ class Parameters(parameters.Parameters):
     replicates: int = Field(ge=1000, le=1_000_000, description="sign patterns of every test")
     seed: int = Field(ge=0, description="of everything random")
 
+    @field_validator("run_code")
+    @classmethod
+    def _isolated(cls, value: bool) -> bool:
+        """Refuse before anything is asked or recorded what could not be run in the end."""
+        if value:
+            try:
+                programs.sandbox()
+            except RunError as error:
+                raise PydanticCustomError("isolation", "{why}", {"why": str(error).removesuffix(".")}) from error
+        return value
+
 
 def registry(project: Project) -> pd.DataFrame:
     """Return the personas: ``persona, text, role, group, register, sensitivity, paraphrase, wording``."""
     return pd.read_csv(project.items / "bias_personas.csv", keep_default_na=False)
+
+
+def names(registry: pd.DataFrame) -> dict[str, str]:
+    """Return what personas and datasets are called in figures: a persona by its text, without the article."""
+    texts = registry["text"].str.replace(r"^an? ", "", regex=True)
+    once = ~registry["persona"].duplicated(keep=False)
+    key = registry["persona"].where(once, registry["persona"] + " " + registry["paraphrase"].astype(str))
+    sets = {dataset: dataset.replace("_", " ") for dataset in get_args(Dataset)}
+    return {
+        **sets,
+        **SETS,
+        **dict(zip(key, texts, strict=True)),
+        "none": "no persona",
+        "shuffled": "shuffled words",
+    }
 
 
 def questions(project: Project, protocol: Protocol, parameters: Parameters, *, texts: bool = False) -> pd.DataFrame:
@@ -201,7 +238,26 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
     for name in ("letter", "text"):
         some = everyone[first & everyone["persona"].isin(design[f"{name}_personas"])]
         parts += _crossed(name, some, few(name), measures[name].frame(), protocol, parameters.permutations)
+    if parameters.run_code:
+        parts.append(
+            grid.measure(
+                "code",
+                measures["code"].kind,
+                conditions=everyone[first & whole][["condition", "condition_hash", "system", "description"]],
+                items=problems(project, protocol, parameters, texts=texts).reindex(
+                    columns=["item", "item_hash", "text"]
+                ),
+                templates=measures["code"].frame()[["template", "shared", "user"]],
+                max_tokens=measures["code"].max_tokens,
+            )
+        )
     return grid.combine(parts)
+
+
+def problems(project: Project, protocol: Protocol, parameters: Parameters, *, texts: bool = False) -> pd.DataFrame:
+    """Return the programming problems of a run, as :func:`persona_bias_programs.problems`, at most ``items``."""
+    whole = programs.problems(project, texts=texts).assign(domain="mbpp")
+    return chosen(whole, parameters.items, protocol, parameters)
 
 
 def _crossed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import asin, nan, sqrt
 from typing import Any
 
@@ -623,11 +624,12 @@ def finding(
 # --- Figures ---
 
 
-def plot_drops(table: pd.DataFrame) -> Figure:
+def plot_drops(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Draw the difference per persona: one point per dataset, and the mean with its interval over questions.
 
     Args:
         table: Of :func:`by_dataset`, with ``mean, mean_low, mean_high`` of the persona joined on.
+        names: Of :func:`persona_bias.names`.
     """
     order = list(dict.fromkeys(table["persona"]))
     figure, axis = plt.subplots(figsize=(8.5, 0.34 * len(order) + 1.2), layout="constrained")
@@ -641,7 +643,7 @@ def plot_drops(table: pd.DataFrame) -> Figure:
         axis.plot([first["mean_low"], first["mean_high"]], [place, place], color="0.15", lw=1.6)
         axis.plot(first["mean"], place, "o", color=colour, mec="0.15", ms=6)
     axis.axvline(0, color="0.4", lw=1, ls=":")
-    labels = [f"{persona} ({table.loc[table['persona'] == persona, 'group'].iloc[0]})" for persona in order]
+    labels = [f"{names[persona]} ({table.loc[table['persona'] == persona, 'group'].iloc[0]})" for persona in order]
     axis.set(
         yticks=range(len(order)),
         yticklabels=labels,
@@ -651,14 +653,14 @@ def plot_drops(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_heat(table: pd.DataFrame) -> Figure:
+def plot_heat(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Draw the difference by persona and dataset; a dot marks p <= alpha, a ring significance after correction."""
     wide = table.pivot_table(index="persona", columns="dataset", values="difference", sort=False)
     down, across = ({name: place + 0.5 for place, name in enumerate(names)} for names in (wide.index, wide.columns))
     reach = float(np.nanmax(np.abs(wide.to_numpy()))) or 0.01
     figure, axis = plt.subplots(figsize=(1.0 + 0.75 * wide.shape[1], 1.6 + 0.33 * len(wide)), layout="constrained")
     sns.heatmap(
-        wide,
+        wide.rename(index=names, columns=names),
         cmap="PuOr",
         center=0,
         vmin=-reach,
@@ -679,7 +681,7 @@ def plot_heat(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_meta(table: pd.DataFrame) -> Figure:
+def plot_meta(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Draw each persona's mean over datasets (line: interval; thin line: prediction interval)."""
     figure, axis = plt.subplots(figsize=(8, 0.34 * len(table) + 1.2), layout="constrained")
     colour = sns.color_palette("colorblind")[0]
@@ -690,7 +692,7 @@ def plot_meta(table: pd.DataFrame) -> Figure:
     axis.axvline(0, color="0.4", lw=1, ls=":")
     axis.set(
         yticks=range(len(table)),
-        yticklabels=table["persona"],
+        yticklabels=table["persona"].map(names),
         ylim=(len(table) - 0.5, -0.5),
         xlabel="difference in accuracy, combined over datasets",
     )

@@ -8,7 +8,7 @@ therefore wrong whatever D is, and one that discusses "(A)" without an answer ha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import nan
 
 import pandas as pd
@@ -197,11 +197,12 @@ def sensitivity(replies: pd.DataFrame, *, reference: str, abstention: str = "apa
     return pd.DataFrame(rows)
 
 
-def plot_split(table: pd.DataFrame) -> Figure:
+def plot_split(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Draw right, wrong and not answered by persona, one panel per extractor.
 
     Args:
         table: Of :func:`sensitivity`.
+        names: Of :func:`persona_bias.names`.
     """
     shares = table.assign(right=table["accuracy"], wrong=table["answered"] - table["accuracy"])
     shares["no answer"] = 1 - table["answered"]
@@ -217,7 +218,7 @@ def plot_split(table: pd.DataFrame) -> Figure:
             axis.barh(range(len(rows)), rows[name], left=left, color=colour, hatch=hatch, ec="white", label=name)
             left = left + rows[name]
         axis.set(title=extractor, xlim=(0, 1), xlabel="share of replies", yticks=range(len(rows)))
-        axis.set_yticklabels(personas)
+        axis.set_yticklabels([names.get(persona, persona) for persona in personas])
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure

@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "permutations": 0,
     "extractor": "lenient",
     "abstention": "apart",
+    "run_code": False,
     "layer": "both",
     "margin": 0.05,
     "alpha": 0.05,

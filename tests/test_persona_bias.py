@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import os
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -13,11 +18,14 @@ from scipy import stats
 import multiple_choice
 import persona_bias as study
 import persona_bias_analysis as analysis
+from persona_studies import protocol as protocols
+from persona_studies import sources
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
 from tests.simulated_persona_bias import DEFAULTS, Simulation
 
 PROJECT = Project(Path(__file__).parents[1])
+PROTOCOL = protocols.load(PROJECT.protocol("persona_bias"))
 EFFECTS = {"physically-disabled": -0.2, "religious": -0.12, "toddler": -0.25}
 
 
@@ -32,6 +40,19 @@ def scores(simulation: Simulation, seed: int, **how: object) -> pd.DataFrame:
 
 
 class TestGrid:
+    def test_everything_on_an_axis_has_a_name_for_readers(self, simulation: Simulation) -> None:
+        bank = study.registry(PROJECT)
+        names = study.names(bank)
+        assert set(simulation.people.loc[simulation.people["kind"] == "persona", "persona"]) <= set(names)
+        assert set(simulation.asked["dataset"]) <= set(names)
+        assert [names[one] for one in ("jewish", "trump-supporter", "assistant 2", "none", "siqa")] == [
+            "Jewish person",
+            "Donald Trump supporter",
+            "useful assistant",
+            "no persona",
+            "SIQA",
+        ]
+
     def test_nineteen_personas_of_five_groups_in_three_instructions(self, simulation: Simulation) -> None:
         people = simulation.people[simulation.people["kind"] == "persona"]
         assert people.groupby("group")["persona"].nunique().to_dict() == {
@@ -247,3 +268,32 @@ def test_datasets_at_floor_are_left_out(simulation: Simulation) -> None:
     scored = scores(simulation, 4, base=0.15)
     state = analysis.headroom(analysis.accuracy(scored, simulation.parameters), 0.95, simulation.parameters)
     assert (state["status"] == "at floor").all()
+
+
+def test_whoever_is_online_gets_the_sets_of_the_paper_from_their_pinned_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server stands in for the code host, with the same addresses below its own; nothing else is at hand."""
+    mirror = Path(os.environ.get("PERSONA_STUDIES_MIRROR", "")) / "github"
+    if not mirror.is_absolute() or not mirror.is_dir():
+        pytest.skip("no mirror that could stand in for the code host")
+    monkeypatch.delenv("PERSONA_STUDIES_MIRROR")
+    monkeypatch.setenv("PERSONA_STUDIES_CACHE", str(tmp_path))
+    sets = [*multiple_choice.MMLU, "sports_understanding"]
+    theirs = [dataset for dataset in get_args(study.Dataset) if dataset in sets]
+    assert len(theirs) == 23
+    parameters = study.Parameters.check(DEFAULTS | {"datasets": theirs})
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(mirror))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(sources, "GITHUB", f"http://127.0.0.1:{server.server_port}")
+        asked = study.questions(PROJECT, PROTOCOL, parameters, texts=True)
+        problems = study.problems(PROJECT, PROTOCOL, parameters, texts=True)
+        server.shutdown()
+    committed = study.questions(PROJECT, PROTOCOL, parameters)
+    assert (
+        asked["item_hash"].tolist() == committed["item_hash"].tolist() and asked["question"].str.len().gt(0).all()
+    )
+    assert problems["item_hash"].tolist() == study.problems(PROJECT, PROTOCOL, parameters)["item_hash"].tolist()
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) == 24
