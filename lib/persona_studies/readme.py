@@ -109,7 +109,9 @@ def _artifacts(project: Project, study: str) -> str:
     for place, cell in enumerate(code, start=1):
         for kind, name in notebooks.saved(cell.source):
             path = f"data/results/{study}/{name}.csv" if kind == "table" else f"figures/{study}/{name}.svg"
-            rows.append({"artifact": f"[`{path}`](../{path})", "code cell": place})
+            # Some are written with other parameters only and are no part of the reference.
+            if (project.root / path).exists():
+                rows.append({"artifact": f"[`{path}`](../{path})", "code cell": place})
     return _table(pd.DataFrame(rows))
 
 
