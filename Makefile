@@ -70,7 +70,7 @@ lab: $(INSTALLED)  ## open the studies in JupyterLab, on the index studies/READM
 test: $(DEV)  ## run the tests
 	@$(BIN)/python -m pytest -m "not live and not browser and not slow"
 
-test-faults: $(DEV)  ## kill recordings and runs 200 times, flip thousands of bits, about 20 minutes
+test-faults: $(DEV)  ## kill recordings and runs 200 times, flip thousands of bits, about 30 minutes
 	@$(BIN)/python -m pytest -m slow -s
 
 test-live: $(DEV)  ## run the tests of the llama.cpp backend with the embedded model (compiles it once)

@@ -1,15 +1,18 @@
 """Kill recorders and runs at random moments, and look at what is left.
 
     python -m tests.kill recording KILLS SEED FOLDER
+    python -m tests.kill live KILLS SEED FOLDER
     python -m tests.kill reproducing KILLS SEED FOLDER
 
-A process of its own, because it forks: a victim starts at once, with everything imported. The models are simulated.
+A process of its own, because it forks: a victim starts at once, with everything imported. `recording` asks a
+simulated model, `live` the embedded one (extra `live`), `reproducing` runs the notebook of a toy study.
 Prints what was seen as one line of JSON; anything lost, wrong or left unfinished is an AssertionError.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -23,15 +26,13 @@ from pathlib import Path
 import pandas as pd
 import papermill  # noqa: F401 - so that no victim spends its life importing it
 
-from persona_studies import engine, recording, responses, runs  # noqa: F401
-from persona_studies.backends import Request, Response
+from persona_studies import engine, models, recording, responses, runs  # noqa: F401
+from persona_studies.backends import Backend, Request, Response
 from persona_studies.paths import Project
 from tests.conftest import MODULE, OPEN, notebook
 from tests.simulated import SimulatedBackend
 from tests.test_recording import answer, contents, small_plan
 
-CELLS = 30
-SPAN = 0.35  # seconds
 # Two tables, a moment apart, that name the version of the protocol they were made from.
 WORK = """import os, time
 from pathlib import Path
@@ -44,18 +45,33 @@ time.sleep(0.1)
 print(version)"""
 
 
-class Slow(SimulatedBackend):
-    """Takes a moment for every answer, and reports an answer once the recorder has asked for the next one."""
+class Reporting:
+    """A model that reports an answer once the recorder has asked for the next one."""
 
-    def __init__(self, report: int) -> None:
-        super().__init__(answer)
-        self._report = report
+    def __init__(self, backend: Backend, report: int) -> None:
+        self._backend, self._report = backend, report
+        self.info, self.size, self.close = backend.info, backend.size, backend.close
 
     def respond(self, requests: Iterable[Request]) -> Iterator[tuple[int, Response]]:
-        for given in super().respond(requests):
-            time.sleep(0.002)
+        for given in self._backend.respond(requests):
             yield given
             os.write(self._report, b".")
+
+
+class Slow(SimulatedBackend):
+    """Takes a moment for every answer."""
+
+    def _respond(self, request: Request) -> Response:
+        time.sleep(0.002)
+        return super()._respond(request)
+
+
+def simulated() -> Backend:
+    return Slow(answer)
+
+
+def embedded() -> Backend:
+    return models.load(Project(Path(__file__).parents[1]), "smollm2-135m-instruct")
 
 
 def victim(work: Callable[[], object]) -> int:
@@ -99,30 +115,39 @@ def whole_lines(log: Path) -> list[bytes]:
     return lines
 
 
-def share(project: Project, plan: pd.DataFrame, shard: tuple[int, int], report: int) -> None:
+def share(
+    project: Project, plan: pd.DataFrame, load: Callable[[], Backend], shard: tuple[int, int], report: int
+) -> None:
     """Record a share as the command line does, and pack what is complete."""
-    if recording.record(project, "toy", plan, Slow(report), shard=shard).complete:
-        recording.pack(project, "toy", plan, "simulated")
+    backend = load()
+    if recording.record(project, "toy", plan, Reporting(backend, report), shard=shard).complete:
+        recording.pack(project, "toy", plan, backend.info.name)
 
 
-def kill_recorders(kills: int, seed: int, root: Path) -> dict[str, int]:
+def kill_recorders(kills: int, seed: int, root: Path, load: Callable[[], Backend], items: int) -> dict[str, int]:
     """Kill one or two recorders of one store again and again until it is complete, then begin a new one."""
-    rng, plan = random.Random(seed), small_plan(CELLS)
+    rng, plan = random.Random(seed), small_plan(items)
     reference = Project(root / "uninterrupted")
-    recording.record(reference, "toy", plan, SimulatedBackend(answer))
-    expected = contents(recording.pack(reference, "toy", plan, "simulated"))
+    started = time.monotonic()
+    with Path(os.devnull).open("wb") as nothing:
+        assert not kill(victim(partial(share, reference, plan, load, (1, 1), nothing.fileno())), math.inf)
+    span = 1.2 * (time.monotonic() - started)
+    [model] = [folder.name for folder in reference.responses("toy").iterdir()]
+    expected = contents(reference.responses("toy", model))
     seen = {"kills": 0, "stores": 0, "acknowledged": 0, "torn": 0, "while packing": 0}
     while seen["kills"] < kills:
         project = Project(root / f"store-{seen['stores']}")
-        log, target = recording.folder(project, "toy", "simulated"), project.responses("toy", "simulated")
+        log, target = recording.folder(project, "toy", model), project.responses("toy", model)
         parts = rng.choice([1, 2])
         kept: dict[int, list[bytes]] = {part: [] for part in range(1, parts + 1)}
         while (
             responses.record_of(target) is None or contents(target) != expected or responses.check(project, "toy")
         ):
             pipes = {part: os.pipe() for part in kept}
-            victims = {part: victim(partial(share, project, plan, (part, parts), pipes[part][1])) for part in kept}
-            seen["kills"] += sum(kill(child, rng.uniform(0, SPAN)) for child in victims.values())
+            victims = {
+                part: victim(partial(share, project, plan, load, (part, parts), pipes[part][1])) for part in kept
+            }
+            seen["kills"] += sum(kill(child, rng.uniform(0, span)) for child in victims.values())
             for part, (reading, writing) in pipes.items():
                 os.close(writing)
                 with os.fdopen(reading, "rb") as pipe:
@@ -140,7 +165,7 @@ def kill_recorders(kills: int, seed: int, root: Path) -> dict[str, int]:
             seen["while packing"] += bool([*target.glob("*.partial*")])
             for path in sorted(target.glob("*.parquet")):
                 assert path.read_bytes() == expected[path.name]
-        assert len(responses.load(project, "toy", "simulated", plan)) == len(plan)
+        assert len(responses.load(project, "toy", model, plan)) == len(plan)
         shutil.rmtree(project.root)
         seen["stores"] += 1
     return seen
@@ -210,7 +235,11 @@ def kill_runs(kills: int, seed: int, root: Path) -> dict[str, int]:
 
 if __name__ == "__main__":
     what, kills, seed, folder = sys.argv[1:]
-    run = {"recording": kill_recorders, "reproducing": kill_runs}[what]
+    run = {
+        "recording": partial(kill_recorders, load=simulated, items=30),
+        "live": partial(kill_recorders, load=embedded, items=4),
+        "reproducing": kill_runs,
+    }[what]
     begun = time.monotonic()
     result = run(int(kills), int(seed), Path(folder))
     sys.stdout.write(json.dumps(result | {"seconds": round(time.monotonic() - begun, 1)}) + "\n")

@@ -49,10 +49,10 @@ def python(code: str, *arguments: object, prefix: tuple[str, ...] = ()) -> subpr
 @pytest.mark.parametrize(
     ("what", "kills"),
     [
-        ("recording", 6),
         ("reproducing", 1),
-        pytest.param("recording", 120, marks=pytest.mark.slow),
-        pytest.param("reproducing", 80, marks=pytest.mark.slow),
+        pytest.param("recording", 200, marks=pytest.mark.slow),
+        pytest.param("reproducing", 200, marks=pytest.mark.slow),
+        pytest.param("live", 20, marks=pytest.mark.live),
     ],
 )
 def test_killed_at_random_moments(what: str, kills: int, tmp_path: Path) -> None:
@@ -315,12 +315,6 @@ def test_a_cell_without_memory_fails_the_run(make_project: Make) -> None:
     with pytest.raises(RunError, match=r"code cell 3 \(import resource\): MemoryError"):
         runs.run(project, "toy")
     assert not (project.build / "toy").exists()
-
-
-def test_a_kernel_killed_for_memory_says_what_may_help(make_project: Make) -> None:
-    """The system ends a process that takes too much with SIGKILL."""
-    with pytest.raises(RunError, match=r"kernel died in code cell 3 .*memory ran out: close other programs"):
-        runs.run(make_project("import os\nos.kill(os.getpid(), 9)"), "toy")
 
 
 def test_a_run_killed_while_its_kernel_lives_on_is_not_mixed_with_the_next(make_project: Make) -> None:
