@@ -77,11 +77,12 @@ test-live: $(DEV)  ## run the tests of the llama.cpp backend with the embedded m
 	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
 	@$(BIN)/python -m pytest -m live
 
-test-browser: $(DEV) $(NODE)  ## check the site's pages in Chromium: accessibility, nothing loaded, 360 pixels (needs Node.js, Chromium)
+test-browser: $(DEV) $(NODE)  ## check the site's pages and JupyterLab in Chromium (needs Node.js, Chromium)
 	@$(BIN)/python -m pytest -m browser
 
 screenshots: site $(NODE)  ## take the pictures of docs/ anew (needs Node.js, Chromium)
-	@node tests/browser/screenshots.mjs build/site docs/screenshots
+	@node tests/browser/screenshots.mjs . docs/screenshots
+	@$(BIN)/python -c 'import pathlib, PIL.Image as images; [images.open(p).convert("RGB").quantize(256, dither=0).save(p, optimize=True) for p in pathlib.Path("docs/screenshots").glob("*.png")]'
 
 bench: $(DEV)  ## measure the engine beside its peers, about 15 minutes (needs the extra live; peers get build/bench-venv)
 	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
@@ -10,6 +11,10 @@ from pathlib import Path
 import yaml
 from packaging.markers import Marker
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from persona_studies import notebooks, runs
+from persona_studies.paths import Project
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -65,6 +70,36 @@ def test_the_pip_lock_holds_the_versions_of_uv_lock_with_hashes() -> None:
         assert (normal(requirement.name), pin) in versions, requirement
     assert text.count("--hash=sha256:") >= len(requirements)
     assert {normal(Requirement(t).name) for t in PROJECT["dependencies"]} <= {normal(r.name) for r in requirements}
+
+
+def test_binder_installs_the_lock_with_the_python_of_the_conda_environment() -> None:
+    runtime = (ROOT / "binder" / "runtime.txt").read_text().strip()
+    assert runtime == f"python-{conda()['python']}"
+    assert SpecifierSet(PROJECT["requires-python"]).contains(runtime.removeprefix("python-"))
+    post_build = ROOT / "binder" / "postBuild"
+    assert post_build.stat().st_mode & 0o100
+    commands = [line for line in post_build.read_text().splitlines() if not line.startswith("#")]
+    named = {word for line in commands for word in line.split() if re.fullmatch(r"[\w/]+\.(lock|json|txt)", word)}
+    assert named == {"requirements.lock", "lib/persona_studies/lab/overrides.json"}
+    assert all((ROOT / name).is_file() for name in named)
+    assert any("--require-hashes -r requirements.lock" in line for line in commands)
+
+
+def test_the_colab_notebook_names_a_study_and_parameters_that_it_takes() -> None:
+    project = Project(ROOT)
+    names = notebooks.parameters(notebooks.read(ROOT / "docs" / "colab.ipynb"))
+    study = names["study"].value
+    assert study in project.names() and names["repository"].value == ""
+    given = runs.parameters_class(project, study).parse(shlex.split(names["parameters"].value))
+    assert given and set(given) <= set(notebooks.parameters(notebooks.read(project.notebook(study))))
+
+
+def test_the_colab_notebook_refuses_to_clone_nothing() -> None:
+    (install,) = [c.source for c in notebooks.read(ROOT / "docs" / "colab.ipynb").cells if "uv sync" in c.source]
+    head, script = install.split("\n", 1)
+    assert head == '%%bash -s "$repository"' and "uv sync --quiet --frozen" in script
+    done = subprocess.run(["bash", "-s", ""], input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr == "Name the repository in the cell above.\n"
 
 
 def test_citation_names_this_version() -> None:
