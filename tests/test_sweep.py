@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
 
 from persona_studies import figures, grid, runs, sweep, tables
@@ -188,6 +189,27 @@ def test_a_row_must_be_told_apart(project: Project) -> None:
             sweep.gather(found, wrong)
     with pytest.raises(PersonaStudiesError, match="lacks the column claim"):
         sweep.gather(found)
+
+
+def test_the_page_tells_analyses_apart_gives_the_unit_and_says_what_nothing_moves(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.data / "units.toml").write_text('[meanings]\nhops = "jumps"\n[toy]\none = "hops"\n')
+    frame = pd.DataFrame({"claim": "one", "layer": ["published", "corrected"], "statement": "It is so."})
+    frame = frame.assign(low=0.0, high=1.0, verdict="inconclusive", why="")
+    found = write_runs(project, "rounds=1,2", lambda number: frame.assign(estimate=[0.5, 0.1 * number]))
+    labels = []
+    drawn = figures.specification_curve
+    monkeypatch.setattr(
+        figures, "specification_curve", lambda *a, **how: labels.append(how["ylabel"]) or drawn(*a, **how)
+    )
+    folder, summary = sweep.write(project, "toy", found, None, "command")
+    assert summary["highest"].tolist() == [0.5, 0.2] and labels == ["estimate (hops)"] * 2
+    page = BeautifulSoup((folder / "index.html").read_text(), "html.parser")
+    titles = [title.get_text() for title in page.select("h2")][1:3]
+    assert titles == ["It is so. published", "It is so. corrected"]
+    said = ["None of the choices moves this estimate." in part.get_text() for part in page.select("figcaption")]
+    assert said == [True, False]
 
 
 def curve(count: int) -> tuple[pd.DataFrame, Figure]:

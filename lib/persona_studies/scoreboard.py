@@ -33,6 +33,11 @@ def units(project: Project) -> dict[str, str]:
     return meanings
 
 
+def units_of(project: Project, study: str) -> dict[str, str]:
+    """Return the unit of the estimate of each claim of a study; none where the project declares no units."""
+    return _units(project).get(study, {}) if (project.data / "units.toml").is_file() else {}
+
+
 def _units(project: Project) -> dict[str, dict[str, str]]:
     path = project.data / "units.toml"
     try:

@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from persona_studies import changes, checkout, figures, grid, pages, runs, tables
+from persona_studies import changes, checkout, figures, grid, pages, runs, scoreboard, tables
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
 
@@ -219,6 +219,7 @@ def write(
     tables.save(found, folder / "estimates.csv")
     names = [name for name in specified[0].choices if len({one.choices[name] for one in specified}) > 1]
     own = next((one.number for one in specified if one.problem is None and not one.overrides), None)
+    units = scoreboard.units_of(project, study) if cell is None else {}
     curves, summary = [], []
     figures.style()
     for (claim, layer), rows in found.groupby(["claim", "layer"], sort=False):
@@ -239,7 +240,7 @@ def write(
         )
         if len(drawn):
             figure = figures.specification_curve(
-                drawn.rename(columns={"verdict": "kind"}), names, own=own, ylabel=_ylabel(cell)
+                drawn.rename(columns={"verdict": "kind"}), names, own=own, ylabel=_ylabel(cell, units.get(str(claim)))
             )
             stem = re.sub(r"\W+", "-", f"{claim}-{layer}").strip("-").lower() or "curve"
             _, png = figures.save(figure, folder / stem)
@@ -260,8 +261,10 @@ def write(
     return folder, pd.DataFrame(summary)
 
 
-def _ylabel(cell: Cell | None) -> str:
-    return "estimate" if cell is None else cell.estimate.replace("_", " ")
+def _ylabel(cell: Cell | None, unit: str | None) -> str:
+    if cell is not None:
+        return cell.estimate.replace("_", " ")
+    return f"estimate ({unit})" if unit else "estimate"
 
 
 def _alt(row: Mapping[str, Any], names: Sequence[str]) -> str:
