@@ -240,7 +240,10 @@ def write(
         )
         if len(drawn):
             figure = figures.specification_curve(
-                drawn.rename(columns={"verdict": "kind"}), names, own=own, ylabel=_ylabel(cell, units.get(str(claim)))
+                drawn.rename(columns={"verdict": "kind"}),
+                names,
+                own=own,
+                ylabel=_ylabel(cell, units.get(str(claim))),
             )
             stem = re.sub(r"\W+", "-", f"{claim}-{layer}").strip("-").lower() or "curve"
             _, png = figures.save(figure, folder / stem)
