@@ -99,6 +99,11 @@ def recorded(project: Project, change: Callable[[Path], object], name: str = "si
     return out
 
 
+def swap(path: Path, old: str, new: str) -> None:
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
 def imported(change: Callable[[Path], object]) -> Input:
     return lambda project: recording.take_in(project, recorded(project, change))
 
@@ -304,6 +309,14 @@ BAD: dict[str, tuple[Input, str, str, str]] = {
     "damaged record": (
         loaded("simulated", change=lambda f: (f / "record.json").write_text("{")),
         *("line 1", "record.json", "git checkout"),
+    ),
+    "record of a model that leads elsewhere": (
+        loaded("simulated", change=lambda f: swap(f / "record.json", '"simulated"', '"../x"')),
+        *("'../x'", "record.json", "git checkout"),
+    ),
+    "import of a model that leads elsewhere": (
+        imported(lambda f: swap(f / "model.json", '"simulated"', '"../x"')),
+        *("'../x'", "model.json", "write what recorded there"),
     ),
     "table with an index": (
         lambda p: tables.save(FRAME.set_index("x"), p.root / "t.csv"),

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from persona_studies import planner, responses
 from persona_studies.backends import Backend, ModelInfo, Request
-from persona_studies.errors import BudgetSpent, ResponsesError
+from persona_studies.errors import BudgetSpent, ParameterError, ResponsesError
 from persona_studies.paths import Project, named
 
 WARM_UP = 12
@@ -391,7 +391,7 @@ def _signed(log: Path) -> dict[str, Any] | None:
         signed["model"] = asdict(responses.model_info(signed["model"]))
         if not isinstance(signed["started"], str):
             raise TypeError("started is no date")
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError, ParameterError) as error:
         raise ResponsesError(f"{path} is damaged ({error}); write what recorded there into it again.") from error
     return signed
 

@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from persona_studies.backends import ModelInfo, Response
-from persona_studies.errors import ResponsesError, quoted
+from persona_studies.errors import ParameterError, ResponsesError, quoted
 from persona_studies.paths import Project, named
 from persona_studies.plan import HASHES, IDENTITY
 
@@ -302,7 +302,7 @@ def record_of(folder: Path) -> dict[str, Any] | None:
             if not (isinstance(file["sha256"], str) and isinstance(file["rows"], int)):
                 raise TypeError(f"sha256 or rows of {name} are not given")
         dict(record.get("recorded", {}))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ParameterError) as error:
         raise ResponsesError(f"{path} is damaged ({error}); restore it with git checkout.") from error
     return record
 
@@ -311,7 +311,7 @@ def model_info(declared: Any) -> ModelInfo:
     """Return what produced a recording, as its record or its log says.
 
     Raises:
-        TypeError: something is missing, unknown, or no text.
+        TypeError, ParameterError: something is missing, unknown or no text, or the name leads to another folder.
     """
     made = ModelInfo(**declared)
     wrong = [name for name, value in asdict(made).items() if not isinstance(value, str)]
