@@ -16,8 +16,11 @@ NODE := tests/browser/node_modules/.package-lock.json
 LOCKS := pyproject.toml uv.lock requirements.lock
 STUDY ?= sycophancy
 MODEL ?= smollm2-135m-instruct
+RUNS ?= grid.json
+PROFILE ?= local
+WORKFLOW := $(CURDIR)/build/workflow
 
-.PHONY: help reproduce verify accept study sweep test test-live check lab release site screenshots test-browser readme record bench parity licences audit test-faults $(STUDIES:%=run-%)
+.PHONY: help reproduce verify accept study sweep grid test test-live test-load test-slurm check lab release site screenshots test-browser readme record bench parity licences audit test-faults $(STUDIES:%=run-%)
 
 help:  ## show this list
 	@echo "persona-studies: reproducible studies of how personas change large language models"
@@ -68,7 +71,7 @@ lab: $(INSTALLED)  ## open the studies in JupyterLab, on the index studies/READM
 	  --LabApp.app_settings_dir=$(CURDIR)/lib/persona_studies/lab $(FLAGS)
 
 test: $(DEV)  ## run the tests
-	@$(BIN)/python -m pytest -m "not live and not browser and not slow"
+	@$(BIN)/python -m pytest -m "not live and not browser and not slow and not slurm and not load"
 
 test-faults: $(DEV)  ## kill recordings and runs 200 times, flip thousands of bits, about 30 minutes
 	@$(BIN)/python -m pytest -m slow -s
@@ -83,6 +86,19 @@ test-browser: $(DEV) $(NODE)  ## check the site's pages and JupyterLab in Chromi
 screenshots: site $(NODE)  ## take the pictures of docs/ anew (needs Node.js, Chromium)
 	@node tests/browser/screenshots.mjs . docs/screenshots
 	@$(BIN)/python -c 'import pathlib, PIL.Image as images; [images.open(p).convert("RGB").quantize(256, dither=0).save(p, optimize=True) for p in pathlib.Path("docs/screenshots").glob("*.png")]'
+
+test-load: $(DEV)  ## ask a local endpoint many questions at a time while it refuses and hangs up; rates in build/load.csv
+	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
+	@$(BIN)/python -c 'import uvicorn, fastapi' 2>/dev/null || $(call add,llama-cpp-python[server])
+	@$(BIN)/python -m pytest -m load
+
+test-slurm: $(DEV) $(WORKFLOW)  ## run a grid on a SLURM of one node that dies midway (needs slurm-wlm and munge)
+	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
+	@$(BIN)/python -m pytest -m slurm -rs --log-cli-level=INFO
+
+grid: $(INSTALLED) $(WORKFLOW)  ## work off what `persona-studies grid` wrote (RUNS=grid.json PROFILE=local, slurm, kubernetes)
+	@$(WORKFLOW)/bin/snakemake -s workflow/Snakefile --workflow-profile workflow/profiles/$(PROFILE) \
+	  --config grid='$(RUNS)' call=$(BIN)/persona-studies
 
 bench: $(DEV)  ## measure the engine beside its peers, about 15 minutes (needs the extra live; peers get build/bench-venv)
 	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
@@ -108,6 +124,8 @@ else
 install = if command -v uv >/dev/null; then uv sync --frozen --inexact --extra $(1); else $(BIN)/python -m pip install -e '.[$(1)]'; fi
 endif
 
+add = if command -v uv >/dev/null; then uv pip install --python $(BIN)/python '$(1)'; else $(BIN)/python -m pip install '$(1)'; fi
+
 $(INSTALLED): $(LOCKS)
 ifdef ACTIVE
 	@mkdir -p $(STAMPS)
@@ -122,6 +140,13 @@ else
 	  .venv/bin/python -m pip install --quiet --require-hashes -r requirements.lock; \
 	  .venv/bin/python -m pip install --quiet --no-deps -e .; fi
 endif
+	@touch $@
+
+# Snakemake in an environment of its own, beside the studies'.
+$(WORKFLOW): workflow/requirements.txt
+	@echo "making build/workflow"
+	@if command -v uv >/dev/null; then uv venv --quiet --allow-existing $@ && uv pip install --quiet --python $@/bin/python -r $<; \
+	else python3 -m venv $@ && $@/bin/python -m pip install --quiet -r $<; fi
 	@touch $@
 
 $(DEV): $(INSTALLED)

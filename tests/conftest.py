@@ -6,6 +6,7 @@ import hashlib
 import json
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -64,24 +65,24 @@ def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def project_at(root: Path, *cells: str, **how: object) -> Project:
+    """Make a project whose study ``toy`` holds the given code cells."""
+    for folder in ("studies", "data/items", "data/published", "lib"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "pyproject.toml").write_text("")
+    (root / "uv.lock").write_text("version = 1\n")
+    (root / "data" / "sources.toml").write_text("")
+    (root / "studies" / "toy.toml").write_text('study = "toy"\ntitle = "A toy"\n')
+    (root / "studies" / "toy.py").write_text(MODULE)
+    made = notebook(OPEN, *(cells or (WORK,)), **how)  # type: ignore[arg-type]
+    (root / "studies" / "toy.ipynb").write_text(json.dumps(made, indent=1))
+    return Project(root)
+
+
 @pytest.fixture
 def make_project(tmp_path: Path) -> Callable[..., Project]:
-    """Return a function that makes a project whose study ``toy`` holds the given code cells."""
-
-    def make(*cells: str, **how: object) -> Project:
-        root = tmp_path / "project"
-        for folder in ("studies", "data/items", "data/published", "lib"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-        (root / "pyproject.toml").write_text("")
-        (root / "uv.lock").write_text("version = 1\n")
-        (root / "data" / "sources.toml").write_text("")
-        (root / "studies" / "toy.toml").write_text('study = "toy"\ntitle = "A toy"\n')
-        (root / "studies" / "toy.py").write_text(MODULE)
-        made = notebook(OPEN, *(cells or (WORK,)), **how)  # type: ignore[arg-type]
-        (root / "studies" / "toy.ipynb").write_text(json.dumps(made, indent=1))
-        return Project(root)
-
-    return make
+    """Return :func:`project_at` for a folder of the test."""
+    return partial(project_at, tmp_path / "project")
 
 
 @pytest.fixture

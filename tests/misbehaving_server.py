@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.request import Request, urlopen
+
+UPSTREAM_SECONDS = 600
 
 Body = dict[str, Any]
 
@@ -47,6 +50,7 @@ class Server:
         delay: Seconds that a call takes, by its body.
         echo: Whether prompts come back with log-probabilities: ``yes``, ``no``, ``shifted`` (by one place) or
             ``begin`` (a begin-of-text token first, counted in the offsets).
+        upstream: Address of a server that has a model; what is answered is its answer then.
         calls, tokens, most_in_flight, bodies, keys: What the server saw.
     """
 
@@ -55,6 +59,7 @@ class Server:
     delay: Callable[[Body], float] = lambda body: 0.0
     echo: str = "yes"
     key: str | None = None
+    upstream: str | None = None
     calls: int = 0
     tokens: int = 0
     most_in_flight: int = 0
@@ -68,7 +73,7 @@ class Server:
         self._seen: dict[str, int] = {}
         self.released = threading.Event()
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http = _Listener(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
@@ -104,6 +109,11 @@ class Server:
     def bill(self, n_tokens: int) -> None:
         with self._lock:
             self.tokens += n_tokens
+
+
+class _Listener(ThreadingHTTPServer):
+    # With the usual five, clients that connect at the same moment are turned away.
+    request_queue_size = 256
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -174,7 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
         if name == "disconnect":
             self.close_connection = True
             return None
-        whole = json.dumps(answer(self.owner, body, name)).encode()
+        if self.owner.upstream is not None:
+            whole = self._passed_on(self.owner.upstream, body)
+        else:
+            whole = json.dumps(answer(self.owner, body, name)).encode()
         if name == "truncated":
             return self._send_raw(whole[: len(whole) // 2], leave)
         if name == "cut":
@@ -187,6 +200,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         return self._send_raw(whole, leave)
+
+    def _passed_on(self, upstream: str, body: Body) -> bytes:
+        """Return what the server with the model answers."""
+        address = f"{upstream}{self.path.removeprefix('/v1')}"
+        call = Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urlopen(call, timeout=UPSTREAM_SECONDS) as found:
+            whole: bytes = found.read()
+        return whole
 
     def _send(
         self, content: Body, leave: Callable[[], None], *, status: int = 200, after: str | None = None

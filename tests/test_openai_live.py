@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,20 +59,23 @@ def here() -> Iterator[Backend]:
     backend.close()
 
 
-@pytest.fixture(scope="module")
-def address(here: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start the server on a free port."""
+@contextmanager
+def serve(log: Path) -> Iterator[str]:
+    """Start the server on a free port, with the weights in f32, and yield its address."""
     from persona_studies.sources import cache_folder
 
-    [weights] = (cache_folder() / "weights").glob(f"{here.info.model_hash[:16]}-f32.gguf")
+    converting = models.load(PROJECT, MODEL, precision="f32")
+    converting.close()
+    [weights] = (cache_folder() / "weights").glob(f"{converting.info.model_hash[:16]}-f32.gguf")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = {"model": weights, "host": "127.0.0.1", "port": port, "n_ctx": 256, "logits_all": "true"}
+    # Several threads wait for each other where the machine has other work.
+    options |= {"n_threads": 1, "n_threads_batch": 1}
     options |= {"type_k": 0, "type_v": 0, "flash_attn": "false", "verbose": "false"}
     command = [sys.executable, "-m", "llama_cpp.server"]
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    log = tmp_path_factory.mktemp("server") / "log.txt"
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as server:
         try:
             while not _answers(f"http://127.0.0.1:{port}/v1/models"):
@@ -80,6 +84,12 @@ def address(here: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             server.terminate()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serve(tmp_path_factory.mktemp("server") / "log.txt") as found:
+        yield found
 
 
 def _answers(address: str) -> bool:

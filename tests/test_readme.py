@@ -17,7 +17,7 @@ def documents() -> dict[Path, dict[str, str]]:
     return readme.documents(PROJECT)
 
 
-@pytest.mark.parametrize("name", ["README.md", "studies/README.md", "data/responses/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "studies/README.md", "data/responses/README.md", "docs/serving.md"])
 def test_generated_blocks_are_current(documents: dict[Path, dict[str, str]], name: str) -> None:
     path = PROJECT.root / name
     text, made = path.read_text(encoding="utf-8"), documents[path]
@@ -56,7 +56,7 @@ def test_every_artifact_is_listed_with_its_cell() -> None:
         assert {path.relative_to(PROJECT.root).as_posix() for path in present} <= set(listed)
 
 
-@pytest.mark.parametrize("name", ["README.md", "studies/README.md", "docs/recording.md"])
+@pytest.mark.parametrize("name", ["README.md", "studies/README.md", "docs/recording.md", "docs/serving.md"])
 def test_links_lead_somewhere(name: str) -> None:
     path = PROJECT.root / name
     targets = re.findall(r"\]\((?!https?://)([^)]+)\)", path.read_text(encoding="utf-8"))

@@ -24,6 +24,7 @@ def documents(project: Project) -> dict[Path, dict[str, str]]:
     return {
         project.root / "README.md": {"scoreboard": _scoreboard(project), "help": _help(project)},
         project.data / "responses" / "README.md": {"recordings": datasheets.recordings(project)},
+        project.root / "docs" / "serving.md": {"load": _load(project)},
         project.studies / "README.md": {"studies": _studies(project)},
     }
 
@@ -67,6 +68,15 @@ def _studies(project: Project) -> str:
     questions = {name: protocol.load(project.protocol(name)).question for name in project.names()}
     listed = [f"- [{name}]({name}.ipynb): {question}" for name, question in questions.items()]
     return "\n".join([*listed, "", *(_study(project, name) for name in questions)])
+
+
+def _load(project: Project) -> str:
+    """Return the rates that the tests of many calls at a time measured."""
+    return _table(pd.read_csv(project.root / "benchmarks" / "results" / "load.csv").rename(columns=_spaced))
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _study(project: Project, study: str) -> str:

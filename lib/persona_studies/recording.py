@@ -87,12 +87,12 @@ def estimate(plan: pd.DataFrame, backend: Backend) -> pd.DataFrame:
     for measure, cells in planner.order(plan).groupby("measure", sort=False):
         counted = cells.head(COUNTED)
         scale = len(cells) / len(counted)
-        tokens = planner.cost([str(measure)] * len(counted), _requests(counted), backend).iloc[0]
+        tokens = planner.cost([str(measure)] * len(counted), requests(counted), backend).iloc[0]
         # Neighbours of one condition, as most cells are recorded.
         sample = cells[cells["condition"] == cells["condition"].iloc[-1]].tail(WARM_UP)
-        warm = planner.cost([str(measure)] * len(sample), _requests(sample), backend).iloc[0]
+        warm = planner.cost([str(measure)] * len(sample), requests(sample), backend).iloc[0]
         started = time.perf_counter()
-        for _ in backend.respond(_requests(sample)):
+        for _ in backend.respond(requests(sample)):
             pass
         seconds = (time.perf_counter() - started) / warm["computed"] * tokens["computed"] * scale
         money = 0.0
@@ -337,8 +337,8 @@ def _plain(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
         }
 
 
-def _requests(cells: pd.DataFrame) -> Iterator[Request]:
-    """Yield the cells of a plan as a model is asked them."""
+def requests(cells: pd.DataFrame) -> Iterator[Request]:
+    """Yield the cells of a plan, with their texts, as a model is asked them."""
     return _feed(cells, {})
 
 
