@@ -65,6 +65,13 @@ default = 1e-9
 "correlations.r" = 1e-6
 """
 
+EACH = """[families.part]
+each = ["a", "b"]
+purpose = "{each}: which"
+size = 1
+hypotheses = ["h"]
+"""
+
 
 def written(folder: Path, text: str) -> Path:
     path = folder / "toy.toml"
@@ -81,6 +88,20 @@ def test_a_good_protocol(tmp_path: Path) -> None:
     assert declared.claims["rises"].direction == "positive"
     row = declared.family_table().iloc[0]
     assert (row["family"], row["size"], row["sides"], row["undefined"]) == ("main", 2, 2, "counts as p = 1")
+
+
+def test_a_family_for_each_of_several_parts(tmp_path: Path) -> None:
+    text = GOOD.replace("[claims.rises]", EACH + "\n[claims.rises]", 1)
+    families = protocol.load(written(tmp_path, text)).families
+    assert list(families) == ["main", "part_a", "part_b"]
+    assert (families["part_b"].purpose, families["part_b"].hypotheses) == ("b: which", ("h",))
+
+
+@pytest.mark.parametrize("each", ["[]", '["a", "a"]', '"a"'])
+def test_each_lists_different_names(tmp_path: Path, each: str) -> None:
+    text = GOOD.replace("[claims.rises]", EACH.replace('["a", "b"]', each) + "\n[claims.rises]", 1)
+    with pytest.raises(ProtocolError, match=r"families\.part\.each is .*different names"):
+        protocol.load(written(tmp_path, text))
 
 
 @pytest.mark.parametrize(

@@ -448,6 +448,14 @@ class TestLoad:
         with pytest.raises(ResponsesError, match="4 of 16 planned cells of score are not recorded"):
             responses.load(recorded, "toy", "simulated", small_plan(8))
 
+    def test_a_part_of_the_plan_can_be_read(self, recorded: Project) -> None:
+        found = responses.load(recorded, "toy", "simulated", small_plan(8), partly=True)
+        pd.testing.assert_frame_equal(found, responses.load(recorded, "toy", "simulated", small_plan()))
+        beyond = small_plan(8)
+        beyond = beyond[~beyond["item"].isin(small_plan()["item"])]
+        with pytest.raises(ResponsesError, match="simulated for toy holds none of the 8 planned cells"):
+            responses.load(recorded, "toy", "simulated", beyond, partly=True)
+
     def test_a_changed_item_text_is_noticed(self, recorded: Project) -> None:
         plan = small_plan()
         plan.loc[0, "item_hash"] = "f" * 16

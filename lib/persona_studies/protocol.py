@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from persona_studies.errors import ProtocolError, problems
 
@@ -125,6 +126,32 @@ class Protocol(_Declared):
     stopping_rule: str
     design: dict[str, Any] = {}
     tolerance: dict[str, float] = {}
+
+    @field_validator("families", mode="before")
+    @classmethod
+    def _expanded(cls, families: Any) -> Any:
+        """Write out a family that is declared for each of several parts of the data.
+
+        ``[families.accuracy]`` with ``each = ["mmlu", "piqa"]`` declares ``accuracy_mmlu`` and ``accuracy_piqa``,
+        with ``{each}`` filled in its purpose.
+        """
+        if not isinstance(families, Mapping):
+            return families
+        written: dict[str, Any] = {}
+        for name, family in families.items():
+            parts = family.get("each") if isinstance(family, Mapping) else None
+            if parts is None:
+                written[name] = family
+                continue
+            if not isinstance(parts, list) or not parts or len(set(map(str, parts))) < len(parts):
+                raise ValueError(f"families.{name}.each is {parts!r}; it lists different names, at least one")
+            rest = {key: value for key, value in family.items() if key != "each"}
+            for part in parts:
+                written[f"{name}_{part}"] = {
+                    **rest,
+                    "purpose": str(rest.get("purpose", "")).replace("{each}", part),
+                }
+        return written
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -321,8 +321,15 @@ def model_info(declared: Any) -> ModelInfo:
     return made
 
 
-def load(project: Project, study: str, model: str, plan: pd.DataFrame) -> pd.DataFrame:
+def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly: bool = False) -> pd.DataFrame:
     """Return the recorded response of every planned cell, in plan order.
+
+    Args:
+        project: Where the recordings lie.
+        study: Name of the study.
+        model: Name of the recording.
+        plan: Cells that are wanted.
+        partly: Whether planned cells may be missing from the recording; they are then missing here.
 
     Returns:
         The plan's identity and hash columns with the response columns of this module beside them.
@@ -342,13 +349,15 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame) -> pd.Dat
     parts = []
     for measure, cells in plan.groupby("measure", sort=False):
         path = folder / f"{measure}.parquet"
+        if not path.is_file() and partly and path.name not in record["files"]:
+            continue
         if not path.is_file():
             raise ResponsesError(
                 f"{model} has no recording of measure {measure} for {study}. "
                 f"To record: make record STUDY={study} MODEL={model}"
             )
         kept = read_parquet(path, record["files"].get(path.name, {}).get("sha256"))
-        merged = cells[KEY].merge(kept, on=IDENTITY, how="left", suffixes=("", "_stored"))
+        merged = cells[KEY].merge(kept, on=IDENTITY, how="inner" if partly else "left", suffixes=("", "_stored"))
         absent = merged["checksum"].isna()
         if absent.any():
             raise ResponsesError(
@@ -364,6 +373,8 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame) -> pd.Dat
                     f"present one, first {_cell(merged[changed])}. Restore the text, or record again."
                 )
         parts.append(merged.drop(columns=[f"{name}_stored" for name in HASHES]))
+    if not any(map(len, parts)):
+        raise ResponsesError(f"The recording of {model} for {study} holds none of the {len(plan):,} planned cells.")
     return pd.concat(parts, ignore_index=True)
 
 

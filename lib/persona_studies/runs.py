@@ -187,7 +187,12 @@ def prepare(project: Project, study: str, assignments: Iterable[str]) -> tuple[P
     in_force, overrides = resolve(project, study, assignments)
     # A run that may ask the model itself needs no recording.
     if not in_force.model_dump().get("live_hours"):
-        _recorded(project, study, in_force.model_dump().get("model"))
+        given = in_force.model_dump()
+        for parameter, model in [
+            ("model", given.get("model")),
+            *(("compare", m) for m in given.get("compare", ())),
+        ]:
+            _recorded(project, study, parameter, model)
         if overrides:
             _covered(project, study, in_force, assignments)
     if overrides and (lacking := _lacking(project, study)):
@@ -362,8 +367,8 @@ def _free(project: Project, study: str, folder: Path) -> None:
     )
 
 
-def _recorded(project: Project, study: str, model: str | None) -> None:
-    """Refuse a model that has no recording, where a study has a parameter of that name."""
+def _recorded(project: Project, study: str, parameter: str, model: str | None) -> None:
+    """Refuse a model that has no recording."""
     from persona_studies.models import slug
 
     recorded = sorted(path.parent.name for path in project.responses(study).glob("*/record.json"))
@@ -371,7 +376,7 @@ def _recorded(project: Project, study: str, model: str | None) -> None:
         near = get_close_matches(model, recorded, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ParameterError(
-            f"Parameter 'model' cannot be {quoted(model)}: it has no recorded responses for {study}.{hint} "
+            f"Parameter {parameter!r} cannot be {quoted(model)}: it has no recorded responses for {study}.{hint} "
             f"Recorded: {', '.join(recorded) or 'none'}. To record it: make record STUDY={study} MODEL={model}"
         )
 

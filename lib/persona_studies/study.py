@@ -73,9 +73,9 @@ class Study:
             columns=["parameter", "declared", "this_run"],
         )
 
-    def responses(self, plan: pd.DataFrame, model: str) -> pd.DataFrame:
+    def responses(self, plan: pd.DataFrame, model: str, *, partly: bool = False) -> pd.DataFrame:
         """Return the recorded response of every planned cell (:func:`persona_studies.responses.load`)."""
-        return responses.load(self.project, self.name, models.slug(model), plan)
+        return responses.load(self.project, self.name, models.slug(model), plan, partly=partly)
 
     def ask(
         self, cells: Callable[[], pd.DataFrame], model: str, *, hours: float, **how: Any
