@@ -14,13 +14,15 @@ INSTALLED := $(STAMPS)/.installed
 DEV := $(STAMPS)/.installed-dev
 NODE := tests/browser/node_modules/.package-lock.json
 LOCKS := pyproject.toml uv.lock requirements.lock
+# Python and uv's resolution: the lowest versions that pyproject.toml allows, and the highest.
+RANGE := 3.11-lowest 3.12-highest 3.13-highest
 STUDY ?= sycophancy
 MODEL ?= smollm2-135m-instruct
 RUNS ?= grid.json
 PROFILE ?= local
 WORKFLOW := $(CURDIR)/build/workflow
 
-.PHONY: help reproduce verify accept study sweep grid test test-live test-load test-slurm check lab release site screenshots test-browser readme record bench parity licences audit test-faults $(STUDIES:%=run-%)
+.PHONY: help reproduce verify accept study sweep grid test test-range test-live test-load test-slurm check lab release site screenshots test-browser readme record bench parity licences audit test-faults $(STUDIES:%=run-%)
 
 help:  ## show this list
 	@echo "persona-studies: reproducible studies of how personas change large language models"
@@ -75,6 +77,16 @@ test: $(DEV)  ## run the tests
 
 test-faults: $(DEV)  ## kill recordings and runs 200 times, flip thousands of bits, about 30 minutes
 	@$(BIN)/python -m pytest -m slow -s
+
+test-range: $(RANGE:%=range-%)  ## run every study and test with the oldest and newest supported versions (needs uv; about 30 minutes)
+
+# Each in a clone of the last commit, with an environment of its own. The reference numbers are the same for all.
+$(RANGE:%=range-%): range-%:
+	@rm -rf build/range/$* && git clone --quiet . build/range/$*
+	@uv venv --quiet --python $(firstword $(subst -, ,$*)) build/range/$*/.venv
+	@uv pip install --quiet --python build/range/$*/.venv --resolution $(word 2,$(subst -, ,$*))$(if $(findstring lowest,$*),-direct) \
+	  --editable 'build/range/$*[dev]'
+	@VIRTUAL_ENV=$(CURDIR)/build/range/$*/.venv $(MAKE) -C build/range/$* reproduce test
 
 test-live: $(DEV)  ## run the tests of the llama.cpp backend with the embedded model (compiles it once)
 	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
