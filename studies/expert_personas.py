@@ -23,6 +23,7 @@ class Parameters(parameters.Parameters):
     """Parameters of the notebook; the defaults are in its first code cell."""
 
     model: str = Field(description="model whose responses are analysed, as named in data/responses")
+    compare: tuple[str, ...] = Field(description="further recorded models, each shown on what it was asked")
     live_hours: float = Field(ge=0, description="hours that may be spent asking the model here; 0 only replays")
     benchmarks: tuple[Benchmark, ...] = Field(min_length=1, description="sources of the questions")
     domains: tuple[str, ...] = Field(description="domains of the benchmarks; empty means all")

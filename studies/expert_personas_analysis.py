@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from math import nan, sqrt
 from typing import Any
 
@@ -156,8 +157,6 @@ def contrasts(scored: pd.DataFrame, protocol: Protocol, chosen: Parameters, usab
         names = [f"{family}_{benchmark}" for family in FAMILIES] if benchmark != "overall" else ["overall"]
         rows = []
         for name in names:
-            if name not in protocol.families:
-                continue
             for contrast in protocol.families[name].hypotheses:
                 there = contrast in mine and len(mine) > 0
                 difference = (
@@ -173,8 +172,7 @@ def contrasts(scored: pd.DataFrame, protocol: Protocol, chosen: Parameters, usab
                         **paired(difference, chosen),
                     }
                 )
-        if rows:
-            parts.append(_judged(pd.DataFrame(rows), protocol, chosen, benchmark))
+        parts.append(_judged(pd.DataFrame(rows), protocol, chosen, benchmark))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -536,6 +534,43 @@ def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -
     return pd.DataFrame(rows, columns=["contrast", "model", "estimate", "low", "high", "p"])
 
 
+def other_models(
+    recordings: Mapping[str, pd.DataFrame],
+    asked: pd.DataFrame,
+    people: pd.DataFrame,
+    protocol: Protocol,
+    chosen: Parameters,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Analyse further models as this one, each on the questions and wordings that it was asked.
+
+    Args:
+        recordings: Responses by model.
+        asked: Questions, as :func:`expert_personas.questions` returns them.
+        people: Conditions, as :func:`expert_personas.people` returns them.
+        protocol: Thresholds and families; each model is a family of its own.
+        chosen: Parameters.
+
+    Returns:
+        :func:`extremes` (``questions`` for ``n``), :func:`gates` and the overall part of :func:`contrasts`, each
+        with a column ``model`` in front.
+    """
+    states: list[pd.DataFrame] = []
+    checks: list[pd.DataFrame] = []
+    found: list[pd.DataFrame] = []
+    for model, recorded in recordings.items():
+        theirs = asked[asked["item"].isin(recorded["item"])]
+        scored = {name: scores(recorded, theirs, people, name) for name in ("cloze", "pmi", "letter")}
+        state = extremes(accuracy(scored[chosen.measure], chosen), protocol.measures["cloze"].gate["ceiling"])
+        usable = state.loc[state["status"] == "usable", "benchmark"].tolist()
+        checked = gates(protocol, scored, recorded, theirs, replies(recorded, theirs, scored["letter"]), chosen)
+        table = contrasts(scored[chosen.measure], protocol, chosen, usable)
+        for parts, part in ((states, state), (checks, checked), (found, table[table["benchmark"] == "overall"])):
+            parts.append(part.assign(model=model))
+    first = [pd.concat(parts, ignore_index=True) for parts in (states, checks, found)]
+    state, checked, table = (whole[["model", *whole.columns.drop("model")]] for whole in first)
+    return state, checked, table
+
+
 def lengths(scored: pd.DataFrame) -> pd.DataFrame:
     """Return effect against length: one row per persona and wording.
 
@@ -674,6 +709,37 @@ def plot_power(table: pd.DataFrame, chosen: Parameters, axes: np.ndarray) -> Non
     axes[0].set(xscale="log", xlabel="questions", ylabel="detectable difference", ylim=(0, None))
     axes[1].set(xscale="log", xlabel="questions", ylabel=f"power to show equivalence within {chosen.margin}")
     axes[1].legend(title="")
+
+
+def plot_models(table: pd.DataFrame, margin: float) -> Figure:
+    """Draw every contrast with its interval, models side by side; filled where significant.
+
+    Args:
+        table: ``model, contrast, difference, low, high, rejected``.
+        margin: Half width of the equivalence band.
+    """
+    names, models = list(dict.fromkeys(table["contrast"])), list(dict.fromkeys(table["model"]))
+    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.2 * len(names) * max(len(models), 2)), layout="constrained")
+    axis.axvspan(-margin, margin, color="0.9", zorder=0)
+    axis.axvline(0, color="0.4", lw=1, ls=":", zorder=1)
+    colours = sns.color_palette("colorblind")
+    for index, model in enumerate(models):
+        rows = table[table["model"] == model]
+        y = rows["contrast"].map(names.index) + (index - (len(models) - 1) / 2) * 0.6 / len(models)
+        colour, marker = colours[index % len(colours)], "os^Dv"[index % 5]
+        axis.hlines(y, rows["low"], rows["high"], color=colour, lw=1.3, zorder=2)
+        for significant, fill in ((True, colour), (False, "white")):
+            chosen = rows["rejected"] == significant
+            axis.plot(rows["difference"][chosen], y[chosen], marker, color=colour, mfc=fill, ms=5, zorder=3)
+        axis.plot([], [], marker, color=colour, label=model)
+    axis.set(
+        xlabel="difference in accuracy against no persona",
+        yticks=range(len(names)),
+        yticklabels=names,
+        ylim=(len(names) - 0.5, -0.5),
+    )
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(models))
+    return figure
 
 
 def plot_lengths(table: pd.DataFrame, axis: Axes) -> None:

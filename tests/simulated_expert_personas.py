@@ -15,6 +15,7 @@ from persona_studies.plan import HASHES, IDENTITY
 
 DEFAULTS: dict[str, Any] = {
     "model": "simulated",
+    "compare": [],
     "live_hours": 0.0,
     "benchmarks": ["openbookqa", "commonsenseqa", "mmlu"],
     "domains": [],

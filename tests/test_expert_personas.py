@@ -217,6 +217,41 @@ class TestTruth:
         assert overall["p_adjusted"].min() == pytest.approx(min(1.0, 15 * overall["p"].min()))
 
 
+def test_every_benchmark_has_its_families(simulation: Simulation) -> None:
+    expected = {
+        f"{family}_{name}" for family in [*analysis.FAMILIES, "equivalence"] for name in get_args(study.Benchmark)
+    }
+    assert set(simulation.protocol.families) == expected | {"overall", "overall_equivalence"}
+
+
+def test_another_model_is_judged_on_what_it_was_asked(simulation: Simulation) -> None:
+    whole = simulation.responses(7, effects=EFFECTS)
+    few = study.questions(PROJECT, simulation.protocol, simulation.parameters.model_copy(update={"questions": 30}))
+    part = whole[whole["item"].isin(few["item"])]
+    states, checks, table = analysis.other_models(
+        {"all": whole, "some": part},
+        simulation.asked,
+        simulation.people,
+        simulation.protocol,
+        simulation.parameters,
+    )
+    assert states.groupby("model")["n"].sum().to_dict() == {"all": 180, "some": 90}
+    assert set(checks["model"]) == {"all", "some"}
+    scored = analysis.scores(whole, simulation.asked, simulation.people, "cloze")
+    usable = states.loc[(states["model"] == "all") & (states["status"] == "usable"), "benchmark"].tolist()
+    alone = analysis.contrasts(scored, simulation.protocol, simulation.parameters, usable)
+    alone = alone[alone["benchmark"] == "overall"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(
+        table[table["model"] == "all"].drop(columns="model").reset_index(drop=True), alone
+    )
+    mine = table[table["model"] == "some"].set_index("contrast")
+    wide = analysis.by_question(scored[scored["item"].isin(few["item"])])
+    difference = (wide["toddler"] - wide[analysis.REFERENCE]).groupby(level="benchmark").mean()
+    assert mine.loc["toddler", "n"] <= 90
+    usable = states.loc[(states["model"] == "some") & (states["status"] == "usable"), "benchmark"]
+    assert mine.loc["toddler", "difference"] == pytest.approx(difference[usable].mean())
+
+
 def test_benchmarks_at_floor_are_left_out(simulation: Simulation) -> None:
     scored = analysis.scores(simulation.responses(4, base=0.2), simulation.asked, simulation.people, "cloze")
     state = analysis.extremes(analysis.accuracy(scored, simulation.parameters), 0.95).set_index("benchmark")
