@@ -5,7 +5,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-const PATIENCE = 120_000; // milliseconds
+const PATIENCE = 300_000; // milliseconds
 
 // Returns the address, token included, and a function that ends the server and its kernels.
 export async function serve(checkout) {
@@ -29,7 +29,7 @@ export async function serve(checkout) {
     const found = list(env.JUPYTER_RUNTIME_DIR).find((name) => /^jpserver-\d+\.json$/.test(name));
     if (found) {
       const { url } = JSON.parse(readFileSync(join(env.JUPYTER_RUNTIME_DIR, found), "utf8"));
-      return { address: (place) => `${url}${place}?token=${token}`, stop };
+      return { address: (place, query = "") => `${url}${place}?token=${token}${query}`, stop };
     }
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
