@@ -471,7 +471,7 @@ def blocks(folder: Path) -> dict[str, str]:
     files = {name: folder / f"bench_{name}.csv" for name in ("machine", "rounds", "growth")}
     parity = folder / "parity.csv"
     agreement = {"parity": _parity(tables.load(parity)) if parity.is_file() else "Not measured yet."}
-    for name, shown in (("scale", _scale), ("precision", _precision)):
+    for name, shown in (("scale", _scale), ("many_runs", _many_runs), ("precision", _precision)):
         path = folder / f"{name}.csv"
         agreement[name] = shown(tables.load(path)) if path.is_file() else "Not measured yet."
     if not all(path.is_file() for path in files.values()):
@@ -536,6 +536,28 @@ def _scale(frame: pd.DataFrame) -> str:
             "multiplied, not measured."
         )
     return said + "\n\n" + str(pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True))
+
+
+def _many_runs(frame: pd.DataFrame) -> str:
+    """Return what many_runs.py measured: at most ten of its rows."""
+    named, made = frame[frame["stage"] == "named"].iloc[0], frame[frame["stage"] == "run"]
+    some = made.iloc[np.unique(np.linspace(0, len(made) - 1, 10).astype(int))]
+    shown = pd.DataFrame(
+        {
+            "runs so far": some["done"].map("{:,}".format),
+            "seconds each": some["seconds"].map(_number),
+            "of the processor": some["cpu_seconds"].map(_number),
+            "MB of the runner": some["memory_mb"].map("{:,.0f}".format),
+            "open files": some["open_files"],
+            "largest kernel, MB": some["kernel_peak_mb"].map("{:,.0f}".format),
+            "runs on disk, MB": some["runs_mb"].map(_number),
+        }
+    )
+    said = (
+        f"{frame['date'].iloc[0]}, {frame['machine'].iloc[0]}. {named['done']:,} runs checked and named: "
+        f"{1000 * named['cpu_seconds']:.0f} ms of the processor each. {made['done'].iloc[-1]:,} executed:"
+    )
+    return said + "\n\n" + str(shown.to_markdown(index=False, disable_numparse=True))
 
 
 def _precision(frame: pd.DataFrame) -> str:

@@ -17,6 +17,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,31 +99,28 @@ def row(stage: str, done: int, n: int, began: tuple[float, float], project: Proj
     }
 
 
-def measure(project: Project, number: int, every: int) -> list[dict[str, Any]]:
-    """Name the folders of many runs, then make some; one row per ``every`` of them."""
+def measure(project: Project, number: int, every: int) -> Iterator[dict[str, Any]]:
+    """Name the folders of many runs, then make some; yield one row per ``every`` of them."""
     began = time.perf_counter(), cpu()
     folders = set()
     for seed in range(1, NAMED + 1):
         _, overrides = runs.prepare(project, "toy", [f"seed={seed}"])
         folders.add(runs.place(project, "toy", overrides))
     assert len(folders) == NAMED
-    rows = [row("named", NAMED, NAMED, began, project)]
+    yield row("named", NAMED, NAMED, began, project)
     for first in range(1, number + 1, every):
         began = time.perf_counter(), cpu()
         last = min(first + every - 1, number)
         for seed in range(first, last + 1):
             made = runs.run(project, "toy", [f"seed={seed}"])
             assert made.fresh and made.folder in folders
-        rows.append(row("run", last, last - first + 1, began, project))
-        sys.stdout.write(f"{last} runs, {rows[-1]['seconds']:.1f} s each, {rows[-1]['memory_mb']:,.0f} MB\n")
-        sys.stdout.flush()
+        yield row("run", last, last - first + 1, began, project)
     means = {(folder / "mean.csv").read_text() for folder in project.runs.glob("toy/*") if folder.is_dir()}
     assert len(means) == number
-    return rows
 
 
 def main() -> int:
-    """Write ``many_runs.csv``."""
+    """Write ``many_runs.csv``, anew with every row: what was measured before an interruption is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=1_000)
     parser.add_argument("--every", type=int, default=10, help="runs per row")
@@ -130,12 +128,15 @@ def main() -> int:
     given = parser.parse_args()
     root = Project.find(Path(__file__).parent).build / "many_runs"
     shutil.rmtree(root, ignore_errors=True)
-    where = machine()
-    table = pd.DataFrame(measure(study(root), given.runs, given.every))
-    table = table.assign(date=datetime.datetime.now(datetime.UTC).date().isoformat(), machine=where)
     given.out.mkdir(parents=True, exist_ok=True)
-    frame = table.reindex(columns=list(COLUMNS))
-    frame.to_csv(given.out / "many_runs.csv", index=False, lineterminator="\n", float_format="%.6g")
+    known = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "machine": machine()}
+    rows = []
+    for measured in measure(study(root), given.runs, given.every):
+        rows.append(measured | known)
+        table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+        table.to_csv(given.out / "many_runs.csv", index=False, lineterminator="\n", float_format="%.6g")
+        sys.stdout.write(f"{measured['stage']} {measured['done']}: {measured['seconds']:.2f} s each\n")
+        sys.stdout.flush()
     return 0
 
 

@@ -35,6 +35,7 @@ bench = script(FOLDER / "bench.py")
 workloads = script(FOLDER / "workloads.py")
 job = script(FOLDER / "peers" / "job.py")
 scale = script(FOLDER / "scale.py")
+many_runs = script(FOLDER / "many_runs.py")
 
 
 def count(text: str) -> int:
@@ -255,6 +256,18 @@ def test_what_16_bits_cost_is_computed_from_the_committed_recordings() -> None:
     known = committed[committed["measure"].eq("agree_letter")]
     assert found["largest_error"].tolist() == pytest.approx(known["largest_error"].tolist(), rel=1e-4)
     assert (found["largest_error"] > 0).all() and (found["mb_16_bit"] < found["mb"]).all()
+
+
+def test_runs_with_other_parameters_are_measured_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(many_runs, "NAMED", 3)
+    rows = [*many_runs.measure(many_runs.study(tmp_path / "project"), 2, 1)]
+    assert [row["done"] for row in rows] == [3, 1, 2]
+    assert all({*row} == {*many_runs.COLUMNS} - {"date", "machine"} for row in rows)
+    assert all(row["seconds"] > 0 and row["memory_mb"] > 10 and row["open_files"] > 2 for row in rows)
+    committed = tables.load(RESULTS / "many_runs.csv")
+    assert list(committed) == list(many_runs.COLUMNS) and (committed["stage"] == "run").sum() >= 5
 
 
 # --- What is committed -----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pandas as pd
 import pytest
 
@@ -172,6 +173,8 @@ def test_a_key_is_in_no_file_and_no_output(make_project: Callable[..., Project],
             "PERSONA_STUDIES_ROOT": str(project.root),
             "PYTHONPATH": str(ROOT),
             **dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME"), str(home)),
+            # Its list of fonts takes long to make, and is no place for a key.
+            "MPLCONFIGDIR": matplotlib.get_cachedir(),
         }
         done = subprocess.run(
             [sys.executable, "-m", "persona_studies.cli", *command],
