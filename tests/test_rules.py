@@ -63,7 +63,9 @@ RUNS_CODE = {"allow_pickle": True, "trust_remote_code": True, "weights_only": Fa
 def code_of(path: Path) -> list[str]:
     if path.suffix == ".py":
         return [path.read_text("utf-8")]
-    return [cell.source for cell in notebooks.read(path).cells if cell.cell_type == "code"]
+    # A cell of the shell (%%bash) is no Python.
+    code = [cell.source for cell in notebooks.read(path).cells if cell.cell_type == "code"]
+    return [source for source in code if not source.startswith("%%bash")]
 
 
 def arguments_that_run_code(source: str) -> list[str]:
