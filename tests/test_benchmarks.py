@@ -36,6 +36,7 @@ workloads = script(FOLDER / "workloads.py")
 job = script(FOLDER / "peers" / "job.py")
 scale = script(FOLDER / "scale.py")
 many_runs = script(FOLDER / "many_runs.py")
+cost = script(FOLDER / "cost.py")
 
 
 def count(text: str) -> int:
@@ -363,3 +364,44 @@ def test_committed_results_are_consistent_and_complete() -> None:
     rounds = tables.load(RESULTS / "bench_rounds.csv")
     assert set(rounds["engine"]) == set(bench.ENGINES), "a peer was dropped"
     assert rounds["round"].max() >= 3
+
+
+# --- What a large model costs ------------------------------------------------------------------------------------
+
+
+def test_hours_and_money_follow_from_the_assumptions() -> None:
+    assumed = cost.Assumptions(parameters=1e9, peak=1e12, utilisation=0.5, generating=0.1, price=4)
+    # 900,000 tokens x 2e9 operations at 5e11 a second: an hour; a fifth of them generated at 1e11: an hour more.
+    assert assumed.hours(900_000) == pytest.approx(1.0)
+    assert assumed.hours(900_000, 180_000) == pytest.approx(2.0)
+    counted = pd.DataFrame(
+        {"study": ["a", "a"], "extent": "full", "cells": [1, 2], "logical": [1_800_000, 180_000]}
+        | {"computed": [900_000, 180_000], "generated": [0, 180_000]}
+    )
+    priced = cost.price(counted, assumed).set_index("study")
+    assert priced["hours"].tolist() == pytest.approx([2.0, 2.0])
+    assert priced.loc["all", ["money", "money_alone"]].tolist() == pytest.approx([8.0, 12.0])
+
+
+def test_whole_starts_are_sampled_evenly() -> None:
+    cells = pd.DataFrame({"measure": "m", "system": [f"{i // 10}" for i in range(1000)], "shared": ""})
+    some = cost.sampled(cells, 100)
+    assert len(some) == 100 and (some.groupby("system").size() == 10).all()
+    assert cost.sampled(cells, 1000) is not None and len(cost.sampled(cells, 1000)) == 1000
+
+
+def test_the_page_of_costs_is_what_the_counts_say() -> None:
+    page = cost.PAGE.read_text(encoding="utf-8")
+    assert page == readme.render(page, cost.blocks(RESULTS, Project(ROOT)))
+
+
+def test_the_planners_tokens_are_those_that_recordings_computed() -> None:
+    counted = tables.load(RESULTS / "cost_tokens.csv")
+    counted = counted[(counted["extent"] == "recorded") & (counted["counted"] == counted["cells"])]
+    both = counted.merge(cost.recorded(Project(ROOT)), on=["study", "measure", "cells"], suffixes=("", "_recorded"))
+    scored = both[both["kind"] != "text"]
+    assert len(scored) >= 5
+    assert scored["apart"].tolist() == scored["apart_recorded"].tolist()
+    # A generated answer is planned at its longest.
+    texts = both[both["kind"] == "text"]
+    assert (texts["apart"] >= texts["apart_recorded"]).all()

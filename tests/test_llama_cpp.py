@@ -165,6 +165,16 @@ def test_a_prompt_beyond_the_context_is_refused() -> None:
     backend.close()
 
 
+def test_an_item_of_several_batches_is_answered_as_in_one_piece() -> None:
+    text = " ".join(f"The {i}th sheep is white." for i in range(200))
+    options = ("It is a white sheep", "black as night", "white")
+    item, start = ask(
+        [Request("cloze", PERSONAS[1], "", text, options), Request("cloze", PERSONAS[1], text, "", options)]
+    )
+    assert item["prompt_tokens"] == start["prompt_tokens"] > 3 * 512
+    np.testing.assert_allclose(item["logprob"], start["logprob"], atol=1e-4)
+
+
 def test_a_file_with_another_hash_is_refused(tmp_path: Path) -> None:
     from persona_studies.backends.llama_cpp import LlamaCpp
 

@@ -172,7 +172,7 @@ class LlamaCpp:
         encode: planner.Encode = lambda text, special: self.tokenize(text, special=special)  # noqa: E731
         prompt = planner.tokenise(request, self.chat, encode, model=self.info.name)
         n = len(prompt.prefix) + len(prompt.suffix)
-        if n + prompt.branches + request.max_tokens > CONTEXT or len(prompt.suffix) > BATCH * 3:
+        if n + prompt.branches + request.max_tokens > CONTEXT:
             raise BackendError(f"A prompt of {n} tokens exceeds the context of {CONTEXT}.")
         return prompt
 
