@@ -157,12 +157,12 @@ def test_an_interrupted_sweep_leaves_nothing_half_written(project: Project) -> N
     process = command(project, "--grid", "rounds=9")
     partial = []
     while not partial and process.poll() is None:
-        partial = list(project.runs.rglob(".*persona-studies-partial"))
+        partial = list(project.runs.rglob(".*persona-studies-partial*"))
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 130, said
-    assert not list(project.runs.rglob(".*persona-studies-partial")) and not list(project.runs.rglob("run.json"))
+    assert not list(project.runs.rglob(".*persona-studies-partial*")) and not list(project.runs.rglob("run.json"))
 
 
 def write_runs(project: Project, text: str, verdicts: Callable[[int], pd.DataFrame]) -> list[sweep.Specification]:
