@@ -90,7 +90,8 @@ $(RANGE:%=range-%): range-%:
 
 test-live: $(DEV)  ## run the tests of the llama.cpp backend with the embedded model (compiles it once)
 	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
-	@$(BIN)/python -m pytest -m live
+	@$(BIN)/python -c 'import uvicorn, fastapi' 2>/dev/null || $(call add,llama-cpp-python[server])
+	@$(BIN)/python -m pytest -m live -rs
 
 test-browser: $(DEV) $(NODE)  ## check the site's pages and JupyterLab in Chromium (needs Node.js, Chromium)
 	@$(BIN)/python -m pytest -m browser
