@@ -57,6 +57,12 @@ def test_the_space_before_an_option_is_the_options_own() -> None:
     assert prompt.options == [merging(" cc", False), merging(" d", False)]
 
 
+def test_a_label_that_no_token_joins_to_a_space_stays_alone() -> None:
+    prompt = planner.tokenise(Request("letter", None, "", "b", ("1", "2")), PLAIN, merging, model="toy")
+    assert prompt.whole == merging("User: b\nAssistant: ", True)
+    assert prompt.options == [merging("1", False), merging("2", False)]
+
+
 def test_options_share_their_starts() -> None:
     prompt = planner.Prompt([1, 2], [3], [[7, 8, 9], [7, 8, 5], [6], [7, 4]])
     assert prompt.branches == 2

@@ -72,6 +72,9 @@ def tokenise(request: Request, chat: ChatTemplate, encode: Encode, *, model: str
     head, tail = chat.render(request.system, request.shared, request.user)
     text = (head + tail).rstrip(" ")
     spaces = (head + tail)[len(text) :]
+    if request.kind == "letter" and any(len(encode(spaces + label, False)) != 1 for label in request.options):
+        # Some tokenisers keep a space apart from a digit.
+        text, spaces = head + tail, ""
     whole = list(encode(text, True))
     same = 0
     for a, b in zip(encode(head, True), whole[:-1], strict=False):
