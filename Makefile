@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
+# Every run and many tests start Pythons of their own; none of them should compile pandas again.
+export UV_COMPILE_BYTECODE := 1
 
 STUDIES := $(basename $(notdir $(wildcard studies/*.ipynb)))
 ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))

@@ -495,6 +495,17 @@ def test_estimate_counts_every_measure_and_stores_nothing(project: Project) -> N
     assert not recording.folder(project, "toy", "simulated").exists()
 
 
+def test_estimate_takes_its_time_from_few_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every reply takes half a second, whatever its prompt; of long ones two are asked."""
+    plan = small_plan(200).query("measure == 'talk'").assign(max_tokens=100)
+    backend = SimulatedBackend(answer)
+    monkeypatch.setattr(recording.time, "perf_counter", lambda: backend.asked / 2)
+    table = recording.estimate(plan, backend)
+    assert backend.asked == 2 and table["seconds_per_cell"].tolist() == [0.5]
+    assert f"about {len(plan) / 120:.1f} minutes;" in recording.summary(table)
+    assert f"about {len(plan) / 7200 * 100:.1f} hours;" in recording.summary(table.assign(hours=table["hours"] * 100))
+
+
 def test_record_names_its_model_and_files(project: Project) -> None:
     plan = small_plan()
     recording.record(project, "toy", plan, SimulatedBackend(answer))

@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import tomllib
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from persona_studies import checkout, datasheets, release, responses
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
 
+CANARY = f"sk-canary-{uuid4()}"
 PROJECT = Project(Path(__file__).parents[1])
 PROTOCOLS = sorted(PROJECT.studies.glob("*.toml"))
 
@@ -89,6 +91,20 @@ def test_nothing_in_the_archive_names_a_place_of_this_machine(clone: Project, bu
     made = contents(built)["ro-crate-metadata.json"][0].decode()
     assert str(clone.root) not in made and str(PROJECT.root) not in made and "file:" not in made
     assert json.loads(made)["@context"]
+
+
+def test_a_key_of_the_builder_is_not_in_the_archive(
+    clone: Project, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither from the environment nor from a file that git ignores."""
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    left = clone.recordings / "toy" / "toy" / "1-of-1.jsonl"
+    left.parent.mkdir(parents=True)
+    left.write_text(CANARY)
+    archive = release.build(clone, tmp_path)
+    assert archive.read_bytes() == built.read_bytes()
+    found = contents(archive)
+    assert "README.md" in found and not [path for path, (data, _) in found.items() if CANARY.encode() in data]
 
 
 def test_a_change_or_a_damaged_reference_is_refused(clone: Project, built: Path, tmp_path: Path) -> None:

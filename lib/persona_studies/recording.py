@@ -28,6 +28,7 @@ from persona_studies.errors import BudgetSpent, ParameterError, ResponsesError
 from persona_studies.paths import Project, named
 
 WARM_UP = 12
+WARM_UP_GENERATED = 128
 COUNTED = 20_000
 FEED = 4_096
 
@@ -88,13 +89,17 @@ def estimate(plan: pd.DataFrame, backend: Backend) -> pd.DataFrame:
         counted = cells.head(COUNTED)
         scale = len(cells) / len(counted)
         tokens = planner.cost([str(measure)] * len(counted), requests(counted), backend).iloc[0]
-        # Neighbours of one condition, as most cells are recorded.
-        sample = cells[cells["condition"] == cells["condition"].iloc[-1]].tail(WARM_UP)
+        # Neighbours of one condition, as most cells are recorded; a few replies take as long as many labels.
+        longest = int(cells["max_tokens"].max())
+        n = max(2, min(WARM_UP, WARM_UP_GENERATED // max(longest, 1)))
+        sample = cells[cells["condition"] == cells["condition"].iloc[-1]].tail(n)
         warm = planner.cost([str(measure)] * len(sample), requests(sample), backend).iloc[0]
         started = time.perf_counter()
         for _ in backend.respond(requests(sample)):
             pass
-        seconds = (time.perf_counter() - started) / warm["computed"] * tokens["computed"] * scale
+        # Labels take time for the prompt's tokens, a reply for its own.
+        part = len(sample) / len(cells) if longest else warm["computed"] / (tokens["computed"] * scale)
+        seconds = (time.perf_counter() - started) / part
         money = 0.0
         if (budget := getattr(backend, "budget", None)) is not None:
             generated = int((cells["max_tokens"].clip(lower=1)).sum())
@@ -121,10 +126,11 @@ def summary(table: pd.DataFrame, shares: int = 1) -> str:
         shares: Processes that share the work.
     """
     computed, logical = table["computed"].sum(), table["logical"].sum()
-    money = table["money"].sum()
+    money, hours = table["money"].sum(), table["hours"].sum() / shares
     return (
         f"{table['cells'].sum():,} cells; {logical:,} tokens, of which sharing leaves {computed:,} to compute "
-        f"({logical / max(computed, 1):.1f} times fewer); about {table['hours'].sum() / shares:.2f} hours"
+        f"({logical / max(computed, 1):.1f} times fewer); about "
+        + (f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes")
         + (f" in each of {shares} processes" if shares > 1 else "")
         + (f"; about {money:.2f} in the currency of its prices" if money else "; no money")
     )
