@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "extractor": "lenient",
     "abstention": "apart",
     "run_code": False,
+    "mbpp_problems": 20,
     "layer": "both",
     "margin": 0.05,
     "alpha": 0.05,

@@ -503,7 +503,9 @@ def test_estimate_takes_its_time_from_few_replies(monkeypatch: pytest.MonkeyPatc
     table = recording.estimate(plan, backend)
     assert backend.asked == 2 and table["seconds_per_cell"].tolist() == [0.5]
     assert f"about {len(plan) / 120:.1f} minutes;" in recording.summary(table)
-    assert f"about {len(plan) / 7200 * 100:.1f} hours;" in recording.summary(table.assign(hours=table["hours"] * 100))
+    assert f"about {len(plan) / 7200 * 100:.1f} hours;" in recording.summary(
+        table.assign(hours=table["hours"] * 100)
+    )
 
 
 def test_record_names_its_model_and_files(project: Project) -> None:
