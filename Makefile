@@ -75,10 +75,11 @@ lab: $(INSTALLED)  ## open the studies in JupyterLab, on the index studies/READM
 	  --LabApp.app_settings_dir=$(CURDIR)/lib/persona_studies/lab $(FLAGS)
 
 test: $(DEV)  ## run the tests
-	@$(BIN)/python -m pytest -m "not live and not browser and not slow and not slurm and not load"
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile \
+	  -m "not live and not browser and not slow and not slurm and not load"
 
 test-faults: $(DEV)  ## kill recordings and runs 200 times, flip thousands of bits, about 30 minutes
-	@$(BIN)/python -m pytest -m slow -s
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -m slow -rP
 
 test-range: $(RANGE:%=range-%)  ## run every study and test with the oldest and newest supported versions (needs uv; about 30 minutes)
 

@@ -78,6 +78,7 @@ class Parameters(parameters.Parameters):
     extractor: Literal["published", "strict", "lenient"] = Field(description="how replies are read")
     abstention: Literal["apart", "wrong"] = Field(description="a reply without an answer: apart, or wrong")
     run_code: bool = Field(description="ask MBPP, and run the model's programs in a sandbox (Linux, bubblewrap)")
+    mbpp_problems: int = Field(ge=10, le=257, description="problems of MBPP that are asked with run_code")
     layer: Literal["both", "published", "corrected"] = Field(description="which analysis is shown")
     margin: float = Field(gt=0, lt=0.5, description="equivalence margin for a difference in accuracy")
     alpha: float = Field(gt=0, lt=0.5, description="error rate of every family")
@@ -255,9 +256,12 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
 
 
 def problems(project: Project, protocol: Protocol, parameters: Parameters, *, texts: bool = False) -> pd.DataFrame:
-    """Return the programming problems of a run, as :func:`persona_bias_programs.problems`, at most ``items``."""
+    """Return the programming problems of a run, as :func:`persona_bias_programs.problems`.
+
+    Fewer are a part of more.
+    """
     whole = programs.problems(project, texts=texts).assign(domain="mbpp")
-    return chosen(whole, parameters.items, protocol, parameters)
+    return chosen(whole, parameters.mbpp_problems, protocol, parameters)
 
 
 def _crossed(

@@ -655,7 +655,8 @@ def plot_drops(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 
 def plot_heat(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """Draw the difference by persona and dataset; a dot marks p <= alpha, a ring significance after correction."""
-    wide = table.pivot_table(index="persona", columns="dataset", values="difference", sort=False)
+    # Rounded, because shares lie on the edges between colours, where the last digit would decide.
+    wide = table.pivot_table(index="persona", columns="dataset", values="difference", sort=False).round(9)
     down, across = ({name: place + 0.5 for place, name in enumerate(names)} for names in (wide.index, wide.columns))
     reach = float(np.nanmax(np.abs(wide.to_numpy()))) or 0.01
     figure, axis = plt.subplots(figsize=(1.0 + 0.75 * wide.shape[1], 1.6 + 0.33 * len(wide)), layout="constrained")

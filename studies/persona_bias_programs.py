@@ -45,8 +45,8 @@ FACTS = ["item", "task", "tests", "item_hash"]
 SPLIT = range(11, 511)
 STATUSES = ("passed", "wrong", "error", "stopped", "no program", "failed")
 
-SECONDS = 5
-WALL_SECONDS = 20
+SECONDS = 10
+WALL_SECONDS = 40
 LIMITS = {
     "RLIMIT_CPU": SECONDS,
     "RLIMIT_AS": 512 * 2**20,

@@ -245,7 +245,7 @@ BAD: dict[str, tuple[Input, str, str, str]] = {
     "plan with a cell twice": (planned(lambda p: pd.concat([p, p.head(1)])), "1 cells", "plan", "rename"),
     "plan that leads elsewhere": (
         planned(lambda p: p.assign(measure="../../evil")),
-        *("'../../evil'", "measure", "use letters, digits"),
+        *("'../../evil'", "cells.parquet", "use letters, digits"),
     ),
     "revision of a source": (source(revision="main"), "'main'", "sources.toml", "40 hex digits"),
     "hash of a source": (source(sha256="abc"), "'abc'", "source.0.sha256", "mend it there"),

@@ -1,12 +1,15 @@
 import re
+from base64 import b64encode
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import nbformat
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
 
 from persona_studies import figures, verify
 from persona_studies.errors import PersonaStudiesError
@@ -112,3 +115,28 @@ def test_a_drawing_may_be_apart_by_rounding_only(tmp_path: Path, x: str, outcome
     one.write_text('<svg><path d="M 72 10" style="fill: #1e9999"/></svg>')
     other.write_text(f'<svg><path d="M {x} 10" style="fill: #1e9999"/></svg>')
     assert verify.compare_figures(one, other)[0] == outcome
+
+
+@pytest.mark.parametrize(("level", "outcome"), [(0x9D, "within tolerance"), (0x9E, "differs")])
+def test_a_colour_may_be_apart_by_what_no_eye_sees(tmp_path: Path, level: int, outcome: str) -> None:
+    """A value on the edge between two colours of a palette falls to either side, by the processor's last digit."""
+    one, other = (tmp_path / name / "a.svg" for name in ("one", "other"))
+    for path, red in ((one, 0x99), (other, level)):
+        path.parent.mkdir()
+        path.write_text(f'<svg><use href="#a99999"/><path d="M 72 10" style="fill: #{red:02x}9999"/></svg>')
+        Image.new("RGB", (20, 10), (red, 0x99, 0x99)).save(path.with_suffix(".png"))
+    assert verify.compare_figures(one, other)[0] == outcome
+    pictures = one.with_suffix(".png"), other.with_suffix(".png")
+    assert verify.compare_figures(*pictures)[0] == outcome
+    cells = [
+        new_code_cell(
+            "draw()",
+            id="a",
+            outputs=[new_output("display_data", {"image/png": b64encode(p.read_bytes()).decode()})],
+        )
+        for p in pictures
+    ]
+    for path, cell in zip((one, other), cells):
+        path.with_suffix(".ipynb").write_text(nbformat.writes(new_notebook(cells=[cell])))
+    books = one.with_suffix(".ipynb"), other.with_suffix(".ipynb")
+    assert verify.compare_notebooks(*books)[0] == outcome

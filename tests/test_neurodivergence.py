@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import isnan
+from math import isnan, sqrt
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.formula.api as smf
 from scipy import stats as sp
 
 import neurodivergence as study
@@ -46,6 +47,21 @@ def test_structure_of_a_text_counted_by_hand() -> None:
     empty = study.structure("No list here.")
     assert (empty["step_count"], empty["mean_step_words"], empty["own_line_words"]) == (0, 0.0, 0.0)
     assert study.structure("") == dict.fromkeys(found, 0.0) | {"whitespace_ratio": 1.0}
+
+
+def test_where_a_published_fit_stopped_is_read_from_its_standard_error() -> None:
+    """Queries differ; the standard error of a converged fit is exact in a balanced design."""
+    rows = answers(np.random.default_rng(3))
+    exact = smf.ols("token_count ~ C(condition_id) + C(model) + C(query_id)", rows).fit()
+    se = exact.bse["C(condition_id)[T.C2]"]
+    fits = pd.DataFrame({"scope": ["pooled"], "metric": ["token_count"], "contrast": ["C2 - C0"], "se": [se]})
+    converged = analysis.singular(rows, fits).iloc[0]
+    # All residual variance after the queries' means, over degrees of freedom that do not count them.
+    at_zero = sqrt(exact.ssr / (len(rows) - 4) / exact.mse_resid)
+    stopped = analysis.singular(rows, fits.assign(se=se * at_zero)).iloc[0]
+    assert not converged["published_at_zero"] and converged["se_ratio"] == pytest.approx(1, rel=1e-4)
+    assert stopped["published_at_zero"] and stopped["se_ratio"] == pytest.approx(at_zero, rel=1e-4)
+    assert converged["share_between_queries"] == stopped["share_between_queries"] > 0.2
 
 
 def test_parameters_refuse_what_the_benchmark_lacks() -> None:

@@ -129,7 +129,9 @@ class TestSandbox:
         assert programs.run("def f(x):\n    while True:\n        pass", ONE_MORE) == "stopped"
 
     def test_time_of_the_processor_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(programs, "DRIVER", programs.DRIVER.replace("'RLIMIT_CPU': 5", "'RLIMIT_CPU': 1"))
+        monkeypatch.setattr(
+            programs, "DRIVER", programs.DRIVER.replace(f"'RLIMIT_CPU': {programs.SECONDS}", "'RLIMIT_CPU': 1")
+        )
         assert programs.run("while True:\n    pass", []) == "stopped"
 
     @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from persona_studies.errors import ProtocolError, quoted
+from persona_studies.errors import ParameterError, ProtocolError, quoted
 from persona_studies.paths import named
 
 IDENTITY = ["measure", "condition", "item", "template", "order", "repeat"]
@@ -251,7 +251,10 @@ def load(path: Path, study: str) -> pd.DataFrame:
             f"{path} asks for {', '.join(map(quoted, sorted(odd)))}, not {', '.join(KINDS)}; {again}"
         )
     for name in plan["measure"].unique():
-        named(name)
+        try:
+            named(name)
+        except ParameterError as error:
+            raise ProtocolError(f"{path}: {error} Then {again}") from error
     return combine([plan.assign(options=plan["options"].map(tuple, na_action="ignore"))])
 
 
