@@ -54,14 +54,18 @@ def test_where_a_published_fit_stopped_is_read_from_its_standard_error() -> None
     rows = answers(np.random.default_rng(3))
     exact = smf.ols("token_count ~ C(condition_id) + C(model) + C(query_id)", rows).fit()
     se = exact.bse["C(condition_id)[T.C2]"]
-    fits = pd.DataFrame({"scope": ["pooled"], "metric": ["token_count"], "contrast": ["C2 - C0"], "se": [se]})
-    converged = analysis.singular(rows, fits).iloc[0]
-    # All residual variance after the queries' means, over degrees of freedom that do not count them.
-    at_zero = sqrt(exact.ssr / (len(rows) - 4) / exact.mse_resid)
-    stopped = analysis.singular(rows, fits.assign(se=se * at_zero)).iloc[0]
-    assert not converged["published_at_zero"] and converged["se_ratio"] == pytest.approx(1, rel=1e-4)
-    assert stopped["published_at_zero"] and stopped["se_ratio"] == pytest.approx(at_zero, rel=1e-4)
-    assert converged["share_between_queries"] == stopped["share_between_queries"] > 0.2
+    refitted = analysis.wald(rows, ["token_count"])
+    at_zero = sqrt(exact.ssr / exact.df_resid / (exact.ssr / (len(rows) - 4)))
+    for factor, stopped in ((1.0, False), (1 / at_zero, True), (1.05, False)):
+        said = refitted[["scope", "metric", "contrast", "estimate"]].assign(se=se * factor)
+        said["p"] = said["p_holm"] = 2 * sp.norm.sf((said["estimate"] / said["se"]).abs())
+        tables = study.Published(said, pd.DataFrame(), pd.DataFrame())
+        made = analysis.reproduction(refitted, tables, parameters())
+        assert (made["at_zero"] == stopped).all() and made["same_decision"].all()
+        assert made["se_off"].max() == pytest.approx(0.05 / 1.05 if factor > 1.04 else 0, abs=1e-4)
+        [found] = analysis.fits(refitted, made).to_dict("records")
+        assert found["published_at_zero"] == stopped and found["se_ratio"] == pytest.approx(factor, rel=1e-4)
+        assert found["share_between_queries"] == pytest.approx(0.5, abs=0.2)
 
 
 def test_parameters_refuse_what_the_benchmark_lacks() -> None:

@@ -372,6 +372,26 @@ class TestGrid:
 
 
 @isolated
+def test_the_recorded_programs_of_the_embedded_model() -> None:
+    """A model of 135 million parameters writes programs, and they do not pass."""
+    try:
+        asked = programs.problems(PROJECT, texts=True)
+    except SourceError:
+        pytest.skip("the source is not at hand")
+    recorded = pd.read_parquet(PROJECT.responses("persona_bias", "smollm2-135m-instruct") / "code.parquet")
+    replies = recorded[recorded["condition"].isin(["none", "human-1"])]
+    solved = programs.solve(replies, asked)
+    counts = solved[["condition", "status"]].astype(str).value_counts().to_dict()
+    assert counts == {
+        ("human-1", "wrong"): 8,
+        ("human-1", "error"): 1,
+        ("human-1", "no program"): 1,
+        ("none", "wrong"): 6,
+        ("none", "error"): 4,
+    }
+
+
+@isolated
 def test_a_planted_difference_in_solved_problems_is_found() -> None:
     """Simulated replies: a human solves every problem, one persona every other one, another writes no program."""
     asked = pd.DataFrame(
