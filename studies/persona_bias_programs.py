@@ -25,10 +25,12 @@ import tempfile
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
 
 import multiple_choice_scores as shared
 from persona_studies import sources
@@ -370,10 +372,12 @@ def summary(solved: pd.DataFrame, people: pd.DataFrame, chosen: Parameters) -> p
         chosen: Baseline, confidence, margin, replicates, seed.
 
     Returns:
-        ``persona, problems, solved`` (share), ``difference, low, high, p`` (sign flip by problem; not corrected),
-        and the share of every status. No row where nothing was asked.
+        ``persona, problems, solved, solved_low, solved_high`` (share, exact binomial interval), ``difference, low,
+        high, p`` (sign flip by problem; not corrected; NaN where no problem tells the two apart), and the share of
+        every status. No row where nothing was asked.
     """
-    columns = ["persona", "problems", "solved", "difference", "low", "high", "p", *STATUSES]
+    columns = ["persona", "problems", "solved", "solved_low", "solved_high"]
+    columns += ["difference", "low", "high", "p", *STATUSES]
     if solved.empty:
         return pd.DataFrame(columns=columns)
     cells = solved.merge(people[["condition", "persona"]], on="condition")
@@ -392,12 +396,17 @@ def summary(solved: pd.DataFrame, people: pd.DataFrame, chosen: Parameters) -> p
             replicates=chosen.replicates,
             seed=chosen.seed,
         )
+        # At the floor all differences are 0, which is no certainty.
+        told = difference.ne(0).any()
+        few = proportion_confint(group["passed"].sum(), len(group), alpha=1 - chosen.confidence, method="beta")
         rows.append(
             {
                 "persona": persona,
                 "problems": group["item"].nunique(),
                 "solved": group["passed"].mean(),
-                **{name: found[name] for name in ("difference", "low", "high", "p")},
+                "solved_low": few[0],
+                "solved_high": few[1],
+                **{name: found[name] if told else nan for name in ("difference", "low", "high", "p")},
                 **{status: (group["status"] == status).mean() for status in STATUSES},
             }
         )

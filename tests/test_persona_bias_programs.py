@@ -421,3 +421,8 @@ def test_a_planted_difference_in_solved_problems_is_found() -> None:
     assert made.loc["man", "p"] == pytest.approx(2 / 2**6, abs=0.01)
     assert made.loc["woman", ["no program", "wrong"]].tolist() == [1.0, 0.0]
     assert made.loc["human", "problems"] == 12 and pd.isna(made.loc["human", "difference"])
+    floor = programs.solve(recorded.assign(text=wrong), asked)
+    nothing = programs.summary(floor, people, parameters())
+    assert (nothing["solved"] == 0).all() and nothing[["difference", "low", "high", "p"]].isna().all(axis=None)
+    # Clopper and Pearson: (alpha / 2) ** (1 / n).
+    assert made.loc["human", ["solved_low", "solved_high"]].tolist() == pytest.approx([0.025 ** (1 / 12), 1])
