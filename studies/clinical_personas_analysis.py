@@ -511,7 +511,11 @@ def gates(
             letters = recorded[recorded["measure"] == "letter"]
             dominance = shared.position_dominance(recorded, asked)
             checks: dict[str, tuple[float, str, float]] = {
-                "option mass": (float(letters["option_mass"].mean()), ">=", declared["min_option_mass"]),
+                "option mass": (
+                    float(letters["option_mass"].astype(float).mean()),
+                    ">=",
+                    declared["min_option_mass"],
+                ),
                 "position decides": (dominance, "<=", declared["max_position_dominance"]),
             }
         else:

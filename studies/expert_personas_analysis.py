@@ -305,7 +305,7 @@ def gates(
     letters = recorded[recorded["measure"] == "letter"]
     checks = {
         **_floors(scored["letter"], thresholds["ceiling"], chosen),
-        "option mass": (float(letters["option_mass"].mean()), ">=", thresholds["min_option_mass"]),
+        "option mass": (float(letters["option_mass"].astype(float).mean()), ">=", thresholds["min_option_mass"]),
         "position decides": (
             shared.position_dominance(recorded, asked),
             "<=",

@@ -99,7 +99,11 @@ def _by_option(
             chance = pd.DataFrame(softmax(turned, axis=1), columns=range(n))
             chance[["condition", "item"]] = group[["condition", "item"]].to_numpy()
             value = chance.groupby(["condition", "item"], sort=False).mean()
-            mass = group.groupby(["condition", "item"], sort=False)["option_mass"].mean()
+            mass = (
+                group.astype({"option_mass": float})
+                .groupby(["condition", "item"], sort=False)["option_mass"]
+                .mean()
+            )
             rows = group.drop_duplicates(["condition", "item"]).set_index(["condition", "item"]).loc[value.index]
             yield rows.assign(option_mass=mass).reset_index(), value.to_numpy()
             continue

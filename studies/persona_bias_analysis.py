@@ -389,7 +389,11 @@ def gates(
         if name == "letter":
             letters = recorded[recorded["measure"] == "letter"]
             dominance = shared.position_dominance(recorded, asked)
-            checks["option mass"] = (float(letters["option_mass"].mean()), ">=", declared["min_option_mass"])
+            checks["option mass"] = (
+                float(letters["option_mass"].astype(float).mean()),
+                ">=",
+                declared["min_option_mass"],
+            )
             checks["position decides"] = (dominance, "<=", declared["max_position_dominance"])
         else:
             wide = by_question(scored[name])

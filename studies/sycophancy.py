@@ -519,7 +519,7 @@ def gates(
     bound = declared["agree"]
     checks = {
         "agree": {
-            "option mass": (float(agree["option_mass"].mean()), ">=", bound["min_option_mass"]),
+            "option mass": (float(agree["option_mass"].astype(float).mean()), ">=", bound["min_option_mass"]),
             "least correlation of sentence pairs": (float(poles), ">=", bound["pole_agreement"]),
             "manipulation: designed level and self-report": (
                 lib_stats.correlation(persona["level"].astype(float), persona["self_contrast"]).estimate,
@@ -537,7 +537,11 @@ def gates(
     }
     letters = recorded[recorded["measure"] == "agree_letter"]
     checks["agree_letter"] = {
-        "option mass": (float(letters["option_mass"].mean()), ">=", declared["agree_letter"]["min_option_mass"]),
+        "option mass": (
+            float(letters["option_mass"].astype(float).mean()),
+            ">=",
+            declared["agree_letter"]["min_option_mass"],
+        ),
         "position dominance": (
             scoring.position_dominance(responses.matrix(letters), letters["order"].to_numpy()),
             "<=",
@@ -558,7 +562,11 @@ def gates(
     for name, statements in ratings.items():
         halves = keyed_halves(statements[statements["condition"].isin(persona.index)])
         checks[name] = {
-            "option mass": (float(statements["option_mass"].mean()), ">=", declared[name]["min_option_mass"]),
+            "option mass": (
+                float(statements["option_mass"].astype(float).mean()),
+                ">=",
+                declared[name]["min_option_mass"],
+            ),
             "correlation of keyed halves": (
                 lib_stats.correlation(halves["positive"], halves["negative"]).estimate,
                 ">=",

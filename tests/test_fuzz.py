@@ -404,9 +404,10 @@ def test_a_line_that_is_no_row(tmp_path: Path, line: str) -> None:
 @with_files
 @given(
     st.lists(
-        # Before Python 3.13 a carriage return is written without quotes and read as the end of a line.
+        # Before Python 3.13 a carriage return is written without quotes and read as the end of a line; pandas 2.2
+        # reads no NUL.
         st.tuples(
-            st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=60),
+            st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=60),
             st.floats(width=64),
             st.integers(-(2**53), 2**53),
             st.booleans(),

@@ -20,6 +20,11 @@ FRAME = pd.DataFrame(
 )
 
 
+def test_a_rounded_zero_has_no_sign() -> None:
+    shown = repr(tables.show(pd.DataFrame({"x": [-1e-17, 1e-17, -0.004, -0.006]}), "t", "T"))
+    assert shown.count("0.00") == 3 and shown.count("−") == 1 and "−0.01" in shown
+
+
 def test_saved_numbers_are_not_rounded(tmp_path: Path) -> None:
     tables.save(FRAME, tmp_path / "t.csv")
     pd.testing.assert_frame_equal(tables.load(tmp_path / "t.csv"), FRAME, check_exact=True)

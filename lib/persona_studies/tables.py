@@ -142,7 +142,10 @@ def _texts(values: pd.Series, name: str, decimals: int) -> list[str]:
         if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
             return "yes" if value else "no"
         if isinstance(value, float):
-            return p_value(value) if p and 0 <= value <= 1 else f"{value:.{decimals}f}".replace("-", "−")
+            if p and 0 <= value <= 1:
+                return p_value(value)
+            # Adding 0 leaves no sign of a zero, which the last digit of a processor would decide.
+            return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")
         if isinstance(value, int):
             return f"{value:,}".replace("-", "−")
         return visible(str(value))
