@@ -21,7 +21,7 @@ FRAME = pd.DataFrame(
 
 
 def test_a_rounded_zero_has_no_sign() -> None:
-    shown = repr(tables.show(pd.DataFrame({"x": [-1e-17, 1e-17, -0.004, -0.006]})))
+    shown = repr(tables.show(pd.DataFrame({"x": [-1e-17, 1e-17, -0.004, -0.006]}), id="t", title="T"))
     assert shown.count("0.00") == 3 and shown.count("−") == 1 and "−0.01" in shown
 
 
