@@ -228,6 +228,23 @@ def test_the_kernel_has_an_environment_of_its_own(make_project: Make, monkeypatc
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
+SLOW_TO_END = """
+import time
+handlers = get_ipython().kernel.shell_handlers
+answer = handlers["kernel_info_request"]
+async def slowly(*message):
+    await answer(*message)
+    time.sleep(0.5)
+handlers["kernel_info_request"] = slowly
+"""
+
+
+def test_a_kernel_is_left_when_it_is_done(make_project: Make, capfd: pytest.CaptureFixture[str]) -> None:
+    """papermill's last question is answered before the kernel is done with it, and ending it interrupts it."""
+    runs.run(make_project(SLOW_TO_END), "toy")
+    assert "KeyboardInterrupt" not in capfd.readouterr().err
+
+
 def test_a_study_without_a_module_or_class_says_so(toy_project: Project) -> None:
     toy_project.module("toy").write_text("")
     with pytest.raises(PersonaStudiesError, match="no class Parameters"):

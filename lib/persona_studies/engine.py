@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import zmq
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
@@ -14,6 +16,19 @@ NAME = "persona-studies"
 
 
 # papermill ships no types.
+class Client(PapermillNotebookClient):  # type: ignore[misc]
+    """Leaves a kernel that has nothing more to do.
+
+    papermill's last question is answered a moment before the kernel is done with it, and the interrupt with which
+    jupyter_client begins to shut it down would then print an error that is none.
+    """
+
+    def set_widgets_metadata(self) -> None:
+        super().set_widgets_metadata()
+        with contextlib.suppress(TimeoutError):
+            run_sync(self.kc.execute_interactive)("", silent=True, allow_stdin=False, timeout=self.startup_timeout)
+
+
 class Engine(NBClientEngine):  # type: ignore[misc]
     """Starts a kernel with given environment variables, without touching this process's own.
 
@@ -40,7 +55,7 @@ class Engine(NBClientEngine):  # type: ignore[misc]
         # Others on the same machine can read what goes over local ports; older jupyter_client cannot encrypt.
         if zmq.has("curve") and manager.has_trait("transport_encryption"):
             manager.transport_encryption = "required"
-        client = PapermillNotebookClient(
+        client = Client(
             nb_man, km=manager, timeout=execution_timeout, startup_timeout=start_timeout, log_output=log_output
         )
         return client.execute(env=environment, cleanup_kc=True)
