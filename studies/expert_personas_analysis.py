@@ -184,19 +184,20 @@ def _mean(wide: pd.DataFrame, persona: str) -> float:
 def _judged(table: pd.DataFrame, protocol: Protocol, chosen: Parameters, benchmark: str) -> pd.DataFrame:
     """Correct within families and state the verdict of each contrast."""
     how: dict[str, Any] = {"alpha": chosen.alpha, "method": chosen.correction}
+    corrected = []
     for name, rows in table.groupby("family", sort=False):
         family = protocol.families[str(name)]
         done = lib_stats.correct(
             rows.set_index("contrast")["p"], size=family.size, undefined=family.undefined, **how
         )
-        table.loc[rows.index, ["p_adjusted", "rejected"]] = done[["p_adjusted", "rejected"]].to_numpy()
+        corrected.append(done.set_axis(rows.index))
+    table[["p_adjusted", "rejected"]] = pd.concat(corrected)[["p_adjusted", "rejected"]]
     family = protocol.families[f"{'overall_equivalence' if benchmark == 'overall' else f'equivalence_{benchmark}'}"]
     done = lib_stats.correct(
         table.set_index("contrast")["p_equivalence"], size=family.size, undefined=family.undefined, **how
     )
     table["p_equivalence_adjusted"] = done["p_adjusted"].to_numpy()
     table["equivalent"] = done["rejected"].to_numpy()
-    table["rejected"] = table["rejected"].astype(bool)
     table["verdict"] = [
         "not asked"
         if row["n"] == 0
