@@ -69,10 +69,10 @@ def test_killed_at_random_moments(what: str, kills: int, tmp_path: Path) -> None
 RECORD = """
 import sys
 from pathlib import Path
-from persona_studies import cli, models
+from persona_studies import cli, recording
 from tests.simulated import SimulatedBackend
 from tests.test_recording import answer
-models.load = lambda *args, **how: SimulatedBackend(answer)
+recording.load = lambda *args, **how: SimulatedBackend(answer)
 sys.argv = ["persona-studies", *sys.argv[1:]]
 cli.main()
 """

@@ -29,7 +29,7 @@ SIMULATED = textwrap.dedent(f"""
     import time
 
     sys.path.insert(0, {str(REPOSITORY)!r})
-    from persona_studies import models, parameters, protocol
+    from persona_studies import parameters, protocol, recording
     from persona_studies.paths import Project
     from persona_studies.study import Study
     from tests.simulated import SimulatedBackend
@@ -43,7 +43,7 @@ SIMULATED = textwrap.dedent(f"""
                 yield said
 
 
-    models.load = lambda *_, **__: SimulatedSlowBackend(answer)
+    recording.load = lambda *_, **__: SimulatedSlowBackend(answer)
     project = Project.find()
     declared = protocol.load(project.protocol("sycophancy"))
     study = Study("simulated_live", project, declared, parameters.Parameters(), project.runs)

@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from persona_studies import recording, responses
+from persona_studies import models, recording, responses
 from persona_studies.backends import Request, Response
 from persona_studies.errors import BackendError, BudgetSpent, ResponsesError
 from persona_studies.paths import Project
@@ -359,6 +359,36 @@ class TestCommitted:
         recording.pack(clone, "toy", plan, "simulated")
         assert len(responses.load(clone, "toy", "simulated", plan)) == len(plan)
         assert len(responses.stored(clone.responses("toy", "simulated"))) == len(plan)
+
+    @pytest.mark.parametrize(
+        ("name", "how", "precision"),
+        [
+            ("begun", {}, "bf16"),
+            ("begun", {"precision": "f32"}, "f32"),
+            ("begun", {"backend": "transformers"}, None),
+            ("new", {}, None),
+        ],
+    )
+    @pytest.mark.parametrize("packed", [True, False])
+    def test_it_goes_on_in_its_precision(
+        self,
+        project: Project,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        how: dict[str, str],
+        precision: str | None,
+        packed: bool,
+    ) -> None:
+        plan, first = small_plan(), SimulatedBackend(answer)
+        first.info = dataclasses.replace(first.info, name="begun", backend="llama.cpp", precision="bf16")
+        recording.record(project, "toy", plan, first, limit=None if packed else 2)
+        if packed:
+            recording.pack(project, "toy", plan, "begun")
+            shutil.rmtree(project.recordings)
+        seen = []
+        monkeypatch.setattr(models, "_gguf", lambda *given: seen.append(given[-1]))
+        recording.load(project, "toy", "gguf:/no/file.gguf", name=name, **how)
+        assert seen == [{} if precision is None else {"precision": precision}]
 
     def test_another_model_is_refused(self, clone: Project) -> None:
         other = SimulatedBackend(answer)

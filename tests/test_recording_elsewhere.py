@@ -27,11 +27,11 @@ class Absent(importlib.abc.MetaPathFinder):
         if name.split(".")[0] in {absent!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
-from persona_studies import cli, models
+from persona_studies import cli, recording
 from tests.simulated import SimulatedBackend
 from tests.test_cli import call
 from tests.test_recording import answer
-models.load = lambda *args, **how: SimulatedBackend(answer)
+recording.load = lambda *args, **how: SimulatedBackend(answer)
 sys.argv = ["persona-studies", *sys.argv[1:]]
 cli.main()
 """

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from persona_studies import models, protocol, recording, responses
+from persona_studies import protocol, recording, responses
 from persona_studies.errors import ResponsesError
 from persona_studies.parameters import Parameters
 from persona_studies.paths import Project
@@ -20,7 +20,7 @@ from tests.test_recording import answer, small_plan
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> SimulatedBackend:
     made = SimulatedBackend(answer)
-    monkeypatch.setattr(models, "load", lambda *_, **__: made)
+    monkeypatch.setattr(recording, "load", lambda *_, **__: made)
     return made
 
 

@@ -277,7 +277,9 @@ def record(
     schedule: Annotated[
         str | None, typer.Option(help="llama.cpp: canonical, parallel; transformers: batched, single.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="file, f32, f16 or bf16.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="file, f32, f16 or bf16; default: what is recorded already, or the model's.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the CPU backend.")] = 2,
     api: Annotated[str, typer.Option(help="Of an endpoint: chat or completions.")] = "chat",
     chat: Annotated[
@@ -297,8 +299,8 @@ def record(
 
     Exit code 0: every cell of this share has an answer. 1: some have none yet; the same command goes on.
     """
-    from persona_studies import models, recording
     from persona_studies import plan as grid
+    from persona_studies import recording
 
     project = Project.find()
     part = _shard(shard)
@@ -316,10 +318,12 @@ def record(
         endpoint = {"api": api, "concurrency": concurrency, "budget": budget, "revision": revision}
         if chat is not None:
             endpoint["chat"] = named(chat)
-    asker = models.load(
+    asker = recording.load(
         project,
+        study,
         model,
         name=name,
+        out=out,
         backend=backend,
         threads=threads,
         precision=precision,

@@ -110,6 +110,7 @@ def load(
     precision: str | None = None,
     schedule: str | None = None,
     endpoint: dict[str, Any] | None = None,
+    recorded: dict[str, Any] | None = None,
 ) -> Backend:
     """Load a model.
 
@@ -119,16 +120,21 @@ def load(
         name: Name to record under; None derives it from the model's.
         backend: ``llama.cpp`` or ``transformers`` for a GGUF file; None takes llama.cpp.
         threads: CPU threads of llama.cpp.
-        precision: Number format of the weights; None takes the registry's, or the backend's own default.
+        precision: Number format of the weights; None takes that of ``recorded``, the registry's, or the backend's
+            own default.
         schedule: How tokens are grouped into forward passes; None takes the backend's default.
         endpoint: Further arguments of
             :class:`persona_studies.backends.openai_compatible.OpenAICompatible`.
+        recorded: The model of a recording that is to be extended, from its record.
 
     Raises:
         BackendError: unknown name, missing package or file, wrong hash.
     """
     called = known(project, model, name)
     kind, _, rest = model.partition(":")
+    runs_on = "transformers" if kind == "hf" else backend or "llama.cpp"
+    if precision is None and recorded is not None and recorded["backend"] == runs_on:
+        precision = recorded["precision"]
     given = {key: value for key, value in (("precision", precision), ("schedule", schedule)) if value is not None}
     if kind == "openai" and rest:
         from persona_studies.backends.openai_compatible import OpenAICompatible
@@ -173,7 +179,7 @@ def _torch(given: dict[str, str]) -> dict[str, Any]:
     """Return arguments in torch's own words."""
     names = {"f32": "float32", "bf16": "bfloat16"}
     precision = given.get("precision")
-    if precision is not None and precision not in names:
+    if precision is not None and precision not in {*names, *names.values()}:
         raise BackendError(f"Unknown precision {precision!r} of transformers; known: {', '.join(names)}.")
     schedule = {key: value for key, value in given.items() if key == "schedule"}
-    return {**schedule, **({"dtype": names[precision]} if precision else {})}
+    return {**schedule, **({"dtype": names.get(precision, precision)} if precision else {})}

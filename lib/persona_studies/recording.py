@@ -22,7 +22,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from persona_studies import planner, responses
+from persona_studies import models, planner, responses
 from persona_studies.backends import Backend, ModelInfo, Request
 from persona_studies.errors import BudgetSpent, ParameterError, ResponsesError
 from persona_studies.paths import Project, named
@@ -56,6 +56,28 @@ class Progress:
     @property
     def complete(self) -> bool:
         return self.recorded == self.planned
+
+
+def load(
+    project: Project, study: str, model: str, *, name: str | None = None, out: Path | None = None, **how: Any
+) -> Backend:
+    """Load a model to record with, in the precision of what is recorded under its name already.
+
+    Args:
+        project: Holds the recordings.
+        study: Name of the study.
+        model: As :mod:`persona_studies.models` describes.
+        name: Name to record under; None derives it from the model's.
+        out: Folder for the answers, as :func:`record` takes it.
+        how: Passed to :func:`persona_studies.models.load`.
+
+    Raises:
+        BackendError: the model cannot be loaded.
+        ResponsesError: what is recorded under that name is damaged.
+    """
+    called = models.known(project, model, name)
+    before = next((facts for _, facts in _begun(project, study, called, out)), None)
+    return models.load(project, model, name=name, recorded=before, **how)
 
 
 def folder(project: Project, study: str, model: str, out: Path | None = None) -> Path:
@@ -365,17 +387,21 @@ def _feed(cells: pd.DataFrame, waiting: dict[int, dict[str, Any]]) -> Iterator[R
             )
 
 
+def _begun(project: Project, study: str, name: str, out: Path | None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield where something is recorded under a name already, and the model that answered there."""
+    target = project.responses(study, name)
+    for place, known in (
+        *((log, _signed(log)) for log in (folder(project, study, name, place) for place in {None, out})),
+        (target, responses.record_of(target)),
+    ):
+        if known is not None:
+            yield place, known["model"]
+
+
 def _same_model(project: Project, study: str, info: ModelInfo, out: Path | None) -> None:
     """Refuse a model that differs from what is recorded under its name."""
     here = asdict(info)
-    target = project.responses(study, info.name)
-    for place, known in (
-        *((log, _signed(log)) for log in (folder(project, study, info.name, place) for place in {None, out})),
-        (target, responses.record_of(target)),
-    ):
-        if known is None:
-            continue
-        before = known["model"]
+    for place, before in _begun(project, study, info.name, out):
         if before != here:
             changed = [name for name in here if before.get(name) != here[name]]
             raise ResponsesError(

@@ -89,7 +89,7 @@ class Study:
             cells: Returns the plan with its texts; called only where something is to be asked.
             model: A model's name, see :mod:`persona_studies.models`.
             hours: Cap on the time of this call.
-            how: Passed to :func:`persona_studies.models.load`.
+            how: Passed to :func:`persona_studies.recording.load`.
 
         Raises:
             BackendError: the model cannot be loaded or does not answer.
@@ -97,7 +97,7 @@ class Study:
         """
         if hours == 0:
             return None
-        plan, backend = cells(), models.load(self.project, model, **how)
+        plan, backend = cells(), recording.load(self.project, self.name, model, **how)
         left = recording.pending(self.project, self.name, plan, backend.info)
         progress = None
         if len(left):
