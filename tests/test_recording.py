@@ -390,6 +390,21 @@ class TestCommitted:
         recording.load(project, "toy", "gguf:/no/file.gguf", name=name, **how)
         assert seen == [{} if precision is None else {"precision": precision}]
 
+    def test_a_message_tells_how_to_go_on(self, project: Project) -> None:
+        """A name in data/models.toml is enough; weights of one's own are named as they were the first time."""
+        project.data.mkdir()
+        listed = (Path(__file__).parents[1] / "data" / "models.toml").read_text()
+        (project.data / "models.toml").write_text(listed)
+        for name in ("smollm2-135m-instruct", "mine"):
+            backend = SimulatedBackend(answer)
+            backend.info = dataclasses.replace(backend.info, name=name, backend="llama.cpp")
+            recording.record(project, "toy", small_plan(), backend)
+            recording.pack(project, "toy", small_plan(), name)
+        command = 'make record STUDY=toy MODEL={} PARAMS="n=7"'.format
+        said = responses.to_record(project, "toy", "smollm2-135m-instruct", "n=7")
+        assert said == command("smollm2-135m-instruct")
+        assert responses.to_record(project, "toy", "mine", "n=7") == command("gguf:FILE") + ' FLAGS="--name mine"'
+
     def test_another_model_is_refused(self, clone: Project) -> None:
         other = SimulatedBackend(answer)
         other.info = dataclasses.replace(other.info, precision="f32")

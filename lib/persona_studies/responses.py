@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from persona_studies.backends import ModelInfo, Response
-from persona_studies.errors import ParameterError, ResponsesError, quoted
+from persona_studies.errors import BackendError, ParameterError, ResponsesError, quoted
 from persona_studies.paths import Project, named
 from persona_studies.plan import HASHES, IDENTITY
 
@@ -321,6 +321,27 @@ def model_info(declared: Any) -> ModelInfo:
     return made
 
 
+def to_record(project: Project, study: str, model: str, given: str) -> str:
+    """Return the command that goes on with a recording.
+
+    Args:
+        project: Holds the recording and the registry of models.
+        study: Name of the study.
+        model: Name of the recording.
+        given: Parameters of the run that lacks responses.
+    """
+    from persona_studies.models import registry
+
+    facts = (record_of(project.responses(study, model)) or {"model": {}})["model"]
+    known: Mapping[str, Any] = {}
+    with contextlib.suppress(BackendError):  # a message must not fail for a damaged registry
+        known = registry(project)
+    own = {"llama.cpp": "gguf:FILE", "transformers": "hf:FOLDER", "openai-compatible": "openai:MODEL"}
+    place = None if model in known else own.get(facts.get("backend", ""))
+    called = f'MODEL={place or model} PARAMS="{given}"'
+    return f"make record STUDY={study} {called}" + (f' FLAGS="--name {model}"' if place else "")
+
+
 def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly: bool = False) -> pd.DataFrame:
     """Return the recorded response of every planned cell, in plan order.
 
@@ -354,7 +375,7 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
         if not path.is_file():
             raise ResponsesError(
                 f"{model} has no recording of measure {measure} for {study}. "
-                f"To record: make record STUDY={study} MODEL={model}"
+                f"To record: {to_record(project, study, model, '...')} with the parameters of this run"
             )
         kept = read_parquet(path, record["files"].get(path.name, {}).get("sha256"))
         merged = cells[KEY].merge(kept, on=IDENTITY, how="inner" if partly else "left", suffixes=("", "_stored"))
@@ -362,8 +383,8 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
         if absent.any():
             raise ResponsesError(
                 f"{int(absent.sum())} of {len(merged)} planned cells of {measure} are not recorded for {model}, "
-                f"first {_cell(merged[absent])}. To record them: make record STUDY={study} MODEL={model} "
-                "PARAMS='...' with the parameters of this run"
+                f"first {_cell(merged[absent])}. "
+                f"To record them: {to_record(project, study, model, '...')} with the parameters of this run"
             )
         for name in HASHES:
             changed = merged[name] != merged[f"{name}_stored"]

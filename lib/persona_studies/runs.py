@@ -414,7 +414,7 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
         raise ParameterError(
             f"With {given} the grid reaches beyond what is recorded for {model}: {len(absent):,} of "
             f"{len(wanted):,} planned cells have no response, first {first}. "
-            f'To record them: make record STUDY={study} MODEL={model} PARAMS="{given}"'
+            f"To record them: {responses.to_record(project, study, model, given)}"
         )
 
 
