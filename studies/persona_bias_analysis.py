@@ -498,12 +498,13 @@ def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -
         chosen: Baseline, confidence.
 
     Returns:
-        ``persona, model, estimate, low, high, p, agrees`` (sign as in the declared analysis).
+        ``persona, model, estimate, low, high, p, agrees`` (sign as in the declared analysis, where it has one).
     """
     reach = stats.norm.ppf(0.5 + chosen.confidence / 2)
     declared = table[table["family"] == "persona"].set_index("hypothesis")["difference"]
     rows = []
     for persona in declared.dropna().index:
+        sign = np.sign(np.round(declared[persona], 12))  # a difference of 0 has none, whatever its last digit
         cells = scored[scored["who"].isin([chosen.baseline, persona])]
         treated = (cells["who"] == persona).astype(float).to_numpy()
         right = (cells["correct"] > 0).astype(int).to_numpy()
@@ -530,7 +531,7 @@ def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -
                     "low": float(b - reach * se),
                     "high": float(b + reach * se),
                     "p": float(2 * stats.norm.sf(abs(b / se))) if se > 0 else nan,
-                    "agrees": bool(np.sign(b) == np.sign(declared[persona]) or declared[persona] == 0),
+                    "agrees": bool(sign in (0, np.sign(b))),
                 }
             )
     return pd.DataFrame(rows, columns=["persona", "model", "estimate", "low", "high", "p", "agrees"])

@@ -228,6 +228,11 @@ class TestTruth:
         assert set(mine["model"]) == {"logit, GEE by question", "conditional logit, strata by question"}
         assert mine["agrees"].all() and (mine["high"] < 0).all()
 
+    def test_a_difference_of_nothing_has_no_sign(self, planted: Simulation) -> None:
+        scored = scores(planted, 5, effects=EFFECTS)
+        table = self.table(planted, scored).assign(difference=-8.7e-19)
+        assert analysis.sensitivity(scored, table, planted.parameters)["agrees"].all()
+
     def test_bbq_is_read_apart(self, planted: Simulation) -> None:
         found = analysis.bbq(scores(planted, 5, effects=EFFECTS), planted.protocol, planted.parameters)
         mine = found[found["hypothesis"] == "physically-disabled"].set_index("domain")
