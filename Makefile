@@ -78,10 +78,10 @@ test: $(DEV)  ## run the tests
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile \
 	  -m "not live and not browser and not slow and not slurm and not load"
 
-test-faults: $(DEV)  ## kill recordings and runs 200 times, flip thousands of bits, about 30 minutes
+test-faults: $(DEV)  ## kill recordings and runs 200 times, flip thousands of bits, about 20 minutes
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -m slow -rP
 
-test-range: $(RANGE:%=range-%)  ## run every study and test with the oldest and newest supported versions (needs uv; about 30 minutes)
+test-range: $(RANGE:%=range-%)  ## run every study and test with the oldest and newest supported versions (needs uv; about an hour)
 
 # Each in a clone of the last commit, with an environment of its own. The reference numbers are the same for all, on an
 # old processor too: last digits depend on its vector instructions.
