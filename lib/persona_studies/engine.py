@@ -15,8 +15,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 NAME = "persona-studies"
 
 
-# papermill ships no types.
-class Client(PapermillNotebookClient):  # type: ignore[misc]
+class Client(PapermillNotebookClient):
     """Leaves a kernel that has nothing more to do.
 
     papermill's last question is answered a moment before the kernel is done with it, and the interrupt with which
@@ -29,7 +28,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
             run_sync(self.kc.execute_interactive)("", silent=True, allow_stdin=False, timeout=self.startup_timeout)
 
 
-class Engine(NBClientEngine):  # type: ignore[misc]
+class Engine(NBClientEngine):
     """Starts a kernel with given environment variables, without touching this process's own.
 
     The kernel is this interpreter's: a kernel specification named ``python3`` in a user's home, which Jupyter
