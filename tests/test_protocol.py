@@ -73,6 +73,46 @@ hypotheses = ["h"]
 """
 
 
+TYPED = """[families.typed]
+purpose = "contrasts"
+size = 2
+defaults = { on = "all", measure = "agree", outcome = "accuracy", direction = "either", smallest_effect = 0.05 }
+hypotheses = [
+  { first = "expert", second = "none" },
+  { first = "expert", second = "none", within = "hard", interaction = "easy", direction = "positive" },
+]
+
+[claims.typed]
+statement = "Experts do not gain."
+source = "A"
+published = "none"
+family = "typed"
+hypothesis = "expert - none | all, accuracy"
+direction = "not positive"
+smallest_effect = 0.05
+
+"""
+DATED = """[confirmatory]
+declared = 2026-11-30
+measure = "agree"
+alpha = 0.05
+sizes = { questions = 300 }
+cells = { agree = 1200 }
+
+[[amendments]]
+date = 2026-11-30
+known = "nothing"
+changed = "the first"
+
+[[amendments]]
+date = 2026-12-01
+commit = "59a5167"
+known = "verdicts"
+changed = "more questions"
+
+"""
+
+
 def written(folder: Path, text: str) -> Path:
     path = folder / "toy.toml"
     path.write_text(text, "utf-8")
@@ -143,6 +183,77 @@ def test_a_broken_protocol_is_refused_with_the_place(tmp_path: Path, old: str, n
         protocol.load(written(tmp_path, GOOD.replace(old, new, 1)))
     assert caught.value.exit_code == 2
     assert "toy.toml" in str(caught.value)
+    assert place in str(caught.value)
+
+
+def added(text: str) -> str:
+    return GOOD.replace("[claims.rises]", text + "[claims.rises]", 1)
+
+
+def test_hypotheses_that_are_declared_part_by_part(tmp_path: Path) -> None:
+    declared = protocol.load(written(tmp_path, added(TYPED)))
+    family = declared.families["typed"]
+    assert family.hypotheses == ("expert - none | all, accuracy", "expert - none | all, hard - easy, accuracy")
+    whole, interaction = (family.contrasts[name] for name in family.hypotheses)
+    assert (whole.first, whole.second, whole.on, whole.direction, whole.within) == (
+        "expert",
+        "none",
+        "all",
+        "either",
+        None,
+    )
+    assert (interaction.direction, interaction.within, interaction.interaction) == ("positive", "hard", "easy")
+    assert declared.families["main"].contrasts == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("size = 2", "size = 3", "size is 3 but 2 different hypotheses are named"),
+        ('{ first = "expert", second = "none" },', '"expert - none",', "hypotheses are all names or all tables"),
+        (', second = "none" }', " }", "second"),
+        ('within = "hard", ', "", "an interaction names two different parts"),
+        ('within = "hard"', 'within = "easy"', "an interaction names two different parts"),
+        ('"positive" }', '"upwards" }', "direction"),
+        ("smallest_effect = 0.05 }", "smallest_effect = 0.0 }", "smallest_effect"),
+        (
+            "smallest_effect = 0.05\n",
+            "smallest_effect = 0.1\n",
+            "claim typed has smallest_effect 0.1, its hypothesis 0.05",
+        ),
+        ("all, accuracy", "some, accuracy", "which typed lacks"),
+    ],
+)
+def test_a_broken_hypothesis_is_refused_with_the_place(tmp_path: Path, old: str, new: str, place: str) -> None:
+    assert old in TYPED
+    with pytest.raises(ProtocolError, match="typed") as caught:
+        protocol.load(written(tmp_path, added(TYPED.replace(old, new, 1))))
+    assert place in str(caught.value)
+
+
+def test_the_confirmatory_run_and_the_log_of_amendments(tmp_path: Path) -> None:
+    declared = protocol.load(written(tmp_path, added(DATED)))
+    assert declared.confirmatory is not None
+    assert (declared.confirmatory.sizes, declared.confirmatory.cells) == ({"questions": 300}, {"agree": 1200})
+    assert [amendment.changed for amendment in declared.amendments] == ["the first", "more questions"]
+    assert protocol.load(written(tmp_path, GOOD)).confirmatory is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("2026-12-01", "2026-11-01", "amendments stand in the order of their dates"),
+        ("2026-12-01", '"soon"', "amendments.1.date"),
+        ('measure = "agree"', 'measure = "letter"', "confirmatory names measure 'letter', which is not declared"),
+        ("agree = 1200", "letter = 1200", "confirmatory names measure 'letter', which is not declared"),
+        ("questions = 300", "questions = 0", "confirmatory.sizes.questions"),
+        ("alpha = 0.05", "alpha = 5.0", "confirmatory.alpha"),
+    ],
+)
+def test_a_broken_declaration_of_the_run_is_refused(tmp_path: Path, old: str, new: str, place: str) -> None:
+    assert old in DATED
+    with pytest.raises(ProtocolError) as caught:
+        protocol.load(written(tmp_path, added(DATED.replace(old, new, 1))))
     assert place in str(caught.value)
 
 

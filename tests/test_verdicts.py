@@ -81,3 +81,34 @@ def test_least_power_can_be_set() -> None:
 )
 def test_a_claim_of_no_effect_needs_equivalence(evidence: Evidence, expected: str) -> None:
     assert verdict(claim(direction="none"), evidence)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        (Evidence(0.01, False, equivalent=True), verdicts.REPRODUCED),
+        (Evidence(0.02, True, equivalent=True), verdicts.REPRODUCED),
+        (Evidence(-0.3, True, equivalent=True), verdicts.REPRODUCED),
+        (Evidence(0.3, True), verdicts.CONTRADICTED),
+        (Evidence(-0.3, True), verdicts.INCONCLUSIVE),
+        (Evidence(0.01, False, power=0.99), verdicts.INCONCLUSIVE),
+    ],
+)
+def test_a_claim_of_no_gain_is_one_sided(evidence: Evidence, expected: str) -> None:
+    assert verdict(claim(direction="not positive"), evidence)[0] == expected
+    mirrored = Evidence(-evidence.estimate, evidence.rejected, evidence.equivalent, evidence.power)
+    assert verdict(claim(direction="not negative"), mirrored)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        (Evidence(0.3, True), verdicts.REPRODUCED),
+        (Evidence(-0.3, True), verdicts.REPRODUCED),
+        (Evidence(0.01, False, equivalent=True), verdicts.CONTRADICTED),
+        (Evidence(0.01, False, power=0.5), verdicts.INCONCLUSIVE),
+        (Evidence(-0.01, False, power=0.99), verdicts.INCONCLUSIVE),
+    ],
+)
+def test_a_claim_without_a_direction_takes_either_sign(evidence: Evidence, expected: str) -> None:
+    assert verdict(claim(direction="either"), evidence)[0] == expected

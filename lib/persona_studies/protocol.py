@@ -7,6 +7,7 @@ effect of interest, and a rule per claim.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import tomllib
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from persona_studies.errors import ProtocolError, problems
 
 Role = Literal["persona", "none", "baseline", "placebo", "filler", "shuffled", "positive control"]
+Direction = Literal["positive", "negative", "none", "not positive", "not negative", "either"]
 
 
 class _Declared(BaseModel):
@@ -69,14 +71,84 @@ class Measure(_Declared):
         return pd.DataFrame([t.model_dump() for t in self.templates if not roles or t.role in roles])
 
 
+class Hypothesis(_Declared):
+    """A contrast, declared part by part: ``first`` less ``second``, as mean ``outcome`` of ``measure`` over ``on``.
+
+    Attributes:
+        first: A condition, a persona or a set of them, named as the study's analysis names it.
+        second: What it is compared with.
+        on: The items: a data set, or a set of data sets that weigh the same.
+        measure: A measure of this protocol, or where the published numbers come from.
+        outcome: What is averaged, such as ``accuracy``.
+        direction: What the study expects, or ``either``. ``none`` expects no difference of interest.
+            ``not positive`` expects no gain: superiority by ``smallest_effect`` or more is excluded, one-sided.
+        smallest_effect: Smallest difference of interest, in units of the outcome.
+        within: Only items of this part of ``on``.
+        interaction: A part of ``on``. The hypothesis is then the difference within ``within`` less that within it.
+    """
+
+    first: str
+    second: str
+    on: str
+    measure: str
+    outcome: str
+    direction: Direction
+    smallest_effect: Annotated[float, Field(gt=0)]
+    within: str | None = None
+    interaction: str | None = None
+
+    @model_validator(mode="after")
+    def _parts(self) -> Self:
+        if self.interaction is not None and self.within in (None, self.interaction):
+            raise ValueError("an interaction names two different parts, within and interaction")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Return the hypothesis in words.
+
+        >>> facts = dict(on="triage", measure="letter", outcome="accuracy", direction="either", smallest_effect=0.1)
+        >>> Hypothesis(first="nurse", second="assistant", **facts).name
+        'nurse - assistant | triage, accuracy'
+        >>> Hypothesis(first="nurse", second="assistant", within="a", interaction="b", **facts).name
+        'nurse - assistant | triage, a - b, accuracy'
+        """
+        part = self.within if self.interaction is None else f"{self.within} - {self.interaction}"
+        where = self.on if part is None else f"{self.on}, {part}"
+        return f"{self.first} - {self.second} | {where}, {self.outcome}"
+
+
 class Family(_Declared):
-    """A set of hypotheses that are corrected together. Its size is fixed here, whatever the data allow."""
+    """A set of hypotheses that are corrected together. Its size is fixed here, whatever the data allow.
+
+    Hypotheses are names, or tables as :class:`Hypothesis` describes; a table ``defaults`` declares what they have
+    in common. ``contrasts`` holds the tables by name, and is empty where hypotheses are names.
+    """
 
     purpose: str
     hypotheses: tuple[str, ...]
+    contrasts: dict[str, Hypothesis] = {}
     size: Annotated[int, Field(ge=1)]
     sides: Literal[1, 2] = 2
     undefined: Literal["error", "one"] = "error"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _typed(cls, family: Any) -> Any:
+        """Read hypotheses that are declared as tables; what all of them share is declared once, as defaults."""
+        if not isinstance(family, Mapping):
+            return family
+        shared, declared = family.get("defaults", {}), family.get("hypotheses")
+        rest = {key: value for key, value in family.items() if key != "defaults"}
+        if not isinstance(declared, list) or not any(isinstance(each, Mapping) for each in declared):
+            if shared:
+                raise ValueError("defaults are for hypotheses that are tables; name each hypothesis's parts")
+            return rest
+        if not all(isinstance(each, Mapping) for each in declared):
+            raise ValueError("hypotheses are all names or all tables")
+        tables = [Hypothesis.model_validate({**shared, **each}) for each in declared]
+        names = [table.name for table in tables]
+        return {**rest, "hypotheses": tuple(names), "contrasts": dict(zip(names, tables, strict=True))}
 
     @model_validator(mode="after")
     def _counted(self) -> Self:
@@ -88,8 +160,9 @@ class Family(_Declared):
 class Claim(_Declared):
     """A published statement, the number it rests on, and which result decides about it.
 
-    ``direction`` is the claimed sign of the effect, or ``none`` where the claim is that there is no effect of
-    interest.
+    ``direction`` is the claimed sign of the effect. ``none`` claims that there is no effect of interest, and
+    ``not positive`` or ``not negative`` that there is none in that direction, which is a one-sided claim.
+    ``either`` claims an effect without saying in which direction.
     """
 
     statement: str
@@ -97,7 +170,7 @@ class Claim(_Declared):
     published: str
     family: str | None = None
     hypothesis: str | None = None
-    direction: Literal["positive", "negative", "none"] = "positive"
+    direction: Direction = "positive"
     smallest_effect: float | None = None
     not_testable: str | None = None
 
@@ -108,6 +181,37 @@ class Claim(_Declared):
         if self.hypothesis is not None and self.smallest_effect is None:
             raise ValueError("a claim with a hypothesis declares its smallest_effect of interest")
         return self
+
+
+class Amendment(_Declared):
+    """A look at responses, or a change of the protocol after one, with what was known by then."""
+
+    date: datetime.date
+    commit: str | None = None
+    known: str
+    changed: str
+
+
+class Confirmatory(_Declared):
+    """The run that decides about the claims: fixed before its first response was looked at.
+
+    Attributes:
+        declared: Date of the declaration.
+        measure: Primary measure.
+        alpha: Error rate of every family.
+        correction: Correction within a family.
+        confidence: Coverage of every interval.
+        sizes: Numbers of what is asked, by name.
+        cells: Planned cells by measure.
+    """
+
+    declared: datetime.date
+    measure: str
+    alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    correction: Literal["holm"] = "holm"
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    sizes: dict[str, Annotated[int, Field(ge=1)]]
+    cells: dict[str, Annotated[int, Field(ge=1)]]
 
 
 class Protocol(_Declared):
@@ -124,6 +228,8 @@ class Protocol(_Declared):
     claims: dict[str, Claim]
     exclusions: tuple[str, ...]
     stopping_rule: str
+    confirmatory: Confirmatory | None = None
+    amendments: tuple[Amendment, ...] = ()
     design: dict[str, Any] = {}
     tolerance: dict[str, float] = {}
 
@@ -154,14 +260,31 @@ class Protocol(_Declared):
         return written
 
     @model_validator(mode="after")
+    def _dated(self) -> Self:
+        dates = [amendment.date for amendment in self.amendments]
+        if dates != sorted(dates):
+            raise ValueError("amendments stand in the order of their dates")
+        if self.confirmatory is not None:
+            for name in {self.confirmatory.measure, *self.confirmatory.cells} - {*self.measures}:
+                raise ValueError(f"confirmatory names measure {name!r}, which is not declared")
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> Self:
         for name, claim in self.claims.items():
             if claim.hypothesis is None:
                 continue
             if claim.family not in self.families:
                 raise ValueError(f"claim {name} names family {claim.family!r}, which is not declared")
-            if claim.hypothesis not in self.families[claim.family].hypotheses:
+            family = self.families[claim.family]
+            if claim.hypothesis not in family.hypotheses:
                 raise ValueError(f"claim {name} names hypothesis {claim.hypothesis!r}, which {claim.family} lacks")
+            declared = family.contrasts.get(claim.hypothesis)
+            if declared is not None and declared.smallest_effect != claim.smallest_effect:
+                raise ValueError(
+                    f"claim {name} has smallest_effect {claim.smallest_effect}, its hypothesis "
+                    f"{declared.smallest_effect}; write the same number"
+                )
         return self
 
     def family_table(self) -> pd.DataFrame:
