@@ -24,7 +24,7 @@ RUNS ?= grid.json
 PROFILE ?= local
 WORKFLOW := $(CURDIR)/build/workflow
 
-.PHONY: help reproduce verify accept study sweep grid test test-range test-live test-load test-slurm check lab release site screenshots test-browser readme record bench parity licences audit test-faults $(STUDIES:%=run-%)
+.PHONY: help reproduce verify accept study sweep grid test test-range test-live test-load test-slurm check lab release site screenshots test-browser readme record bench parity lock licences audit test-faults $(STUDIES:%=run-%)
 
 help:  ## show this list
 	@echo "persona-studies: reproducible studies of how personas change large language models"
@@ -127,11 +127,16 @@ parity: $(DEV)  ## compare every backend and schedule with full prefill in fp32 
 	@$(BIN)/python -c 'import torch, transformers, gguf' || $(call install,gpu)
 	@$(BIN)/python benchmarks/parity.py
 
-check: $(DEV)  ## lint, format, types, notebook rules
+check: $(DEV)  ## lint, format, types, lock files, notebook rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy lib/persona_studies studies/*.py
+	@$(BIN)/mypy lib/persona_studies studies/*.py tools
+	@$(BIN)/python tools/lock.py
 	@$(BIN)/python -m persona_studies.notebooks
+
+lock:  ## make requirements.lock, which pip installs from, of uv.lock (needs uv)
+	@uv export --quiet --frozen --no-emit-project --no-header --no-annotate --format requirements-txt \
+	  --extra dev --extra api --extra release --output-file requirements.lock >/dev/null
 
 # --- Environment -----------------------------------------------------------------------------------------------
 
