@@ -257,6 +257,19 @@ def test_a_broken_declaration_of_the_run_is_refused(tmp_path: Path, old: str, ne
     assert place in str(caught.value)
 
 
+def test_a_claim_may_need_several_hypotheses(tmp_path: Path) -> None:
+    first = 'hypothesis = "level and agreement"\n'
+    found = protocol.load(written(tmp_path, GOOD.replace(first, f'{first}also = ["level and self-report"]\n')))
+    assert found.claims["rises"].also == ("level and self-report",)
+
+
+@pytest.mark.parametrize("also", ["level and weight", "level and agreement"])
+def test_a_further_hypothesis_is_declared_and_another_one(tmp_path: Path, also: str) -> None:
+    first = 'hypothesis = "level and agreement"\n'
+    with pytest.raises(ProtocolError, match=r"(?s)rises.*(lacks|each once)"):
+        protocol.load(written(tmp_path, GOOD.replace(first, f'{first}also = ["{also}"]\n')))
+
+
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     broken = GOOD.replace('kind = "cloze"', 'kind = "closed"').replace("size = 2", "size = 3")
     with pytest.raises(ProtocolError, match=r"(?s)measures\.agree\.kind.*families\.main"):

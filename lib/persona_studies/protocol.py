@@ -162,7 +162,8 @@ class Claim(_Declared):
 
     ``direction`` is the claimed sign of the effect. ``none`` claims that there is no effect of interest, and
     ``not positive`` or ``not negative`` that there is none in that direction, which is a one-sided claim.
-    ``either`` claims an effect without saying in which direction.
+    ``either`` claims an effect without saying in which direction. Hypotheses in ``also`` must come out as the first
+    one does, or the claim is not decided.
     """
 
     statement: str
@@ -170,6 +171,7 @@ class Claim(_Declared):
     published: str
     family: str | None = None
     hypothesis: str | None = None
+    also: tuple[str, ...] = ()
     direction: Direction = "positive"
     smallest_effect: float | None = None
     not_testable: str | None = None
@@ -180,6 +182,8 @@ class Claim(_Declared):
             raise ValueError("a claim names either its hypothesis or why it is not testable here")
         if self.hypothesis is not None and self.smallest_effect is None:
             raise ValueError("a claim with a hypothesis declares its smallest_effect of interest")
+        if self.also and (self.hypothesis is None or len({self.hypothesis, *self.also}) <= len(self.also)):
+            raise ValueError("also names further hypotheses beside the claim's first one, each once")
         return self
 
 
@@ -277,14 +281,15 @@ class Protocol(_Declared):
             if claim.family not in self.families:
                 raise ValueError(f"claim {name} names family {claim.family!r}, which is not declared")
             family = self.families[claim.family]
-            if claim.hypothesis not in family.hypotheses:
-                raise ValueError(f"claim {name} names hypothesis {claim.hypothesis!r}, which {claim.family} lacks")
-            declared = family.contrasts.get(claim.hypothesis)
-            if declared is not None and declared.smallest_effect != claim.smallest_effect:
-                raise ValueError(
-                    f"claim {name} has smallest_effect {claim.smallest_effect}, its hypothesis "
-                    f"{declared.smallest_effect}; write the same number"
-                )
+            for hypothesis in (claim.hypothesis, *claim.also):
+                if hypothesis not in family.hypotheses:
+                    raise ValueError(f"claim {name} names hypothesis {hypothesis!r}, which {claim.family} lacks")
+                declared = family.contrasts.get(hypothesis)
+                if declared is not None and declared.smallest_effect != claim.smallest_effect:
+                    raise ValueError(
+                        f"claim {name} has smallest_effect {claim.smallest_effect}, its hypothesis "
+                        f"{declared.smallest_effect}; write the same number"
+                    )
         return self
 
     def family_table(self) -> pd.DataFrame:
