@@ -280,7 +280,7 @@ def record(
     precision: Annotated[
         str | None, typer.Option(help="file, f32, f16 or bf16; default: what is recorded already, or the model's.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the CPU backend.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the CPU backend.")] = 1,
     api: Annotated[str, typer.Option(help="Of an endpoint: chat or completions.")] = "chat",
     chat: Annotated[
         str | None, typer.Option(help="How turns are marked, for --api completions: chatml, gemma or plain.")

@@ -106,7 +106,7 @@ def load(
     *,
     name: str | None = None,
     backend: str | None = None,
-    threads: int = 2,
+    threads: int = 1,
     precision: str | None = None,
     schedule: str | None = None,
     endpoint: dict[str, Any] | None = None,
