@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from persona_studies.errors import ProtocolError
-from persona_studies.plan import HASHES, IDENTITY, combine, measure, text_hash, union
+from persona_studies.errors import ParameterError, ProtocolError
+from persona_studies.plan import HASHES, IDENTITY, chosen, combine, drawn, measure, text_hash, union
 
 
 def conditions() -> pd.DataFrame:
@@ -111,3 +111,34 @@ def test_plans_that_overlap_are_asked_once() -> None:
     )
     with pytest.raises(ProtocolError, match=r"2 cells with different texts, first .*'item': 'i0'"):
         union([plan("a"), plan("a", hint=" Really.")])
+
+
+def test_an_order_is_drawn_for_each_item_and_is_the_same_for_every_condition() -> None:
+    asked = items(*(f"question {n}" for n in range(400)))
+    asked["options"] = pd.Series([("w", "x", "y", "z")] * len(asked))
+    asked["order"] = drawn(asked["item"], 4, seed=7)
+    shown = templates("{text} {option_1} {option_2} {option_3} {option_4}")
+    plan = measure("m", "text", conditions=conditions(), items=asked, templates=shown, max_tokens=5)
+    assert len(plan) == 2 * 400
+    assert (plan.groupby("item")["order"].nunique() == 1).all()
+    # 100 expected of each, and a standard deviation of 8.7.
+    assert asked["order"].value_counts().between(65, 135).all()
+    third = plan[plan["order"] == 2].iloc[0]
+    assert third["user"].endswith(" y z w x")
+    few = asked.iloc[100:110]
+    pd.testing.assert_series_equal(drawn(few["item"], 4, seed=7), few["order"], check_names=False)
+    assert not drawn(asked["item"], 4, seed=8).equals(asked["order"])
+
+
+def test_measures_are_chosen_by_name_and_by_kind() -> None:
+    parts = [
+        measure(name, kind, conditions=conditions(), items=items("a"), templates=templates(), options=["Yes", "No"])
+        for name, kind in (("agree", "cloze"), ("letters", "letter"), ("ratings", "letter"))
+    ]
+    plan = combine(parts)
+    assert chosen(plan, ["letter"])["measure"].unique().tolist() == ["letters", "ratings"]
+    assert chosen(plan, ["ratings", "cloze"])["measure"].unique().tolist() == ["agree", "ratings"]
+    with pytest.raises(
+        ParameterError, match=r"'leter' is no measure.*'letter'.*agree, letters, ratings; .*cloze, letter"
+    ):
+        chosen(plan, ["leter"])

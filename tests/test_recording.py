@@ -501,6 +501,32 @@ class TestLoad:
         with pytest.raises(ResponsesError, match="simulated for toy holds none of the 8 planned cells"):
             responses.load(recorded, "toy", "simulated", beyond, partly=True)
 
+    def test_a_measure_that_is_not_recorded_is_left_out(self, project: Project) -> None:
+        plan = small_plan()
+        talk = plan[plan["measure"] == "talk"]
+        recording.record(project, "toy", talk, SimulatedBackend(answer))
+        recording.pack(project, "toy", talk, "simulated")
+        assert set(responses.load(project, "toy", "simulated", plan)["measure"]) == {"talk"}
+        with pytest.raises(ResponsesError, match="holds none of the 12 planned cells"):
+            responses.load(project, "toy", "simulated", plan[plan["measure"] == "score"])
+
+    def test_a_lost_file_is_no_missing_measure(self, recorded: Project) -> None:
+        (recorded.responses("toy", "simulated") / "score.parquet").unlink()
+        with pytest.raises(ResponsesError, match=r"score.parquet is missing, which its record names"):
+            responses.load(recorded, "toy", "simulated", small_plan())
+
+    def test_a_reply_counts_in_whatever_order_it_was_recorded(self, recorded: Project) -> None:
+        """Text cells are asked in one drawn order; scored ones in each that is planned."""
+        plan = small_plan()
+        turned = plan.assign(order=1)
+        found = responses.load(recorded, "toy", "simulated", turned[turned["measure"] == "talk"])
+        assert set(found["order"]) == {0} and len(found) == 12
+        with pytest.raises(ResponsesError, match="12 of 12 planned cells of score are not recorded"):
+            responses.load(recorded, "toy", "simulated", turned[turned["measure"] == "score"])
+        both = pd.concat([plan, turned])
+        with pytest.raises(ResponsesError, match="12 of 24 planned cells of talk are not recorded"):
+            responses.load(recorded, "toy", "simulated", both[both["measure"] == "talk"])
+
     def test_a_changed_item_text_is_noticed(self, recorded: Project) -> None:
         plan = small_plan()
         plan.loc[0, "item_hash"] = "f" * 16

@@ -417,6 +417,53 @@ def test_a_measure_without_any_recording_is_bad_input(recorded: Project) -> None
         runs.run(recorded, "toy", ["rounds=2"])
 
 
+@pytest.mark.usefixtures("no_kernel")
+def test_a_measure_that_the_model_cannot_answer_is_no_hole_in_the_grid(recorded: Project) -> None:
+    folder = recorded.responses("toy", "simulated")
+    record = json.loads((folder / "record.json").read_text())
+    del record["files"]["score.parquet"]
+    (folder / "record.json").write_text(json.dumps(record))
+    runs.prepare(recorded, "toy", ["rounds=2"])
+    with pytest.raises(ParameterError, match=r"of 10 planned cells have no response, first measure talk"):
+        runs.prepare(recorded, "toy", ["rounds=5"])
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_a_measure_that_parameters_ask_for_must_be_recorded(recorded: Project) -> None:
+    """Here `score` is asked only with more than one round, so that its absence is not the model's."""
+    source = recorded.module("toy").read_text()
+    by_rounds = (
+        "    cells = small_plan(parameters.rounds)\n"
+        "    return cells[cells['measure'] == 'talk'] if parameters.rounds == 3 else cells\n"
+    )
+    recorded.module("toy").write_text(source.replace("    return small_plan(parameters.rounds)\n", by_rounds))
+    folder = recorded.responses("toy", "simulated")
+    record = json.loads((folder / "record.json").read_text())
+    del record["files"]["score.parquet"]
+    (folder / "record.json").write_text(json.dumps(record))
+    with pytest.raises(ParameterError, match="first measure score"):
+        runs.prepare(recorded, "toy", ["rounds=2"])
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_a_measure_that_is_named_must_be_recorded(recorded: Project) -> None:
+    module = recorded.module("toy")
+    module.write_text(
+        module.read_text().replace(
+            'label: str = Field(description="a text")', 'measure: str = Field(description="m")'
+        )
+    )
+    notebook = recorded.notebook("toy")
+    notebook.write_text(notebook.read_text().replace('label = \\"x\\"', 'measure = \\"primary\\"'))
+    for held in ("primary", "cloze", "pmi", "talk", "text"):
+        runs.prepare(recorded, "toy", ["rounds=2", f"measure={held}"])
+    with pytest.raises(
+        ParameterError,
+        match=r"measure=letter is not in the recording of simulated, which holds score, talk.*--measures letter",
+    ):
+        runs.prepare(recorded, "toy", ["rounds=2", "measure=letter"])
+
+
 def test_hidden_files_are_no_studies(toy_project: Project) -> None:
     (toy_project.studies / ".~toy.ipynb").write_text("{}")
     (toy_project.studies / "folder.ipynb").mkdir()

@@ -30,6 +30,10 @@ def study(tmp_path: Path) -> Study:
     return Study("toy", Project(tmp_path), declared, Parameters(), tmp_path)
 
 
+class With(Parameters):
+    measure: str
+
+
 def never() -> pd.DataFrame:
     raise AssertionError("texts were fetched although nothing is asked")
 
@@ -92,3 +96,23 @@ def test_names_of_one_s_own_models_are_those_of_their_folders(study: Study, back
     found: Any = study.responses(plan, "gguf:/models/Simulated.gguf")
     assert len(found) == len(plan)
     assert study.record("hf:someone/simulated@" + "0" * 40)["model"]["name"] == "simulated"
+
+
+def test_what_a_recording_holds_and_what_is_primary(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    declared = study.protocol.model_copy(update={"primary": ("letter", "pmi", "text")})
+    study = Study("toy", study.project, declared, With(measure="primary"), study.out)
+    letters = pd.DataFrame({"measure": ["agree_letter", "agree_text"]})
+    assert study.has(letters, "letter") and study.has(letters, "agree_letter") and study.has(letters, "text")
+    assert capsys.readouterr().out == ""
+    assert not study.has(letters, "cloze")
+    assert "Markdown" in capsys.readouterr().out
+    assert study.missing(letters, "cloze") == (
+        "the measure cloze is not part of this recording, which holds agree_letter, agree_text"
+    )
+    assert study.primary(letters) == "letter"
+    assert study.primary(letters, {"letter": False, "text": True}) == "text"
+    assert study.primary(pd.DataFrame({"measure": ["agree", "agree_text"]})) == "pmi"
+    held = study.measures(letters).set_index("measure")["recorded"]
+    assert (held["agree_letter"], held["agree"]) == (1, 0)
+    chosen = Study("toy", study.project, declared, With(measure="text"), study.out)
+    assert chosen.primary(letters) == "text"

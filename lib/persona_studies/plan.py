@@ -11,6 +11,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ IDENTITY = ["measure", "condition", "item", "template", "order", "repeat"]
 HASHES = ["condition_hash", "item_hash", "template_hash"]
 PROMPT = ["kind", "system", "shared", "user", "options", "max_tokens"]
 KINDS = ("cloze", "letter", "text")
+# Scores of the parameter `measure` that are made of the answers to another kind: pointwise mutual information.
+DERIVED = {"pmi": "cloze"}
 SCHEMA = pa.schema(
     [
         *((name, pa.int64() if name in ("order", "repeat") else pa.string()) for name in (*IDENTITY, *HASHES)),
@@ -73,13 +76,15 @@ def measure(
         conditions: Columns ``condition``, ``condition_hash``, ``system`` (None: no system turn) and
             ``description`` (what a template's ``{description}`` stands for).
         items: Columns ``item``, ``item_hash``, ``text``; a column ``options`` (tuples of texts) where every
-            item has its own. Texts are None where only analysis is wanted.
+            item has its own; a column ``order`` where every item is asked in one order of its own (:func:`drawn`).
+            Texts are None where only analysis is wanted.
         templates: Columns ``template``, ``shared``, ``user``: the start of the user turn that all items
             of a condition have in common, and the rest. ``{text}``, ``{Text}`` (capitalised),
             ``{description}`` and ``{option_1}``, ``{option_2}``, ... are filled in.
         options: Option texts that all items share.
         labels: One-token labels shown beside the options; empty when the options themselves are scored.
-        orders: Cyclic option orders; order ``k`` shows option ``(i + k) mod n`` at place ``i``.
+        orders: Cyclic option orders; order ``k`` shows option ``(i + k) mod n`` at place ``i``. Not used where
+            the items have an order of their own.
         max_tokens: Greedy tokens at most (``text`` only).
         repeats: How often each cell is asked.
 
@@ -102,10 +107,11 @@ def measure(
     )
     if "options" not in items:
         items = items.assign(options=pd.Series([tuple(options)] * len(items), index=items.index))
+    if "order" not in items:
+        items = items.merge(pd.DataFrame({"order": range(orders)}), how="cross")
     cells = (
         conditions.merge(templates, how="cross")
         .merge(items, how="cross")
-        .merge(pd.DataFrame({"order": range(orders)}), how="cross")
         .merge(pd.DataFrame({"repeat": range(repeats)}), how="cross")
     )
     rows = cells[["options", "order", "description", "text", "shared", "user"]].itertuples(index=False, name=None)
@@ -140,6 +146,44 @@ def measure(
             "max_tokens": max_tokens,
         }
     )
+
+
+def drawn(items: pd.Series, n: int, seed: int) -> pd.Series:
+    """Draw one cyclic option order for each item, which a question that is answered in words is asked in.
+
+    Every order is as likely, so that no place holds the right option more often than another. An item's order
+    depends on its name and the seed alone: it is the same under every condition and in every sample of items.
+
+    Args:
+        items: Names of items.
+        n: Options of each.
+        seed: Of the draw.
+
+    >>> drawn(pd.Series(["a", "b", "c"]), 4, 1).tolist()
+    [2, 3, 2]
+    """
+    named = (hashlib.sha256(f"{seed}\x1f{item}".encode()).digest() for item in items)
+    return pd.Series([int.from_bytes(value[:8], "big") % n for value in named], index=items.index, dtype="int64")
+
+
+def chosen(plan: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """Return the cells of some measures, each named by its name or by its kind.
+
+    Raises:
+        ParameterError: a name that the plan does not have.
+    """
+    known = [*dict.fromkeys([*plan["measure"], *plan["kind"]])]
+    for name in measures:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            names, kinds = (", ".join(dict.fromkeys(plan[column])) for column in ("measure", "kind"))
+            raise ParameterError(
+                f"--measures {quoted(name)} is no measure of this plan.{hint} Its measures: {names}; "
+                f"their kinds: {kinds}."
+            )
+    kept = plan[plan["measure"].isin(measures) | plan["kind"].isin(measures)]
+    return kept.reset_index(drop=True)
 
 
 def _whole(table: pd.DataFrame, measure: str, *keys: str, also: Sequence[str]) -> None:

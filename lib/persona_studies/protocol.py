@@ -10,14 +10,14 @@ from __future__ import annotations
 import datetime
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from persona_studies.errors import ProtocolError, problems
+from persona_studies.errors import ProtocolError, ResponsesError, problems
 
 Role = Literal["persona", "none", "baseline", "placebo", "filler", "shuffled", "positive control"]
 Direction = Literal["positive", "negative", "none", "not positive", "not negative", "either"]
@@ -219,7 +219,10 @@ class Confirmatory(_Declared):
 
 
 class Protocol(_Declared):
-    """A study's declared design."""
+    """A study's declared design.
+
+    ``primary`` lists what the parameter ``measure`` can be, the preferred one first (:meth:`primary_measure`).
+    """
 
     study: str
     title: str
@@ -234,6 +237,7 @@ class Protocol(_Declared):
     stopping_rule: str
     confirmatory: Confirmatory | None = None
     amendments: tuple[Amendment, ...] = ()
+    primary: tuple[str, ...] = ()
     design: dict[str, Any] = {}
     tolerance: dict[str, float] = {}
 
@@ -291,6 +295,24 @@ class Protocol(_Declared):
                         f"{declared.smallest_effect}; write the same number"
                     )
         return self
+
+    def primary_measure(self, measures: Collection[str], passed: Mapping[str, bool] | None = None) -> str:
+        """Return the primary measure of a recording: the first of ``primary`` that it holds.
+
+        Args:
+            measures: The measures that the recording holds, as ``primary`` spells them.
+            passed: Measure -> whether it passed its validity gate. Where one did, the first of those is meant.
+
+        Raises:
+            ResponsesError: the recording holds none of them.
+        """
+        held = [name for name in self.primary if name in measures]
+        if not held:
+            raise ResponsesError(
+                f"The recording holds none of the measures that can be primary in {self.study} "
+                f"({', '.join(self.primary)}); record one of them: --measures {self.primary[0]}"
+            )
+        return next((name for name in held if passed and passed.get(name)), held[0])
 
     def family_table(self) -> pd.DataFrame:
         """Return one row per family: its purpose, size, sides and rule for undefined tests."""

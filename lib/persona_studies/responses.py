@@ -345,6 +345,8 @@ def to_record(project: Project, study: str, model: str, given: str) -> str:
 def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly: bool = False) -> pd.DataFrame:
     """Return the recorded response of every planned cell, in plan order.
 
+    Measures that the recording does not hold at all are left out: not every model can be asked every measure.
+
     Args:
         project: Where the recordings lie.
         study: Name of the study.
@@ -370,14 +372,12 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
     parts = []
     for measure, cells in plan.groupby("measure", sort=False):
         path = folder / f"{measure}.parquet"
-        if not path.is_file() and partly and path.name not in record["files"]:
+        if not path.is_file() and path.name not in record["files"]:
             continue
         if not path.is_file():
-            raise ResponsesError(
-                f"{model} has no recording of measure {measure} for {study}. "
-                f"To record: {to_record(project, study, model, '...')} with the parameters of this run"
-            )
+            raise ResponsesError(f"{path} is missing, which its record names; restore it with git checkout.")
         kept = read_parquet(path, record["files"].get(path.name, {}).get("sha256"))
+        cells = as_recorded(cells, kept)
         merged = cells[KEY].merge(kept, on=IDENTITY, how="inner" if partly else "left", suffixes=("", "_stored"))
         absent = merged["checksum"].isna()
         if absent.any():
@@ -397,6 +397,30 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
     if not any(map(len, parts)):
         raise ResponsesError(f"The recording of {model} for {study} holds none of the {len(plan):,} planned cells.")
     return pd.concat(parts, ignore_index=True)
+
+
+def as_recorded(plan: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a plan whose cells of kind ``text`` stand in the option order that they were recorded in.
+
+    A question that is answered in words is asked in one order. Which one is drawn, and a recording that was made
+    by another draw is no less one of this cell.
+
+    Args:
+        plan: Cells with the column ``kind``.
+        rows: Recorded rows.
+    """
+    cell = [name for name in IDENTITY if name != "order"]
+    drawn = plan["kind"] == "text"
+    single = drawn & ~plan.duplicated(cell, keep=False)
+    if not single.any():
+        return plan
+    orders = rows[~rows.duplicated(cell, keep=False)].set_index(cell)["order"]
+    wanted = pd.MultiIndex.from_frame(plan.loc[single, cell])
+    recorded = orders.reindex(wanted).to_numpy()
+    known = ~pd.isna(recorded)
+    order = plan["order"].to_numpy().copy()
+    order[np.flatnonzero(single)[known]] = recorded[known].astype(order.dtype)
+    return plan.assign(order=order)
 
 
 def read_parquet(path: Path, sha256: str | None = None) -> pd.DataFrame:

@@ -36,7 +36,10 @@ from persona_studies.errors import NotebookError, ParameterError, RunError, Sour
 from persona_studies.paths import Project
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from persona_studies.parameters import Parameters
+    from persona_studies.protocol import Protocol
 
 # One thread each: sums must not depend on how many cores a machine has.
 ENVIRONMENT = {
@@ -397,16 +400,20 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
     from persona_studies.models import slug
     from persona_studies.plan import IDENTITY
 
-    wanted = module.plan(project, protocol.load(project.protocol(study)), in_force)[IDENTITY]
+    declared = protocol.load(project.protocol(study))
+    wanted = module.plan(project, declared, in_force)
     model = slug(in_force.model_dump()["model"])
     folder = project.responses(study, model)
     files = (responses.record_of(folder) or {"files": {}})["files"]
     stored = [
-        responses.read_parquet(folder / name, file["sha256"])[IDENTITY]
+        responses.read_parquet(folder / name, file["sha256"])
         for name, file in files.items()
         if (folder / name).is_file()
     ]
-    recorded = pd.MultiIndex.from_frame(pd.concat([wanted.head(0), *stored]))
+    rows = pd.concat([wanted[IDENTITY].head(0), *stored])
+    wanted = _held(project, study, wanted, rows, declared, in_force)
+    wanted = responses.as_recorded(wanted, rows)[IDENTITY]
+    recorded = pd.MultiIndex.from_frame(rows[IDENTITY])
     absent = wanted[~pd.MultiIndex.from_frame(wanted).isin(recorded)]
     if len(absent):
         first = ", ".join(f"{name} {value}" for name, value in absent.iloc[0].items())
@@ -416,6 +423,36 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
             f"{len(wanted):,} planned cells have no response, first {first}. "
             f"To record them: {responses.to_record(project, study, model, given)}"
         )
+
+
+def _held(
+    project: Project, study: str, wanted: pd.DataFrame, rows: pd.DataFrame, declared: Protocol, in_force: Parameters
+) -> pd.DataFrame:
+    """Return the cells of the measures that a recording holds; a model need not answer every measure.
+
+    Raises:
+        ParameterError: the measure that was asked for is not one of them.
+    """
+    from persona_studies.plan import DERIVED
+
+    held = {*rows["measure"]}
+    if not held:
+        return wanted
+    asked = in_force.model_dump().get("measure")
+    needed = DERIVED.get(str(asked), asked)
+    kinds = {*wanted.loc[wanted["measure"].isin(held), "kind"]}
+    if asked not in (None, "primary") and needed not in held | kinds:
+        model = in_force.model_dump()["model"]
+        raise ParameterError(
+            f"measure={asked} is not in the recording of {model}, which holds {', '.join(sorted(held))}. "
+            f"Leave measure out, or record it: --measures {needed}"
+        )
+    absent = {*wanted["measure"]} - held
+    if not absent:
+        return wanted
+    # What only the given parameters ask for cannot be left out.
+    usual = study_module(project, study).plan(project, declared, resolve(project, study, [])[0])
+    return wanted[wanted["measure"].isin(held) | ~wanted["measure"].isin({*usual["measure"]})]
 
 
 def _execute(

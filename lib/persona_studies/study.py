@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from IPython.core.getipython import get_ipython
-from IPython.display import display
+from IPython.display import Markdown, display
 
 from persona_studies import figures, models, notebooks, protocol, recording, responses, tables
 from persona_studies.errors import ResponsesError
 from persona_studies.parameters import Parameters
 from persona_studies.paths import Project
+from persona_studies.plan import DERIVED
 
 HOW_TO_STOP = "To stop: the square in the toolbar, or the key I twice. Every answer is kept."
 BUTTON = (
@@ -76,6 +77,59 @@ class Study:
     def responses(self, plan: pd.DataFrame, model: str, *, partly: bool = False) -> pd.DataFrame:
         """Return the recorded response of every planned cell (:func:`persona_studies.responses.load`)."""
         return responses.load(self.project, self.name, models.slug(model), plan, partly=partly)
+
+    def measures(self, recorded: pd.DataFrame) -> pd.DataFrame:
+        """Return which declared measures a recording holds: ``measure, kind, recorded, purpose``."""
+        count = recorded["measure"].value_counts()
+        return pd.DataFrame(
+            [
+                {
+                    "measure": name,
+                    "kind": measure.kind,
+                    "recorded": int(count.get(name, 0)),
+                    "purpose": measure.purpose,
+                }
+                for name, measure in self.protocol.measures.items()
+            ]
+        )
+
+    def has(self, recorded: pd.DataFrame, measure: str) -> bool:
+        """Return whether a recording holds a measure; show in one line that it does not.
+
+        Args:
+            recorded: Responses.
+            measure: Name of a measure, or a kind: any measure of it will do.
+        """
+        if measure in self._held(recorded):
+            return True
+        display(Markdown(f"*Not shown: {self.missing(recorded, measure)}.*"))
+        return False
+
+    def missing(self, recorded: pd.DataFrame, measure: str) -> str:
+        """Return in words why nothing is known from a measure, for a section or a claim that needs it."""
+        held = ", ".join(recorded["measure"].unique())
+        return f"the measure {measure} is not part of this recording, which holds {held}"
+
+    def primary(self, recorded: pd.DataFrame, passed: Mapping[str, bool] | None = None) -> str:
+        """Return the primary measure: the parameter ``measure``, or by the protocol's rule where it is ``primary``.
+
+        Args:
+            recorded: Responses.
+            passed: Measure -> whether it passed its validity gate, where the rule may look at that.
+
+        Raises:
+            ResponsesError: none of the measures that can be primary is recorded.
+        """
+        chosen: str = self.parameters.model_dump()["measure"]
+        if chosen != "primary":
+            return chosen
+        return self.protocol.primary_measure(self._held(recorded), passed)
+
+    def _held(self, recorded: pd.DataFrame) -> set[str]:
+        """Return the recorded measures and their kinds, and the scores that are made of them."""
+        names = {*recorded["measure"]}
+        held = names | {m.kind for name, m in self.protocol.measures.items() if name in names}
+        return held | {score for score, kind in DERIVED.items() if kind in held}
 
     def ask(
         self, cells: Callable[[], pd.DataFrame], model: str, *, hours: float, **how: Any
