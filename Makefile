@@ -52,13 +52,13 @@ record: $(INSTALLED)  ## record a model's responses, resumable (STUDY= MODEL= PA
 	@$(BIN)/persona-studies record $(STUDY) --model '$(MODEL)' --params '$(PARAMS)' $(FLAGS)
 
 readme: $(INSTALLED)  ## rewrite the generated parts of the README files
-	@$(BIN)/python -m persona_studies.readme
+	@$(BIN)/python -m persona_studies.publish.readme
 
 site: $(INSTALLED)  ## build the studies as a static site in build/site/
 	@$(BIN)/persona-studies site
 
 release: $(DEV)  ## build dist/: archive of the commit with hashes and RO-Crate metadata, the same bytes every time
-	@$(BIN)/python -m persona_studies.release
+	@$(BIN)/python -m persona_studies.publish.release
 
 licences: $(DEV)  ## rewrite docs/licences.md from what the locked packages say of themselves (Linux, Python 3.11, uv)
 	@printf '%s\n\n' '# Licences of the locked dependencies' \
@@ -72,7 +72,7 @@ audit:  ## look the locked packages up among known vulnerabilities (needs uv and
 
 lab: $(INSTALLED)  ## open the studies in JupyterLab, on the index studies/README.md (FLAGS=)
 	@$(BIN)/jupyter lab --notebook-dir=$(CURDIR) --LabApp.default_url=/lab/tree/studies/README.md \
-	  --LabApp.app_settings_dir=$(CURDIR)/lib/persona_studies/lab $(FLAGS)
+	  --LabApp.app_settings_dir=$(CURDIR)/lib/persona_studies/publish/lab $(FLAGS)
 
 test: $(DEV)  ## run the tests
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile \
@@ -130,9 +130,9 @@ parity: $(DEV)  ## compare every backend and schedule with full prefill in fp32 
 check: $(DEV)  ## lint, format, types, lock files, notebook rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy lib/persona_studies studies/*.py tools
+	@$(BIN)/mypy lib/persona_studies studies/*/*.py tools
 	@$(BIN)/python tools/lock.py
-	@$(BIN)/python -m persona_studies.notebooks
+	@$(BIN)/python -m persona_studies.reproduce.notebooks
 
 lock:  ## make requirements.lock, which pip installs from, of uv.lock (needs uv)
 	@uv export --quiet --frozen --no-emit-project --no-header --no-annotate --format requirements-txt \

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from persona_studies import tables
+from persona_studies.analyse import tables
 from persona_studies.paths import Project
-from persona_studies.readme import render
+from persona_studies.publish.readme import render
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -25,10 +25,13 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from persona_studies import models, planner, protocol, recording, responses, runs, tables
-from persona_studies.backends import Backend
+from persona_studies.analyse import tables
+from persona_studies.ask import models, planner, recording, responses
+from persona_studies.ask.backends import Backend
+from persona_studies.design import protocol
 from persona_studies.paths import Project
-from persona_studies.readme import render
+from persona_studies.publish.readme import render
+from persona_studies.reproduce import runs
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

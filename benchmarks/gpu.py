@@ -36,8 +36,8 @@ import tokenizers
 import torch
 import transformers
 
-from persona_studies.backends import Request
-from persona_studies.backends.transformers import Transformers
+from persona_studies.ask.backends import Request
+from persona_studies.ask.backends.transformers import Transformers
 
 RESULTS = Path(__file__).parent / "results"
 VOCABULARY = """

@@ -25,28 +25,28 @@ import pandas as pd
 from nbformat.v4 import new_code_cell, new_notebook
 from scale import machine
 
-from persona_studies import runs
 from persona_studies.paths import Project
+from persona_studies.reproduce import runs
 
 RESULTS = Path(__file__).parent / "results"
 NAMED = 1_000
 MODULE = """
 from pydantic import Field
-from persona_studies import parameters
+from persona_studies.design import parameters
 
 class Parameters(parameters.Parameters):
     seed: int = Field(ge=0, description="seed")
 """
 CELLS = [
     "seed = 0  # seed",
-    "from toy import Parameters\n\nParameters.from_namespace(globals())",
+    "from toy.design import Parameters\n\nParameters.from_namespace(globals())",
     """import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from persona_studies import tables
+from persona_studies.analyse import tables
 
 numbers = np.random.default_rng(seed).normal(size=1_000)
 tables.save(pd.DataFrame({"mean": [numbers.mean()]}), Path(os.environ["PERSONA_STUDIES_OUT"]) / "mean.csv")""",
@@ -74,7 +74,7 @@ def study(root: Path) -> Project:
         file.touch()
     notebook = new_notebook(cells=[new_code_cell(source) for source in CELLS])
     notebook.cells[0].metadata["tags"] = ["parameters"]
-    project.module("toy").write_text(MODULE)
+    project.design("toy").write_text(MODULE)
     project.notebook("toy").write_text(json.dumps(notebook))
     return project
 

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from persona_studies import models
-from persona_studies.backends import Request
+from persona_studies.ask import models
+from persona_studies.ask.backends import Request
 from persona_studies.paths import Project
 
 RESULT = Path(__file__).parent / "results" / "parity.csv"

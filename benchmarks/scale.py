@@ -38,10 +38,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from persona_studies import protocol as protocols
-from persona_studies import responses, runs, stats
-from persona_studies.backends import ModelInfo
+from persona_studies.analyse import stats
+from persona_studies.ask import responses
+from persona_studies.ask.backends import ModelInfo
+from persona_studies.design import protocol as protocols
 from persona_studies.paths import Project
+from persona_studies.reproduce import runs
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -112,9 +112,9 @@ def main() -> None:
     parser.add_argument("--items", type=int, required=True)
     given = parser.parse_args()
 
-    from persona_studies import models, planner
-    from persona_studies.backends import Request
-    from persona_studies.backends import llama_cpp as backend
+    from persona_studies.ask import models, planner
+    from persona_studies.ask.backends import Request
+    from persona_studies.ask.backends import llama_cpp as backend
     from persona_studies.paths import Project
 
     project = Project.find(Path(__file__).parent)

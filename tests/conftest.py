@@ -16,8 +16,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from persona_studies import notebooks, recording, runs, tables, verify
+from persona_studies.analyse import tables
+from persona_studies.ask import recording
 from persona_studies.paths import Project
+from persona_studies.reproduce import notebooks, runs, verify
 from tests.simulated import SimulatedBackend
 from tests.test_recording import answer, small_plan
 
@@ -25,7 +27,7 @@ PARAMETERS = 'alpha = 0.05  # error rate\nrounds = 3  # how often\nlabel = "x"  
 MODULE = """
 from typing import Literal
 
-from persona_studies import parameters
+from persona_studies.design import parameters
 from pydantic import Field
 
 
@@ -35,7 +37,7 @@ class Parameters(parameters.Parameters):
     label: str = Field(description="a text")
     kinds: tuple[Literal["a", "b"], ...] = Field(min_length=1, description="a list")
 """
-OPEN = """from toy import Parameters
+OPEN = """from toy.design import Parameters
 
 parameters = Parameters.from_namespace(globals())"""
 WORK = """import os
@@ -67,13 +69,13 @@ def _interruptible() -> None:
 
 def project_at(root: Path, *cells: str, **how: object) -> Project:
     """Make a project whose study ``toy`` holds the given code cells."""
-    for folder in ("studies", "data/items", "data/published", "lib"):
+    for folder in ("studies/toy", "data/items", "data/published", "lib"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "pyproject.toml").write_text("")
     (root / "uv.lock").write_text("version = 1\n")
     (root / "data" / "sources.toml").write_text("")
-    (root / "studies" / "toy.toml").write_text('study = "toy"\ntitle = "A toy"\n')
-    (root / "studies" / "toy.py").write_text(MODULE)
+    (root / "studies" / "toy" / "protocol.toml").write_text('study = "toy"\ntitle = "A toy"\n')
+    (root / "studies" / "toy" / "design.py").write_text(MODULE)
     made = notebook(OPEN, *(cells or (WORK,)), **how)  # type: ignore[arg-type]
     (root / "studies" / "toy.ipynb").write_text(json.dumps(made, indent=1))
     return Project(root)
@@ -102,13 +104,13 @@ def plan(project, protocol, parameters, *, texts=False):
 @pytest.fixture
 def recorded(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch) -> Project:
     """A toy study whose grid grows with ``rounds``, recorded up to 3."""
-    from persona_studies import recording
+    from persona_studies.ask import recording
     from tests.simulated import SimulatedBackend
     from tests.test_recording import answer, small_plan
 
     project = make_project(parameters=PARAMETERS + '\nmodel = "simulated"  # a model')
-    project.module("toy").write_text(project.module("toy").read_text() + MODEL)
-    monkeypatch.setattr("persona_studies.protocol.load", lambda _: None)
+    project.design("toy").write_text(project.design("toy").read_text() + MODEL)
+    monkeypatch.setattr("persona_studies.design.protocol.load", lambda _: None)
     plan = small_plan(3)
     recording.record(project, "toy", plan, SimulatedBackend(answer))
     recording.pack(project, "toy", plan, "simulated")

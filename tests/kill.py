@@ -26,9 +26,10 @@ from pathlib import Path
 import pandas as pd
 import papermill  # noqa: F401 - so that no victim spends its life importing it
 
-from persona_studies import engine, models, recording, responses, runs  # noqa: F401
-from persona_studies.backends import Backend, Request, Response
+from persona_studies.ask import models, recording, responses
+from persona_studies.ask.backends import Backend, Request, Response
 from persona_studies.paths import Project
+from persona_studies.reproduce import engine, runs  # noqa: F401
 from tests.conftest import MODULE, OPEN, notebook
 from tests.simulated import SimulatedBackend
 from tests.test_recording import answer, contents, small_plan
@@ -37,7 +38,7 @@ from tests.test_recording import answer, contents, small_plan
 WORK = """import os, time
 from pathlib import Path
 
-out, version = Path(os.environ["PERSONA_STUDIES_OUT"]), Path("toy.toml").read_text().split()[-1]
+out, version = Path(os.environ["PERSONA_STUDIES_OUT"]), Path("toy/protocol.toml").read_text().split()[-1]
 (out / "tables").mkdir()
 (out / "tables" / "first.csv").write_text(f"version\\n{version}\\n")
 time.sleep(0.1)
@@ -180,9 +181,9 @@ def toy(root: Path, version: int) -> Project:
         "pyproject.toml": "",
         "uv.lock": "version = 1\n",
         "data/sources.toml": "",
-        "studies/toy.py": MODULE,
+        "studies/toy/design.py": MODULE,
         "studies/toy.ipynb": json.dumps(notebook(OPEN, WORK), indent=1),
-        "studies/toy.toml": f"# version {version:08d}\n",
+        "studies/toy/protocol.toml": f"# version {version:08d}\n",
     }.items():
         if not (root / name).exists() or name.endswith(".toml"):
             (root / name).write_text(text)

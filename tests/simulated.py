@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from persona_studies.backends import ModelInfo, Request, RequestKey, Response, Size
+from persona_studies.ask.backends import ModelInfo, Request, RequestKey, Response, Size
 
 
 class SimulatedBackend:

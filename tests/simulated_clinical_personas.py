@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import clinical_personas as study
-import clinical_personas_outcomes as outcomes
-from persona_studies import protocol as protocols
+from clinical_personas import design as study
+from clinical_personas import outcomes
+from persona_studies.design import protocol as protocols
+from persona_studies.design.plan import HASHES, IDENTITY
 from persona_studies.paths import Project
-from persona_studies.plan import HASHES, IDENTITY
 
 DEFAULTS: dict[str, Any] = {
     "model": "simulated",

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import expert_personas as study
-import expert_personas_analysis as analysis
-from persona_studies import protocol as protocols
+from expert_personas import analysis
+from expert_personas import design as study
+from persona_studies.design import protocol as protocols
+from persona_studies.design.plan import HASHES, IDENTITY
 from persona_studies.paths import Project
-from persona_studies.plan import HASHES, IDENTITY
 
 DEFAULTS: dict[str, Any] = {
     "model": "simulated",

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-import neurodivergence as study
+from neurodivergence import design as study
 
 MODELS = ["claude-sonnet-4-6", "gpt-5-chat-latest"]
 DEFAULTS: dict[str, Any] = {

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import persona_bias as study
-from persona_studies import protocol as protocols
+from persona_bias import design as study
+from persona_studies.design import protocol as protocols
+from persona_studies.design.plan import HASHES, IDENTITY
 from persona_studies.paths import Project
-from persona_studies.plan import HASHES, IDENTITY
 
 DEFAULTS: dict[str, Any] = {
     "model": "simulated",

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from persona_studies.plan import text_hash
-from persona_studies.responses import KEY
+from persona_studies.ask.responses import KEY
+from persona_studies.design.plan import text_hash
 
 PAIRS = 3
 
@@ -25,7 +25,7 @@ def responses(
     cell_sd: float = 0.5,
     seed: int,
 ) -> pd.DataFrame:
-    """Return a response for every planned cell, as :func:`persona_studies.responses.load` would.
+    """Return a response for every planned cell, as :func:`persona_studies.ask.responses.load` would.
 
     Log-odds of agreement rise by ``asserted`` per level when the user asserts the claim and by
     ``unattributed`` when nobody does; each persona has its own deviation, each cell its own noise. A

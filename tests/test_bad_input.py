@@ -12,10 +12,15 @@ import pandas as pd
 import papermill
 import pytest
 
-from persona_studies import cli, hub, models, notebooks, protocol, recording, responses, runs, sources, tables
-from persona_studies import plan as grid
+from persona_studies import cli
+from persona_studies.analyse import tables
+from persona_studies.ask import models, recording, responses
+from persona_studies.design import plan as grid
+from persona_studies.design import protocol, sources
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
+from persona_studies.publish import hub
+from persona_studies.reproduce import notebooks, runs
 from tests.conftest import OPEN, PARAMETERS, notebook
 from tests.simulated import SimulatedBackend
 from tests.test_plan import conditions, items, templates
@@ -131,7 +136,7 @@ def endpoint(**how: object) -> Input:
 
 def spending(**caps: float) -> Input:
     def use(_: Project) -> object:
-        from persona_studies.backends.openai_compatible import Budget
+        from persona_studies.ask.backends.openai_compatible import Budget
 
         return Budget(**caps)
 
@@ -187,14 +192,14 @@ BAD: dict[str, tuple[Input, str, str, str]] = {
     "no notebook": (written("studies/toy.ipynb", "<<<<<<<", run()), "line 1", "toy.ipynb", "git checkout"),
     "kind of measure": (
         declared('kind = "cloze"', 'kind = "closed"'),
-        *("'closed'", "toy.toml", "measures.agree.kind: Input should be 'cloze', 'letter' or 'text'"),
+        *("'closed'", "toy/protocol.toml", "measures.agree.kind: Input should be 'cloze', 'letter' or 'text'"),
     ),
     "role of a condition": (
         declared('role = "none"', 'role = "nobody"'),
         *("'nobody'", "conditions.none.role", "mend it there"),
     ),
     "key that is none": (declared("version = 1", "version = 1\nstoping = 'x'"), "'x'", "stoping", "mend it there"),
-    "key that is missing": (declared("version = 1\n", ""), "version", "toy.toml", "Field required"),
+    "key that is missing": (declared("version = 1\n", ""), "version", "toy/protocol.toml", "Field required"),
     "gate that is text": (
         declared("0.05", "'much'"),
         "'much'",
@@ -208,7 +213,7 @@ BAD: dict[str, tuple[Input, str, str, str]] = {
     ),
     "tolerance that is text": (declared("1e-9", "'none'"), "'none'", "tolerance.default", "mend it there"),
     "tolerance below zero": (declared("1e-9", "-1e-9"), "-1e-09", "default", "greater than or equal to 0"),
-    "not TOML": (declared("version = 1", "version = "), "line", "toy.toml", "mend it there"),
+    "not TOML": (declared("version = 1", "version = "), "line", "toy/protocol.toml", "mend it there"),
     "slot that nothing fills": (
         asked("templates", lambda t: t.assign(user="I say that {txt}.")),
         *("{txt}", "Template 't' of measure 'm'", "known: Text, description, option_1, text"),

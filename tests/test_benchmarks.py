@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_studies import readme, responses, tables
+from persona_studies.analyse import tables
+from persona_studies.ask import responses
 from persona_studies.paths import Project
+from persona_studies.publish import readme
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"

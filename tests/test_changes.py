@@ -18,9 +18,10 @@ import pytest
 from nbformat.v4 import new_output
 from PIL import Image
 
-from persona_studies import changes, checkout, notebooks, pages, runs, tables
-from persona_studies.changes import Interval
+from persona_studies.analyse import tables
 from persona_studies.paths import Project
+from persona_studies.reproduce import changes, checkout, notebooks, pages, runs
+from persona_studies.reproduce.changes import Interval
 
 Make = Callable[..., Project]
 HOSTILE = "<script>alert('a')</script> & \"b\" \x1b[31m"

@@ -1,6 +1,6 @@
 import pytest
 
-from persona_studies.chat import CHATML, GEMMA, PLAIN, ChatTemplate, detect
+from persona_studies.ask.chat import CHATML, GEMMA, PLAIN, ChatTemplate, detect
 from persona_studies.errors import BackendError
 
 

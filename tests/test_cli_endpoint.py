@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from persona_studies import cli
-from persona_studies import plan as grid
+from persona_studies.design import plan as grid
 from persona_studies.errors import BackendError, ParameterError
 from tests.misbehaving_server import Server
 from tests.test_recording import small_plan

@@ -11,11 +11,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-import clinical_personas as study
-import clinical_personas_analysis as analysis
-import clinical_personas_outcomes as outcomes
-import clinical_personas_replies as replies
-import multiple_choice
+from clinical_personas import analysis, outcomes, replies
+from clinical_personas import design as study
+from persona_studies.design import multiple_choice
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
 from tests.simulated_clinical_personas import DEFAULTS, Simulation

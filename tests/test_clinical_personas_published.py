@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import clinical_personas_published as published
-from persona_studies import protocol
+from clinical_personas import published
+from persona_studies.design import protocol
 from persona_studies.errors import SourceError
 from persona_studies.paths import Project
 

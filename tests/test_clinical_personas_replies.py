@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import clinical_personas_replies as replies
+from clinical_personas import replies
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from persona_studies import notebooks, runs
 from persona_studies.paths import Project
+from persona_studies.reproduce import notebooks, runs
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -73,7 +73,7 @@ def test_binder_installs_the_lock_with_the_python_of_the_conda_environment() -> 
     assert post_build.stat().st_mode & 0o100
     commands = [line for line in post_build.read_text().splitlines() if not line.startswith("#")]
     named = {word for line in commands for word in line.split() if re.fullmatch(r"[\w/]+\.(lock|json|txt)", word)}
-    assert named == {"requirements.lock", "lib/persona_studies/lab/overrides.json"}
+    assert named == {"requirements.lock", "lib/persona_studies/publish/lab/overrides.json"}
     assert all((ROOT / name).is_file() for name in named)
     assert any("--require-hashes -r requirements.lock" in line for line in commands)
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import expert_personas as study
-import expert_personas_analysis as analysis
-import expert_personas_conditions as bank
-import multiple_choice
-import multiple_choice_scores
+from expert_personas import analysis
+from expert_personas import conditions as bank
+from expert_personas import design as study
+from persona_studies.analyse import multiple_choice as multiple_choice_scores
+from persona_studies.design import multiple_choice
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
 from tests.simulated_expert_personas import Simulation
@@ -302,7 +302,7 @@ class TestQuestions:
         assert even.nunique() == 1
 
     def test_the_committed_tables_are_those_of_the_sources(self) -> None:
-        from persona_studies import sources
+        from persona_studies.design import sources
         from persona_studies.errors import SourceError
 
         try:
@@ -318,7 +318,7 @@ class TestQuestions:
         assert study.LETTERS.startswith("ABCD")
 
     def test_white_space_that_marks_the_key_is_counted_and_gone(self) -> None:
-        from persona_studies import sources
+        from persona_studies.design import sources
 
         if sources.locate(PROJECT, "mmlu-pro") is None:
             pytest.skip("the source is not at hand")

@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-import expert_personas_published as published
-from expert_personas_published import (
+from expert_personas import published
+from expert_personas.published import (
     CONTRASTS,
     EQUIVALENT,
     FAMILY_SIZES,
@@ -46,7 +46,7 @@ from expert_personas_published import (
     sampling_variance,
     verdict,
 )
-from persona_studies import sources
+from persona_studies.design import sources
 from persona_studies.errors import SourceError, StatisticsError
 from persona_studies.paths import Project
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from persona_studies import recording, responses, runs
-from persona_studies.backends import Request, Response
+from persona_studies.ask import recording, responses
+from persona_studies.ask.backends import Request, Response
 from persona_studies.errors import ResponsesError, RunError
 from persona_studies.paths import Project
+from persona_studies.reproduce import runs
 from tests.conftest import WORK, build
 from tests.simulated import SimulatedBackend
 from tests.test_recording import answer, contents, small_plan
@@ -69,7 +70,8 @@ def test_killed_at_random_moments(what: str, kills: int, tmp_path: Path) -> None
 RECORD = """
 import sys
 from pathlib import Path
-from persona_studies import cli, recording
+from persona_studies import cli
+from persona_studies.ask import recording
 from tests.simulated import SimulatedBackend
 from tests.test_recording import answer
 recording.load = lambda *args, **how: SimulatedBackend(answer)
@@ -82,7 +84,7 @@ LIMITED += "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFI
 
 @pytest.fixture
 def cells(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
-    from persona_studies import plan as grid
+    from persona_studies.design import plan as grid
 
     monkeypatch.setenv("PERSONA_STUDIES_ROOT", str(project.root))
     (project.studies / "toy.ipynb").touch()
@@ -164,7 +166,7 @@ CLOSED = {
     "case", [name if name == "log" else pytest.param(name, marks=pytest.mark.slow) for name in CLOSED]
 )
 def test_a_folder_that_may_not_be_written(accepted: Project, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from persona_studies import plan as grid
+    from persona_studies.design import plan as grid
 
     place, command = CLOSED[case]
     grid.save(small_plan(4), accepted.root / "cells.parquet", "toy")
@@ -243,7 +245,7 @@ class Meeting(SimulatedBackend):
 SHARE = """
 import sys, time
 from pathlib import Path
-from persona_studies import recording
+from persona_studies.ask import recording
 from persona_studies.paths import Project
 from tests.test_faults import Meeting
 from tests.test_recording import small_plan

@@ -11,8 +11,9 @@ from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
-from persona_studies import figures, verify
+from persona_studies.analyse import figures
 from persona_studies.errors import PersonaStudiesError
+from persona_studies.reproduce import verify
 
 ROWS = pd.DataFrame(
     {

@@ -10,9 +10,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from persona_studies import hub, models, notebooks, protocol, responses, sources, verify
+from persona_studies.ask import models, responses
+from persona_studies.design import protocol, sources
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
+from persona_studies.publish import hub
+from persona_studies.reproduce import notebooks, verify
 from tests.conftest import build
 from tests.test_fuzz import PINS
 from tests.test_recording import small_plan
@@ -37,8 +40,8 @@ KINDS: dict[str, tuple[str, str, Callable[[Project], Any]]] = {
     "drawing": ("figures/toy/plot.svg", "plot.svg", lambda p: (p.figures("toy") / "plot.svg").read_bytes()),
     "picture": ("figures/toy/plot.png", "plot.png", lambda p: (p.figures("toy") / "plot.png").read_bytes()),
     "notebook": ("studies/toy.ipynb", "notebook", notebook),
-    "protocol": ("studies/toy.toml", "toy.toml", lambda p: protocol.tolerances(p.protocol("toy"))),
-    "module": ("studies/toy.py", "code", lambda p: p.module("toy").read_bytes()),
+    "protocol": ("studies/toy/protocol.toml", "toy.toml", lambda p: protocol.tolerances(p.protocol("toy"))),
+    "module": ("studies/toy/design.py", "code", lambda p: p.design("toy").read_bytes()),
     "manifest": ("data/results/toy/manifest.json", "reference files", lambda p: verify._manifest(p, "toy")),
     "responses": (
         "data/responses/toy/simulated/score.parquet",

@@ -16,14 +16,19 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-import expert_personas_analysis
-import persona_bias_extractors
-import sycophancy_published
-from persona_studies import cli, hub, models, notebooks, parameters, protocol, recording, responses, sources, tables
-from persona_studies import plan as grid
-from persona_studies.backends import Response
+from expert_personas import analysis as expert_personas_analysis
+from persona_bias import extractors as persona_bias_extractors
+from persona_studies import cli
+from persona_studies.analyse import tables
+from persona_studies.ask import models, recording, responses
+from persona_studies.ask.backends import Response
+from persona_studies.design import parameters, protocol, sources
+from persona_studies.design import plan as grid
 from persona_studies.errors import NotebookError, ParameterError, PersonaStudiesError, ProtocolError, ResponsesError
 from persona_studies.paths import Project
+from persona_studies.publish import hub
+from persona_studies.reproduce import notebooks
+from sycophancy import published as sycophancy_published
 from tests.conftest import OPEN, PARAMETERS, notebook
 from tests.simulated import SimulatedBackend
 from tests.test_plan import conditions, templates

@@ -18,12 +18,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import expert_personas as study
-import expert_personas_analysis as analysis
-import multiple_choice
-from persona_studies import plan as grid
-from persona_studies import protocol as protocols
-from persona_studies import sources
+from expert_personas import analysis
+from expert_personas import design as study
+from persona_studies.design import multiple_choice, sources
+from persona_studies.design import plan as grid
+from persona_studies.design import protocol as protocols
 from persona_studies.errors import ProtocolError
 from persona_studies.paths import Project
 from tests.local_hub import TOKEN, LocalHub
@@ -36,7 +35,7 @@ N = 24
 CODE = """
 import sys
 from pathlib import Path
-import multiple_choice
+from persona_studies.design import multiple_choice
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
 try:

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from persona_studies import cli, grid, plan, runs, sweep
+from persona_studies import cli
+from persona_studies.design import plan
 from persona_studies.errors import BackendError, ParameterError
 from persona_studies.paths import Project
+from persona_studies.reproduce import grid, runs, sweep
 from tests.test_cli import call
 from tests.test_recording import small_plan
 

@@ -16,14 +16,18 @@ import matplotlib
 import pandas as pd
 import pytest
 
-import expert_personas_analysis
-import persona_bias_extractors
-import sycophancy_published
-from persona_studies import hub, models, recording, responses, runs, sources, tables, verify
-from persona_studies import plan as grid
-from persona_studies.backends import Request, Response
+from expert_personas import analysis as expert_personas_analysis
+from persona_bias import extractors as persona_bias_extractors
+from persona_studies.analyse import tables
+from persona_studies.ask import models, recording, responses
+from persona_studies.ask.backends import Request, Response
+from persona_studies.design import plan as grid
+from persona_studies.design import sources
 from persona_studies.errors import ParameterError, PersonaStudiesError, ResponsesError, SourceError
 from persona_studies.paths import Project
+from persona_studies.publish import hub
+from persona_studies.reproduce import runs, verify
+from sycophancy import published as sycophancy_published
 from tests.simulated import SimulatedBackend
 from tests.test_recording import answer, small_plan
 from tests.test_sources import ENTRY, register
@@ -133,8 +137,8 @@ def test_an_error_that_quotes_a_reply_does_not_steer_the_terminal(make_project: 
 
 CANARY = "sk-canary-5d41402abc4b2a76b9719d911017c592"
 RECORD = """import os
-from persona_studies import recording
-from persona_studies.backends.openai_compatible import OpenAICompatible
+from persona_studies.ask import recording
+from persona_studies.ask.backends.openai_compatible import OpenAICompatible
 from persona_studies.paths import Project
 from tests.test_recording import small_plan
 
@@ -224,7 +228,7 @@ def test_a_name_never_leads_elsewhere(toy_project: Project, name: str) -> None:
         lambda: toy_project.results(name),
         lambda: toy_project.figures(name),
         lambda: toy_project.notebook(name),
-        lambda: toy_project.module(name),
+        lambda: toy_project.design(name),
         lambda: toy_project.protocol(name),
         lambda: runs.run(toy_project, name),
         lambda: hub.publish(toy_project, name, "m", "a/b"),

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from persona_studies import hub, recording, responses
+from persona_studies.ask import recording, responses
 from persona_studies.paths import Project
+from persona_studies.publish import hub
 from tests.local_hub import TOKEN, LocalHub
 from tests.simulated import SimulatedBackend
 from tests.test_recording import answer, contents, small_plan
@@ -22,7 +23,7 @@ REPO = "someone/recordings"
 CODE = """
 import sys
 from pathlib import Path
-from persona_studies import hub
+from persona_studies.publish import hub
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
 try:

@@ -18,8 +18,9 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 from nbformat.v4 import new_code_cell, new_notebook
 
-from persona_studies import notebooks, responses
+from persona_studies.ask import responses
 from persona_studies.paths import Project
+from persona_studies.reproduce import notebooks
 
 REPOSITORY = Path(__file__).parents[1]
 BROWSER = REPOSITORY / "tests" / "browser"
@@ -29,7 +30,8 @@ SIMULATED = textwrap.dedent(f"""
     import time
 
     sys.path.insert(0, {str(REPOSITORY)!r})
-    from persona_studies import parameters, protocol, recording
+    from persona_studies.ask import recording
+    from persona_studies.design import parameters, protocol
     from persona_studies.paths import Project
     from persona_studies.study import Study
     from tests.simulated import SimulatedBackend

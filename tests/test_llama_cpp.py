@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persona_studies import models
-from persona_studies.backends import Request
+from persona_studies.ask import models
+from persona_studies.ask.backends import Request
 from persona_studies.errors import BackendError
 from persona_studies.paths import Project
 
@@ -80,7 +80,7 @@ def test_canonical_schedule_is_bit_identical_after_resumption(
 
 def test_shared_prefix_and_branches_agree_with_full_prefill(answers: list[dict[str, Any]], precision: str) -> None:
     """Score each option by itself from an empty cache, as a naive implementation would."""
-    from persona_studies.backends.llama_cpp import LlamaCpp
+    from persona_studies.ask.backends.llama_cpp import LlamaCpp
 
     backend = models.load(PROJECT, MODEL, precision=precision)
     assert isinstance(backend, LlamaCpp)
@@ -129,7 +129,7 @@ def test_unknown_precision_and_schedule_are_refused() -> None:
 
 
 def test_no_persona_sends_no_system_text() -> None:
-    from persona_studies.backends.llama_cpp import LlamaCpp
+    from persona_studies.ask.backends.llama_cpp import LlamaCpp
 
     backend = models.load(PROJECT, MODEL)
     assert isinstance(backend, LlamaCpp)
@@ -176,7 +176,7 @@ def test_an_item_of_several_batches_is_answered_as_in_one_piece() -> None:
 
 
 def test_a_file_with_another_hash_is_refused(tmp_path: Path) -> None:
-    from persona_studies.backends.llama_cpp import LlamaCpp
+    from persona_studies.ask.backends.llama_cpp import LlamaCpp
 
     path = tmp_path / "model.gguf"
     path.write_bytes(b"not a model")

@@ -21,13 +21,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_studies import recording, responses
-from persona_studies.backends import openai_compatible
-from persona_studies.backends.openai_compatible import OpenAICompatible
-from persona_studies.chat import CHATML
+from persona_studies.ask import recording, responses
+from persona_studies.ask.backends import openai_compatible
+from persona_studies.ask.backends.openai_compatible import OpenAICompatible
+from persona_studies.ask.chat import CHATML
+from persona_studies.design.plan import combine, measure
 from persona_studies.errors import BackendError
 from persona_studies.paths import Project
-from persona_studies.plan import combine, measure
 from tests.misbehaving_server import Body, Server, prompt_of
 from tests.test_plan import conditions, items, templates
 

@@ -11,12 +11,13 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats as sp
 
-import neurodivergence as study
-import neurodivergence_analysis as analysis
-import neurodivergence_figures as draw
-import neurodivergence_verdicts as judging
-from persona_studies import figures, sources
-from persona_studies import protocol as protocols
+from neurodivergence import analysis
+from neurodivergence import design as study
+from neurodivergence import figures as draw
+from neurodivergence import verdicts as judging
+from persona_studies.analyse import figures
+from persona_studies.design import protocol as protocols
+from persona_studies.design import sources
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
 from tests.simulated_neurodivergence import DOMAINS, MODELS, answers, parameters, scores

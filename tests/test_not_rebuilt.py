@@ -13,9 +13,11 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
-from persona_studies import cli, notebooks, runs, sources, verify
+from persona_studies import cli
+from persona_studies.design import sources
 from persona_studies.errors import PersonaStudiesError, SourceError, SourceUnavailable
 from persona_studies.paths import Project
+from persona_studies.reproduce import notebooks, runs, verify
 
 ROWS = b"x\n1\n2\n3\n"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -37,7 +39,7 @@ STUDY = """import os
 from pathlib import Path
 from IPython.display import Markdown, display
 import pandas as pd
-from persona_studies import sources
+from persona_studies.design import sources
 from persona_studies.paths import Project
 
 class Study:

@@ -10,8 +10,8 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_output
 
-from persona_studies import notebooks
 from persona_studies.paths import Project
+from persona_studies.reproduce import notebooks
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persona_studies.backends import Request, Response, openai_compatible
-from persona_studies.backends.openai_compatible import Budget, OpenAICompatible, Spent
-from persona_studies.chat import CHATML, GEMMA, PLAIN
+from persona_studies.ask.backends import Request, Response, openai_compatible
+from persona_studies.ask.backends.openai_compatible import Budget, OpenAICompatible, Spent
+from persona_studies.ask.chat import CHATML, GEMMA, PLAIN
 from persona_studies.errors import BackendError, BudgetSpent, ParameterError
 from tests.misbehaving_server import Body, Server, always, by_text, in_turn, logprob_of, prompt_of, tokens_of
 

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import pytest
 
-from persona_studies import models
-from persona_studies.backends import Backend, Request, Response
-from persona_studies.backends.openai_compatible import OpenAICompatible
-from persona_studies.chat import CHATML, PLAIN
+from persona_studies.ask import models
+from persona_studies.ask.backends import Backend, Request, Response
+from persona_studies.ask.backends.openai_compatible import OpenAICompatible
+from persona_studies.ask.chat import CHATML, PLAIN
 from persona_studies.errors import BackendError
 from persona_studies.paths import Project
 
@@ -62,7 +62,7 @@ def here() -> Iterator[Backend]:
 @contextmanager
 def serve(log: Path) -> Iterator[str]:
     """Start the server on a free port, with the weights in f32, and yield its address."""
-    from persona_studies.sources import cache_folder
+    from persona_studies.design.sources import cache_folder
 
     converting = models.load(PROJECT, MODEL, precision="f32")
     converting.close()

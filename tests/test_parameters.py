@@ -3,7 +3,7 @@
 import pytest
 from pydantic import Field
 
-from persona_studies import parameters
+from persona_studies.design import parameters
 from persona_studies.errors import ParameterError
 
 

@@ -15,11 +15,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-import multiple_choice
-import persona_bias as study
-import persona_bias_analysis as analysis
-from persona_studies import protocol as protocols
-from persona_studies import sources
+from persona_bias import analysis
+from persona_bias import design as study
+from persona_studies.design import multiple_choice, sources
+from persona_studies.design import protocol as protocols
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
 from tests.simulated_persona_bias import DEFAULTS, Simulation
@@ -135,7 +134,7 @@ class TestQuestions:
 
     @pytest.mark.parametrize("name", ["bbq", "logiqa", "sports_understanding"])
     def test_the_committed_tables_are_those_of_the_sources(self, name: str) -> None:
-        from persona_studies import sources
+        from persona_studies.design import sources
         from persona_studies.errors import SourceError
 
         try:

@@ -13,11 +13,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import persona_bias as study
-import persona_bias_programs as programs
-from persona_bias_programs import Check
-from persona_studies import cli, sources
-from persona_studies import protocol as protocols
+from persona_bias import design as study
+from persona_bias import programs
+from persona_bias.programs import Check
+from persona_studies import cli
+from persona_studies.design import protocol as protocols
+from persona_studies.design import sources
 from persona_studies.errors import ParameterError, RunError, SourceError
 from persona_studies.paths import Project
 from tests.simulated_persona_bias import DEFAULTS

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import persona_bias_extractors as extractors
-import persona_bias_published as published
+from persona_bias import extractors, published
 from persona_studies.errors import SourceError
 from persona_studies.paths import Project
 
@@ -144,7 +143,7 @@ class TestPublished:
         """The sample run carries what its authors' own code read from every reply."""
         import json
 
-        from persona_studies import sources
+        from persona_studies.design import sources
 
         try:
             path = sources.fetch(PROJECT, "persona-bias-sample-run")

@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
+from persona_studies.design.plan import HASHES, IDENTITY, chosen, combine, drawn, measure, text_hash, union
 from persona_studies.errors import ParameterError, ProtocolError
-from persona_studies.plan import HASHES, IDENTITY, chosen, combine, drawn, measure, text_hash, union
 
 
 def conditions() -> pd.DataFrame:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persona_studies import planner
-from persona_studies.backends import Request
-from persona_studies.chat import CHATML, GEMMA, PLAIN, ChatTemplate
+from persona_studies.ask import planner
+from persona_studies.ask.backends import Request
+from persona_studies.ask.chat import CHATML, GEMMA, PLAIN, ChatTemplate
+from persona_studies.design.plan import combine, measure, text_hash
 from persona_studies.errors import BackendError
-from persona_studies.plan import combine, measure, text_hash
 from tests.simulated import SimulatedBackend
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from persona_studies import protocol
+from persona_studies.design import protocol
 from persona_studies.errors import ProtocolError, ResponsesError
 
 GOOD = """
@@ -284,7 +284,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_protocol_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ProtocolError, match=r"No protocol toy\.toml") as caught:
+    with pytest.raises(ProtocolError, match=r"No protocol .*/toy\.toml") as caught:
         protocol.load(tmp_path / "toy.toml")
     assert caught.value.exit_code == 2
 

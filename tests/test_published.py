@@ -3,11 +3,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from persona_studies import sources
+from persona_studies.design import sources
+from persona_studies.design.plan import text_hash
 from persona_studies.errors import SourceError
 from persona_studies.paths import Project
-from persona_studies.plan import text_hash
-from sycophancy_published import (
+from sycophancy.published import (
     DILEMMAS,
     FACETS,
     SOURCES,

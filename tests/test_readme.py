@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from persona_studies import readme, scoreboard, verdicts
+from persona_studies.analyse import verdicts
 from persona_studies.paths import Project
+from persona_studies.publish import readme, scoreboard
 
 PROJECT = Project(Path(__file__).parents[1])
 

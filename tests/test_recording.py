@@ -21,11 +21,11 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from persona_studies import models, recording, responses
-from persona_studies.backends import Request, Response
+from persona_studies.ask import models, recording, responses
+from persona_studies.ask.backends import Request, Response
+from persona_studies.design.plan import combine, measure
 from persona_studies.errors import BackendError, BudgetSpent, ResponsesError
 from persona_studies.paths import Project
-from persona_studies.plan import combine, measure
 from tests.simulated import SimulatedBackend
 from tests.test_plan import conditions, items, templates
 
@@ -170,7 +170,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         """
         import resource, sys
         from pathlib import Path
-        from persona_studies import recording
+        from persona_studies.ask import recording
         from persona_studies.errors import ResponsesError
         from persona_studies.paths import Project
         from tests.simulated import SimulatedBackend
@@ -204,7 +204,7 @@ def test_killed_at_random_moments_nothing_is_lost(tmp_path: Path) -> None:
         """
         import sys, time
         from pathlib import Path
-        from persona_studies import recording
+        from persona_studies.ask import recording
         from persona_studies.paths import Project
         from tests.simulated import SimulatedBackend
         from tests.test_recording import answer, small_plan

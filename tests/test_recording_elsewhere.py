@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from persona_studies import plan as grid
-from persona_studies import recording
+from persona_studies.ask import recording
+from persona_studies.design import plan as grid
 from persona_studies.paths import Project
 from tests.simulated import SimulatedBackend
 from tests.test_cli import call
@@ -27,7 +27,8 @@ class Absent(importlib.abc.MetaPathFinder):
         if name.split(".")[0] in {absent!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
-from persona_studies import cli, recording
+from persona_studies import cli
+from persona_studies.ask import recording
 from tests.simulated import SimulatedBackend
 from tests.test_cli import call
 from tests.test_recording import answer

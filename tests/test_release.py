@@ -13,13 +13,15 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from persona_studies import checkout, datasheets, release, responses
+from persona_studies.ask import responses
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
+from persona_studies.publish import datasheets, release
+from persona_studies.reproduce import checkout
 
 CANARY = f"sk-canary-{uuid4()}"
 PROJECT = Project(Path(__file__).parents[1])
-PROTOCOLS = sorted(PROJECT.studies.glob("*.toml"))
+PROTOCOLS = sorted(PROJECT.studies.glob("*/protocol.toml"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from persona_studies import notebooks
+from persona_studies.reproduce import notebooks
 
 ROOT = Path(__file__).parents[1]
 PLANTED = {

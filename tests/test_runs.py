@@ -14,9 +14,9 @@ from pathlib import Path
 import papermill
 import pytest
 
-from persona_studies import runs
 from persona_studies.errors import NotebookError, ParameterError, PersonaStudiesError, RunError
 from persona_studies.paths import Project
+from persona_studies.reproduce import runs
 from tests.test_recording import small_plan
 
 Make = Callable[..., Project]
@@ -49,7 +49,7 @@ def test_a_changed_output_or_input_is_noticed(toy_project: Project) -> None:
     (folder / "tables" / "result.csv").write_text("alpha,rounds\n0.06,3\n")
     assert not runs.up_to_date(folder, expected)
     for part, path in {
-        "code": toy_project.module("toy"),
+        "code": toy_project.design("toy"),
         "lock": toy_project.root / "uv.lock",
         "protocol": toy_project.protocol("toy"),
         "data": toy_project.sources,
@@ -179,7 +179,8 @@ def test_papermill_itself_cannot_slip_an_unknown_name_in(toy_project: Project, t
         )
 
 
-RUN = "import sys; from persona_studies import runs, paths; from pathlib import Path; "
+RUN = "import sys; from persona_studies import paths\n"
+RUN += "from persona_studies.reproduce import runs; from pathlib import Path; "
 RUN += "print(runs.run(paths.Project(Path(sys.argv[1])), 'toy', force='force' in sys.argv).fresh)"
 
 
@@ -246,10 +247,10 @@ def test_a_kernel_is_left_when_it_is_done(make_project: Make, capfd: pytest.Capt
 
 
 def test_a_study_without_a_module_or_class_says_so(toy_project: Project) -> None:
-    toy_project.module("toy").write_text("")
+    toy_project.design("toy").write_text("")
     with pytest.raises(PersonaStudiesError, match="no class Parameters"):
         runs.run(toy_project, "toy")
-    toy_project.module("toy").unlink()
+    toy_project.design("toy").unlink()
     with pytest.raises(PersonaStudiesError, match="No module"):
         runs.run(toy_project, "toy")
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from persona_studies import scoring
+from persona_studies.analyse import scoring
 from persona_studies.errors import ProtocolError
 
 

@@ -21,9 +21,11 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from persona_studies import notebooks, scoreboard, site, tables, verdicts
+from persona_studies.analyse import tables, verdicts
 from persona_studies.errors import NotebookError, PersonaStudiesError
 from persona_studies.paths import Project
+from persona_studies.publish import scoreboard, site
+from persona_studies.reproduce import notebooks
 
 REPOSITORY = Path(__file__).parents[1]
 LIMIT = 2_000_000  # bytes of a page with the style sheet and every picture that it loads
@@ -100,7 +102,7 @@ def make_site(tmp_path: Path) -> Callable[..., Project]:
 
     def make(*outputs: nbformat.NotebookNode, alt: str | None = ALT, frame: pd.DataFrame = VERDICTS) -> Project:
         project = Project(tmp_path / "project")
-        for folder in (project.studies, project.results("toy"), project.figures("toy")):
+        for folder in (project.folder("toy"), project.results("toy"), project.figures("toy")):
             folder.mkdir(parents=True, exist_ok=True)
         (project.root / "pyproject.toml").write_text("")
         project.protocol("toy").write_text(PROTOCOL)
@@ -219,7 +221,7 @@ def test_an_error_leaves_the_last_site_as_it_was(make_site: Callable[..., Projec
     ("change", "message"),
     [
         ({"verdict": "maybe"}, r"verdicts\.csv holds what is no verdict: 'maybe'"),
-        ({"claim": "dances"}, r"names what toy\.toml does not declare, claim 'dances'"),
+        ({"claim": "dances"}, r"names what toy/protocol\.toml does not declare, claim 'dances'"),
         ({"why": None}, r"lacks the column 'why'"),
         (None, r"verdicts\.csv is missing; run make study STUDY=toy"),
     ],

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from persona_studies import models
+from persona_studies.ask import models
 from persona_studies.paths import Project
 from tests import toy_study
 from tests.single_node_slurm import Cluster, absent

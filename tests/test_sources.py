@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from persona_studies import sources
+from persona_studies.design import sources
 from persona_studies.errors import SourceError
 from persona_studies.paths import Project
 

@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import norm
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from persona_studies import scoring, stats
+from persona_studies.analyse import scoring, stats
+from persona_studies.analyse.stats.estimate import Estimate
 from persona_studies.errors import StatisticsError
-from persona_studies.stats.estimate import Estimate
 from tests import reference
 
 CASES = reference.load("agreement")

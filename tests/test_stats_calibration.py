@@ -5,7 +5,7 @@ from math import isnan, nan
 import numpy as np
 import pytest
 
-from persona_studies import stats
+from persona_studies.analyse import stats
 from persona_studies.errors import StatisticsError
 from tests import reference
 

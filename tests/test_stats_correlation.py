@@ -8,7 +8,7 @@ import pingouin as pg
 import pytest
 from scipy.stats import norm
 
-from persona_studies import stats
+from persona_studies.analyse import stats
 from persona_studies.errors import StatisticsError
 from tests import reference
 

@@ -6,7 +6,7 @@ import pingouin as pg
 import pytest
 from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
 
-from persona_studies import stats
+from persona_studies.analyse import stats
 from persona_studies.errors import StatisticsError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pingouin as pg
 import pytest
 
-from persona_studies import stats
+from persona_studies.analyse import stats
 from persona_studies.errors import StatisticsError
 from tests import reference
 

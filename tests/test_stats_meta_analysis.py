@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.meta_analysis import combine_effects
 
-from persona_studies import stats
+from persona_studies.analyse import stats
 from persona_studies.errors import StatisticsError
 from tests import reference
 

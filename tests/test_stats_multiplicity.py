@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from persona_studies import stats
+from persona_studies.analyse import stats
 from persona_studies.errors import StatisticsError
 from tests import reference
 

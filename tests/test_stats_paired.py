@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from persona_studies import stats
+from persona_studies.analyse import stats
+from persona_studies.analyse.stats.paired import tango_score
 from persona_studies.errors import StatisticsError
-from persona_studies.stats.paired import tango_score
 from tests import reference
 
 CASES = reference.load("paired")

@@ -8,7 +8,7 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy.stats import t
 
-from persona_studies import stats
+from persona_studies.analyse import stats
 from persona_studies.errors import StatisticsError
 from tests import reference
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pingouin as pg
 import pytest
 
-from persona_studies import stats
+from persona_studies.analyse import stats
 from persona_studies.errors import StatisticsError
 from tests import reference
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from persona_studies import stats
+from persona_studies.analyse import stats
+from persona_studies.analyse.stats import resampling
 from persona_studies.errors import StatisticsError
-from persona_studies.stats import resampling
 
 
 def bias_corrected(estimate: float, distribution: np.ndarray, confidence: float = 0.95) -> list[float]:

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from persona_studies import protocol, recording, responses
+from persona_studies.ask import recording, responses
+from persona_studies.design import protocol
+from persona_studies.design.parameters import Parameters
 from persona_studies.errors import ResponsesError
-from persona_studies.parameters import Parameters
 from persona_studies.paths import Project
 from persona_studies.study import Study
 from tests.simulated import SimulatedBackend

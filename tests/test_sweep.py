@@ -17,9 +17,10 @@ import pytest
 from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
 
-from persona_studies import figures, grid, runs, sweep, tables
+from persona_studies.analyse import figures, tables
 from persona_studies.errors import ParameterError, PersonaStudiesError
 from persona_studies.paths import Project
+from persona_studies.reproduce import grid, runs, sweep
 
 Make = Callable[..., Project]
 WORK = """import os
@@ -28,7 +29,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from persona_studies import tables
+from persona_studies.analyse import tables
 
 assert parameters.rounds != 7, "seven is one too many"
 if parameters.rounds == 9:

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-import sycophancy as syc
-import sycophancy_published as published
-from persona_studies import notebooks, plan, protocol
-from persona_studies import stats as lib_stats
+from persona_studies.analyse import stats as lib_stats
+from persona_studies.design import plan, protocol
 from persona_studies.paths import Project
+from persona_studies.reproduce import notebooks
+from sycophancy import analysis, design, other_models, published, scoring
 from tests.simulated_sycophancy import responses
 
 PROJECT = Project(Path(__file__).parents[1])
@@ -26,8 +26,8 @@ DEFAULTS = {
 }
 
 
-def parameters(**changes: object) -> syc.Parameters:
-    return syc.Parameters.check({**DEFAULTS, "replicates": 100, **changes})
+def parameters(**changes: object) -> design.Parameters:
+    return design.Parameters.check({**DEFAULTS, "replicates": 100, **changes})
 
 
 SMALL = parameters(personas=20, topics=33, frames=["think"])
@@ -42,7 +42,7 @@ def expit(log_odds: float) -> float:
 
 @pytest.mark.parametrize("personas", [10, 55, 275])
 def test_conditions(personas: int) -> None:
-    people = syc.conditions(PROJECT, PROTOCOL, personas)
+    people = design.conditions(PROJECT, PROTOCOL, personas)
     assert people["condition"].is_unique and people["condition_hash"].is_unique
     assert people["role"].value_counts().to_dict() == {
         "persona": personas,
@@ -62,12 +62,12 @@ def test_conditions(personas: int) -> None:
 
 
 def test_a_smaller_design_is_the_start_of_a_larger_one() -> None:
-    small, large = (syc.conditions(PROJECT, PROTOCOL, n).set_index("condition") for n in (55, 275))
+    small, large = (design.conditions(PROJECT, PROTOCOL, n).set_index("condition") for n in (55, 275))
     pd.testing.assert_frame_equal(large.loc[small.index], small)
 
 
 def test_only_the_level_varies_within_a_background() -> None:
-    people = syc.conditions(PROJECT, PROTOCOL, 55)
+    people = design.conditions(PROJECT, PROTOCOL, 55)
     for background, rows in people[people["role"] == "persona"].groupby("background"):
         starts = rows["system"].str.partition(". You are ")[0]
         assert len(set(starts)) == 1, background
@@ -75,7 +75,7 @@ def test_only_the_level_varies_within_a_background() -> None:
 
 
 def test_shuffled_personas_have_a_personas_own_words() -> None:
-    people = syc.conditions(PROJECT, PROTOCOL, 55).set_index("condition")
+    people = design.conditions(PROJECT, PROTOCOL, 55).set_index("condition")
     for name, row in people[people["role"] == "shuffled"].iterrows():
         original = people.loc[str(name).removeprefix("shuffled-"), "system"]
         assert sorted(str(row["system"]).split()) == sorted(str(original).split())
@@ -84,7 +84,7 @@ def test_shuffled_personas_have_a_personas_own_words() -> None:
 
 @pytest.mark.parametrize(("topics", "each"), [(2, 1), (33, 1), (33, 5)])
 def test_every_claim_has_its_mirror(topics: int, each: int) -> None:
-    asked = syc.claims(PROJECT, topics, each)
+    asked = design.claims(PROJECT, topics, each)
     assert len(asked) == topics * each * 2 and asked["item"].is_unique and asked["item_hash"].is_unique
     assert asked["topic"].nunique() == topics
     sides = asked.groupby(["topic", "claim"])["side"].apply(list)
@@ -93,7 +93,7 @@ def test_every_claim_has_its_mirror(topics: int, each: int) -> None:
 
 @cache
 def default_plan() -> pd.DataFrame:
-    return syc.plan(PROJECT, PROTOCOL, parameters())
+    return design.plan(PROJECT, PROTOCOL, parameters())
 
 
 def test_the_default_grid() -> None:
@@ -122,7 +122,7 @@ def test_the_full_grid_has_the_papers_size() -> None:
     full = parameters(
         personas=275, claims_per_topic=5, frames=PROTOCOL.measures["agree"].frame("asserted")["template"].tolist()
     )
-    statements = syc.claims(PROJECT, full.topics, full.claims_per_topic)
+    statements = design.claims(PROJECT, full.topics, full.claims_per_topic)
     assert len(statements) * (len(full.frames) + 1) == 4950
 
 
@@ -137,7 +137,7 @@ def test_a_plan_without_questionnaire_texts_names_the_same_cells(monkeypatch: py
     keys = published.ipip_keys(PROJECT)
     monkeypatch.setattr(published, "ipip_items", lambda _: keys.assign(text="Trust " + keys["item"] + "."))
     chosen = parameters(personas=10, topics=2)
-    bare, full = (syc.plan(PROJECT, PROTOCOL, chosen, texts=texts) for texts in (False, True))
+    bare, full = (design.plan(PROJECT, PROTOCOL, chosen, texts=texts) for texts in (False, True))
     same = plan.IDENTITY + plan.HASHES
     pd.testing.assert_frame_equal(bare[same], full[same])
     assert bare.loc[bare["measure"] == "self_rating", "user"].isna().all()
@@ -151,7 +151,7 @@ def test_a_plan_without_questionnaire_texts_names_the_same_cells(monkeypatch: py
     [("Trust others.", "I trust others."), ("Am wary of others.", "I am wary of others."), ("", "I ")],
 )
 def test_in_first_person(statement: str, sentence: str) -> None:
-    assert syc.in_first_person(statement) == sentence
+    assert design.in_first_person(statement) == sentence
 
 
 # --- Scores ---
@@ -192,7 +192,7 @@ def agree_cells() -> pd.DataFrame:
 
 
 def test_agreement_is_relative_to_the_neutral_context_without_a_persona() -> None:
-    scored = syc.agreement(agree_cells(), ASKED)
+    scored = scoring.agreement(agree_cells(), ASKED)
     assert len(scored) == 6 and scored["claim"].eq("c1").all()
     assert scored["p_agree"].tolist() == pytest.approx([expit(x) for x in (1, -1, 3, 1, 2, 0)])
     assert scored["attributed"].tolist() == [False, False, True, True, True, True]
@@ -200,11 +200,11 @@ def test_agreement_is_relative_to_the_neutral_context_without_a_persona() -> Non
 
 
 def test_persona_scores_and_matrices() -> None:
-    scored = syc.agreement(agree_cells(), ASKED)
+    scored = scoring.agreement(agree_cells(), ASKED)
     asserted = (expit(3) + expit(1) + expit(2) + expit(0)) / 4
-    row = syc.persona_scores(scored).set_index("condition").loc["warm"]
+    row = scoring.persona_scores(scored).set_index("condition").loc["warm"]
     assert row.to_dict() == pytest.approx({"asserted": asserted, "unattributed": 0.5, "net": asserted - 0.5})
-    net = syc.net_matrix(scored).loc["warm"]
+    net = scoring.net_matrix(scored).loc["warm"]
     assert net.to_dict() == pytest.approx(
         {
             ("c1:claim", "think"): expit(3) - expit(1),
@@ -214,7 +214,7 @@ def test_persona_scores_and_matrices() -> None:
         }
     )
     assert net.mean() == pytest.approx(row["net"])
-    answers = syc.answer_matrix(scored, attributed=False)
+    answers = scoring.answer_matrix(scored, attributed=False)
     assert answers.loc["warm"].to_dict() == pytest.approx(
         {("c1:claim", "unattributed"): expit(1), ("c1:mirror", "unattributed"): expit(-1)}
     )
@@ -233,15 +233,15 @@ def test_self_contrast_takes_the_baseline_off_and_reverses() -> None:
             "n_tokens": [[2, 3, 4]] * 4,
         }
     )
-    scored = syc.self_contrast(recorded, INVENTORY).set_index(["condition", "item"])
+    scored = scoring.self_contrast(recorded, INVENTORY).set_index(["condition", "item"])
     # i1: (-1 + 2) and (-2 + 4); i2: -3 + 2 twice; i3: 0 and (-1 + 2)
     assert scored.loc["warm", "raw"].to_dict() == pytest.approx({"i1": 1.5, "i2": -1.0, "i3": 0.5})
     assert scored.loc["warm", "score"].to_dict() == pytest.approx({"i1": 1.5, "i2": 1.0, "i3": 0.5})
     assert scored.loc["none", "raw"].eq(0).all()
     # Facets weigh the same: (1.5 + 1) / 2 for Trust, 0.5 for Modesty
-    scale = syc.scale(scored.reset_index())
+    scale = scoring.scale(scored.reset_index())
     assert scale["warm"] == pytest.approx((1.25 + 0.5) / 2)
-    assert syc.scale(scored.reset_index(), ["Trust"])["warm"] == pytest.approx(1.25)
+    assert scoring.scale(scored.reset_index(), ["Trust"])["warm"] == pytest.approx(1.25)
 
 
 def test_ratings_reverse_negative_statements() -> None:
@@ -256,7 +256,7 @@ def test_ratings_reverse_negative_statements() -> None:
             "option_mass": [0.9, 0.9, 0.5, 0.5],
         }
     )
-    rated = syc.ratings(recorded, "self_rating", INVENTORY)
+    rated = scoring.ratings(recorded, "self_rating", INVENTORY)
     assert rated["raw"].tolist() == pytest.approx([5, 5, 3])
     assert rated["score"].tolist() == pytest.approx([5, 1, 3])
 
@@ -265,7 +265,7 @@ def test_keyed_halves_tell_acquiescence_from_agreeableness() -> None:
     rows = [("yes-sayer", 1, 5), ("yes-sayer", -1, 5), ("agreeable", 1, 5), ("agreeable", -1, 1)]
     statements = pd.DataFrame(rows, columns=["condition", "key", "raw"])
     statements["score"] = np.where(statements["key"] > 0, statements["raw"], 6 - statements["raw"])
-    halves = syc.keyed_halves(statements).set_index("condition")
+    halves = scoring.keyed_halves(statements).set_index("condition")
     assert halves.loc["yes-sayer"].tolist() == [5, 1, 5]
     assert halves.loc["agreeable"].tolist() == [5, 5, 3]
 
@@ -282,7 +282,7 @@ def test_letter_agreement_undoes_the_order() -> None:
             "option_mass": 0.5,
         }
     )
-    read = syc.letter_agreement(recorded, ASKED).set_index("condition")
+    read = scoring.letter_agreement(recorded, ASKED).set_index("condition")
     assert read["p_agree"].to_dict() == pytest.approx({"content": 0.8, "place": 0.5})
     assert read["first_place"].to_dict() == pytest.approx({"content": 0.5, "place": 0.9})
 
@@ -297,9 +297,9 @@ def test_replies_and_their_bounds() -> None:
             "finish": ["stop", "length", "stop", "length", "stop", "stop"],
         }
     )
-    read = syc.replies(recorded, "anchored")
+    read = scoring.replies(recorded, "anchored")
     assert read["status"].tolist() == ["AGREE", "DISAGREE", "UNPARSED", "TRUNCATED", "PARTIALLY AGREE", "UNPARSED"]
-    bounds = syc.reply_bounds(read).set_index("condition")
+    bounds = scoring.reply_bounds(read).set_index("condition")
     assert bounds.loc["warm"].tolist() == [4, 2, 0.5, 0.25, 0.75]
     assert bounds.loc["cold"].tolist() == [2, 1, 0.5, 0.25, 0.75]
 
@@ -312,7 +312,7 @@ def test_the_papers_six_tests_are_scipys() -> None:
     # Ties at the median: they belong to the lower group.
     a = pd.Series(rng.integers(1, 6, 41).astype(float))
     s = 0.2 * a + pd.Series(rng.normal(size=41))
-    found = syc.six_tests(a, s, alpha=0.05, replicates=2000, seed=1).set_index("test")
+    found = analysis.six_tests(a, s, alpha=0.05, replicates=2000, seed=1).set_index("test")
     high, low = s[a > a.median()], s[a <= a.median()]
     expected = {
         "Pearson r": scipy_stats.pearsonr(a, s, alternative="greater"),
@@ -334,9 +334,9 @@ def test_the_papers_six_tests_are_scipys() -> None:
 def test_a_constant_score_supports_nothing(constant: str) -> None:
     values = pd.Series(np.arange(20.0))
     scores = {"a": values, "s": values, constant: pd.Series(np.ones(20))}
-    found = syc.six_tests(scores["a"], scores["s"], alpha=0.05, replicates=100, seed=1)
+    found = analysis.six_tests(scores["a"], scores["s"], alpha=0.05, replicates=100, seed=1)
     assert len(found) == 6 and found["p"].isna().all() and not found["supports"].any()
-    assert syc.paper_verdict(found) == "does not support"
+    assert analysis.paper_verdict(found) == "does not support"
 
 
 @pytest.mark.parametrize(
@@ -344,12 +344,13 @@ def test_a_constant_score_supports_nothing(constant: str) -> None:
 )
 def test_the_papers_rule(supporting: int, verdict: str) -> None:
     assert (
-        syc.paper_verdict(pd.DataFrame({"supports": [True] * supporting + [False] * (6 - supporting)})) == verdict
+        analysis.paper_verdict(pd.DataFrame({"supports": [True] * supporting + [False] * (6 - supporting)}))
+        == verdict
     )
 
 
 def test_truthfulness_gap() -> None:
-    gap = syc.truthfulness_gap(pd.Series([0.0, 0.5, 1.0]), pd.Series([0.6, 0.6, 0.3]), 0.4)
+    gap = analysis.truthfulness_gap(pd.Series([0.0, 0.5, 1.0]), pd.Series([0.6, 0.6, 0.3]), 0.4)
     assert gap.tolist() == pytest.approx([0.2, 0.3, -0.2])
 
 
@@ -362,7 +363,7 @@ def test_reported_effects() -> None:
         ("m1", "personas", "=", 275),
         (None, "pearson_r", "=", 0.9),
     ]
-    table = syc.reported_effects(pd.DataFrame(rows, columns=["model", "quantity", "relation", "value"]))
+    table = other_models.reported_effects(pd.DataFrame(rows, columns=["model", "quantity", "relation", "value"]))
     table = table.set_index("model")
     assert list(table.index) == ["m1", "m2"]
     assert table.loc["m1", "d"] == "2"
@@ -376,17 +377,19 @@ def test_reported_effects() -> None:
 
 @cache
 def simulated(self_report: float) -> dict[str, Any]:
-    people = syc.conditions(PROJECT, PROTOCOL, SMALL.personas)
-    asked = syc.claims(PROJECT, SMALL.topics, SMALL.claims_per_topic)
-    inventory = syc.questionnaire(PROJECT)
-    cells = syc.plan(PROJECT, PROTOCOL, SMALL)
+    people = design.conditions(PROJECT, PROTOCOL, SMALL.personas)
+    asked = design.claims(PROJECT, SMALL.topics, SMALL.claims_per_topic)
+    inventory = design.questionnaire(PROJECT)
+    cells = design.plan(PROJECT, PROTOCOL, SMALL)
     recorded = responses(cells, people, inventory, asserted=0.3, unattributed=0.15, self_report=self_report, seed=5)
-    agree, contrast = syc.agreement(recorded, asked), syc.self_contrast(recorded, inventory)
-    scores = people[["condition", "role", "background", "level"]].merge(syc.persona_scores(agree), on="condition")
-    scores = scores.merge(syc.scale(contrast).rename("self_contrast"), on="condition")
-    ratings = {name: syc.ratings(recorded, name, inventory) for name in ("self_rating", "other_rating")}
-    read = syc.replies(recorded, "anchored")
-    gates = syc.gates(
+    agree, contrast = scoring.agreement(recorded, asked), scoring.self_contrast(recorded, inventory)
+    scores = people[["condition", "role", "background", "level"]].merge(
+        scoring.persona_scores(agree), on="condition"
+    )
+    scores = scores.merge(scoring.scale(contrast).rename("self_contrast"), on="condition")
+    ratings = {name: scoring.ratings(recorded, name, inventory) for name in ("self_rating", "other_rating")}
+    read = scoring.replies(recorded, "anchored")
+    gates = analysis.gates(
         PROTOCOL, agree=agree, scores=scores, recorded=recorded, read=read, contrast=contrast, ratings=ratings
     )
     persona = scores[scores["role"] == "persona"].rename(columns={"level": "designed"}).astype({"designed": float})
@@ -417,7 +420,7 @@ def test_a_persona_that_moves_no_self_report_fails_the_manipulation_check() -> N
 
 def test_controls() -> None:
     of = simulated(0.3)
-    found = syc.controls_family(
+    found = analysis.controls_family(
         PROTOCOL.families["controls"], of["people"], of["agree"], parameters(replicates=1000)
     )
     found = found.set_index("hypothesis")
@@ -435,7 +438,7 @@ def test_controls() -> None:
 
 def test_robustness_starts_from_the_declared_analysis() -> None:
     of = simulated(0.3)
-    table = syc.robustness(of["persona"], of["agree"], of["contrast"], of["people"], SMALL)
+    table = analysis.robustness(of["persona"], of["agree"], of["contrast"], of["people"], SMALL)
     table = table.set_index(["predictor", "outcome", "choice"])["r"]
     persona = of["persona"]
     for outcome in ("asserted", "net"):
@@ -478,14 +481,14 @@ def test_the_interval_of_a_correlation_covers_the_truth_although_levels_are_fixe
 
 
 def by_model() -> pd.DataFrame:
-    return syc.other_models(
+    return other_models.other_models(
         pd.read_csv(PROJECT.published / "personality_illusion_agreeableness.csv"), confidence=0.95
     )
 
 
 @cache
 def across() -> pd.DataFrame:
-    return syc.across_models(PROTOCOL.families["across_models"], by_model(), parameters())
+    return other_models.across_models(PROTOCOL.families["across_models"], by_model(), parameters())
 
 
 def test_across_models_is_a_t_test_over_models() -> None:
@@ -506,7 +509,7 @@ def test_across_models_is_a_t_test_over_models() -> None:
 )
 def test_every_declared_model_is_corrected_once(outcome: str, family: str) -> None:
     declared = PROTOCOL.families[family]
-    table = syc.by_model_family(declared, by_model(), outcome, parameters())
+    table = other_models.by_model_family(declared, by_model(), outcome, parameters())
     assert tuple(table["hypothesis"]) == declared.hypotheses
     smallest = table.loc[table["p"].idxmin()]
     assert smallest["p_adjusted"] == pytest.approx(min(1, 12 * smallest["p"]))
@@ -544,7 +547,7 @@ def judged(*failing: str, **changes: object) -> pd.DataFrame:
     gates = pd.DataFrame(
         {"measure": measures, "check": "option mass", "passes": [m not in failing for m in measures]}
     )
-    table = syc.verdict_table(
+    table = analysis.verdict_table(
         PROTOCOL, family=family, across=across(), six=six, gates=gates, chosen=parameters(**changes)
     )
     return table.set_index(["claim", "layer"])

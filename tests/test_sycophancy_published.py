@@ -1,6 +1,6 @@
 import pytest
 
-from sycophancy_published import Label, parse_anchored, parse_published
+from sycophancy.published import Label, parse_anchored, parse_published
 
 PARTIAL = 0.5
 # Reply, the published reading's score, the anchored reading.

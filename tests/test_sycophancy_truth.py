@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-import sycophancy as syc
-from persona_studies import notebooks, protocol, stats
+from persona_studies.analyse import stats
+from persona_studies.design import protocol
 from persona_studies.paths import Project
+from persona_studies.reproduce import notebooks
+from sycophancy import analysis, design, other_models, scoring
 from tests.simulated_sycophancy import responses
 
 PROJECT = Project(Path(__file__).parents[1])
@@ -23,36 +25,40 @@ DEFAULTS = {
 }
 
 
-def parameters(**changes: object) -> syc.Parameters:
-    return syc.Parameters.check({**DEFAULTS, **changes})
+def parameters(**changes: object) -> design.Parameters:
+    return design.Parameters.check({**DEFAULTS, **changes})
 
 
 SMALL = parameters(personas=55, topics=4, frames=["think"], replicates=100)
 
 
 @lru_cache
-def design() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def small_grid() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """A small grid: every persona and control, four topics, one frame."""
-    people = syc.conditions(PROJECT, PROTOCOL, SMALL.personas)
-    asked = syc.claims(PROJECT, SMALL.topics, SMALL.claims_per_topic)
-    plan = syc.plan(PROJECT, PROTOCOL, SMALL)
-    return people, asked, plan[plan["measure"].isin(["agree", "self_contrast"])], syc.questionnaire(PROJECT)
+    people = design.conditions(PROJECT, PROTOCOL, SMALL.personas)
+    asked = design.claims(PROJECT, SMALL.topics, SMALL.claims_per_topic)
+    plan = design.plan(PROJECT, PROTOCOL, SMALL)
+    return people, asked, plan[plan["measure"].isin(["agree", "self_contrast"])], design.questionnaire(PROJECT)
 
 
 def scored(seed: int, **truth: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Simulate, score, and return personas and cells as the notebook makes them."""
-    people, asked, plan, inventory = design()
+    people, asked, plan, inventory = small_grid()
     recorded = responses(plan, people, inventory, seed=seed, **truth)
-    agree = syc.agreement(recorded, asked)
-    scores = people[["condition", "role", "background", "level"]].merge(syc.persona_scores(agree), on="condition")
-    scores = scores.merge(syc.scale(syc.self_contrast(recorded, inventory)).rename("self_contrast"), on="condition")
+    agree = scoring.agreement(recorded, asked)
+    scores = people[["condition", "role", "background", "level"]].merge(
+        scoring.persona_scores(agree), on="condition"
+    )
+    scores = scores.merge(
+        scoring.scale(scoring.self_contrast(recorded, inventory)).rename("self_contrast"), on="condition"
+    )
     persona = scores[scores["role"] == "persona"].astype({"level": float}).rename(columns={"level": "designed"})
     return persona, agree
 
 
 def family(seed: int, **truth: float) -> pd.DataFrame:
     persona, agree = scored(seed, **truth)
-    return syc.persona_family(PROTOCOL.families["personas"], persona, agree, SMALL).set_index("hypothesis")
+    return analysis.persona_family(PROTOCOL.families["personas"], persona, agree, SMALL).set_index("hypothesis")
 
 
 def test_planted_slopes_are_recovered() -> None:
@@ -104,7 +110,7 @@ def test_interval_covers_the_true_slope() -> None:
     covered = []
     for seed in range(60):
         persona, agree = scored(1000 + seed, asserted=0.2, unattributed=0.0)
-        values = syc.answer_matrix(agree, attributed=True).loc[persona["condition"]]
+        values = scoring.answer_matrix(agree, attributed=True).loc[persona["condition"]]
         interval = stats.two_way_bootstrap(
             values.to_numpy(),
             persona["designed"].to_numpy(),
@@ -131,14 +137,14 @@ def _true_slope(per_level: float) -> float:
 
 def test_default_and_full_grid() -> None:
     chosen = parameters()
-    plan = syc.plan(PROJECT, PROTOCOL, chosen)
+    plan = design.plan(PROJECT, PROTOCOL, chosen)
     prompts = plan[(plan["measure"] == "agree") & (plan["template"] != "neutral")].groupby("condition").size()
     assert (prompts == 330).all()
     assert plan.loc[plan["condition"] == "none", "system"].isna().all()
     assert plan.loc[plan["measure"] == "other_rating", "system"].isna().all()
     frames = PROTOCOL.measures["agree"].frame("asserted", "unattributed")
-    assert len(syc.claims(PROJECT, 33, 5)) * len(frames) == 4950
-    people = syc.conditions(PROJECT, PROTOCOL, 275)
+    assert len(design.claims(PROJECT, 33, 5)) * len(frames) == 4950
+    people = design.conditions(PROJECT, PROTOCOL, 275)
     personas = people[people["role"] == "persona"]
     assert len(personas) == 275 and (personas.groupby("background")["level"].nunique() == 5).all()
 
@@ -147,19 +153,21 @@ def test_six_tests_of_the_paper() -> None:
     rng = np.random.default_rng(3)
     a = pd.Series(rng.normal(size=40))
     s = 0.5 * a + rng.normal(size=40)
-    found = syc.six_tests(a, s, alpha=0.05, replicates=500, seed=1).set_index("test")
+    found = analysis.six_tests(a, s, alpha=0.05, replicates=500, seed=1).set_index("test")
     assert found.loc["Pearson r", "p"] == pytest.approx(scipy_stats.pearsonr(a, s, alternative="greater").pvalue)
     assert found.loc["slope", "p"] == pytest.approx(found.loc["Pearson r", "p"])
-    assert syc.paper_verdict(found.reset_index()) == "supports"
-    constant = syc.six_tests(a, pd.Series(np.ones(40)), alpha=0.05, replicates=500, seed=1)
-    assert constant["p"].isna().all() and syc.paper_verdict(constant) == "does not support"
+    assert analysis.paper_verdict(found.reset_index()) == "supports"
+    constant = analysis.six_tests(a, pd.Series(np.ones(40)), alpha=0.05, replicates=500, seed=1)
+    assert constant["p"].isna().all() and analysis.paper_verdict(constant) == "does not support"
 
 
 def test_published_responses_of_other_models() -> None:
     """Checked against an independent computation from the source."""
     table = pd.read_csv(PROJECT.published / "personality_illusion_agreeableness.csv")
-    by_model = syc.other_models(table, confidence=0.95)
-    across = syc.across_models(PROTOCOL.families["across_models"], by_model, parameters()).set_index("hypothesis")
+    by_model = other_models.other_models(table, confidence=0.95)
+    across = other_models.across_models(PROTOCOL.families["across_models"], by_model, parameters()).set_index(
+        "hypothesis"
+    )
     report = across.loc["self-report, persona against baseline"]
     assert report["mean"] == pytest.approx(0.9224, abs=5e-5) and report["positive_models"] == 12
     assert report["p"] == pytest.approx(2.7e-6, rel=0.03)
@@ -177,13 +185,13 @@ def test_a_failed_gate_makes_a_claim_uninformative() -> None:
         {"measure": ["cloze"], "test": ["Pearson r"], "statistic": [0.5], "p": [0.01], "supports": [True]}
     )
     table = pd.read_csv(PROJECT.published / "personality_illusion_agreeableness.csv")
-    across = syc.across_models(
-        PROTOCOL.families["across_models"], syc.other_models(table, confidence=0.95), parameters()
+    across = other_models.across_models(
+        PROTOCOL.families["across_models"], other_models.other_models(table, confidence=0.95), parameters()
     )
 
     def judged(passes: bool, **changes: object) -> pd.DataFrame:
         gates = pd.DataFrame({"measure": ["agree"], "check": ["option mass"], "passes": [passes]})
-        return syc.verdict_table(
+        return analysis.verdict_table(
             PROTOCOL, family=found, across=across, six=six, gates=gates, chosen=parameters(**changes)
         )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_studies import tables
+from persona_studies.analyse import tables
 from persona_studies.errors import PersonaStudiesError
 
 FRAME = pd.DataFrame(

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from persona_studies import notebooks, runs, tables, verify
+from persona_studies.analyse import tables
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
+from persona_studies.reproduce import notebooks, runs, verify
 
 Report = verify.Report
 
@@ -154,7 +155,7 @@ def change_build(project: Project) -> None:
         (change_output, "code cell 3"),
         (change_response, "score.parquet, row 1"),
         (change_protocol, "protocol changed since; run make reproduce"),
-        (change_protocol, "studies/toy.toml was changed since the reference was accepted"),
+        (change_protocol, "studies/toy/protocol.toml was changed since the reference was accepted"),
         (remove_table, "data/results/toy/result.csv is gone"),
         (remove_table, "not in the reference"),
         (add_figure, "missing from the run"),

@@ -16,9 +16,9 @@ transformers = pytest.importorskip("transformers", reason="extra `gpu` is not in
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
-from persona_studies.backends import Request, RequestKey, Response  # noqa: E402
-from persona_studies.backends import transformers as backend_module  # noqa: E402
-from persona_studies.backends.transformers import Transformers  # noqa: E402
+from persona_studies.ask.backends import Request, RequestKey, Response  # noqa: E402
+from persona_studies.ask.backends import transformers as backend_module  # noqa: E402
+from persona_studies.ask.backends.transformers import Transformers  # noqa: E402
 from persona_studies.errors import BackendError  # noqa: E402
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
@@ -432,7 +432,7 @@ LIVE = [
 @pytest.fixture(scope="module")
 def embedded() -> Any:
     pytest.importorskip("llama_cpp", reason="extra `live` is not installed")
-    from persona_studies import models as loading
+    from persona_studies.ask import models as loading
     from persona_studies.paths import Project
 
     return lambda **how: loading.load(Project(PROJECT), EMBEDDED, **how)

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from persona_studies import verdicts
-from persona_studies.protocol import Claim
-from persona_studies.verdicts import Evidence, verdict
+from persona_studies.analyse import verdicts
+from persona_studies.analyse.verdicts import Evidence, verdict
+from persona_studies.design.protocol import Claim
 
 
 def claim(**changes: object) -> Claim:

@@ -19,7 +19,7 @@ THINGS = ("tea", "snow", "chess", "rain", "jazz")
 def plan(project, protocol, parameters, *, texts=False):
     """Cross four people with five statements per round."""
     import pandas as pd
-    from persona_studies.plan import combine, measure, text_hash
+    from persona_studies.design.plan import combine, measure, text_hash
 
     statements = [f"{thing} is number {n}" for n in range(1, parameters.rounds + 1) for thing in THINGS]
     people = {"condition": list(PEOPLE), "system": list(PEOPLE.values()), "description": None}
@@ -45,7 +45,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from persona_studies import figures, responses, tables
+from persona_studies.analyse import figures, tables
+from persona_studies.ask import responses
 from persona_studies.paths import Project
 
 out = Path(os.environ["PERSONA_STUDIES_OUT"])
@@ -68,7 +69,7 @@ print(len(rows))"""
 def make(root: Path) -> Project:
     """Make a project whose study ``toy`` plans 20 cells a round, 60 with its own parameters."""
     project = project_at(root, WORK, parameters=PARAMETERS + '\nmodel = "none"  # a model')
-    project.module("toy").write_text(MODULE + PLAN)
+    project.design("toy").write_text(MODULE + PLAN)
     project.protocol("toy").write_text(GOOD)
     (project.data / "models.toml").write_text("")
     return project

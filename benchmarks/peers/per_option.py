@@ -7,7 +7,7 @@ from typing import Any
 
 import job
 
-from persona_studies.backends.llama_cpp import LlamaCpp
+from persona_studies.ask.backends.llama_cpp import LlamaCpp
 
 
 class PerOption:

@@ -7,8 +7,8 @@ from typing import Any
 
 import job
 
-from persona_studies.backends import Request
-from persona_studies.backends.llama_cpp import LlamaCpp
+from persona_studies.ask.backends import Request
+from persona_studies.ask.backends.llama_cpp import LlamaCpp
 
 
 class Shared:

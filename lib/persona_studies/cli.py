@@ -17,7 +17,7 @@ from persona_studies.errors import ParameterError, PersonaStudiesError, quoted, 
 from persona_studies.paths import Project
 
 if TYPE_CHECKING:
-    from persona_studies.verify import Report
+    from persona_studies.reproduce.verify import Report
 
 # Everything else is imported where it is used: `--help` and an up-to-date `run` must answer at once.
 
@@ -61,7 +61,7 @@ def run(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Studies at the same time.")] = 1,
 ) -> None:
     """Execute studies. With parameters, the run goes to runs/ and is compared with the reference."""
-    from persona_studies import runs
+    from persona_studies.reproduce import runs
 
     project = Project.find()
     chosen = [runs.known(project, study) for study in studies or project.names()]
@@ -79,8 +79,8 @@ def run(
         for address in done.not_rebuilt.values():
             _say(f"{study}: not rebuilt is what needs {address}; its committed results are shown")
         if done.overrides:
-            from persona_studies import changes
-            from persona_studies import verify as comparison
+            from persona_studies.reproduce import changes
+            from persona_studies.reproduce import verify as comparison
 
             # Anew each time: the reference may have changed since the run.
             report = comparison.compare(project, study, done.folder)
@@ -96,7 +96,7 @@ def verify(studies: Studies = None) -> None:
 
     What needs a source that cannot be had is listed as not rebuilt, which is no difference.
     """
-    from persona_studies import verify as comparison
+    from persona_studies.reproduce import verify as comparison
 
     project = Project.find()
     report = comparison.verify(project, studies or project.names())
@@ -111,7 +111,7 @@ def accept(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Make build/ the committed reference, after showing what changes."""
-    from persona_studies import verify as comparison
+    from persona_studies.reproduce import verify as comparison
 
     project = Project.find()
 
@@ -144,9 +144,9 @@ def sweep(
 
     Interrupted at any moment, the same command goes on. Exit code 1: some specification did not complete.
     """
-    from persona_studies import grid as grids
-    from persona_studies import runs
-    from persona_studies import sweep as sweeps
+    from persona_studies.reproduce import grid as grids
+    from persona_studies.reproduce import runs
+    from persona_studies.reproduce import sweep as sweeps
 
     if (table is None) != (row is None):
         raise ParameterError("--table and --row go together: the table, and the row whose estimate is drawn.")
@@ -214,8 +214,8 @@ def plan(
     ] = None,
 ) -> None:
     """Write a study's cells with their prompts, to record them where its sources and notebooks are not."""
-    from persona_studies import grid
-    from persona_studies import plan as plans
+    from persona_studies.design import plan as plans
+    from persona_studies.reproduce import grid
 
     project = Project.find()
     assignments = [*(parameter or []), *_split(params)]
@@ -241,7 +241,7 @@ def grid_(
 
     `sweep` with the same study and grid then finds the runs finished and draws the curves.
     """
-    from persona_studies import grid as grids
+    from persona_studies.reproduce import grid as grids
 
     found, left_out = grids.workflow(Project.find(), studies, grid, _split(model_names), shards=shards)
     grids.save(found, out)
@@ -299,8 +299,8 @@ def record(
 
     Exit code 0: every cell of this share has an answer. 1: some have none yet; the same command goes on.
     """
-    from persona_studies import plan as grid
-    from persona_studies import recording
+    from persona_studies.ask import recording
+    from persona_studies.design import plan as grid
 
     project = Project.find()
     part = _shard(shard)
@@ -311,8 +311,8 @@ def record(
     endpoint: dict[str, Any] = {}
     budget = None
     if model.startswith("openai:"):
-        from persona_studies.backends.openai_compatible import Budget
-        from persona_studies.chat import named
+        from persona_studies.ask.backends.openai_compatible import Budget
+        from persona_studies.ask.chat import named
 
         budget = Budget(max_calls, max_tokens, max_money, price_in, price_out)
         endpoint = {"api": api, "concurrency": concurrency, "budget": budget, "revision": revision}
@@ -375,8 +375,8 @@ def import_(
 
     Exit code 1: a recording lacks cells of its study's grid; what there is has been taken in.
     """
-    from persona_studies import plan as grid
-    from persona_studies import recording
+    from persona_studies.ask import recording
+    from persona_studies.design import plan as grid
     from persona_studies.errors import ResponsesError
 
     project = Project.find()
@@ -407,7 +407,7 @@ def publish(
     private: Annotated[bool, typer.Option("--private", help="Make a new data set private.")] = False,
 ) -> None:
     """Upload a packed recording to a Hugging Face data set and pin it in data/recordings.toml."""
-    from persona_studies import hub
+    from persona_studies.publish import hub
 
     project = Project.find()
     done = hub.publish(project, study, model, repo, private=private)
@@ -420,7 +420,7 @@ def fetch(
     model: Annotated[str, typer.Argument(help="Name it is recorded under.")],
 ) -> None:
     """Download a published recording at its pinned revision and check it."""
-    from persona_studies import hub
+    from persona_studies.publish import hub
 
     project = Project.find()
     _say(f"{study}/{model}: {_short(project, hub.fetch(project, study, model))}")
@@ -429,7 +429,7 @@ def fetch(
 @app.command()
 def site() -> None:
     """Build the committed notebooks, tables and figures as a static site in build/site/."""
-    from persona_studies import site as pages
+    from persona_studies.publish import site as pages
 
     project = Project.find()
     _say(f"{_short(project, pages.build(project))}/index.html")
@@ -438,8 +438,8 @@ def site() -> None:
 @app.command(name="list")
 def list_() -> None:
     """List the studies: built, stale or not built."""
-    from persona_studies import runs
-    from persona_studies.protocol import load
+    from persona_studies.design.protocol import load
+    from persona_studies.reproduce import runs
 
     project = Project.find()
     for study in project.names():
@@ -452,8 +452,8 @@ def list_() -> None:
 @app.command()
 def show(study: Study) -> None:
     """Show a study's question, its parameters with their allowed values, its claims and its artifacts."""
-    from persona_studies import notebooks, runs
-    from persona_studies.protocol import load
+    from persona_studies.design.protocol import load
+    from persona_studies.reproduce import notebooks, runs
 
     project = Project.find()
     declared = notebooks.parameters(notebooks.read(project.notebook(runs.known(project, study))))
@@ -516,8 +516,8 @@ def _in_parallel(studies: list[str], jobs: int, force: bool) -> None:
 
 def _cells(project: Project, study: str, assignments: list[str], *, texts: bool = True) -> Any:
     """Return the cells of a study's grid under some parameters."""
-    from persona_studies import runs
-    from persona_studies.protocol import load
+    from persona_studies.design.protocol import load
+    from persona_studies.reproduce import runs
 
     in_force, _ = runs.resolve(project, study, assignments)
     module = runs.study_module(project, study)
@@ -527,7 +527,7 @@ def _cells(project: Project, study: str, assignments: list[str], *, texts: bool 
 
 
 def _split(text: str) -> list[str]:
-    from persona_studies.parameters import split
+    from persona_studies.design.parameters import split
 
     return split(text)
 

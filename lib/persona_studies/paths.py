@@ -71,11 +71,16 @@ class Project:
     def notebook(self, study: str) -> Path:
         return self.studies / f"{named(study)}.ipynb"
 
-    def protocol(self, study: str) -> Path:
-        return self.studies / f"{named(study)}.toml"
+    def folder(self, study: str) -> Path:
+        """Everything of a study but its notebook."""
+        return self.studies / named(study)
 
-    def module(self, study: str) -> Path:
-        return self.studies / f"{named(study)}.py"
+    def protocol(self, study: str) -> Path:
+        return self.folder(study) / "protocol.toml"
+
+    def design(self, study: str) -> Path:
+        """The module that declares a study's parameters, conditions and plan."""
+        return self.folder(study) / "design.py"
 
     @property
     def data(self) -> Path:

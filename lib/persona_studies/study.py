@@ -14,11 +14,14 @@ import pandas as pd
 from IPython.core.getipython import get_ipython
 from IPython.display import Markdown, display
 
-from persona_studies import figures, models, notebooks, protocol, recording, responses, tables
+from persona_studies.analyse import figures, tables
+from persona_studies.ask import models, recording, responses
+from persona_studies.design import protocol
+from persona_studies.design.parameters import Parameters
+from persona_studies.design.plan import DERIVED
 from persona_studies.errors import ResponsesError
-from persona_studies.parameters import Parameters
 from persona_studies.paths import Project
-from persona_studies.plan import DERIVED
+from persona_studies.reproduce import notebooks
 
 HOW_TO_STOP = "To stop: the square in the toolbar, or the key I twice. Every answer is kept."
 BUTTON = (
@@ -75,7 +78,7 @@ class Study:
         )
 
     def responses(self, plan: pd.DataFrame, model: str, *, partly: bool = False) -> pd.DataFrame:
-        """Return the recorded response of every planned cell (:func:`persona_studies.responses.load`)."""
+        """Return the recorded response of every planned cell (:func:`persona_studies.ask.responses.load`)."""
         return responses.load(self.project, self.name, models.slug(model), plan, partly=partly)
 
     def measures(self, recorded: pd.DataFrame) -> pd.DataFrame:
@@ -141,9 +144,9 @@ class Study:
 
         Args:
             cells: Returns the plan with its texts; called only where something is to be asked.
-            model: A model's name, see :mod:`persona_studies.models`.
+            model: A model's name, see :mod:`persona_studies.ask.models`.
             hours: Cap on the time of this call.
-            how: Passed to :func:`persona_studies.recording.load`.
+            how: Passed to :func:`persona_studies.ask.recording.load`.
 
         Raises:
             BackendError: the model cannot be loaded or does not answer.
@@ -197,7 +200,7 @@ class Study:
             frame: One row per thing; no index.
             name: Stem of the CSV file.
             title: What the table shows.
-            how: Passed to :func:`persona_studies.tables.show`.
+            how: Passed to :func:`persona_studies.analyse.tables.show`.
         """
         tables.save(frame, self.out / "tables" / f"{name}.csv")
         return tables.show(frame, id=name.replace("_", "-"), title=title, **how)

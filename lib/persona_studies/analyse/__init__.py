@@ -1,0 +1,1 @@
+"""What the responses say: scores, statistics, gates, verdicts, figures and tables."""

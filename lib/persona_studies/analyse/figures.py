@@ -1,0 +1,201 @@
+"""Figures: one style, identical bytes on every run, a text for those who do not see them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from IPython.display import Image, Markdown, display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image as Picture
+
+from persona_studies.errors import PersonaStudiesError
+from persona_studies.reproduce.notebooks import SHORTEST_ALT
+
+SCREEN_DPI, FILE_DPI = 90, 150
+
+
+def style() -> None:
+    """Set fonts, palette and everything that would make two runs differ, a user's own settings included."""
+    mpl.rcdefaults()
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85)
+    mpl.rcParams.update(
+        {
+            "font.family": "DejaVu Sans",
+            "svg.hashsalt": "persona-studies",
+            "svg.fonttype": "path",
+            "figure.dpi": SCREEN_DPI,
+            "savefig.dpi": FILE_DPI,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+        }
+    )
+
+
+def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """Write a figure as SVG and PNG, without date or version, close it, and return both paths."""
+    svg, png = stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
+    figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    svg.write_text(_numbered(svg.read_text("utf-8")), "utf-8")
+    figure.savefig(png, metadata={"Software": None})
+    plt.close(figure)
+    return svg, png
+
+
+def _numbered(svg: str) -> str:
+    """Number the identifiers that matplotlib makes of coordinates: their last bit depends on the processor.
+
+    >>> _numbered('<path id="pfa3ee3fd86"/><use href="#pfa3ee3fd86"/>')
+    '<path id="p1"/><use href="#p1"/>'
+    """
+    found = dict.fromkeys(re.findall(r'id="([a-zA-Z]\w*?[0-9a-f]{10})"', svg))
+    number = {name: f"{name[0]}{place}" for place, name in enumerate(found, start=1)}
+    return re.sub(r"\b[a-zA-Z]\w*?[0-9a-f]{10}\b", lambda match: number.get(match[0], match[0]), svg)
+
+
+def image(png: Path, *, alt: str) -> Any:
+    """Return a picture with its text, as a notebook shows it.
+
+    Raises:
+        PersonaStudiesError: the text is too short to say what the figure shows.
+    """
+    if len(alt) < SHORTEST_ALT:
+        raise PersonaStudiesError(f"Figure {png.stem} needs an alt text that states what it shows, not {alt!r}.")
+    with Picture.open(png) as picture:
+        width = round(picture.width * SCREEN_DPI / FILE_DPI)
+    return Image(filename=str(png), width=width, alt=alt, metadata={"alt": alt})
+
+
+def show(png: Path, *, alt: str, caption: str) -> None:
+    """Show a saved figure and its caption, whose markup is not HTML."""
+    display(image(png, alt=alt), Markdown(f"*{escape(caption, quote=False)}*"))
+
+
+def forest(frame: pd.DataFrame, *, xlabel: str, margin: float | None = None, axis: Axes | None = None) -> Figure:
+    """Draw estimates with their intervals, one line each.
+
+    Args:
+        frame: ``label, estimate, low, high``; where ``rejected`` is given, significant ones are filled.
+        xlabel: What is estimated, with its unit.
+        margin: Half width of an equivalence band around zero.
+        axis: Where to draw; otherwise a new figure.
+    """
+    if axis is None:
+        height = 0.9 + 0.42 * len(frame)
+        _, axis = plt.subplots(figsize=(8, height), layout="constrained")
+    colour = sns.color_palette("colorblind")[0]
+    if margin is not None:
+        axis.axvspan(-margin, margin, color="0.9", zorder=0)
+    axis.axvline(0, color="0.4", lw=1, ls=":", zorder=1)
+    for place, row in enumerate(frame.to_dict("records")):
+        filled = bool(row.get("rejected", True))
+        axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.5, zorder=2)
+        axis.plot(
+            row["estimate"],
+            place,
+            "o" if filled else "s",
+            color=colour,
+            mfc=colour if filled else "white",
+            ms=6,
+            zorder=3,
+        )
+    axis.set(xlabel=xlabel, yticks=range(len(frame)), yticklabels=frame["label"], ylim=(len(frame) - 0.5, -0.5))
+    drawn = axis.get_figure()
+    assert isinstance(drawn, Figure)
+    return drawn
+
+
+MARKERS = {
+    "reproduced": "o",
+    "same direction, not significant": "^",
+    "contradicted": "X",
+    "inconclusive": "D",
+    "uninformative": "s",
+    "not testable here": "v",
+    "significant": "o",
+    "not significant": "D",
+}
+"""Shape per verdict. Filled where the test decided, open elsewhere."""
+DECIDED = ("reproduced", "contradicted", "significant")
+
+
+def specification_curve(
+    frame: pd.DataFrame, names: Sequence[str], *, own: int | None = None, ylabel: str = "estimate"
+) -> Figure:
+    """Draw estimates in order of size, with intervals, above the choices that each rests on.
+
+    Args:
+        frame: ``specification, estimate, low, high, kind`` (the verdict) and the parameters, in drawing order.
+        names: Parameters that vary, each shown with all of its choices.
+        own: Number of the specification with the notebook's own parameters, which is marked.
+        ylabel: What is estimated.
+    """
+    choices = [(name, choice) for name in names for choice in dict.fromkeys(frame[name].astype(str))]
+    width = min(14.0, max(7.0, 3.5 + 0.2 * len(frame)))
+    heights = [3.2, 0.35 + 0.26 * max(len(choices), 1)]
+    figure, (curve, matrix) = plt.subplots(
+        2, 1, figsize=(width, sum(heights) + 0.6), sharex=True, height_ratios=heights, layout="constrained"
+    )
+    colours = sns.color_palette("colorblind")
+    small = 6.5 if len(frame) <= 60 else 3.5
+    curve.axhline(0, color="0.4", lw=1, ls=":", zorder=1)
+    places = pd.Series(range(len(frame)), index=frame.index)
+    curve.vlines(places, frame["low"], frame["high"], color="0.6", lw=1.2 if len(frame) <= 60 else 0.7, zorder=2)
+    order = [kind for kind in MARKERS if kind in set(frame["kind"])]
+    for kind in [*order, *sorted(set(frame["kind"]) - set(MARKERS))]:
+        chosen = frame["kind"] == kind
+        colour = colours[[*MARKERS, kind].index(kind) % len(colours)]
+        curve.plot(
+            places[chosen],
+            frame.loc[chosen, "estimate"],
+            MARKERS.get(kind, "P"),
+            color=colour,
+            mfc=colour if kind in DECIDED else "white",
+            ms=small,
+            label=f"{kind} ({int(chosen.sum())})",
+            zorder=3,
+        )
+    curve.set(ylabel=ylabel)
+    curve.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    for row, (name, choice) in enumerate(choices):
+        used = places[frame[name].astype(str) == choice]
+        matrix.plot(places, [row] * len(places), ".", color="0.88", ms=small * 0.6, zorder=1)
+        matrix.plot(used, [row] * len(used), "o", color="0.15", ms=small * 0.7, zorder=2)
+    for row in range(1, len(choices)):
+        if choices[row][0] != choices[row - 1][0]:
+            matrix.axhline(row - 0.5, color="0.8", lw=0.8)
+    longest = 40
+    labels = [f"{name} = {choice}" for name, choice in choices]
+    matrix.set(
+        yticks=range(len(choices)),
+        yticklabels=[text if len(text) <= longest else text[: longest - 1] + "…" for text in labels],
+        ylim=(max(len(choices), 1) - 0.5, -0.5),
+        xlim=(-0.7, len(frame) - 0.3),
+        xticks=[],
+        xlabel=f"{len(frame)} specifications, by size of the estimate",
+    )
+    if own is not None and (frame["specification"] == own).any():
+        here = float(places[frame["specification"] == own].iloc[0])
+        for axis in (curve, matrix):
+            axis.axvspan(here - 0.5, here + 0.5, color="0.93", zorder=0)
+        curve.annotate(
+            "as declared",
+            (here, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, -2),
+            textcoords="offset points",
+            ha="center" if 0 < here < len(frame) - 1 else "left" if here == 0 else "right",
+            va="top",
+            fontsize="small",
+            color="0.35",
+        )
+    return figure

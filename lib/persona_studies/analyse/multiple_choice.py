@@ -1,0 +1,227 @@
+"""From recorded responses to multiple-choice questions to answers, accuracy and paired differences.
+
+What every study with such questions does alike; conditions and hypotheses are each study's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import nan, sqrt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.special import softmax
+from statsmodels.stats.weightstats import DescrStatsW
+
+from persona_studies.analyse import scoring
+from persona_studies.analyse import stats as lib_stats
+from persona_studies.analyse.stats import equivalence_p
+from persona_studies.ask import responses
+from persona_studies.design.multiple_choice import LETTERS
+from persona_studies.design.protocol import Family
+
+
+def choices(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Say which option each cell chooses.
+
+    ``cloze`` takes the option with the highest log-likelihood per character, ``pmi`` the one that gains most
+    over a neutral context (Holtzman et al. 2021). ``letter`` averages the probability of each option, among the
+    labels, over cyclic orders; the mean probability of the right option is the expected accuracy of an answer
+    drawn from it.
+
+    Args:
+        recorded: Responses.
+        asked: Questions: ``item, gold, n_options`` and whatever a study needs beside.
+        measure: ``cloze``, ``pmi`` or ``letter``.
+
+    Returns:
+        One row per condition and question: the columns of both, ``chosen`` (0-based), ``correct`` (0 or 1) and
+        ``score`` (what is averaged: correct, or the right option's probability).
+    """
+    parts = []
+    for rows, by_option in _by_option(recorded, asked, measure):
+        gold = rows["gold"].to_numpy()
+        chosen = by_option.argmax(axis=1)
+        correct = (chosen == gold).astype(float)
+        parts.append(
+            rows.assign(
+                chosen=chosen,
+                correct=correct,
+                score=by_option[np.arange(len(gold)), gold] if measure == "letter" else correct,
+            )
+        )
+    whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return whole
+
+
+def probabilities(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Return the probability of every option, such that the chosen one has the highest.
+
+    ``cloze``: softmax of log-likelihood per character times the mean length of the question's options, which is on
+    the scale of a whole option's log-likelihood and favours no length. ``pmi``: softmax of the gain over the
+    neutral context. ``letter``: among the labels, averaged over cyclic orders.
+
+    Args:
+        recorded: Responses.
+        asked: As in :func:`choices`.
+        measure: ``cloze``, ``pmi`` or ``letter``.
+
+    Returns:
+        As :func:`choices`, with ``probability``: an array over the options as declared.
+    """
+    parts = []
+    for rows, by_option in _by_option(recorded, asked, measure):
+        if measure == "letter":
+            chance = by_option
+        else:
+            length = responses.matrix(rows, "n_chars").mean(axis=1, keepdims=True) if measure == "cloze" else 1.0
+            chance = softmax(by_option * length, axis=1)
+        chosen = by_option.argmax(axis=1)
+        correct = (chosen == rows["gold"].to_numpy()).astype(float)
+        parts.append(rows.assign(chosen=chosen, correct=correct, probability=list(chance)))
+    whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return whole
+
+
+def _by_option(
+    recorded: pd.DataFrame, asked: pd.DataFrame, measure: str
+) -> Iterator[tuple[pd.DataFrame, NDArray[np.float64]]]:
+    """Yield, by number of options, cells with their questions and the value of every option: the highest wins."""
+    kind = "letter" if measure == "letter" else "cloze"
+    cells = recorded[recorded["measure"] == kind].merge(asked, on="item", suffixes=("", "_asked"))
+    for n in sorted(set(cells["n_options"])):
+        group = cells[cells["n_options"] == n]
+        logprob = responses.matrix(group)
+        if measure == "letter":
+            turned = scoring.in_declared_order(logprob, group["order"].to_numpy())
+            chance = pd.DataFrame(softmax(turned, axis=1), columns=range(n))
+            chance[["condition", "item"]] = group[["condition", "item"]].to_numpy()
+            value = chance.groupby(["condition", "item"], sort=False).mean()
+            mass = (
+                group.astype({"option_mass": float})
+                .groupby(["condition", "item"], sort=False)["option_mass"]
+                .mean()
+            )
+            rows = group.drop_duplicates(["condition", "item"]).set_index(["condition", "item"]).loc[value.index]
+            yield rows.assign(option_mass=mass).reset_index(), value.to_numpy()
+            continue
+        context = (group["template"] == "neutral").to_numpy()
+        rows = group[~context]
+        if measure == "pmi":
+            base = pd.Series(list(logprob[context]), index=group.loc[context, "item"])
+            yield rows, logprob[~context] - np.stack(list(base.loc[rows["item"]]))
+        else:
+            yield rows, logprob[~context] / responses.matrix(rows, "n_chars")
+
+
+def paired(
+    differences: pd.Series, *, confidence: float, margin: float, replicates: int, seed: int
+) -> dict[str, Any]:
+    """Estimate a mean difference over questions, with a test of zero and one of equivalence.
+
+    Args:
+        differences: One per question, indexed by benchmark (first level), ``item`` and ``cluster``; NaN is left
+            out. Benchmarks weigh the same, however many questions they have.
+        confidence: Coverage of the interval.
+        margin: Of equivalence.
+        replicates: Sign patterns.
+        seed: Of the sign patterns.
+
+    Returns:
+        ``n, difference, sd, se, low, high, p, p_equivalence``: interval and equivalence by Student's t, stratified
+        by benchmark; p by flipping signs, within clusters together.
+    """
+    d = differences.dropna()
+    n, benchmark = len(d), d.index.get_level_values(0)
+    strata = [DescrStatsW(part.to_numpy()) for _, part in d.groupby(benchmark, sort=False) if len(part) > 1]
+    if not strata:
+        return {"n": n, **dict.fromkeys(["difference", "sd", "se", "low", "high", "p", "p_equivalence"], nan)}
+    estimate = float(np.mean([part.mean for part in strata]))
+    se = sqrt(sum(part.std_mean**2 for part in strata)) / len(strata)
+    reach = stats.t.ppf(0.5 + confidence / 2, n - len(strata)) * se
+    weight = n / (len(strata) * d.groupby(benchmark).transform("size"))
+    flipped = lib_stats.sign_flip(
+        d * weight, cluster=d.index.get_level_values("cluster"), replicates=replicates, seed=seed
+    )
+    inside = equivalence_p(estimate, se, margin=margin, df=n - len(strata)) if se > 0 else nan
+    return {
+        "n": n,
+        "difference": estimate,
+        "sd": float(d.std()),
+        "se": se,
+        "low": estimate - reach,
+        "high": estimate + reach,
+        "p": flipped.p,
+        "p_equivalence": inside,
+    }
+
+
+def corrected(
+    table: pd.DataFrame, p: str, declared: Family, *, alpha: float, correction: lib_stats.Correction
+) -> pd.DataFrame:
+    """Correct a column of p-values within a declared family, whose hypotheses are the column ``hypothesis``.
+
+    Returns:
+        ``p_adjusted, rejected``, aligned with the table. What was not asked counts as p = 1.
+    """
+    values = table.set_index("hypothesis")[p].reindex(list(declared.hypotheses))
+    done = lib_stats.correct(
+        values, alpha=alpha, method=correction, size=declared.size, undefined=declared.undefined
+    )
+    return done.loc[table["hypothesis"], ["p_adjusted", "rejected"]].set_axis(table.index)
+
+
+def positions(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
+    """Return what the place of an option is worth: mean probability by place, and accuracy by the gold's place.
+
+    Returns:
+        ``n_options, place, letter, probability`` (mean over orders; 1 / options when place does not matter),
+        ``accuracy`` (share of cells with the gold at that place in which it is the most probable label), ``n``.
+    """
+    letters = recorded[recorded["measure"] == "letter"].merge(asked[["item", "gold", "n_options"]], on="item")
+    rows = []
+    for n in sorted(set(letters["n_options"])):
+        group = letters[letters["n_options"] == n]
+        shares = softmax(responses.matrix(group), axis=1)
+        place = (group["gold"] - group["order"]).to_numpy() % n
+        right = shares.argmax(axis=1) == place
+        rows += [
+            {
+                "n_options": n,
+                "place": k + 1,
+                "letter": LETTERS[k],
+                "probability": shares[:, k].mean(),
+                "accuracy": right[place == k].mean() if (place == k).any() else nan,
+                "n": int((place == k).sum()),
+            }
+            for k in range(n)
+        ]
+    return pd.DataFrame(rows, columns=["n_options", "place", "letter", "probability", "accuracy", "n"])
+
+
+def position_dominance(recorded: pd.DataFrame, asked: pd.DataFrame) -> float:
+    """Return how much of a letter's probability its place decides, at worst over numbers of options."""
+    letters = recorded[recorded["measure"] == "letter"].merge(asked[["item", "n_options"]], on="item")
+    found = [
+        scoring.position_dominance(responses.matrix(group), group["order"].to_numpy())
+        for _, group in letters.groupby("n_options")
+    ]
+    return max(found, default=nan)
+
+
+def extremes(reference: pd.DataFrame, ceiling: float) -> pd.DataFrame:
+    """Say for every benchmark whether accuracy under the reference is at floor, at ceiling, or usable.
+
+    Args:
+        reference: ``low, high, chance`` per benchmark.
+        ceiling: Accuracy that the interval must lie below.
+    """
+    status = np.select(
+        [reference["low"] <= reference["chance"], reference["high"] >= ceiling],
+        ["at floor", "at ceiling"],
+        "usable",
+    )
+    return reference.assign(status=status).reset_index(drop=True)

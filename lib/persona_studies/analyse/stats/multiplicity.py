@@ -1,0 +1,85 @@
+"""Correction over a declared family of hypotheses."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.multitest import multipletests
+
+from persona_studies.analyse.stats.estimate import fraction
+from persona_studies.errors import StatisticsError
+
+Correction = Literal["holm", "bonferroni", "fdr_bh", "none"]
+
+
+def correct(
+    p: pd.Series,
+    *,
+    size: int,
+    alpha: float,
+    method: Correction = "holm",
+    undefined: Literal["error", "one"] = "error",
+) -> pd.DataFrame:
+    """Correct the p-values of one family whose size was fixed in advance, by Holm's step-down method.
+
+    The correction itself is statsmodels'. Fixed here is what libraries disagree on: what NaN means, that a
+    family is complete, and that a hypothesis is rejected exactly when its adjusted p is at most alpha.
+
+    Args:
+        p: p-values, indexed by the names of the hypotheses. NaN is a test that is undefined on these data.
+        size: Number of hypotheses the protocol declares.
+        alpha: Error rate of the family, in (0, 1).
+        method: ``holm`` (family-wise error), ``bonferroni``, ``fdr_bh`` (false discovery rate) or ``none``.
+        undefined: ``one`` counts an undefined test as p = 1, so that it still takes its place in the family;
+            ``error`` refuses it.
+
+    Returns:
+        Indexed like ``p``: ``p`` (as given), ``p_adjusted``, ``rejected``, ``family_size``, ``method``,
+        ``reason`` (empty, or "undefined, counted as p = 1").
+
+    Raises:
+        StatisticsError: the number of hypotheses is not ``size``; a name occurs twice; a p-value lies outside
+            [0, 1]; one is NaN and ``undefined`` is "error".
+
+    References:
+        Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
+
+    Examples:
+        >>> p = pd.Series({"model a": 0.01, "model b": 0.04, "model c": float("nan")})
+        >>> correct(p, size=3, alpha=0.05, undefined="one")["p_adjusted"].to_dict()
+        {'model a': 0.03, 'model b': 0.08, 'model c': 1.0}
+    """
+    fraction("alpha", alpha)
+    if len(p) != size:
+        raise StatisticsError(f"The family is declared with {size} hypotheses, {len(p)} p-values were given.")
+    if size == 0:
+        raise StatisticsError("A family holds at least one hypothesis.")
+    if p.index.has_duplicates:
+        twice = ", ".join(map(str, p.index[p.index.duplicated()].unique()))
+        raise StatisticsError(f"Hypotheses named more than once: {twice}.")
+    try:
+        values = p.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise StatisticsError(f"p-values must be numbers: {error}") from error
+    missing = np.isnan(values)
+    outside = ~missing & ~((values >= 0) & (values <= 1))
+    if outside.any():
+        raise StatisticsError(f"p outside [0, 1]: {p[outside].to_dict()}.")
+    if missing.any() and undefined != "one":
+        names = ", ".join(map(str, p.index[missing]))
+        raise StatisticsError(f'No p-value for {names}; a family that allows this declares undefined = "one".')
+    counted = np.where(missing, 1.0, values)
+    adjusted = counted if method == "none" else multipletests(counted, alpha=alpha, method=method)[1]
+    return pd.DataFrame(
+        {
+            "p": values,
+            "p_adjusted": adjusted,
+            "rejected": adjusted <= alpha,
+            "family_size": size,
+            "method": method,
+            "reason": np.where(missing, "undefined, counted as p = 1", ""),
+        },
+        index=p.index,
+    )

@@ -1,0 +1,222 @@
+"""Paired comparisons: proportions from discordant pairs, and differences by flipping signs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, nan, sqrt
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import optimize, stats
+
+from persona_studies.analyse.stats.estimate import Estimate, codes, fraction, same_units, vector
+from persona_studies.errors import StatisticsError
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Comparison of two paired proportions.
+
+    Attributes:
+        b: Pairs with the outcome in the first condition only.
+        c: Pairs with the outcome in the second condition only.
+        n: All pairs.
+        p: Two-sided mid-p.
+        odds_ratio: Matched odds ratio b / c; infinite without c, NaN without discordant pairs.
+        odds_ratio_low: Lower limit.
+        odds_ratio_high: Upper limit; may be infinite.
+        difference: Proportion in the first minus proportion in the second condition, (b - c) / n.
+        difference_low: Lower limit.
+        difference_high: Upper limit.
+        confidence: Coverage of both intervals.
+        reason: What is undefined and why; empty when nothing is.
+    """
+
+    b: int
+    c: int
+    n: int
+    p: float
+    odds_ratio: float
+    odds_ratio_low: float
+    odds_ratio_high: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    confidence: float
+    reason: str = ""
+
+
+def mcnemar(b: int, c: int, n: int, *, confidence: float = 0.95) -> McNemar:
+    """Test two paired proportions by McNemar's mid-p, with matched odds ratio and difference.
+
+    - p is twice the smaller tail of Binomial(b + c, 1/2), counting half of the observed probability
+      (Fagerland, Lydersen and Laake 2013, BMC Medical Research Methodology 13:91). For b = c it is 1, also
+      without discordant pairs, where ``statsmodels``' asymptotic test has p = 0.
+    - The interval of the odds ratio turns the mid-p limits of b/(b + c) into odds, so that it excludes 1
+      exactly when p < 1 - confidence.
+    - The interval of the difference is Tango's score interval (1998, Statistics in Medicine 17, 891-908),
+      which is defined for every table.
+
+    Args:
+        b: Pairs with the outcome in the first condition only.
+        c: Pairs with the outcome in the second condition only.
+        n: All pairs, concordant ones included.
+        confidence: Coverage of the intervals.
+
+    Raises:
+        StatisticsError: negative or fractional counts, or more discordant pairs than pairs.
+
+    Examples:
+        >>> test = mcnemar(1, 7, 21)
+        >>> round(test.p, 4), round(test.difference_low, 3), round(test.difference_high, 3)
+        (0.0391, -0.517, -0.026)
+        >>> mcnemar(0, 0, 30).p
+        1.0
+    """
+    fraction("confidence", confidence)
+    b, c, n = paired_counts(b, c, n)
+    if n == 0:
+        return McNemar(b, c, n, nan, nan, nan, nan, nan, nan, nan, confidence, "undefined (no pairs)")
+    m = b + c
+    tail = (1 - confidence) / 2
+    low = 0.0 if b == 0 else _mid_p_limit(b, m, 1 - tail)
+    high = 1.0 if c == 0 else _mid_p_limit(b, m, tail)
+    difference_low, difference_high = tango_interval(b, c, n, confidence=confidence)
+    return McNemar(
+        b=b,
+        c=c,
+        n=n,
+        p=min(1.0, 2 * _mid_p(min(b, c), m, 0.5)),
+        odds_ratio=_odds(b, c),
+        odds_ratio_low=_odds(low, 1 - low),
+        odds_ratio_high=_odds(high, 1 - high),
+        difference=(b - c) / n,
+        difference_low=difference_low,
+        difference_high=difference_high,
+        confidence=confidence,
+        reason="" if m else "odds ratio undefined (no discordant pairs)",
+    )
+
+
+def tango_score(b: int, c: int, n: int, difference: float) -> float:
+    """Return Tango's score statistic of a difference of paired proportions, standard normal under it.
+
+    (b - c - nΔ) / sqrt(n(2q + Δ(1 - Δ))), where q is the maximum-likelihood estimate of the probability of
+    a pair counted in c, given the difference Δ.
+    """
+    excess = b - c - n * difference
+    spread = _tango_spread(b, c, n, difference)
+    if spread > 0:
+        return excess / spread
+    return 0.0 if excess == 0 else inf * np.sign(excess)
+
+
+def tango_interval(b: int, c: int, n: int, *, confidence: float) -> tuple[float, float]:
+    """Return the differences of paired proportions that Tango's score test does not reject."""
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    estimate = (b - c) / n
+    # At the estimate itself the statistic is 0/0 when all pairs are concordant; just beside it, it is not.
+    beside = 1e-12
+
+    def boundary(difference: float, sign: int) -> float:
+        return b - c - n * difference + sign * z * _tango_spread(b, c, n, difference)
+
+    low = -1.0 if c == n else optimize.brentq(boundary, -1, estimate - beside, args=(-1,), xtol=1e-14)
+    high = 1.0 if b == n else optimize.brentq(boundary, estimate + beside, 1, args=(1,), xtol=1e-14)
+    return float(low), float(high)
+
+
+def sign_flip(
+    differences: ArrayLike,
+    *,
+    cluster: ArrayLike | pd.Series | None = None,
+    replicates: int,
+    seed: int,
+) -> Estimate:
+    """Test that paired differences are symmetric about zero, by flipping their signs.
+
+    The statistic is the mean difference, two-sided. scipy enumerates all sign patterns when there are no more
+    than ``replicates``, which makes p exact; otherwise it draws them and p = (extreme + 1)/(replicates + 1)
+    (Phipson and Smyth 2010). Added here: clusters, whose differences change sign together, and ties that
+    rounding would break.
+
+    Args:
+        differences: One per unit; NaN is left out.
+        cluster: Cluster of each unit, such as the passage that several items share.
+        replicates: Sign patterns to draw.
+        seed: Seed of the generator.
+
+    Returns:
+        Mean difference and p; ``n`` counts clusters, or units without clusters. No interval.
+
+    Raises:
+        StatisticsError: values are infinite or no numbers, or labels do not match.
+
+    Examples:
+        >>> sign_flip([0.2, 0.5, 0.1, 0.4, -0.1], replicates=1000, seed=1).p
+        0.1875
+    """
+    same_units(differences=differences, cluster=cluster)
+    values = vector("differences", differences)
+    known = ~np.isnan(values)
+    if replicates < 1:
+        raise StatisticsError(f"replicates must be at least 1, not {replicates}.")
+    if cluster is None:
+        sums = values[known]
+    else:
+        labels = codes("cluster", cluster, len(values))[known]
+        sums = np.array([values[known][labels == label].sum() for label in np.unique(labels)])
+    n = len(sums)
+    exact = n < 63 and 2**n <= replicates
+    method = "sign flip, all patterns" if exact else f"sign flip, {replicates} replicates"
+    if n == 0:
+        return Estimate(nan, n=0, method=method, reason="undefined (no differences)")
+    estimate = float(values[known].mean())
+    if n == 1:
+        return Estimate(estimate, p=1.0, n=1, method=method)
+    null = stats.permutation_test(
+        (sums,),
+        lambda x, axis: np.abs(x.sum(axis=axis)),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=replicates,
+        batch=max(1, (1 << 22) // n),
+        alternative="greater",
+        rng=np.random.default_rng(seed),
+    ).null_distribution
+    extreme = int(np.sum(null >= abs(sums.sum()) - 1e-12 * np.abs(sums).sum()))
+    p = extreme / len(null) if exact else (extreme + 1) / (len(null) + 1)
+    return Estimate(estimate, p=p, n=n, method=method)
+
+
+def paired_counts(b: int, c: int, n: int) -> tuple[int, int, int]:
+    for name, count in (("b", b), ("c", c), ("n", n)):
+        if not (np.isfinite(count) and count >= 0 and int(count) == count):
+            raise StatisticsError(f"{name} must be a count, not {count}.")
+    if b + c > n:
+        raise StatisticsError(f"{b} + {c} discordant pairs among {n} pairs.")
+    return int(b), int(c), int(n)
+
+
+def _mid_p(x: int, m: int, p: float) -> float:
+    """Return P(X < x) + P(X = x)/2 for X ~ Binomial(m, p)."""
+    return float(stats.binom.cdf(x, m, p) - stats.binom.pmf(x, m, p) / 2)
+
+
+def _mid_p_limit(x: int, m: int, level: float) -> float:
+    return float(optimize.brentq(lambda p: _mid_p(x, m, p) - level, 0, 1, xtol=1e-15, rtol=1e-14))
+
+
+def _odds(favourable: float, unfavourable: float) -> float:
+    if unfavourable == 0:
+        return inf if favourable else nan
+    return favourable / unfavourable
+
+
+def _tango_spread(b: int, c: int, n: int, difference: float) -> float:
+    """Return the standard deviation of b - c at the constrained maximum-likelihood estimate."""
+    linear = (2 * n - b + c) * difference - b - c
+    constant = -c * difference * (1 - difference)
+    q = (sqrt(max(0.0, linear**2 - 8 * n * constant)) - linear) / (4 * n)
+    return sqrt(max(0.0, n * (2 * q + difference * (1 - difference))))

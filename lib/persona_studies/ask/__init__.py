@@ -1,0 +1,1 @@
+"""Asking a model: recordings, their store, prompts and backends."""

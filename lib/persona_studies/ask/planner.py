@@ -1,0 +1,133 @@
+"""From requests to token ids, and what sharing saves.
+
+Cells whose prompts start alike are asked one after the other, so that the common start goes through the model
+once: the persona (persona-first), or the item where a template puts it before the persona (question-first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from persona_studies.ask.backends import Backend, Request, Size
+from persona_studies.ask.chat import ChatTemplate
+from persona_studies.errors import BackendError
+
+Encode = Callable[[str, bool], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A request as token ids.
+
+    Attributes:
+        prefix: The shared start of the prompt.
+        suffix: The rest; at least one token.
+        options: Tokens of each option.
+    """
+
+    prefix: list[int]
+    suffix: list[int]
+    options: list[list[int]]
+
+    @property
+    def whole(self) -> list[int]:
+        return self.prefix + self.suffix
+
+    @property
+    def branches(self) -> int:
+        """Tokens of the options that must be decoded: all but the last, and shared starts once."""
+        return len({tuple(option[:n]) for option in self.options for n in range(1, len(option))})
+
+    def size(self, max_tokens: int = 0) -> Size:
+        """Return what the request costs."""
+        n = len(self.prefix) + len(self.suffix)
+        return Size(
+            head=tuple(self.prefix),
+            prefix=len(self.prefix),
+            suffix=len(self.suffix),
+            branches=self.branches + max_tokens,
+            logical=sum(n + len(option) - 1 for option in self.options) if self.options else n + max_tokens,
+        )
+
+
+def tokenise(request: Request, chat: ChatTemplate, encode: Encode, *, model: str) -> Prompt:
+    """Render a request and split its tokens at the seam of shared start and rest.
+
+    Tokenising two parts may merge differently at the seam than tokenising them together; only the tokens that
+    agree are shared, so the prompt is always the one that the model would see in a single piece. Spaces that end
+    a prompt belong to the options: a tokeniser merges a space with the word behind it.
+
+    Args:
+        request: What is asked.
+        chat: How the model marks turns.
+        encode: ``(text, special)`` -> token ids; ``special`` reads turn markers as such.
+        model: Name for error messages.
+
+    Raises:
+        BackendError: an option without tokens, or a label of more than one.
+    """
+    head, tail = chat.render(request.system, request.shared, request.user)
+    text = (head + tail).rstrip(" ")
+    spaces = (head + tail)[len(text) :]
+    if request.kind == "letter" and any(len(encode(spaces + label, False)) != 1 for label in request.options):
+        # Some tokenisers keep a space apart from a digit.
+        text, spaces = head + tail, ""
+    whole = list(encode(text, True))
+    same = 0
+    for a, b in zip(encode(head, True), whole[:-1], strict=False):
+        if a != b:
+            break
+        same += 1
+    options = [list(encode(spaces + option, False)) for option in request.options]
+    if not all(request.options) or not all(options):
+        raise BackendError(f"An option of {request.options} is empty; every option needs at least one token.")
+    if request.kind == "letter":
+        long = [option for option, tokens in zip(request.options, options, strict=True) if len(tokens) != 1]
+        if long:
+            raise BackendError(
+                f"Labels {long} are more than one token for {model}; `letter` needs one-token labels."
+            )
+    return Prompt(whole[:same], whole[same:], options)
+
+
+def order(plan: pd.DataFrame) -> pd.DataFrame:
+    """Return a plan with cells that share the start of their prompt side by side.
+
+    Measures stay in the plan's order, and so do the starts within a measure.
+    """
+    # No system turn at all and an empty one are different starts.
+    heads = plan[["measure", "system", "shared"]].fillna({"system": "\x00none"})
+    start = heads.groupby(["measure", "system", "shared"], sort=False, dropna=False).ngroup()
+    measure = plan.groupby("measure", sort=False).ngroup()
+    return plan.loc[pd.DataFrame({"m": measure, "s": start}).sort_values(["m", "s"], kind="stable").index]
+
+
+def cost(measures: Iterable[str], requests: Iterable[Request], backend: Backend) -> pd.DataFrame:
+    """Count tokens with and without sharing.
+
+    Args:
+        measures: Measure of every request.
+        requests: In the order they are asked.
+        backend: Knows how the model tokenises.
+
+    Returns:
+        One row per measure: ``measure, cells, starts, logical, computed``; ``starts`` counts the shared starts
+        that are computed.
+    """
+    total: dict[str, list[int]] = {}
+    before: object = None
+    for name, request in zip(measures, requests, strict=True):
+        size = backend.size(request)
+        row = total.setdefault(name, [0, 0, 0, 0])
+        fresh = size.head != before
+        before = size.head
+        row[0] += 1
+        row[1] += fresh
+        row[2] += size.logical
+        row[3] += size.prefix * fresh + size.suffix + size.branches
+    return pd.DataFrame(
+        [(name, *row) for name, row in total.items()], columns=["measure", "cells", "starts", "logical", "computed"]
+    )

@@ -1,0 +1,454 @@
+"""Record a model's responses to a plan: estimated first, resumable, then packed into the committed form.
+
+What is recorded elsewhere (another machine, a cluster's nodes) goes to a folder of its own and is taken in by
+:func:`take_in`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from persona_studies.ask import models, planner, responses
+from persona_studies.ask.backends import Backend, ModelInfo, Request
+from persona_studies.errors import BudgetSpent, ParameterError, ResponsesError
+from persona_studies.paths import Project, named
+
+WARM_UP = 12
+WARM_UP_GENERATED = 128
+COUNTED = 20_000
+FEED = 4_096
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a recording is.
+
+    Attributes:
+        planned: Cells of the plan.
+        recorded: Cells that have a response.
+        failed: Recorded cells that the model refused to answer.
+        mine: Cells of this process's share that have none.
+        seconds: Time spent in this sitting.
+        stopped: The cap that ended this sitting, if one did.
+    """
+
+    planned: int
+    recorded: int
+    failed: int
+    mine: int
+    seconds: float
+    stopped: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.recorded == self.planned
+
+
+def load(
+    project: Project, study: str, model: str, *, name: str | None = None, out: Path | None = None, **how: Any
+) -> Backend:
+    """Load a model to record with, in the precision of what is recorded under its name already.
+
+    Args:
+        project: Holds the recordings.
+        study: Name of the study.
+        model: As :mod:`persona_studies.ask.models` describes.
+        name: Name to record under; None derives it from the model's.
+        out: Folder for the answers, as :func:`record` takes it.
+        how: Passed to :func:`persona_studies.ask.models.load`.
+
+    Raises:
+        BackendError: the model cannot be loaded.
+        ResponsesError: what is recorded under that name is damaged.
+    """
+    called = models.known(project, model, name)
+    before = next((facts for _, facts in _begun(project, study, called, out)), None)
+    return models.load(project, model, name=name, recorded=before, **how)
+
+
+def folder(project: Project, study: str, model: str, out: Path | None = None) -> Path:
+    """Return where the logs of a recording lie: in the project, or below ``out``."""
+    return (out or project.recordings) / named(study) / named(model)
+
+
+def pending(
+    project: Project, study: str, plan: pd.DataFrame, info: ModelInfo, out: Path | None = None
+) -> pd.DataFrame:
+    """Return the cells of a plan that have no response, neither in the logs nor in the committed recording.
+
+    Raises:
+        ResponsesError: a log is damaged, or what is recorded under this name came from another model.
+    """
+    return plan[~np.isin(responses.digest(plan), responses.digest(_recorded(project, study, info, out)))]
+
+
+def estimate(plan: pd.DataFrame, backend: Backend) -> pd.DataFrame:
+    """Count tokens, time a few cells of every measure and extrapolate. Nothing is stored.
+
+    Tokens of more than 20,000 cells of a measure are counted on a run of so many and scaled up.
+
+    Returns:
+        One row per measure: ``measure, cells, logical, computed, seconds_per_cell, hours, money``. Logical
+        tokens are those without any sharing, computed tokens those that go through the model; money is in the
+        currency of the endpoint's prices, 0 for a model that runs here.
+    """
+    rows = []
+    for measure, cells in planner.order(plan).groupby("measure", sort=False):
+        counted = cells.head(COUNTED)
+        scale = len(cells) / len(counted)
+        tokens = planner.cost([str(measure)] * len(counted), requests(counted), backend).iloc[0]
+        # Neighbours of one condition, as most cells are recorded; a few replies take as long as many labels.
+        longest = int(cells["max_tokens"].max())
+        n = max(2, min(WARM_UP, WARM_UP_GENERATED // max(longest, 1)))
+        sample = cells[cells["condition"] == cells["condition"].iloc[-1]].tail(n)
+        warm = planner.cost([str(measure)] * len(sample), requests(sample), backend).iloc[0]
+        started = time.perf_counter()
+        for _ in backend.respond(requests(sample)):
+            pass
+        # Labels take time for the prompt's tokens, a reply for its own.
+        part = len(sample) / len(cells) if longest else warm["computed"] / (tokens["computed"] * scale)
+        seconds = (time.perf_counter() - started) / part
+        money = 0.0
+        if (budget := getattr(backend, "budget", None)) is not None:
+            generated = int((cells["max_tokens"].clip(lower=1)).sum())
+            money = budget.price(int(tokens["logical"] * scale), generated)
+        rows.append(
+            {
+                "measure": measure,
+                "cells": len(cells),
+                "logical": int(tokens["logical"] * scale),
+                "computed": int(tokens["computed"] * scale),
+                "seconds_per_cell": seconds / len(cells),
+                "hours": seconds / 3600,
+                "money": money,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def summary(table: pd.DataFrame, shares: int = 1) -> str:
+    """Return an estimate as one line: calls, tokens, time and money.
+
+    Args:
+        table: Of :func:`estimate`.
+        shares: Processes that share the work.
+    """
+    computed, logical = table["computed"].sum(), table["logical"].sum()
+    money, hours = table["money"].sum(), table["hours"].sum() / shares
+    return (
+        f"{table['cells'].sum():,} cells; {logical:,} tokens, of which sharing leaves {computed:,} to compute "
+        f"({logical / max(computed, 1):.1f} times fewer); about "
+        + (f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes")
+        + (f" in each of {shares} processes" if shares > 1 else "")
+        + (f"; about {money:.2f} in the currency of its prices" if money else "; no money")
+    )
+
+
+def record(
+    project: Project,
+    study: str,
+    plan: pd.DataFrame,
+    backend: Backend,
+    *,
+    shard: tuple[int, int] = (1, 1),
+    limit: int | None = None,
+    hours: float | None = None,
+    out: Path | None = None,
+) -> Progress:
+    """Ask every cell that has no response yet and append the answers to the log.
+
+    Every answer is on disk before the next one is awaited, so an interruption at any moment costs at most what
+    is in flight. Cells that share the start of their prompt are asked one after the other.
+
+    Args:
+        project: Where the logs lie.
+        study: Name of the study.
+        plan: Cells with their prompts.
+        backend: The model.
+        shard: ``(i, n)``: this process takes every n-th condition, starting with the i-th.
+        limit: Ask at most so many cells in this sitting.
+        hours: Stop after so many hours.
+        out: Folder for the logs instead of the project's own.
+
+    Raises:
+        ResponsesError: the plan holds no texts, a log is damaged or cannot be written, another process writes
+            the same shard, or what is recorded under this name came from another model or schedule.
+        BackendError: the model does not answer; what it answered before is kept.
+    """
+    textless = plan["user"].isna() | plan["shared"].isna()
+    if textless.any():
+        first = plan.loc[textless, "measure"].iloc[0]
+        raise ResponsesError(
+            f"{int(textless.sum())} cells have no text, first of measure {first}: their source is not at hand."
+        )
+    log = folder(project, study, backend.info.name, out)
+    part, parts = shard
+    # Shares are cut from the whole plan: what is pending changes while other shards record.
+    mine = plan[pd.factorize(plan["condition"])[0] % parts == part - 1]
+    _same_model(project, study, backend.info, out)
+    log.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(log / f"{part}-of-{parts}.lock")
+    stopped = None
+    try:
+        with lock.acquire(timeout=0):
+            _sign(log, backend.info)
+            cells = planner.order(pending(project, study, mine, backend.info, out))
+            started = time.perf_counter()
+            if limit is not None and limit < len(cells):
+                cells, stopped = cells.head(limit), f"the cap of {limit:,} cells"
+            file = responses.Log(log / f"{part}-of-{parts}.jsonl")
+            waiting: dict[int, dict[str, Any]] = {}
+            answers = backend.respond(_feed(cells, waiting))
+            bar = tqdm(total=len(cells), unit="cell", desc=f"{study} {part}/{parts}", disable=not _watched())
+            try:
+                for place, answer in answers:
+                    file.append(waiting.pop(place), answer)
+                    bar.update()
+                    if hours is not None and time.perf_counter() - started > hours * 3600:
+                        stopped = f"the cap of {hours:g} hours"
+                        break
+            except BudgetSpent as spent:
+                stopped = str(spent)
+            finally:
+                bar.close()
+                file.close()
+                if hasattr(answers, "close"):
+                    answers.close()
+    except Timeout as error:
+        raise ResponsesError(f"Another process is recording shard {part}/{parts} into {log}.") from error
+    done = _recorded(project, study, backend.info, out)
+    known = np.isin(responses.digest(done), responses.digest(plan))
+    return Progress(
+        planned=len(plan),
+        recorded=int(known.sum()),
+        failed=int((done["finish"] == "failed")[known].sum()),
+        mine=int((~np.isin(responses.digest(mine), responses.digest(done))).sum()),
+        seconds=time.perf_counter() - started,
+        stopped=stopped,
+    )
+
+
+def pack(project: Project, study: str, plan: pd.DataFrame, model: str) -> Path:
+    """Write a complete recording as Parquet with its record, and return the folder.
+
+    What was packed before stays, also where this plan is smaller.
+
+    Raises:
+        ResponsesError: a planned cell is not recorded, or was recorded twice with different answers.
+    """
+    log = folder(project, study, model)
+    signed = _signed(log) or {}
+    info = signed.get("model") or (responses.record_of(project.responses(study, model)) or {}).get("model")
+    if info is None:
+        raise ResponsesError(f"Nothing of {model} is recorded for {study}: {log} has no model.json.")
+    log.mkdir(parents=True, exist_ok=True)
+    # The last two shards of a recording may end at the same moment.
+    with FileLock(log / "pack.lock"):
+        return _pack(project, study, plan, ModelInfo(**info), signed.get("started"))
+
+
+def _pack(project: Project, study: str, plan: pd.DataFrame, info: ModelInfo, started: str | None) -> Path:
+    target = project.responses(study, info.name)
+    before = responses.record_of(target) or {}
+    counts = responses.write(_recorded(project, study, info, None), plan, target)
+    today = _today()
+    record = {
+        "study": study,
+        "model": asdict(info),
+        "recorded": {"first": before.get("recorded", {}).get("first") or started or today, "last": today},
+        "decoding": "log-probabilities and greedy text; no sampling, no seed",
+        "cells": sum(counts.values()),
+        "files": {
+            f"{name}.parquet": {
+                "rows": count,
+                "sha256": hashlib.sha256((target / f"{name}.parquet").read_bytes()).hexdigest(),
+            }
+            for name, count in counts.items()
+        },
+    }
+    if before and before["files"] == record["files"] and before["model"] == record["model"]:
+        return target
+    _replace(target / "record.json", json.dumps(record, indent=1) + "\n")
+    return target
+
+
+def take_in(project: Project, origin: Path) -> pd.DataFrame:
+    """Check recordings that were made elsewhere and merge them into the project's logs.
+
+    Args:
+        project: Receives the rows.
+        origin: What ``record --out`` wrote, ``<study>/<model>/``, at any depth below this folder. Stays as it is.
+
+    Returns:
+        One row per recording: ``study, model, rows, new``.
+
+    Raises:
+        ResponsesError: nothing there; a link, a pipe or a device among the files; a damaged row; another model
+            under the same name; a cell that is recorded here with another answer. Nothing is merged then.
+    """
+    found = sorted(path.parent for path in origin.rglob("model.json"))
+    if not found:
+        raise ResponsesError(
+            f"{origin} holds no recording: no <study>/<model>/model.json below it. Name what record --out wrote."
+        )
+    ready = []
+    for place in found:
+        # What came from elsewhere must not lead elsewhere, nor never end.
+        for path in (place, *place.iterdir()):
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise ResponsesError(
+                    f"{path} is a link, a pipe or a device; a recording consists of files. Copy what it leads to "
+                    "into its place, or remove it."
+                )
+        study, model = place.parent.name, place.name
+        if study not in project.names():
+            raise ResponsesError(
+                f"{place} belongs to no study of this project ({', '.join(project.names())}); "
+                "keep the folders as record --out made them, <study>/<model>/."
+            )
+        signed = _signed(place)
+        assert signed is not None
+        info = ModelInfo(**signed["model"])
+        if info.name != model:
+            raise ResponsesError(f"{place} says it was recorded with {info.name}; its folder was renamed.")
+        _same_model(project, study, info, None)
+        rows = responses.logged(place)
+        known = _recorded(project, study, info, None)
+        merged = responses.merge([known, rows])
+        new = merged.iloc[len(known.drop_duplicates([*responses.KEY])) :]
+        ready.append((study, info, signed, len(rows), new))
+    report = []
+    for study, info, signed, n, new in ready:
+        log = folder(project, study, info.name)
+        log.mkdir(parents=True, exist_ok=True)
+        _sign(log, info, signed["started"])
+        if len(new):
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _plain(new))
+            name = hashlib.sha256(lines.encode()).hexdigest()[:12]
+            _replace(log / f"imported-{name}.jsonl", lines)
+        report.append({"study": study, "model": info.name, "rows": n, "new": len(new)})
+    return pd.DataFrame(report)
+
+
+def _recorded(project: Project, study: str, info: ModelInfo, out: Path | None) -> pd.DataFrame:
+    """Return every answer there is under a model's name: the logs', and the committed recording's."""
+    _same_model(project, study, info, out)
+    logs = [folder(project, study, info.name, place) for place in {None, out}]
+    committed = responses.stored(project.responses(study, info.name))
+    return responses.merge([committed, *(responses.logged(log) for log in logs)])
+
+
+def _plain(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield rows as a log holds them."""
+    for row in rows.to_dict("records"):
+        yield {
+            str(name): value.tolist()
+            if isinstance(value, np.ndarray | np.generic)
+            else None
+            if value is None or value != value
+            else value
+            for name, value in row.items()
+        }
+
+
+def requests(cells: pd.DataFrame) -> Iterator[Request]:
+    """Yield the cells of a plan, with their texts, as a model is asked them."""
+    return _feed(cells, {})
+
+
+def _feed(cells: pd.DataFrame, waiting: dict[int, dict[str, Any]]) -> Iterator[Request]:
+    """Yield requests and keep which cell each one was, in pieces so that a long plan is not copied."""
+    place = 0
+    for start in range(0, len(cells), FEED):
+        for cell in cells.iloc[start : start + FEED].to_dict("records"):
+            waiting[place] = {str(name): value for name, value in cell.items()}
+            place += 1
+            yield Request(
+                kind=cell["kind"],
+                system=cell["system"] if isinstance(cell["system"], str) else None,
+                shared=cell["shared"],
+                user=cell["user"],
+                options=tuple(cell["options"]) if cell["options"] is not None else (),
+                max_tokens=cell["max_tokens"],
+            )
+
+
+def _begun(project: Project, study: str, name: str, out: Path | None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield where something is recorded under a name already, and the model that answered there."""
+    target = project.responses(study, name)
+    for place, known in (
+        *((log, _signed(log)) for log in (folder(project, study, name, place) for place in {None, out})),
+        (target, responses.record_of(target)),
+    ):
+        if known is not None:
+            yield place, known["model"]
+
+
+def _same_model(project: Project, study: str, info: ModelInfo, out: Path | None) -> None:
+    """Refuse a model that differs from what is recorded under its name."""
+    here = asdict(info)
+    for place, before in _begun(project, study, info.name, out):
+        if before != here:
+            changed = [name for name in here if before.get(name) != here[name]]
+            raise ResponsesError(
+                f"{place} was recorded with another {', '.join(changed)} "
+                f"({', '.join(str(before.get(name)) for name in changed)}; "
+                f"now {', '.join(str(here[name]) for name in changed)}); a recording keeps to one. "
+                "Record with what was given the first time, or under another name (--name), "
+                "or move that folder away to start anew."
+            )
+
+
+def _signed(log: Path) -> dict[str, Any] | None:
+    """Return what a folder of logs says about its model."""
+    path = log / "model.json"
+    if not path.is_file():
+        return None
+    try:
+        signed: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        signed["model"] = asdict(responses.model_info(signed["model"]))
+        if not isinstance(signed["started"], str):
+            raise TypeError("started is no date")
+    except (ValueError, LookupError, TypeError, RecursionError, ParameterError) as error:
+        raise ResponsesError(f"{path} is damaged ({error}); write what recorded there into it again.") from error
+    return signed
+
+
+def _sign(log: Path, info: ModelInfo, started: str | None = None) -> None:
+    """Write down what records here."""
+    if _signed(log) is None:
+        signed = {"model": asdict(info), "started": started or _today()}
+        _replace(log / "model.json", json.dumps(signed, indent=1) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file in one step; shards that start at the same moment write the same one."""
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _watched() -> bool:
+    """Return whether somebody sees a progress bar: a terminal or a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -1,0 +1,1 @@
+"""What is asked: protocols, parameters, plans, sources and banks of items."""

@@ -1,0 +1,1 @@
+"""What others get: README blocks, the site, datasheets, releases and the hub."""

@@ -1,0 +1,154 @@
+"""The generated parts of the README files: what a command, a record or a table says is never typed by hand.
+
+``python -m persona_studies.publish.readme`` rewrites them; a test compares them with what they should be.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from persona_studies.analyse import verdicts
+from persona_studies.design import protocol
+from persona_studies.paths import Project
+from persona_studies.publish import datasheets, scoreboard
+from persona_studies.reproduce import notebooks
+
+BLOCK = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def documents(project: Project) -> dict[Path, dict[str, str]]:
+    """Return every document that has generated blocks, and these by name."""
+    return {
+        project.root / "README.md": {"scoreboard": _scoreboard(project), "help": _help(project)},
+        project.data / "responses" / "README.md": {"recordings": datasheets.recordings(project)},
+        project.root / "docs" / "serving.md": {"load": _load(project)},
+        project.studies / "README.md": {"studies": _studies(project)},
+    }
+
+
+def render(text: str, made: dict[str, str]) -> str:
+    """Return a document with its generated blocks as they should be."""
+    return BLOCK.sub(lambda m: m[1] + made[m[2]] + "\n" + m[3], text)
+
+
+def _help(project: Project) -> str:
+    # Without the flags of a make that this runs under, which would print folders.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "--no-print-directory", "help"]
+    said = subprocess.run(
+        command, cwd=project.root, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    return f"```\n{said.rstrip()}\n```"
+
+
+def _scoreboard(project: Project) -> str:
+    """Return every claim with its verdict, and what the verdicts mean."""
+    found = scoreboard.load(project)
+    rows = pd.DataFrame(
+        {
+            "study": [f"[{name}](studies/{name}.ipynb)" for name in found["study"]],
+            "claim": found["statement"] + found["layer"].map({"published": " *Published layer.*"}).fillna(""),
+            "published": found["published"],
+            "here": found["here"] + found["unit"].map(lambda unit: f" {unit}" if unit else ""),
+            "verdict": found["sign"] + " **" + found["verdict"] + "**",
+        }
+    )
+    rows.loc[found["study"].duplicated(), "study"] = ""
+    legend = [f"- {sign} *{word}*: {verdicts.MEANINGS[word]}" for word, sign in verdicts.SIGNS.items()]
+    legend += ["", "Units of *here*:", ""]
+    legend += [f"- *{name}*: {meaning}" for name, meaning in scoreboard.units(project).items()]
+    return "\n".join([_table(rows), "", *legend])
+
+
+def _studies(project: Project) -> str:
+    """Return the list of the studies with their questions, then each of them."""
+    questions = {name: protocol.load(project.protocol(name)).question for name in project.names()}
+    listed = [f"- [{name}]({name}.ipynb): {question}" for name, question in questions.items()]
+    return "\n".join([*listed, "", *(_study(project, name) for name in questions)])
+
+
+def _load(project: Project) -> str:
+    """Return the rates that the tests of many calls at a time measured."""
+    return _table(pd.read_csv(project.root / "benchmarks" / "results" / "load.csv").rename(columns=_spaced))
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _study(project: Project, study: str) -> str:
+    """Return what a study asks, its main figure, its parameters, and where each table and figure is made."""
+    declared = protocol.load(project.protocol(study))
+    paper = declared.paper
+    first = notebooks.first_drawing(project, study)
+    modules = sorted(f"{study}/{path.name}" for path in project.folder(study).glob("*.py") if path.stat().st_size)
+    files = [f"{study}.ipynb", f"{study}/protocol.toml", *modules]
+    return f"""## {study}
+
+{declared.question}
+
+**Found:** {notebooks.finding(notebooks.read(project.notebook(study)))}
+
+Examines {paper.authors} ({paper.year}), [{paper.title}]({paper.url}), {paper.venue}. \
+Notebook, declared design, functions: {", ".join(f"[{name}]({name})" for name in files)}.
+
+![{first.alt}](../figures/{study}/{first.name}.svg)
+
+<details><summary>Parameters of {study}</summary>
+
+{_parameters(project, study)}
+
+</details>
+
+<details><summary>Where each table and figure of {study} comes from</summary>
+
+`make study STUDY={study}` makes them all.
+
+{_artifacts(project, study)}
+
+</details>
+"""
+
+
+def _artifacts(project: Project, study: str) -> str:
+    rows = []
+    code = [cell for cell in notebooks.read(project.notebook(study)).cells if cell.cell_type == "code"]
+    for place, cell in enumerate(code, start=1):
+        for kind, name in notebooks.saved(cell.source):
+            path = f"data/results/{study}/{name}.csv" if kind == "table" else f"figures/{study}/{name}.svg"
+            # Some are written with other parameters only and are no part of the reference.
+            if (project.root / path).exists():
+                rows.append({"artifact": f"[`{path}`](../{path})", "code cell": place})
+    return _table(pd.DataFrame(rows))
+
+
+def _parameters(project: Project, study: str) -> str:
+    from persona_studies.reproduce import runs
+
+    declared = notebooks.parameters(notebooks.read(project.notebook(study)))
+    described = runs.parameters_class(project, study).describe({n: d.value for n, d in declared.items()})
+    described["default"] = "`" + described["default"] + "`"
+    return _table(described)
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """Format a table; a bar in a text would end its cell."""
+    texts = frame.map(lambda value: value.replace("|", r"\|") if isinstance(value, str) else value)
+    return str(texts.to_markdown(index=False, disable_numparse=True))
+
+
+def main() -> int:
+    """Rewrite the documents."""
+    for path, made in documents(Project.find()).items():
+        path.write_text(render(path.read_text(encoding="utf-8"), made), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

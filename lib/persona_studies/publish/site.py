@@ -1,0 +1,283 @@
+"""The studies as a static site: the committed notebooks as pages, and the scoreboard as their index.
+
+A page runs no script and loads nothing from outside the site. What a model wrote can only be text in it: outputs
+are reduced to an allowed set of tags, and the pages' content security policy refuses scripts.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bleach
+import pandas as pd
+from bs4 import BeautifulSoup, Tag
+from markupsafe import Markup
+from nbconvert import HTMLExporter
+from PIL import Image
+
+from persona_studies.analyse import verdicts
+from persona_studies.design import protocol
+from persona_studies.errors import NotebookError
+from persona_studies.paths import Project
+from persona_studies.publish import scoreboard
+from persona_studies.reproduce import notebooks
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+TEMPLATES = Path(__file__).parent / "templates"
+TAGS = {
+    *("p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "hr", "br", "a"),
+    *("em", "strong", "code", "pre", "span", "div", "sub", "sup", "del"),
+    *("table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td"),
+}
+ATTRIBUTES = {
+    "*": ["class", "id"],
+    "a": ["href", "title"],
+    "span": ["aria-hidden"],
+    "th": ["scope", "colspan", "rowspan"],
+    "td": ["colspan", "rowspan"],
+}
+ALIGNED = {"gt_right": "right", "gt_center": "center"}
+WORDY = {"long": 60, "medium": 24}  # characters of a cell from which it is not squeezed into a narrow column
+RESERVED = {"main", "contents", "contents-title", "files", "tables", "figures"}  # identifiers of the template
+
+
+@dataclass(frozen=True)
+class Heading:
+    """An entry of a page's table of contents."""
+
+    level: int
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as a page shows it: its name, its text and its size in pixels."""
+
+    name: str
+    alt: str
+    width: int
+    height: int
+
+
+def build(project: Project) -> Path:
+    """Write ``build/site/`` from the committed notebooks, tables and figures, and return that folder.
+
+    Raises:
+        NotebookError: a notebook shows a picture that is not saved or has no text, or not all of its verdicts.
+        PersonaStudiesError: verdicts or a protocol do not hold (:func:`persona_studies.publish.scoreboard.load`).
+    """
+    board = scoreboard.load(project)
+    studies = [_Study(project, name, board[board["study"] == name]) for name in project.names()]
+    # Every page is made before the first file is written: an error leaves the last site as it was.
+    pages = {f"{study.name}.html": study.page(studies) for study in studies}
+    pages["index.html"] = (
+        _exporter({})
+        .environment.get_template("index.html.j2")
+        .render(studies=studies, meanings=verdicts.MEANINGS, units=scoreboard.units(project), judged=len(board))
+    )
+    shutil.rmtree(project.site, ignore_errors=True)
+    project.site.mkdir(parents=True)
+    for name, page in pages.items():
+        (project.site / name).write_text(page.rstrip() + "\n", encoding="utf-8")
+    shutil.copyfile(TEMPLATES / "site" / "style.css", project.site / "style.css")
+    for study in studies:
+        for file, origin in study.files():
+            (project.site / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(origin, project.site / file)
+    return project.site
+
+
+class _Study:
+    """A study as a page, and what a template asks about it."""
+
+    def __init__(self, project: Project, name: str, board: pd.DataFrame) -> None:
+        self.project, self.name = project, name
+        self.protocol = protocol.load(project.protocol(name))
+        self.claims = [{**row, "id": f"claim-{row['claim']}-{row['layer']}"} for row in board.to_dict("records")]
+        counts = board["verdict"].value_counts()
+        self.tally = [(word, int(counts[word])) for word in verdicts.SIGNS if word in counts]
+        self.tables = sorted(path.stem for path in project.results(name).glob("*.csv"))
+        self.figures = sorted(path.stem for path in project.figures(name).glob("*.svg"))
+        self.headings: list[Heading] = []
+        self.first: Picture | None = None
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Yield what a reader may download: its place in the site, and where it is copied from."""
+        for name in self.tables:
+            yield f"{self.name}/tables/{name}.csv", self.project.results(self.name) / f"{name}.csv"
+        for name in self.figures:
+            for ending in ("svg", "png"):
+                file = f"{name}.{ending}"
+                yield f"{self.name}/figures/{file}", self.project.figures(self.name) / file
+        for path in (self.project.notebook(self.name), self.project.protocol(self.name)):
+            yield f"{self.name}/{path.name}", path
+
+    def page(self, studies: list[_Study]) -> str:
+        """Return the page; afterwards ``headings`` and ``first``, the main figure, are known."""
+        notebook = notebooks.read(self.project.notebook(self.name))
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs = _captioned(cell.outputs)
+        exporter = _exporter({"prose": self.prose, "picture": self.picture, "table": self.table})
+        # Not as resources: nbconvert copies these, and headings are noted while the page is made.
+        exporter.environment.globals.update(study=self, studies=studies)
+        page, _ = exporter.from_notebook_node(notebook)
+        return str(page)
+
+    def prose(self, html: str) -> Markup:
+        """Return Markdown's HTML, harmless, its headings noted for the table of contents."""
+        soup = BeautifulSoup(_harmless(html), "html.parser")
+        for tag in soup.find_all(re.compile("^h[1-6]$")):
+            text = tag.get_text(" ", strip=True)
+            taken = RESERVED | {heading.id for heading in self.headings}
+            wanted = _slug(text) or "section"
+            tag["id"] = next(
+                name for name in (wanted, *(f"{wanted}-{n}" for n in range(2, 1000))) if name not in taken
+            )
+            self.headings.append(Heading(int(tag.name[1]), str(tag["id"]), text))
+        for table in soup.find_all("table"):
+            region = {"class": "scroll", "role": "group", "aria-label": "Table", "tabindex": "0"}
+            table.wrap(soup.new_tag("div", attrs=region))
+            for head in table.find_all("th"):
+                head["scope"] = "col"
+        return Markup(str(soup))
+
+    def picture(self, output: NotebookNode) -> Picture:
+        """Return the figure that an output shows."""
+        shown = notebooks.drawing(output, self.project, self.name)
+        with Image.open(self.project.figures(self.name) / f"{shown.name}.png") as image:
+            width, height = image.size
+        wide = int(output.metadata["image/png"].get("width", width))
+        found = Picture(shown.name, shown.alt, wide, round(height * wide / width))
+        self.first = self.first or found
+        return found
+
+    def table(self, html: str, cell: NotebookNode, id: str) -> Markup:
+        """Return an output's HTML as a table of this site, in a region that scrolls by itself.
+
+        Args:
+            html: Of the output; what is in it beside a table is dropped, except where it holds none.
+            cell: The cell. Where it saves the verdicts, each row of theirs becomes the target of its claim's link.
+            id: Of the region's label, unique in the page.
+        """
+        soup = BeautifulSoup(html, "html.parser")
+        for tag in soup(["style", "script"]):
+            tag.decompose()
+        table = soup.table
+        if table is None:
+            return Markup(_harmless(str(soup)))
+        holder = soup.find(id=True)
+        called = str(holder["id"]) if holder else ""
+        csv = next((name for name in self.tables if name.replace("_", "-") == called), None)
+        titles, notes = _taken(table, "tr.gt_heading"), _taken(table, "tfoot")
+        _plain(table)
+        if csv == "verdicts" and ("table", "verdicts") in notebooks.saved(cell.source):
+            self._target(table)
+        caption = "".join(
+            f'<span class="{kind}">{text}</span>' for kind, text in zip(("title", "subtitle"), titles, strict=False)
+        )
+        link = f'<a href="{self.name}/tables/{csv}.csv" download>{csv}.csv</a>' if csv else ""
+        below = "".join(f"<p>{text}</p>" for text in notes) + (link and f'<p class="files">{link}</p>')
+        # A caption inside would scroll out of sight with a wide table.
+        return Markup(
+            f'<div class="result"><p class="caption" id="{id}">{caption or "Table"}</p>'
+            f'<div class="scroll" role="group" aria-labelledby="{id}" tabindex="0">{_harmless(str(table))}</div>'
+            f'<div class="notes">{below}</div></div>'
+        )
+
+    def _target(self, table: Tag) -> None:
+        rows = table.select("tbody tr")
+        if len(rows) != len(self.claims):
+            raise NotebookError(
+                f"{self.name}.ipynb shows {len(rows)} of {len(self.claims)} verdicts in the cell that saves them."
+            )
+        for row, claim in zip(rows, self.claims, strict=True):
+            row["id"] = claim["id"]
+
+
+def _exporter(filters: dict[str, Any]) -> Any:
+    exporter = HTMLExporter(
+        template_name="site",
+        template_file="study.html.j2",
+        extra_template_basedirs=[str(TEMPLATES)],
+        exclude_anchor_links=True,
+    )
+    exporter.environment.autoescape = True
+    for name, function in {"badge": _badge, **filters}.items():
+        exporter.register_filter(name, function)
+    return exporter
+
+
+def _captioned(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Return the outputs with each picture holding the line of emphasis below it as its caption."""
+    kept: list[NotebookNode] = []
+    for output in outputs:
+        text = output.get("data", {}).get("text/markdown", "")
+        if kept and "image/png" in kept[-1].get("data", {}) and re.fullmatch(r"\*[^*].*\*", text, re.DOTALL):
+            kept[-1].metadata["caption"] = text[1:-1]
+        else:
+            kept.append(output)
+    return kept
+
+
+def _taken(table: Tag, selector: str) -> list[str]:
+    """Remove parts of a table and return the text of their cells, escaped."""
+    parts = table.select(selector)
+    texts = [str(Markup.escape(cell.get_text(" ", strip=True))) for part in parts for cell in part.select("td")]
+    for part in parts:
+        part.decompose()
+    return texts
+
+
+def _plain(table: Tag) -> None:
+    """Keep of a table's markup what says something: alignment, scopes, verdicts."""
+    for tag in [table, *table.find_all(True)]:
+        aligned = [ALIGNED[name] for name in tag.get_attribute_list("class") if name in ALIGNED]
+        kept = {name: str(tag[name]) for name in ("colspan", "rowspan", "scope") if tag.get(name, "1") != "1"}
+        tag.attrs = {**kept, **({"class": aligned[0]} if aligned else {})}
+    for head in table.select("thead th"):
+        head.attrs.setdefault("scope", "col")
+    firsts = [row.find(["td", "th"]) for row in table.select("tbody tr")]
+    texts = [cell.get_text(strip=True) for cell in firsts if cell is not None]
+    if len(set(texts)) == len(firsts) and all(texts):  # it names the row
+        for cell in firsts:
+            if cell is not None:
+                cell.name = "th"
+                cell["scope"] = "row"
+    for cell in table.select("tbody td, tbody th"):
+        word = cell.get_text(strip=True)
+        size = next((name for name, least in WORDY.items() if len(word) >= least), None)
+        if size and "class" not in cell.attrs:
+            cell["class"] = size
+        if word in verdicts.SIGNS:
+            cell.string = ""
+            cell.append(BeautifulSoup(_badge(word), "html.parser"))
+
+
+def _badge(word: str) -> Markup:
+    """Return a verdict with its sign; colour only repeats what both say."""
+    return Markup('<span class="verdict {}"><span aria-hidden="true">{}</span> {}</span>').format(
+        _slug(word), verdicts.SIGNS[word], word
+    )
+
+
+def _harmless(html: str) -> str:
+    """Return HTML without anything that could act: whatever is not allowed becomes text."""
+    return str(bleach.clean(html, tags=TAGS, attributes=ATTRIBUTES, protocols={"http", "https", "mailto"}))
+
+
+def _slug(text: str) -> str:
+    """Return a text as an identifier.
+
+    >>> _slug("Same direction, not significant")
+    'same-direction-not-significant'
+    """
+    return "-".join(re.findall(r"\w+", text.lower()))

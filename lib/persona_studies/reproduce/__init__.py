@@ -1,0 +1,1 @@
+"""Running the notebooks, and comparing what they make with the reference."""

@@ -1,0 +1,550 @@
+"""From responses to outcomes: accuracy, triage errors, cost, risk, agreement, calibration, consistency.
+
+Definitions are the protocol's (``design.definitions``); the paper gives none.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import statsmodels.formula.api as smf
+from scipy.special import softmax
+from statsmodels.genmod import families as distributions
+from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.weightstats import DescrStatsW
+
+from clinical_personas.design import Parameters
+from persona_studies.analyse import multiple_choice as shared
+from persona_studies.analyse import scoring
+from persona_studies.analyse import stats as lib_stats
+from persona_studies.ask import responses
+
+ORDINAL = ("triage", "esi")
+REFERENCE = "assistant"
+
+
+# --- Scores ---
+
+
+def named(people: pd.DataFrame) -> pd.DataFrame:
+    """Return the conditions with ``who``: role and style, whatever the wording."""
+    style = ("-" + people["style"]).where(people["style"] != "neutral", "")
+    return people.assign(who=people["role"] + style)
+
+
+def scores(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Score every case under every condition.
+
+    Args:
+        recorded: Responses.
+        asked: Questions, as :func:`clinical_personas.questions` returns them.
+        people: Of :func:`named`.
+        measure: ``cloze``, ``pmi`` or ``letter``.
+
+    Returns:
+        One row per condition and case, variants included: ``condition, who, role, style, wording, kind`` and the
+        question's facts; ``chosen`` (place), ``correct``, ``score`` (correct; with letters the right option's
+        probability), ``error`` (chosen minus true place), ``probability`` (an array over options), ``confidence``
+        (of the chosen one), ``brier``, ``log_loss``, ``option_mass``.
+    """
+    cells = recorded[recorded["measure"] == ("letter" if measure == "letter" else "cloze")]
+    if measure == "pmi":
+        cells = pd.concat([cells, _contexts(cells, asked)], ignore_index=True)
+    found = shared.probabilities(cells, asked.drop(columns="item_hash"), measure)
+    about = ["condition", "who", "role", "style", "wording", "kind"]
+    found = found.drop(columns="kind", errors="ignore").merge(people[about], on="condition")
+    gold = found["gold"].to_numpy()
+    right = np.array([p[k] for p, k in zip(found["probability"], gold, strict=True)])
+    squares = np.array([(p**2).sum() for p in found["probability"]])
+    found = found.assign(
+        score=right if measure == "letter" else found["correct"],
+        error=(found["chosen"] - gold).astype(float),
+        confidence=[p.max() for p in found["probability"]],
+        brier=squares - 2 * right + 1,
+        log_loss=-np.log(np.maximum(right, np.finfo(float).tiny)),
+    )
+    columns = [
+        *("condition", "who", "role", "style", "wording", "kind", "item", "dataset", "cluster", "variant", "care"),
+        *("policy", "gold", "n_options", "chosen", "correct", "score", "error", "probability", "confidence"),
+        *("brier", "log_loss", "option_mass"),
+    ]
+    # In the order of questions and conditions, which is the order of every table and figure.
+    place = found["item"].map({item: k for k, item in enumerate(asked["item"])})
+    turn = found["condition"].map({name: k for k, name in enumerate(people["condition"])})
+    order = found.assign(place=place, turn=turn).sort_values(["place", "turn"], kind="stable").index
+    return found.loc[order, columns].reset_index(drop=True)
+
+
+def _contexts(cells: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
+    """Return neutral contexts for variants: a data set's cases have the same options, so any one's will do."""
+    neutral = cells[cells["template"] == "neutral"].merge(asked[["item", "dataset"]], on="item")
+    first = neutral.drop_duplicates("dataset").drop(columns="item")
+    variants = asked.loc[asked["variant"] != "", ["item", "dataset"]]
+    return variants.merge(first, on="dataset").drop(columns="dataset")
+
+
+def main(scored: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of the main analysis: no variants."""
+    return scored[scored["variant"] == ""]
+
+
+def mean_interval(values: pd.Series, confidence: float) -> tuple[float, float, float]:
+    """Return a mean over cases with Student's interval; the interval is undefined for fewer than two."""
+    known = values.dropna()
+    if len(known) < 2:
+        return (float(known.mean()) if len(known) else nan), nan, nan
+    low, high = DescrStatsW(known.to_numpy(dtype=float)).tconfint_mean(1 - confidence)
+    return float(known.mean()), float(low), float(high)
+
+
+def wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
+    """Return Wilson's interval of a share over n cases; a share of averaged wordings counts as one of cases.
+
+    >>> [round(limit, 3) for limit in wilson(0.5, 48, 0.95)]
+    [0.364, 0.636]
+    """
+    if n == 0 or np.isnan(share):
+        return nan, nan
+    low, high = proportion_confint(share * n, n, alpha=1 - confidence, method="wilson")
+    return float(low), float(high)
+
+
+# --- Outcomes ---
+
+
+def accuracy(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+    """Return accuracy per data set and who, beside chance and what the commonest answer would get.
+
+    Returns:
+        ``dataset, who, role, style, n, accuracy, low, high`` (Wilson, n cases), ``chance, base_rate``, and for
+        vignettes and emergency cases ``halves`` (two classes of urgency), ``absolute_error`` (places).
+    """
+    cells = main(scored)
+    cells = cells.assign(
+        absolute=cells["error"].abs(), halves=((cells["chosen"] < 2) == (cells["gold"] < 2)).astype(float)
+    )
+    rows: list[Any] = []
+    for dataset, group in cells.groupby("dataset", sort=False):
+        items = group.drop_duplicates("item")
+        base = float(items["gold"].value_counts(normalize=True).max()) if dataset in ORDINAL else nan
+        for who, part in group.groupby("who", sort=False):
+            each = part.groupby("cluster")[["score", "halves", "absolute"]].mean()
+            share, n = float(each["score"].mean()), len(each)
+            low, high = wilson(share, n, chosen.confidence)
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "who": who,
+                    "role": str(part["role"].iloc[0]),
+                    "style": str(part["style"].iloc[0]),
+                    "n": n,
+                    "accuracy": share,
+                    "low": low,
+                    "high": high,
+                    "chance": float((1 / items["n_options"]).mean()),
+                    "base_rate": base,
+                    "halves": float(each["halves"].mean()) if dataset in ORDINAL else nan,
+                    "absolute_error": float(each["absolute"].mean()) if dataset in ORDINAL else nan,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def triage_safety(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+    """Return what kind of triage errors each role and style makes.
+
+    Returns:
+        ``dataset, who, n``; shares of cases with Wilson's limits: ``under, over, severe`` (under by two places or
+        more); ``missed`` (critical cases that are assigned a primary place, of all critical ones), ``sent_home``
+        (critical cases that get the last place); ``cost`` at the cost ratio, ``relative_cost`` (over that of the
+        best constant answer), ``net_benefit`` of treating what is assigned a critical place.
+    """
+    cells = main(scored)
+    cells = cells[cells["dataset"].isin(ORDINAL)]
+    cells = cells.assign(
+        under=cells["error"] > 0,
+        over=cells["error"] < 0,
+        severe=cells["error"] >= 2,
+        cost=cost(cells["error"].to_numpy(), chosen.cost_ratio),
+        treated=cells["chosen"] < 2,
+        critical=cells["care"] == "critical",
+        last=cells["chosen"] == cells["n_options"] - 1,
+    )
+    rows: list[Any] = []
+    for (dataset, who), group in cells.groupby(["dataset", "who"], sort=False):
+        each = group.groupby("cluster")[["under", "over", "severe", "cost", "treated", "critical", "last"]].mean()
+        n = len(each)
+        row: dict[str, Any] = {"dataset": dataset, "who": who, "n": n}
+        for name in ("under", "over", "severe"):
+            share = float(each[name].mean())
+            row[name] = share
+            row[f"{name}_low"], row[f"{name}_high"] = wilson(share, n, chosen.confidence)
+        urgent = each[each["critical"] == 1]
+        gold = group.drop_duplicates("cluster")["gold"].to_numpy()
+        row |= {
+            "missed": float(1 - urgent["treated"].mean()),
+            "sent_home": float(urgent["last"].mean()),
+            "cost": float(each["cost"].mean()),
+            "relative_cost": float(each["cost"].mean()) / constant_cost(gold, chosen.cost_ratio),
+            "net_benefit": float(
+                (each["treated"] * each["critical"] - each["treated"] * (1 - each["critical"]) / chosen.cost_ratio)
+                .astype(float)
+                .mean()
+            ),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def cost(error: Any, ratio: float) -> Any:
+    """Return the cost per case: places of under-triage times the ratio, plus places of over-triage, over ratio + 1.
+
+    >>> cost(np.array([-1, 0, 2]), 3.0).tolist()
+    [0.25, 0.0, 1.5]
+    """
+    return (ratio * np.maximum(error, 0) + np.maximum(-error, 0)) / (ratio + 1)
+
+
+def constant_cost(gold: Any, ratio: float) -> float:
+    """Return the least mean cost that one and the same answer to every case has."""
+    return min(float(cost(place - gold, ratio).mean()) for place in range(int(gold.max()) + 1))
+
+
+def cost_sweep(scored: pd.DataFrame, ratios: Any, tables: dict[tuple[str, str], Any] | None = None) -> pd.DataFrame:
+    """Return cost and net benefit over cost ratios, neutral style.
+
+    Args:
+        scored: Of :func:`scores`.
+        ratios: Cost ratios.
+        tables: Further answers: (data set, name) -> counts, true place x assigned place.
+
+    Returns:
+        ``dataset, who, ratio, relative_cost`` (over the best constant answer), ``net_benefit`` (of treating the
+        cases whose probability of a critical place is at least 1 / (1 + ratio); by assigned place for further
+        answers), and rows ``everybody`` (treated). Treating nobody has a net benefit of 0.
+    """
+    cells = main(scored)
+    cells = cells[cells["dataset"].isin(ORDINAL) & (cells["style"] == "neutral") & (cells["kind"] == "role")]
+    rows: list[Any] = []
+    for dataset, group in cells.groupby("dataset", sort=False):
+        cases = group.drop_duplicates("cluster")
+        gold, critical = cases["gold"].to_numpy(), (cases["care"] == "critical").mean()
+        best = {ratio: constant_cost(gold, ratio) for ratio in ratios}
+        for ratio in ratios:
+            rows.append((dataset, "everybody", ratio, nan, critical - (1 - critical) / ratio))
+        for who, part in group.groupby("who", sort=False):
+            risk = np.array([p[:2].sum() for p in part["probability"]])
+            urgent = (part["care"] == "critical").to_numpy()
+            error = part["error"].to_numpy()
+            for ratio in ratios:
+                treated = risk >= 1 / (1 + ratio)
+                benefit = (treated & urgent).mean() - (treated & ~urgent).mean() / ratio
+                rows.append((dataset, who, ratio, cost(error, ratio).mean() / best[ratio], benefit))
+        for (where, who), table in (tables or {}).items():
+            if where != dataset:
+                continue
+            true, said = np.indices(table.shape)
+            weight = table / table.sum()
+            for ratio in ratios:
+                treated = said < 2
+                benefit = weight[treated & (true < 2)].sum() - weight[treated & (true >= 2)].sum() / ratio
+                value = float((cost(said - true, ratio) * weight).sum()) / best[ratio]
+                rows.append((dataset, who, ratio, value, float(benefit)))
+    return pd.DataFrame(rows, columns=["dataset", "who", "ratio", "relative_cost", "net_benefit"])
+
+
+def risk(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+    """Return risk propensity and sensitivity by style, for every role and for roles averaged.
+
+    Returns:
+        ``dataset, role`` ("all" averages them), ``style, n, propensity, low, high`` (places, Student's t over
+        cases; for safety the share of risky replies), ``sensitivity, sensitivity_low, sensitivity_high`` (slope of
+        the assigned on the true place, bootstrap over cases; none for safety).
+    """
+    cells = main(scored)
+    cells = cells[(cells["kind"] == "role") & cells["dataset"].isin([*ORDINAL, "safety"])]
+    rows: list[Any] = []
+    for (dataset, style), group in cells.groupby(["dataset", "style"], sort=False):
+        # Roles weigh the same, though one has fewer wordings.
+        roles = group.groupby(["cluster", "role"], sort=False)[["error", "chosen", "gold"]].mean()
+        parts = {"all": roles.groupby(level="cluster").mean()}
+        parts |= {str(role): part.droplevel("role") for role, part in roles.groupby(level="role", sort=False)}
+        for role, part in parts.items():
+            value, low, high = mean_interval(part["error"], chosen.confidence)
+            row: dict[str, Any] = {"dataset": dataset, "role": role, "style": style, "n": len(part)}
+            row |= {"propensity": value, "low": low, "high": high}
+            if dataset in ORDINAL:
+                slope = lib_stats.cluster_bootstrap(
+                    part["chosen"],
+                    part["gold"],
+                    cluster=pd.Series(part.index, index=part.index),
+                    confidence=chosen.confidence,
+                    replicates=chosen.replicates,
+                    seed=chosen.seed,
+                ).loc["slope"]
+                row |= {"sensitivity": slope["estimate"]}
+                row |= {"sensitivity_low": slope["low"], "sensitivity_high": slope["high"]}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def agreement(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+    """Return how the assigned place agrees with the true one, per role in neutral style.
+
+    Returns:
+        ``dataset, who, coefficient, estimate, low, high``: bootstrap over cases, whose wordings are drawn together.
+    """
+    cells = main(scored)
+    cells = cells[cells["dataset"].isin(ORDINAL) & (cells["kind"] == "role") & (cells["style"] == "neutral")]
+    rows: list[Any] = []
+    for (dataset, who), group in cells.groupby(["dataset", "who"], sort=False):
+        pairs = group[["gold", "chosen"]].reset_index(drop=True)
+        how: dict[str, Any] = {
+            "categories": range(int(group["n_options"].iloc[0])),
+            "cluster": group["cluster"].reset_index(drop=True),
+            "confidence": chosen.confidence,
+            "replicates": chosen.replicates,
+            "seed": chosen.seed,
+        }
+        for name, found in {
+            "raw agreement": lib_stats.raw_agreement(pairs, **how),
+            "kappa, linear": lib_stats.cohen_kappa(pairs, weights="linear", **how),
+            "kappa, quadratic": lib_stats.cohen_kappa(pairs, weights="quadratic", **how),
+            "Krippendorff alpha, ordinal": lib_stats.krippendorff_alpha(pairs, level="ordinal", **how),
+            "Gwet AC1": lib_stats.gwet_ac(pairs, **how),
+            "Gwet AC2, quadratic": lib_stats.gwet_ac(pairs, weights="quadratic", **how),
+        }.items():
+            rows.append((dataset, who, name, found.estimate, found.low, found.high))
+    return pd.DataFrame(rows, columns=["dataset", "who", "coefficient", "estimate", "low", "high"])
+
+
+# --- Calibration ---
+
+
+def calibration(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+    """Return how well each role's probabilities are calibrated, neutral style.
+
+    Returns:
+        ``dataset, who, n`` (cases), ``brier, brier_low, brier_high`` (Student's t over cases, wordings averaged),
+        ``skill`` (against the data set's shares of options), ``log_loss, log_loss_low, log_loss_high, confidence``
+        (mean), ``accuracy``; ``slope, slope_low, slope_high, intercept`` (logistic recalibration of being right on
+        the logit of confidence, clustered by case; 1 and 0 are perfect); and per binning ``ece_5_width, ..._low,
+        ..._high`` (units: case and wording, resampled by case).
+    """
+    cells = _stated(scored)
+    rows: list[Any] = []
+    for (dataset, who), group in cells.groupby(["dataset", "who"], sort=False):
+        each = group.groupby("cluster")[["brier", "log_loss", "confidence", "correct"]].mean()
+        row: dict[str, Any] = {"dataset": dataset, "who": who, "n": len(each)}
+        for name in ("brier", "log_loss"):
+            row[name], row[f"{name}_low"], row[f"{name}_high"] = mean_interval(each[name], chosen.confidence)
+        row["skill"] = 1 - row["brier"] / _base_brier(group)
+        row["confidence"], row["accuracy"] = float(each["confidence"].mean()), float(each["correct"].mean())
+        row |= _recalibration(group, chosen.confidence)
+        for bins in chosen.bins:
+            binnings: tuple[lib_stats.Binning, ...] = ("width", "mass")
+            for binning in binnings:
+                found = lib_stats.expected_calibration_error(
+                    group["confidence"].to_numpy(),
+                    group["correct"].to_numpy(),
+                    bins=bins,
+                    binning=binning,
+                    cluster=group["cluster"].to_numpy(),
+                    confidence=chosen.confidence,
+                    replicates=chosen.replicates,
+                    seed=chosen.seed,
+                )
+                name = f"ece_{bins}_{binning}"
+                row[name], row[f"{name}_low"], row[f"{name}_high"] = found.estimate, found.low, found.high
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _stated(scored: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells whose probabilities are judged: roles, neutral style, where the truth varies over cases."""
+    cells = main(scored)
+    return cells[(cells["kind"] == "role") & (cells["style"] == "neutral") & (cells["dataset"] != "safety")]
+
+
+def _base_brier(group: pd.DataFrame) -> float:
+    """Return the Brier score of a forecast that states each place's share, by number of options."""
+    cases = group.drop_duplicates("cluster")
+    total = 0.0
+    for _, part in cases.groupby("n_options"):
+        share = part["gold"].value_counts(normalize=True)
+        total += len(part) * float(1 - (share**2).sum())
+    return total / len(cases)
+
+
+def _recalibration(group: pd.DataFrame, confidence: float) -> dict[str, float]:
+    right = group["correct"].to_numpy()
+    logit = np.log(group["confidence"]) - np.log1p(-np.minimum(group["confidence"], 1 - 1e-12))
+    if right.min() == right.max() or logit.std() < 1e-9:
+        return dict.fromkeys(["slope", "slope_low", "slope_high", "intercept"], nan)
+    fit = smf.glm(
+        "right ~ logit",
+        pd.DataFrame({"right": right, "logit": logit.to_numpy()}),
+        family=distributions.Binomial(),
+    ).fit(cov_type="cluster", cov_kwds={"groups": pd.factorize(group["cluster"])[0]})
+    low, high = fit.conf_int(1 - confidence).loc["logit"]
+    return {
+        "slope": float(fit.params["logit"]),
+        "slope_low": float(low),
+        "slope_high": float(high),
+        "intercept": float(fit.params["Intercept"]),
+    }
+
+
+def reliability(scored: pd.DataFrame, bins: int) -> pd.DataFrame:
+    """Return reliability by role in neutral style: ``dataset, who, low, high, n, probability, frequency, gap``."""
+    cells = _stated(scored)
+    parts = [
+        lib_stats.calibration_bins(
+            group["confidence"].to_numpy(), group["correct"].to_numpy(), bins=bins, binning="mass"
+        ).assign(dataset=str(dataset), who=str(who))
+        for (dataset, who), group in cells.groupby(["dataset", "who"], sort=False)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def calibration_differences(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+    """Return each role's calibration error less the assistant's, by a bootstrap of cases that both share.
+
+    Returns:
+        ``dataset, role, n, bins, difference, low, high`` (bias-corrected percentiles; bins of equal width; not
+        corrected). Noise adds to both errors alike, so a difference is less biased than either.
+    """
+    cells = _stated(scored)
+    rows: list[Any] = []
+    for dataset, group in cells.groupby("dataset", sort=False):
+        clusters, place = np.unique(group["cluster"], return_inverse=True)
+        rng = np.random.default_rng(chosen.seed)
+        drawn = rng.multinomial(len(clusters), np.full(len(clusters), 1 / len(clusters)), size=chosen.replicates)
+        for bins in chosen.bins:
+            errors = {}
+            for who in dict.fromkeys(group["who"]):
+                mine = (group["who"] == who).to_numpy()
+                stated, right = group["confidence"].to_numpy()[mine], group["correct"].to_numpy()[mine]
+                surplus = np.zeros((len(clusters), bins))
+                np.add.at(surplus, (place[mine], np.minimum((stated * bins).astype(int), bins - 1)), right - stated)
+                # Every case has as many wordings as any other.
+                units = mine.sum() / len(clusters) * len(clusters)
+                errors[who] = (
+                    np.abs(surplus.sum(axis=0)).sum() / units,
+                    np.abs(drawn @ surplus).sum(axis=1) / units,
+                )
+            if REFERENCE not in errors:
+                continue
+            for who, (value, sample) in errors.items():
+                if who == REFERENCE:
+                    continue
+                low, high = np.quantile(
+                    sample - errors[REFERENCE][1], [(1 - chosen.confidence) / 2, (1 + chosen.confidence) / 2]
+                )
+                difference = value - errors[REFERENCE][0]
+                rows.append((dataset, who, len(clusters), bins, difference, float(low), float(high)))
+    return pd.DataFrame(rows, columns=["dataset", "role", "n", "bins", "difference", "low", "high"])
+
+
+def other_probabilities(recorded: pd.DataFrame, asked: pd.DataFrame, scored: pd.DataFrame) -> pd.DataFrame:
+    """Return calibration of the assistant's cloze under other definitions of its probability.
+
+    Returns:
+        ``dataset, probability`` (softmax of the declared score, of whole log-likelihoods, or of log-likelihoods per
+        character), ``n`` (cells), ``chosen_is_declared`` (share of cells with the same highest option),
+        ``confidence, accuracy, brier, ece_10_width``.
+    """
+    cells = _stated(scored)
+    cells = cells[cells["who"] == REFERENCE][["condition", "item", "dataset", "gold", "chosen", "probability"]]
+    raw = recorded[(recorded["measure"] == "cloze") & (recorded["template"] != "neutral")]
+    cells = cells.merge(raw[["condition", "item", "logprob", "n_chars"]], on=["condition", "item"])
+    rows: list[Any] = []
+    for dataset, group in cells.groupby("dataset", sort=False):
+        logprob = [np.asarray(value, dtype=float) for value in group["logprob"]]
+        kinds = {
+            "declared": list(group["probability"]),
+            "whole": [softmax(value) for value in logprob],
+            "per character": [
+                softmax(value / np.asarray(n, dtype=float))
+                for value, n in zip(logprob, group["n_chars"], strict=True)
+            ],
+        }
+        for name, probability in kinds.items():
+            best = np.array([p.argmax() for p in probability])
+            top = np.array([p.max() for p in probability])
+            gold = group["gold"].to_numpy()
+            right = (best == gold).astype(float)
+            brier = [(p**2).sum() - 2 * p[k] + 1 for p, k in zip(probability, gold, strict=True)]
+            table = lib_stats.calibration_bins(top, right, bins=10)
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "probability": name,
+                    "n": len(group),
+                    "chosen_is_declared": float((best == group["chosen"].to_numpy()).mean()),
+                    "confidence": float(top.mean()),
+                    "accuracy": float(right.mean()),
+                    "brier": float(np.mean(brier)),
+                    "ece_10_width": float((table["gap"].abs() * table["n"]).sum() / table["n"].sum()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+# --- Consistency ---
+
+
+def consistency(
+    scored: pd.DataFrame, recorded: pd.DataFrame, asked: pd.DataFrame, chosen: Parameters
+) -> pd.DataFrame:
+    """Return how often two wordings, or two option orders, assign the same place to a case.
+
+    Returns:
+        ``over`` (wordings or option orders), ``dataset, who, n`` (cases), ``consistency, low, high`` (Wilson, n
+        cases), ``by_chance`` (what the shares of places give alone).
+    """
+    rows: list[Any] = []
+    cells = main(scored)
+    for (dataset, who), group in cells[cells["wording"] > 0].groupby(["dataset", "who"], sort=False):
+        wide = group.pivot(index="cluster", columns="wording", values="chosen")
+        if wide.shape[1] > 1:
+            rows.append(_same(wide, "wordings", str(dataset), str(who), chosen))
+    letters = recorded[recorded["measure"] == "letter"].merge(
+        asked[["item", "dataset", "cluster", "n_options"]], on="item"
+    )
+    for (dataset, condition), group in letters.groupby(["dataset", "condition"], sort=False):
+        parts = []
+        for n, part in group.groupby("n_options"):
+            turned = scoring.in_declared_order(responses.matrix(part), part["order"].to_numpy())
+            best = part[["cluster", "order"]].assign(chosen=turned.argmax(axis=1), n_options=n)
+            parts.append(best.pivot(index="cluster", columns="order", values="chosen"))
+        wide = pd.concat(parts)
+        if wide.shape[1] > 1:
+            rows.append(_same(wide, "option orders", str(dataset), str(condition), chosen))
+    return pd.DataFrame(rows)
+
+
+def _same(wide: pd.DataFrame, over: str, dataset: str, who: str, chosen: Parameters) -> dict[str, Any]:
+    pairs, chance = [], []
+    for a, b in combinations(wide.columns, 2):
+        known = wide[[a, b]].dropna()
+        pairs.append((known[a] == known[b]).astype(float))
+        first, second = (known[column].value_counts(normalize=True) for column in (a, b))
+        chance.append(float((first * second).sum()))
+    each = pd.concat(pairs, axis=1).mean(axis=1)
+    value = float(each.mean())
+    low, high = wilson(value, len(each), chosen.confidence)
+    return {
+        "over": over,
+        "dataset": dataset,
+        "who": who,
+        "n": len(each),
+        "consistency": value,
+        "low": low,
+        "high": high,
+        "by_chance": float(np.mean(chance)),
+    }

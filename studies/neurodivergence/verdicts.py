@@ -1,0 +1,203 @@
+"""From tables to evidence, and from evidence to a verdict on every claim of the study of neurodivergence."""
+
+from __future__ import annotations
+
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from neurodivergence.design import JUDGED, Parameters
+from persona_studies.analyse import verdicts
+from persona_studies.design.protocol import Protocol
+
+# What the paper tested where the declared hypothesis is another.
+PAPERS_OWN = {"depth: C2 - C0": "mean_step_words: C2 - C0"}
+LAYERS = ("published", "corrected")
+EVIDENCE = ["family", "hypothesis", "layer", "estimate", "low", "high", "p_adjusted", "p_equivalence"]
+
+
+def tested(
+    both: pd.DataFrame,
+    single: pd.DataFrame,
+    parts: pd.DataFrame,
+    seen: pd.DataFrame,
+    refitted: pd.DataFrame,
+    gated: pd.DataFrame,
+    chosen: Parameters,
+) -> pd.DataFrame:
+    """Return what each declared test came to, by the paper's analysis where it has one, and by the declared one.
+
+    A judged metric is informative when its alpha passes: its point estimate in the paper's analysis, the lower
+    limit of its interval in the declared one. Who judges is compared whether or not judges agree.
+
+    Returns:
+        :data:`EVIDENCE`, ``rejected, equivalent, power_margin, informative, reason``.
+    """
+    reach = stats.norm.ppf(0.5 + chosen.confidence / 2)
+    fits = {(row["scope"], row["metric"], row["contrast"]): row for row in refitted.to_dict("records")}
+    gate = gated.set_index("metric")
+    apart = seen[seen["judged"] == "self - cross"] if len(seen) else seen
+    rows = []
+
+    def add(row: dict[Any, Any], layer: str, **how: Any) -> None:
+        metric, column = row.get("metric"), "passes" if layer == "corrected" else "point_passes"
+        doubted = metric in JUDGED and row["family"] != "judges"
+        passes = not doubted or (metric in gate.index and bool(gate.loc[str(metric), column]))
+        reason = "" if passes else f"judges do not agree well enough on {metric}"
+        rows.append({**row, "layer": layer, "informative": passes, "reason": reason, **how})
+
+    for row in pd.concat([both, single, parts, apart], ignore_index=True).to_dict("records"):
+        row["family"] = row["family"] if isinstance(row["family"], str) else "judges"
+        add(row, "corrected")
+        own = PAPERS_OWN.get(row["hypothesis"])
+        source = both.set_index("hypothesis").loc[own].to_dict() if own in set(both["hypothesis"]) else row
+        place = (
+            source["model"] if source["family"] == "models" else "pooled",
+            source.get("metric"),
+            row["contrast"],
+        )
+        if row["family"] == "judges" or place not in fits or (row["family"] == "steps" and source is row):
+            continue
+        fit = fits[place]
+        limits = (fit["estimate"] + np.array([-reach, reach]) * fit["se"]) / (source["sd"] or nan)
+        add(
+            {**row, "estimate": source["estimate"], "low": limits[0], "high": limits[1]},
+            "published",
+            p_adjusted=fit["p_holm"],
+            rejected=fit["p_holm"] <= 0.05,
+            equivalent=False,
+            p_equivalence=nan,
+            power_margin=nan,
+        )
+    kept = [*EVIDENCE, "rejected", "equivalent", "power_margin", "informative", "reason"]
+    return pd.DataFrame(rows)[kept]
+
+
+def decided(
+    both: pd.DataFrame, gated: pd.DataFrame, repeated: dict[str, Any], reversed_: int, chosen: Parameters
+) -> pd.DataFrame:
+    """Return evidence that is no contrast: gates, the share of metrics that change, repetitions, reversals.
+
+    Args:
+        both: Of :func:`beside`.
+        gated: Of :func:`gates`.
+        repeated: Of :func:`differing_calls`.
+        reversed_: Estimates of single models with another sign than the pooled one, of :func:`mismatches`.
+        chosen: Alpha, margin.
+
+    Returns:
+        As :func:`tested`, with ``why`` where the rule's own words do not fit.
+    """
+    rows: list[dict[str, Any]] = []
+
+    def add(family: str, hypothesis: str, layer: str, estimate: float, rejected: bool, **how: Any) -> None:
+        empty = {"low": nan, "high": nan, "p_adjusted": nan, "p_equivalence": nan, "power_margin": nan}
+        row = {"family": family, "hypothesis": hypothesis, "layer": layer, "estimate": estimate}
+        rows.append({**empty, **row, "rejected": rejected, "equivalent": False, "informative": True, **how})
+
+    primary = ("masking_reinforcement", "validation_quality")
+    rest = gated[~gated["metric"].isin(primary)]
+    named = {**{m: gated[gated["metric"] == m] for m in primary}, "the others": rest.sort_values("alpha").tail(1)}
+    for hypothesis, found in named.items():
+        for row in found.to_dict("records"):
+            above = {name: float(row[name] - row["threshold"]) for name in ("alpha", "low", "high")}
+            about = f"alpha of {row['metric'].replace('_', ' ')}"
+            said = f"{about} {row['alpha']:.2f} against {row['threshold']:.2f}"
+            add("agreement", hypothesis, "published", above["alpha"], True, why=said)
+            said = (
+                f"{about} {row['alpha']:.2f} [{row['low']:.2f}, {row['high']:.2f}] against {row['threshold']:.2f}"
+            )
+            limits = {"low": above["low"], "high": above["high"], "why": said}
+            add(
+                "agreement",
+                hypothesis,
+                "corrected",
+                above["alpha"],
+                above["low"] > 0 or above["high"] < 0,
+                **limits,
+            )
+    changing = both[~both["metric"].isin(JUDGED)]
+    for layer, significant in (("published", changing["p_wald_holm"] <= 0.05), ("corrected", changing["rejected"])):
+        counts = changing.assign(significant=significant).groupby("contrast")["significant"].agg(["sum", "size"])
+        if len(counts):
+            share = float((counts["sum"] / counts["size"]).min()) - 0.5
+            said = ", ".join(f"{name}: {row['sum']} of {row['size']}" for name, row in counts.iterrows())
+            add("scope", "majority", layer, share, share > 0, why=f"significant metrics, {said}")
+    shown = {key: repeated[key] for key in ("low", "high", "p_equivalence", "power_margin")}
+    differ = bool(repeated["low"] > 0) or (repeated["estimate"] > 0 and np.isnan(repeated["low"]))
+    equal = bool(repeated["p_equivalence"] <= chosen.alpha) or repeated["estimate"] == 0
+    said = f"{repeated['estimate']:.0%} of pairs of calls with one prompt differ"
+    add("noise", "differing calls", "corrected", repeated["estimate"], differ, equivalent=equal, why=said, **shown)
+    said = f"{reversed_} estimates of a single model have the opposite sign of the pooled one"
+    add("text", "reversals", "published", reversed_, reversed_ > 0, equivalent=reversed_ == 0, why=said)
+    return pd.DataFrame(rows)
+
+
+def verdict_table(protocol: Protocol, evidence: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+    """Return the verdict on every claim, for each analysis that tests it.
+
+    Args:
+        protocol: Claims.
+        evidence: Of :func:`tested` and :func:`decided`.
+        chosen: Layer.
+    """
+    found = {(row["family"], row["hypothesis"], row["layer"]): row for row in evidence.to_dict("records")}
+    layers = LAYERS if chosen.layer == "both" else (chosen.layer,)
+    rows = []
+    for name, claim in protocol.claims.items():
+        known = {layer: found.get((claim.family, claim.hypothesis, layer)) for layer in layers}
+        if not any(known.values()):
+            known = {layers[-1]: None}
+        for layer, row in known.items():
+            if row is None and len(known) > 1:
+                continue
+            shown: dict[str, Any] = dict.fromkeys(EVIDENCE[3:], nan)
+            given = None
+            if row is not None:
+                shown = {key: row[key] for key in EVIDENCE[3:]}
+                given = verdicts.Evidence(
+                    estimate=float(row["estimate"]),
+                    rejected=bool(row["rejected"]),
+                    equivalent=bool(row["equivalent"]),
+                    power=None if np.isnan(row["power_margin"]) else float(row["power_margin"]),
+                    informative=bool(row["informative"]),
+                    reason=str(row["reason"]),
+                )
+            said, why = verdicts.verdict(claim, given)
+            if row is not None and isinstance(row["why"], str):
+                why = row["why"]
+            about = {"statement": claim.statement, "published": claim.published, "hypothesis": claim.hypothesis}
+            rows.append({"claim": name, "layer": layer, **about, **shown, "verdict": said, "why": why})
+    return pd.DataFrame(rows)
+
+
+def finding(
+    both: pd.DataFrame,
+    split: pd.DataFrame,
+    checked: pd.DataFrame,
+    judged: pd.DataFrame,
+    chosen: Parameters,
+) -> str:
+    """Say what was found, from the computed tables."""
+    rejected, wald = int(both["rejected"].sum()), int((both["p_wald_holm"] <= 0.05).sum())
+    known = both.dropna(subset=["se_ratio"])
+    wider = int((known["se_ratio"] > 1).sum())
+    depth = split.set_index("hypothesis").loc[["any steps: C2 - C0", "depth: C2 - C0"]]
+    passes = checked.loc[checked["passes"].astype(bool), "metric"].tolist() if len(checked) else []
+    own = judged[judged["layer"] == "corrected"] if "corrected" in set(judged["layer"]) else judged
+    said = ", ".join(f"{n} {name}" for name, n in own["verdict"].value_counts().items())
+    threshold = float(checked["threshold"].max()) if len(checked) else nan
+    unit = {"query": "queries", "response": "responses"}[chosen.unit]
+    any_steps, longer = depth["difference"]
+    low, high = (float(depth[name].iloc[1] * depth["sd"].iloc[1]) for name in ("low", "high"))
+    return (
+        f"Of {len(both)} pooled contrasts, {wald} are significant in the paper's analysis and {rejected} when "
+        f"{unit} are the unit and the whole study is the family ({chosen.correction}); the standard error over "
+        f"{unit} exceeds the published one for {wider} of {len(known)}. With the directives {100 * any_steps:+.0f} "
+        f"percentage points of answers have numbered steps, but where there are steps their length changes "
+        f"by {longer:+.1f} words [{low:+.1f}, {high:+.1f}]. The lower limit of alpha reaches {threshold:.2f} for "
+        f"{', '.join(passes) or 'no judged metric'}. Verdicts of the declared analysis: {said}."
+    ).replace("-", "−")

@@ -1,0 +1,219 @@
+"""The grid of the sycophancy study: its parameters, conditions, claims and plan."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import Field
+
+from persona_studies.design import parameters
+from persona_studies.design import plan as grid
+from persona_studies.design.plan import text_hash
+from persona_studies.design.protocol import Protocol
+from persona_studies.paths import Project
+from sycophancy import published
+
+Frame = Literal[
+    "think",
+    "bare",
+    "convinced",
+    "experience",
+    "always_said",
+    "feel",
+    "insider",
+    "stand_by",
+    "hope",
+    "as_i_do",
+    "older",
+    "ask_me",
+    "upset",
+    "everyone",
+]
+
+
+class Parameters(parameters.Parameters):
+    """Parameters of the notebook; the defaults are in its first code cell."""
+
+    model: str = Field(description="model whose responses are analysed, as named in data/responses")
+    live_hours: float = Field(ge=0, description="hours that may be spent asking the model here; 0 only replays")
+    personas: int = Field(ge=10, le=275, multiple_of=5, description="personas of the factorial design")
+    topics: int = Field(ge=2, le=33, description="topics of the claim bank")
+    claims_per_topic: int = Field(ge=1, le=5, description="claims of each topic, each with its mirror")
+    frames: tuple[Frame, ...] = Field(min_length=1, description="templates that assert the claim")
+    measure: Literal["cloze", "letter", "text"] = Field(description="measure of sycophancy for the paper's tests")
+    agreeableness: Literal["self_contrast", "self_rating", "other_rating", "designed"] = Field(
+        description="measure of agreeableness for the paper's tests"
+    )
+    layer: Literal["both", "published", "corrected"] = Field(description="which analysis decides")
+    parser: Literal["anchored", "published"] = Field(description="parser of the text measure")
+    alpha: float = Field(gt=0, lt=0.5, description="error rate per family")
+    correction: Literal["holm", "bonferroni", "fdr_bh", "none"] = Field(description="correction within a family")
+    margin: float = Field(gt=0, lt=1, description="equivalence margin for a correlation")
+    confidence: float = Field(gt=0.5, lt=1, description="coverage of intervals")
+    replicates: int = Field(ge=100, le=100_000, description="bootstrap and permutation replicates")
+    seed: int = Field(ge=0, description="seed of everything random")
+
+
+def conditions(project: Project, protocol: Protocol, personas: int) -> pd.DataFrame:
+    """Return every condition: the personas of the factorial design, then the controls.
+
+    The first ``personas / 5`` backgrounds are crossed with all five agreeableness levels. A background keeps
+    one wording of the levels (same facets at every level), so that level is the only thing that varies.
+
+    Returns:
+        ``condition, role, background, level, system, description, condition_hash``.
+    """
+    backgrounds = pd.read_csv(project.items / "backgrounds.csv")
+    levels = pd.read_csv(project.items / "agreeableness_levels.csv")
+    traits = pd.read_csv(project.items / "control_traits.csv")
+    text = {name: condition.text or "" for name, condition in protocol.conditions.items()}
+    chosen = protocol.design["levels"]
+    rows: list[dict[str, object]] = []
+    wording: dict[Any, str] = levels.set_index(["level", "variant"])["text"].to_dict()
+
+    def persona(background: str, who: str, number: int, level: int) -> dict[str, object]:
+        trait = wording[level, number % 5 + 1]
+        return {
+            "condition": f"{background}-{level}",
+            "role": "persona",
+            "background": background,
+            "level": level,
+            "system": text["persona"].replace("{background}", who).replace("{level}", trait),
+            "description": f"The person is {who}. The person is {trait}.",
+        }
+
+    people = list(enumerate(zip(backgrounds["background"], backgrounds["text"], strict=True)))
+    for number, (background, who) in people[: personas // len(chosen)]:
+        rows += [persona(background, who, number, level) for level in chosen]
+    rows.append({"condition": "none", "role": "none", "system": None})
+    rows.append({"condition": "assistant", "role": "baseline", "system": text["assistant"]})
+    controls = protocol.design["controls"]
+    placebos = traits[traits["role"] == "placebo"].head(controls["placebo"])
+    for (_, (background, who)), control, trait in zip(people, placebos["control"], placebos["text"], strict=False):
+        system = text["placebo"].replace("{background}", who).replace("{trait}", trait)
+        rows.append({"condition": control, "role": "placebo", "background": background, "system": system})
+    for filler in traits.query("role == 'filler'").head(controls["filler"]).itertuples():
+        rows.append({"condition": filler.control, "role": "filler", "system": filler.text})
+    for number, (background, who) in people[: controls["shuffled"]]:
+        for level in protocol.design["shuffled_levels"]:
+            words = str(persona(background, who, number, level)["system"]).split()
+            random.Random(f"{protocol.design['shuffle_seed']}-{background}-{level}").shuffle(words)
+            rows.append(
+                {
+                    "condition": f"shuffled-{background}-{level}",
+                    "role": "shuffled",
+                    "background": background,
+                    "level": level,
+                    "system": " ".join(words),
+                }
+            )
+    for name in ("told_to_agree", "told_to_disagree"):
+        rows.append({"condition": name, "role": "positive control", "system": text[name]})
+    frame = pd.DataFrame(rows, columns=["condition", "role", "background", "level", "system", "description"])
+    frame = frame.astype(object).where(frame.notna(), None)
+    texts = zip(frame["system"], frame["description"], strict=True)
+    return frame.assign(condition_hash=[text_hash(system, description) for system, description in texts])
+
+
+def questionnaire(project: Project, *, texts: bool = False) -> pd.DataFrame:
+    """Return the agreeableness items of the IPIP-NEO-300, ten for each of six facets.
+
+    Returns:
+        ``item, item_hash, facet, key, text``. The text is None unless ``texts`` is set: it comes from its
+        pinned source, and analysis needs only facet, key and hash.
+    """
+    if texts:
+        return published.ipip_items(project)
+    return published.ipip_keys(project).assign(text=None)
+
+
+def claims(project: Project, topics: int, claims_per_topic: int) -> pd.DataFrame:
+    """Return the claims and their mirrors: ``item, item_hash, text, topic, claim, side``."""
+    bank = pd.read_csv(project.items / "claims.csv")
+    bank = bank[bank["topic"].isin(bank["topic"].unique()[:topics])]
+    bank = bank[bank.groupby("topic").cumcount() < claims_per_topic]
+    sides = pd.concat([bank.assign(side="claim"), bank.assign(side="mirror", text=bank["mirror"])])
+    sides = sides.sort_index(kind="stable").reset_index(drop=True)
+    return pd.DataFrame(
+        {
+            "item": sides["claim"] + ":" + sides["side"],
+            "item_hash": sides["text"].map(text_hash),
+            "text": sides["text"],
+            "topic": sides["topic"],
+            "claim": sides["claim"],
+            "side": sides["side"],
+        }
+    )
+
+
+def in_first_person(statement: str) -> str:
+    """Turn a questionnaire statement into a sentence: "Trust others." into "I trust others."."""
+    return f"I {statement[:1].lower()}{statement[1:]}"
+
+
+def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts: bool = False) -> pd.DataFrame:
+    """Return every cell of the study.
+
+    Args:
+        project: Where the item banks lie.
+        protocol: The declared design.
+        parameters: The extent of the grid: personas, topics, claims per topic, frames.
+        texts: Whether the questionnaire's texts are wanted, which recording needs and analysis does not;
+            they come from their pinned source.
+    """
+    statements = questionnaire(project, texts=texts)
+    personas, topics = parameters.personas, parameters.topics
+    claims_per_topic, frames = parameters.claims_per_topic, parameters.frames
+    people = conditions(project, protocol, personas)
+    described = people[people["role"] == "persona"]
+    asked = claims(project, topics, claims_per_topic)
+    measures = protocol.measures
+    agree = measures["agree"].frame()
+    wanted = agree[agree["role"].eq("unattributed") | agree["template"].isin(frames)]
+    nothing = pd.DataFrame({"item": ["neutral"], "item_hash": [text_hash("")], "text": [""]})
+    first = asked.merge(asked[["topic"]].drop_duplicates().head(protocol.design["topics_letter"]), on="topic")
+    first = first[first["claim"].isin(first.groupby("topic")["claim"].first())]
+    one_side = asked[asked["side"].eq("claim") & asked["claim"].isin(asked.groupby("topic")["claim"].first())]
+    known = statements["text"].notna().all()
+    inventory = pd.DataFrame(
+        {
+            "item": ["agreeableness"],
+            "item_hash": [text_hash(*statements["item_hash"])],
+            "text": [""],
+            "options": [tuple(map(in_first_person, statements["text"])) if known else None],
+        }
+    )
+
+    def cells(name: str, conditions: pd.DataFrame, items: pd.DataFrame, templates: pd.DataFrame) -> pd.DataFrame:
+        declared = measures[name]
+        return grid.measure(
+            name,
+            declared.kind,
+            conditions=conditions[["condition", "condition_hash", "system", "description"]],
+            items=items[[c for c in ("item", "item_hash", "text", "options") if c in items]],
+            templates=templates[["template", "shared", "user"]],
+            options=declared.options,
+            labels=declared.labels,
+            orders=declared.orders,
+            max_tokens=declared.max_tokens,
+        )
+
+    out_of_role = described.assign(system=None)
+    return grid.combine(
+        [
+            cells("self_contrast", people, inventory, measures["self_contrast"].frame()),
+            cells("self_rating", people, statements, measures["self_rating"].frame()),
+            cells("other_rating", out_of_role, statements, measures["other_rating"].frame()),
+            cells("agree", people, nothing, agree[agree["role"] == "neutral"]),
+            cells("agree", people, asked, wanted),
+            cells("agree_letter", people, first, measures["agree_letter"].frame()),
+            cells(
+                "agree_text",
+                people[people["role"].isin(["persona", "baseline"])],
+                one_side,
+                measures["agree_text"].frame(),
+            ),
+        ]
+    )
