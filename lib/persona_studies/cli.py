@@ -37,6 +37,12 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter; may be repeated."),
 ]
+Version = Annotated[
+    int,
+    typer.Option(
+        "--protocol", min=1, help="Version of the declared design; the sizes of later ones stand in them."
+    ),
+]
 Together = Annotated[
     str, typer.Option("--params", metavar='"NAME=VALUE ..."', help="Several parameters, separated by blanks.")
 ]
@@ -209,6 +215,7 @@ def plan(
     out: Annotated[Path, typer.Option(help="File to write, e.g. cells.parquet.")],
     parameter: Assignments = None,
     params: Together = "",
+    protocol: Version = 1,
     file: Annotated[
         Path | None, typer.Option("--runs", help="Of `persona-studies grid`: the cells of all its runs, each once.")
     ] = None,
@@ -219,10 +226,10 @@ def plan(
 
     project = Project.find()
     assignments = [*(parameter or []), *_split(params)]
-    if file is not None and assignments:
-        raise ParameterError("Parameters are fixed in the file of --runs; give them to `persona-studies grid`.")
+    if file is not None and (assignments or protocol > 1):
+        raise ParameterError("Cells are fixed in the file of --runs; give parameters to `persona-studies grid`.")
     sets = grid.load(file, study) if file is not None else [assignments]
-    cells = plans.union(_cells(project, study, given) for given in sets)
+    cells = plans.union(_cells(project, study, given, protocol) for given in sets)
     plans.save(cells, out, study)
     _say(f"{study}: {len(cells):,} cells in {out}")
 
@@ -260,6 +267,7 @@ def record(
     ] = "smollm2-135m-instruct",
     parameter: Assignments = None,
     params: Together = "",
+    protocol: Version = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate only, record nothing.")] = False,
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Record the I-th of N shares, for several processes.")
@@ -305,9 +313,11 @@ def record(
     project = Project.find()
     part = _shard(shard)
     assignments = [*(parameter or []), *_split(params)]
-    if cells is not None and assignments:
-        raise ParameterError("Parameters are fixed in the file of --plan; give them to `persona-studies plan`.")
-    asked = grid.load(cells, study) if cells is not None else _cells(project, study, assignments)
+    if cells is not None and (assignments or protocol > 1):
+        raise ParameterError(
+            "Cells are fixed in the file of --plan; give what fixes them to `persona-studies plan`."
+        )
+    asked = grid.load(cells, study) if cells is not None else _cells(project, study, assignments, protocol)
     endpoint: dict[str, Any] = {}
     budget = None
     if model.startswith("openai:"):
@@ -367,6 +377,7 @@ def import_(
     origin: Annotated[Path, typer.Argument(help="What record --out wrote.")],
     parameter: Assignments = None,
     params: Together = "",
+    protocol: Version = 1,
     planned: Annotated[
         Path | None, typer.Option("--plan", help="Cells that were to be recorded, instead of parameters.")
     ] = None,
@@ -381,8 +392,10 @@ def import_(
 
     project = Project.find()
     assignments = [*(parameter or []), *_split(params)]
-    if planned is not None and assignments:
-        raise ParameterError("Parameters are fixed in the file of --plan; give them to `persona-studies plan`.")
+    if planned is not None and (assignments or protocol > 1):
+        raise ParameterError(
+            "Cells are fixed in the file of --plan; give what fixes them to `persona-studies plan`."
+        )
     taken = recording.take_in(project, origin)
     lacking = False
     for study, model, rows, new in taken.itertuples(index=False, name=None):
@@ -390,7 +403,7 @@ def import_(
         if planned is not None:
             cells = grid.load(planned, study)
         else:
-            cells = _cells(project, study, assignments, texts=False)
+            cells = _cells(project, study, assignments, protocol, texts=False)
         try:
             _say(f"complete: {_short(project, recording.pack(project, study, cells, model))}")
         except ResponsesError as error:
@@ -514,8 +527,8 @@ def _in_parallel(studies: list[str], jobs: int, force: bool) -> None:
         raise PersonaStudiesError(f"{', '.join(failed)} did not complete.")
 
 
-def _cells(project: Project, study: str, assignments: list[str], *, texts: bool = True) -> Any:
-    """Return the cells of a study's grid under some parameters."""
+def _cells(project: Project, study: str, assignments: list[str], version: int, *, texts: bool = True) -> Any:
+    """Return the cells of a study's grid under some parameters, or those that a later protocol declares."""
     from persona_studies.design.protocol import load
     from persona_studies.reproduce import runs
 
@@ -523,7 +536,18 @@ def _cells(project: Project, study: str, assignments: list[str], *, texts: bool 
     module = runs.study_module(project, study)
     if not hasattr(module, "plan"):
         raise ParameterError(f"{study} asks no model: it analyses what others recorded. Nothing can be planned.")
-    return module.plan(project, load(project.protocol(study)), in_force, texts=texts)
+    if version > 1:
+        if assignments:
+            raise ParameterError(
+                f"--protocol {version} fixes what is asked, so {quoted(assignments[0])} has no place; leave the "
+                "parameters out, or --protocol."
+            )
+        if not project.protocol(study, version).is_file():
+            known = [n for n in range(1, version) if project.protocol(study, n).is_file()]
+            raise ParameterError(
+                f"{study} declares no protocol {version}; it has {', '.join(map(str, known))}. Name one of these."
+            )
+    return module.plan(project, load(project.protocol(study, version)), in_force, texts=texts)
 
 
 def _split(text: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Literal
 import pandas as pd
 from pydantic import Field
 
+from clinical_personas import design_2
 from persona_studies.design import multiple_choice, parameters
 from persona_studies.design import plan as grid
 from persona_studies.design.conditions import shuffled
@@ -160,9 +161,11 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
     Args:
         project: Where the item banks lie.
         protocol: The declared design.
-        parameters: The extent of the grid.
+        parameters: The extent of the grid; the second protocol fixes its own.
         texts: Whether texts are wanted, which recording needs and analysis does not.
     """
+    if protocol.version == 2:
+        return design_2.plan(project, protocol, texts=texts)
     asked = questions(project, protocol, parameters, texts=texts)
     everyone = people(protocol, parameters)
     design, measures = protocol.design, protocol.measures

@@ -8,6 +8,7 @@ import pandas as pd
 from pydantic import Field
 
 from expert_personas import conditions as bank
+from expert_personas import design_2
 from persona_studies.design import multiple_choice, parameters
 from persona_studies.design import plan as grid
 from persona_studies.design.protocol import Protocol
@@ -81,10 +82,12 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
     Args:
         project: Where the item banks lie.
         protocol: The declared design.
-        parameters: The extent of the grid.
+        parameters: The extent of the grid; the second protocol fixes its own.
         texts: Whether the questions' texts are wanted, which recording needs and analysis does not; they come
             from their pinned sources.
     """
+    if protocol.version == 2:
+        return design_2.plan(project, protocol, texts=texts)
     asked = questions(project, protocol, parameters, texts=texts)
     everyone = people(project, protocol, parameters)
     design, measures = protocol.design, protocol.measures

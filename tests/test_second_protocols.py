@@ -1,0 +1,128 @@
+"""The second protocols: their grids are as large as declared, stay as they are, and leave the first ones alone."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from persona_studies import cli
+from persona_studies.ask import responses
+from persona_studies.design import plan as grid
+from persona_studies.design import protocol as protocols
+from persona_studies.design.protocol import Protocol
+from persona_studies.errors import SourceUnavailable
+from persona_studies.paths import Project
+from persona_studies.reproduce import runs
+
+PROJECT = Project(Path(__file__).parents[1])
+STUDIES = ["expert_personas", "clinical_personas", "persona_bias"]
+# Of identity and hashes of every cell: a text that changes after the recording began is another cell.
+DIGESTS = {
+    "expert_personas": "75fd97b75fc26a27",
+    "clinical_personas": "af676019ed1178ed",
+    "persona_bias": "2ffeba10c89ebd4a",
+}
+
+
+def second(study: str) -> tuple[ModuleType, Protocol]:
+    return import_module(f"{study}.design_2"), protocols.load(PROJECT.protocol(study, 2))
+
+
+@pytest.fixture(scope="module", params=STUDIES)
+def study(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def plan(study: str) -> pd.DataFrame:
+    module, declared = second(study)
+    made: pd.DataFrame = module.plan(PROJECT, declared)
+    return made
+
+
+def test_the_grid_has_the_declared_cells(study: str, plan: pd.DataFrame) -> None:
+    _, declared = second(study)
+    assert declared.version == 2 and declared.confirmatory is not None
+    assert plan.groupby("measure").size().to_dict() == declared.confirmatory.cells
+
+
+def test_the_grid_is_the_one_that_was_declared(study: str, plan: pd.DataFrame) -> None:
+    cells = plan[[*grid.IDENTITY, *grid.HASHES]].astype(str).agg("\t".join, axis=1)
+    assert hashlib.sha256("\n".join(sorted(cells)).encode()).hexdigest()[:16] == DIGESTS[study]
+
+
+def test_letters_come_in_every_cyclic_order(plan: pd.DataFrame) -> None:
+    letters = plan[plan["measure"] == "letter"]
+    for _, cells in letters.groupby(["condition", "item"], sort=False):
+        n = len(cells["options"].iloc[0])
+        assert cells["order"].tolist() == list(range(n))
+
+
+def test_every_cell_has_its_texts_and_shares_the_question(study: str, plan: pd.DataFrame) -> None:
+    module, declared = second(study)
+    try:
+        written: pd.DataFrame = module.plan(PROJECT, declared, texts=True)
+    except SourceUnavailable as error:
+        pytest.skip(str(error))
+    assert written[[*grid.IDENTITY, *grid.HASHES]].equals(plan[[*grid.IDENTITY, *grid.HASHES]])
+    assert written[["shared", "user"]].notna().all(axis=None)
+    assert written["system"].isna().equals(written["condition"] == "none")
+    assert not written["user"].str.contains("{", regex=False).any()
+    letters = written[written["measure"] == "letter"]
+    starts = letters.groupby(["condition", "item"])["shared"].nunique()
+    assert (starts == 1).all() and (letters["shared"].str.len() > 10).all()
+
+
+def test_the_first_recordings_still_answer_the_first_plan(study: str) -> None:
+    in_force, _ = runs.resolve(PROJECT, study, [])
+    first = protocols.load(PROJECT.protocol(study))
+    assert first.version == 1
+    planned = runs.study_module(PROJECT, study).plan(PROJECT, first, in_force)
+    recorded = responses.load(PROJECT, study, in_force.model, planned)
+    assert np.isin(responses.digest(planned), responses.digest(recorded)).all()
+
+
+def test_every_claim_is_decided_by_a_contrast_and_steerability_by_none(study: str) -> None:
+    _, declared = second(study)
+    assert "steerability" in declared.families
+    controls = {name for name, condition in declared.conditions.items() if condition.role == "positive control"}
+    assert controls
+    for name, claim in declared.claims.items():
+        assert claim.family != "steerability", name
+        contrast = declared.families[claim.family].contrasts.get(claim.hypothesis or "") if claim.family else None
+        if contrast is not None:
+            assert not {contrast.first, contrast.second} & controls, name
+
+
+def test_every_persona_of_a_claim_stands_beside_placebo_filler_and_shuffled(study: str) -> None:
+    _, declared = second(study)
+    tested = [c for family in declared.families.values() for c in family.contrasts.values()]
+    for claim in declared.claims.values():
+        if claim.family not in ("experts", "care", "overall"):
+            continue
+        first = declared.families[claim.family].contrasts[claim.hypothesis or ""].first
+        beside = {c.second.split(" ")[0] for c in tested if c.first == first}
+        assert {"placebo", "filler"} <= beside
+        assert "shuffled" in beside or first == "unrelated expert"
+
+
+def test_amendments_tell_when_the_second_protocol_was_declared(study: str) -> None:
+    _, declared = second(study)
+    assert declared.confirmatory is not None
+    assert declared.amendments[-1].date >= declared.confirmatory.declared
+    assert all(amendment.commit for amendment in declared.amendments[:-1])
+
+
+def test_parameters_have_no_place_beside_a_later_protocol() -> None:
+    for command in (["plan", "persona_bias", "--out", "x.parquet"], ["record", "persona_bias"]):
+        result = CliRunner().invoke(cli.app, [*command, "--protocol", "2", "-p", "items=20"])
+        assert "--protocol 2 fixes what is asked, so 'items=20' has no place" in str(result.exception)
+        result = CliRunner().invoke(cli.app, [*command, "--protocol", "7"])
+        assert "persona_bias declares no protocol 7; it has 1, 2." in str(result.exception)
