@@ -27,7 +27,7 @@ STUDIES = ["expert_personas", "clinical_personas", "persona_bias"]
 DIGESTS = {
     "expert_personas": "75fd97b75fc26a27",
     "clinical_personas": "af676019ed1178ed",
-    "persona_bias": "2ffeba10c89ebd4a",
+    "persona_bias": "bf0f75598fbfb962",
 }
 
 

@@ -72,8 +72,8 @@ def people(project: Project, protocol: Protocol) -> pd.DataFrame:
 def plan(project: Project, protocol: Protocol, *, texts: bool = False) -> pd.DataFrame:
     """Return every cell of the confirmatory run.
 
-    Everybody answers every question in all cyclic orders; those whom the protocol names reply in words to the first
-    questions of every set.
+    Everybody answers every question in all cyclic orders. Those whom the protocol names reply in words to the first
+    questions of every set, each in a drawn order.
 
     Args:
         project: Where the item banks lie.
@@ -86,15 +86,18 @@ def plan(project: Project, protocol: Protocol, *, texts: bool = False) -> pd.Dat
     for name, conditions, mine in (("letter", everyone, asked), ("text", speakers, asked[asked["replied"]])):
         declared = protocol.measures[name]
         for n in sorted(set(mine["n_options"])):
+            items = multiple_choice.items(mine[mine["n_options"] == n])
+            if declared.kind == "text":
+                items["order"] = grid.drawn(items["item"], n, protocol.design["sample_seed"])
             parts.append(
                 grid.measure(
                     name,
                     declared.kind,
                     conditions=conditions[["condition", "condition_hash", "system", "description"]],
-                    items=multiple_choice.items(mine[mine["n_options"] == n]),
+                    items=items,
                     templates=multiple_choice.lettered(declared.frame(), n),
                     labels=tuple(multiple_choice.LETTERS[:n]) if declared.kind == "letter" else (),
-                    orders=n if declared.kind == "letter" else 1,
+                    orders=n,
                     max_tokens=declared.max_tokens,
                 )
             )
