@@ -13,7 +13,7 @@ from persona_studies.design import plan as grid
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
-from sycophancy import published
+from sycophancy import design_2, published
 
 Frame = Literal[
     "think",
@@ -159,11 +159,18 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
     Args:
         project: Where the item banks lie.
         protocol: The declared design.
-        parameters: The extent of the grid: personas, topics, claims per topic, frames.
+        parameters: The extent of the grid: personas, topics, claims per topic, frames; the second protocol fixes
+            its own.
         texts: Whether the questionnaire's texts are wanted, which recording needs and analysis does not;
             they come from their pinned source.
     """
     statements = questionnaire(project, texts=texts)
+    if protocol.version == 2:
+        sizes = protocol.confirmatory.sizes if protocol.confirmatory else {}
+        everyone = conditions(project, protocol, sizes["personas"])
+        return design_2.plan(
+            protocol, people=everyone, asked=claims(project, sizes["claims"], 1), statements=statements
+        )
     personas, topics = parameters.personas, parameters.topics
     claims_per_topic, frames = parameters.claims_per_topic, parameters.frames
     people = conditions(project, protocol, personas)

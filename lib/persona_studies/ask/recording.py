@@ -11,7 +11,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,7 @@ def record(
     stopped = None
     try:
         with lock.acquire(timeout=0):
-            _sign(log, backend.info)
+            _sign(log, backend.info, instructions=_instructions(backend))
             cells = planner.order(pending(project, study, mine, backend.info, out))
             started = time.perf_counter()
             if limit is not None and limit < len(cells):
@@ -258,10 +258,10 @@ def pack(project: Project, study: str, plan: pd.DataFrame, model: str) -> Path:
     log.mkdir(parents=True, exist_ok=True)
     # The last two shards of a recording may end at the same moment.
     with FileLock(log / "pack.lock"):
-        return _pack(project, study, plan, ModelInfo(**info), signed.get("started"))
+        return _pack(project, study, plan, ModelInfo(**info), signed)
 
 
-def _pack(project: Project, study: str, plan: pd.DataFrame, info: ModelInfo, started: str | None) -> Path:
+def _pack(project: Project, study: str, plan: pd.DataFrame, info: ModelInfo, signed: dict[str, Any]) -> Path:
     target = project.responses(study, info.name)
     before = responses.record_of(target) or {}
     counts = responses.write(_recorded(project, study, info, None), plan, target)
@@ -269,8 +269,12 @@ def _pack(project: Project, study: str, plan: pd.DataFrame, info: ModelInfo, sta
     record = {
         "study": study,
         "model": asdict(info),
-        "recorded": {"first": before.get("recorded", {}).get("first") or started or today, "last": today},
+        "recorded": {
+            "first": before.get("recorded", {}).get("first") or signed.get("started") or today,
+            "last": today,
+        },
         "decoding": "log-probabilities and greedy text; no sampling, no seed",
+        **_known(before, signed.get("instructions", [])),
         "cells": sum(counts.values()),
         "files": {
             f"{name}.parquet": {
@@ -335,7 +339,7 @@ def take_in(project: Project, origin: Path) -> pd.DataFrame:
     for study, info, signed, n, new in ready:
         log = folder(project, study, info.name)
         log.mkdir(parents=True, exist_ok=True)
-        _sign(log, info, signed["started"])
+        _sign(log, info, signed["started"], instructions=signed.get("instructions", []))
         if len(new):
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _plain(new))
             name = hashlib.sha256(lines.encode()).hexdigest()[:12]
@@ -423,16 +427,35 @@ def _signed(log: Path) -> dict[str, Any] | None:
         signed["model"] = asdict(responses.model_info(signed["model"]))
         if not isinstance(signed["started"], str):
             raise TypeError("started is no date")
+        if not all(isinstance(each, str) for each in signed.get("instructions", [])):
+            raise TypeError("instructions are no texts")
     except (ValueError, LookupError, TypeError, RecursionError, ParameterError) as error:
         raise ResponsesError(f"{path} is damaged ({error}); write what recorded there into it again.") from error
     return signed
 
 
-def _sign(log: Path, info: ModelInfo, started: str | None = None) -> None:
-    """Write down what records here."""
-    if _signed(log) is None:
-        signed = {"model": asdict(info), "started": started or _today()}
+def _sign(log: Path, info: ModelInfo, started: str | None = None, *, instructions: Sequence[str] = ()) -> None:
+    """Write model.json, which names the recording model and the processors' instruction sets it ran on."""
+    before = _signed(log) or {}
+    signed = {
+        "model": asdict(info),
+        "started": before.get("started") or started or _today(),
+        **_known(before, instructions),
+    }
+    if signed != before:
         _replace(log / "model.json", json.dumps(signed, indent=1) + "\n")
+
+
+def _instructions(backend: Backend) -> list[str]:
+    """Return the processor's instruction set where a backend's last digits depend on it."""
+    found: str | None = getattr(backend, "instructions", None)
+    return [found] if found else []
+
+
+def _known(before: Mapping[str, Any], instructions: Sequence[str]) -> dict[str, list[str]]:
+    """Return the instruction sets of all sittings, as an entry of a record; none where none is known."""
+    found = sorted({*before.get("instructions", []), *instructions})
+    return {"instructions": found} if found else {}
 
 
 def _replace(path: Path, text: str) -> None:

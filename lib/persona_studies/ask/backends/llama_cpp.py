@@ -18,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -129,6 +130,8 @@ class LlamaCpp:
             chat=self.chat.name,
             precision=precision,
         )
+        # Kernels for quantised weights differ between processors, and with them the last digits.
+        self.instructions = " ".join(re.findall(r"(\w+) = 1", llama.llama_print_system_info().decode()))
 
     def close(self) -> None:
         llama.llama_batch_free(self._batch)
