@@ -9,7 +9,6 @@ four sentences. The text means nothing and says so; only its length matters here
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import random
 from collections.abc import Callable
@@ -112,7 +111,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, required=True)
     given = parser.parse_args()
 
-    from persona_studies.ask import models, planner
+    from persona_studies.ask import models, planner, weights
     from persona_studies.ask.backends import Request
     from persona_studies.ask.backends import llama_cpp as backend
     from persona_studies.paths import Project
@@ -138,9 +137,7 @@ def main() -> None:
         made[kind] = {"cells": cells, "warm": warm}
     model.close()
     entry = models.registry(project)[MODEL]
-    spec = importlib.util.find_spec(entry.package.replace("-", "_"))
-    assert spec is not None and spec.submodule_search_locations
-    made["file"] = str(Path(spec.submodule_search_locations[0]) / entry.file)
+    made["file"] = str(weights.fetch(MODEL, entry))
     # Converted now, so that no engine's loading time contains it; loading checks the copy.
     made["f32"] = str(backend._converted(Path(made["file"]), entry.sha256, "f32"))
     made |= {"sha256": entry.sha256, "persona_tokens": PERSONA_TOKENS, "item_tokens": ITEM_TOKENS}

@@ -1,4 +1,4 @@
-"""A small hub: data sets in memory, over HTTP, as far as uploading and downloading files needs."""
+"""A small hub: data sets and models in memory, over HTTP, as far as uploading and downloading files needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class LocalHub:
     """Commits by id, each the whole tree; ``broken`` maps a path to the bytes that are served instead.
 
     A ``gated`` hub hands out nothing without :data:`TOKEN`, and answers as its owners' conditions ask: 401 without
-    a token, 403 with another one.
+    a token, 403 with another one. With ``cut``, a file ends after so many bytes, and nothing is handed out
+    afterwards. ``ranges`` lists what ranges were asked for.
     """
 
     def __init__(self) -> None:
@@ -26,6 +27,8 @@ class LocalHub:
         self.broken: dict[str, bytes] = {}
         self.refuse = 0
         self.gated = False
+        self.cut: int | None = None
+        self.ranges: list[str] = []
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -84,10 +87,10 @@ class LocalHub:
                     self.answer(404)
 
             def do_GET(self) -> None:
-                parts = unquote(urlsplit(self.path).path).split("/")
-                # /datasets/OWNER/NAME/resolve/REVISION/PATH...
-                tree = hub.commits.get(parts[5], {}) if len(parts) > 6 and parts[4] == "resolve" else {}
-                path = "/".join(parts[6:])
+                parts = unquote(urlsplit(self.path).path).removeprefix("/datasets").split("/")
+                # /OWNER/NAME/resolve/REVISION/PATH..., of a data set with /datasets before it
+                tree = hub.commits.get(parts[4], {}) if len(parts) > 5 and parts[3] == "resolve" else {}
+                path = "/".join(parts[5:])
                 token = self.headers.get("Authorization")
                 if hub.gated and token != f"Bearer {TOKEN}":
                     self.answer(403 if token else 401, **({"X_Error_Code": "GatedRepo"} if token else {}))
@@ -98,7 +101,20 @@ class LocalHub:
                     return
                 data = hub.broken.get(path, tree[path])
                 etag = hashlib.sha1(data).hexdigest()
-                self.answer(200, data, ETag=f'"{etag}"', X_Repo_Commit=parts[5], Content_Length=str(len(data)))
+                self.hand_out(data, ETag=f'"{etag}"', X_Repo_Commit=parts[4])
+
+            def hand_out(self, data: bytes, **headers: str) -> None:
+                status, asked = 200, self.headers.get("Range")
+                if asked is not None and self.command == "GET":
+                    hub.ranges.append(asked)
+                    start = int(asked.removeprefix("bytes=").rstrip("-"))
+                    headers["Content_Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+                    status, data = 206, data[start:]
+                headers["Content_Length"] = str(len(data))
+                if hub.cut is not None and self.command == "GET":
+                    data, hub.cut, hub.refuse = data[: hub.cut], None, 503
+                    self.close_connection = True
+                self.answer(status, data, **headers)
 
             def do_HEAD(self) -> None:
                 self.do_GET()

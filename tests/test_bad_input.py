@@ -144,7 +144,16 @@ def spending(**caps: float) -> Input:
 
 
 PIN = '["toy/simulated"]\nrepo = "a/b"\nrevision = "{revision}"\nsha256 = "' + "0" * 64 + '"\n'
-MODEL = '[mine]\ntitle = "t"\nbackend = "b"\npackage = "p"\nversion = "1"\nfile = "f"\nlicence = "l"\n'
+MODEL = """
+[mine]
+title = "t"
+backend = "llama.cpp"
+file = "f.gguf"
+bytes = 5
+licence = "l"
+sources = [{ package = "no-such-package", version = "1", file = "f.gguf" }]
+"""
+ZEROS = 'sha256 = "' + "0" * 64 + '"\n'
 FRAME = pd.DataFrame({"x": [1.0, 2.0]})
 READ_ONLY_LINK = "a link, a pipe or a device"
 
@@ -273,8 +282,16 @@ BAD: dict[str, tuple[Input, str, str, str]] = {
         *("mine.sha256", "models.toml", "Field required"),
     ),
     "misspelt model": (
-        written("data/models.toml", MODEL + 'sha256 = "0"\n', lambda p: models.load(p, "mime")),
+        written("data/models.toml", MODEL + ZEROS, lambda p: models.load(p, "mime")),
         *("'mime'", "Unknown model", "Did you mean 'mine'?"),
+    ),
+    "model without a revision": (
+        written("data/models.toml", MODEL.replace("package", "hub") + ZEROS, models.registry),
+        *("mine.sources", "models.toml", "mend it there"),
+    ),
+    "weights that nobody has": (
+        written("data/models.toml", MODEL + ZEROS, lambda p: models.load(p, "mine")),
+        *("no-such-package==1", "weights of mine", "Run again with a connection"),
     ),
     "name of a recording": (
         lambda p: models.load(p, "openai:toy", name="../My model"),

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from persona_studies.ask import models
+from persona_studies.ask.weights import fetch
 from persona_studies.paths import Project
 from tests import toy_study
 from tests.single_node_slurm import Cluster, absent
@@ -54,9 +55,8 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def weights() -> Path:
-    entry = models.registry(Project(ROOT))["smollm2-135m-instruct"]
-    [folder] = importlib.util.find_spec(entry.package.replace("-", "_")).submodule_search_locations  # type: ignore[union-attr]
-    return Path(folder) / entry.file
+    name = "smollm2-135m-instruct"
+    return fetch(name, models.registry(Project(ROOT))[name])
 
 
 def call(project: Project, *arguments: str) -> None:

