@@ -19,7 +19,7 @@ KEY = [*IDENTITY, *HASHES]
 
 @pytest.fixture(scope="module")
 def protocol() -> Protocol:
-    return declared.load(PROJECT.folder("sycophancy") / "protocol_2.toml")
+    return declared.load(PROJECT.protocol("sycophancy", 2))
 
 
 def grid(protocol: Protocol, topics: int) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def test_the_precision_sample_is_drawn_by_hash(protocol: Protocol, plan: pd.Data
 def test_the_first_protocol_plans_what_is_recorded_under_it(plan: pd.DataFrame) -> None:
     """Letters are asked alike under both, so that the two recordings can be compared."""
     first = declared.load(PROJECT.protocol("sycophancy")).measures["agree_letter"]
-    second = declared.load(PROJECT.folder("sycophancy") / "protocol_2.toml").measures["agree_letter"]
+    second = declared.load(PROJECT.protocol("sycophancy", 2)).measures["agree_letter"]
     assert (first.options, first.labels, first.orders, first.templates) == (
         second.options, second.labels, second.orders, second.templates,
     )  # fmt: skip
