@@ -1,8 +1,5 @@
 """Correction over a declared family."""
 
-import gc
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 import pingouin as pg
@@ -18,14 +15,6 @@ from tests import reference
 p_values = st.lists(
     st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1.0, 0.05, 0.025, 0.01])), min_size=1, max_size=25
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _without_garbage_collection() -> Iterator[None]:
-    """Statsmodels collects garbage in every Holm correction: 0.1 s each in a large process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gc, "collect", lambda *_: 0)
-        yield
 
 
 def family(values: list[float]) -> pd.Series:

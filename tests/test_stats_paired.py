@@ -5,10 +5,11 @@ from itertools import product
 from math import inf, isnan, nan
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import binomtest, norm, permutation_test
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from persona_studies.analyse import stats
@@ -110,14 +111,81 @@ def test_sign_flip_is_symmetric_and_exact(differences: list[float]) -> None:
     assert result.p == np.mean(np.abs(patterns @ cents) >= abs(cents.sum()))
 
 
-def test_sign_flip_by_monte_carlo_is_close_repeats_and_is_never_zero() -> None:
-    d = np.random.default_rng(1).normal(0.45, 1, size=14)
-    exact = stats.sign_flip(d, replicates=2**14, seed=1)
+def test_sign_flip_by_monte_carlo_is_close_repeats_and_is_never_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    d = np.random.default_rng(1).normal(0.3, 1, size=36)
+    exact = stats.sign_flip(d, replicates=4000, seed=1)
+    monkeypatch.setattr("persona_studies.analyse.stats.paired.MOST_EXACT", 35)
     drawn = stats.sign_flip(d, replicates=4000, seed=1)
     assert "all patterns" in exact.method and "4000 replicates" in drawn.method
-    assert drawn.p == pytest.approx(exact.p, abs=4 * np.sqrt(exact.p / 4000))
+    assert drawn.p == pytest.approx(exact.p, abs=4 * np.sqrt(exact.p / 4000)) and drawn.p != exact.p
     assert astuple(drawn) == astuple(stats.sign_flip(d, replicates=4000, seed=1))
     assert stats.sign_flip(np.ones(100), replicates=99, seed=1).p == 1 / 100
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 20, 36])
+def test_sign_flip_of_equal_differences_is_the_sign_test(n: int) -> None:
+    positive = -(-2 * n // 3)
+    p = stats.sign_flip([0.1] * positive + [-0.1] * (n - positive), replicates=1, seed=1).p
+    assert p == pytest.approx(binomtest(positive, n).pvalue, rel=1e-12)
+
+
+def drawn_family(units: int = 60) -> tuple[pd.DataFrame, list[int]]:
+    rng = np.random.default_rng(3)
+    family = pd.DataFrame(rng.normal(0.1, 1, size=(units, 4)), columns=list("abcd"))
+    family.loc[family.index[::7], "b"] = nan
+    family.loc[family.index[12:], "c"] = nan  # few enough for all patterns
+    return family, (np.arange(units) // 2).tolist()
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_sign_flips_of_a_family_are_those_of_each_hypothesis_alone(clustered: bool) -> None:
+    family, pairs = drawn_family(100)
+    cluster = pairs if clustered else None
+    whole = stats.sign_flips(family, cluster=cluster, replicates=5000, seed=2)
+    pd.testing.assert_frame_equal(
+        stats.sign_flips(family[["d", "b", "a"]], cluster=cluster, replicates=5000, seed=2),
+        whole.loc[["d", "b", "a"]],
+    )
+    for name, row in whole.iterrows():
+        alone = stats.sign_flip(family[name], cluster=cluster, replicates=5000, seed=2)
+        assert astuple(alone)[:1] + astuple(alone)[4:] == (row["estimate"], *row.iloc[4:])
+    assert whole["method"].str.contains("all patterns").tolist() == [False, False, True, False]
+    assert whole["n"].tolist() == ([50, 50, 6, 50] if clustered else [100, 85, 12, 100])
+
+
+def test_sign_flips_do_not_depend_on_how_many_patterns_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    family, _ = drawn_family()
+    whole = stats.sign_flips(family, replicates=1000, seed=2)
+    monkeypatch.setattr("persona_studies.analyse.stats.resampling._CHUNK", 1000)
+    pd.testing.assert_frame_equal(stats.sign_flips(family, replicates=1000, seed=2), whole)
+
+
+def test_sign_flips_agree_with_scipy() -> None:
+    family, _ = drawn_family()
+    ours = stats.sign_flips(family[["a", "d"]], replicates=40_000, seed=1)["p"]
+    for name, p in ours.items():
+        theirs = permutation_test(
+            (family[name],), np.mean, permutation_type="samples", vectorized=True, n_resamples=40_000, rng=1
+        ).pvalue
+        assert p == pytest.approx(theirs, abs=4 * np.sqrt(2 * p / 40_000))
+
+
+def test_sign_flips_find_a_planted_effect_and_reject_a_null_at_their_level() -> None:
+    rng = np.random.default_rng(5)
+    families = pd.DataFrame(rng.standard_t(3, size=(40, 1000)))
+    null = stats.sign_flips(families, replicates=1999, seed=1)["p"]
+    # Binomial(1000, 0.05) lies between 29 and 73 but once in a thousand times.
+    assert 29 <= (null <= 0.05).sum() <= 73
+    assert (stats.sign_flips(families + 2, replicates=1999, seed=1)["p"] <= 0.05).mean() > 0.95
+
+
+def test_sign_flips_refuse_labels_of_other_units() -> None:
+    family, pairs = drawn_family()
+    with pytest.raises(StatisticsError, match="indexed by different units"):
+        stats.sign_flips(family, cluster=pd.Series(pairs, index=family.index[::-1]), replicates=10, seed=1)
+    with pytest.raises(StatisticsError, match="differences of b holds infinite"):
+        stats.sign_flips(family.replace({"b": {nan: inf}}), replicates=10, seed=1)
+    assert stats.sign_flips(family[[]], replicates=10, seed=1).empty
 
 
 def test_sign_flip_on_thin_data() -> None:

@@ -91,8 +91,6 @@ def test_family_wise_error_without_any_effect(monkeypatch: pytest.MonkeyPatch) -
     """No slope anywhere: at least one rejection in at most alpha of the simulations, within chance."""
     runs = 200
     # Intervals and the sign flip do not enter the corrected p-values; they would take most of the time.
-    # So would statsmodels' correction, which collects garbage on every call.
-    monkeypatch.setattr("gc.collect", lambda *_: 0)
     nothing = stats.Estimate(np.nan)
     for name in ("bca", "sign_flip"):
         monkeypatch.setattr(stats, name, lambda *_, **__: nothing)

@@ -45,15 +45,15 @@ def of(wide: pd.DataFrame | pd.Series, dataset: str, care: str | None = None) ->
 
 
 def _estimate(differences: pd.Series, chosen: Parameters) -> dict[str, Any]:
-    found = shared.paired(
-        differences,
+    [found] = shared.paired(
+        differences.to_frame(),
         confidence=chosen.confidence,
         margin=chosen.margin,
         replicates=chosen.replicates,
         seed=chosen.seed,
-    )
+    ).to_dict("records")
     strata = differences.dropna().index.get_level_values(0).nunique()
-    return {**found, "df": max(found["n"] - strata, 0)}
+    return {**{str(name): value for name, value in found.items()}, "df": max(found["n"] - strata, 0)}
 
 
 def _difference(wide: pd.DataFrame, first: str, second: str) -> pd.Series:

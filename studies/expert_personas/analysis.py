@@ -125,8 +125,8 @@ def by_question(scored: pd.DataFrame, value: str = "score") -> pd.DataFrame:
 # --- Contrasts ---
 
 
-def paired(differences: pd.Series, chosen: Parameters) -> dict[str, Any]:
-    """Estimate a mean difference over questions with a run's settings, as :func:`multiple_choice_scores.paired`."""
+def paired(differences: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+    """Estimate mean differences over questions with a run's settings, as :func:`multiple_choice_scores.paired`."""
     return shared.paired(
         differences,
         confidence=chosen.confidence,
@@ -157,11 +157,11 @@ def contrasts(scored: pd.DataFrame, protocol: Protocol, chosen: Parameters, usab
         names = [f"{family}_{benchmark}" for family in FAMILIES] if benchmark != "overall" else ["overall"]
         rows = []
         for name in names:
-            for contrast in protocol.families[name].hypotheses:
+            declared = list(protocol.families[name].hypotheses)
+            asked = mine.reindex(columns=declared)
+            found = paired(asked.sub(mine[REFERENCE], axis=0), chosen).to_dict("index")
+            for contrast in declared:
                 there = contrast in mine and len(mine) > 0
-                difference = (
-                    mine[contrast] - mine[REFERENCE] if there else pd.Series(dtype=float, index=mine.index[:0])
-                )
                 rows.append(
                     {
                         "benchmark": benchmark,
@@ -169,7 +169,7 @@ def contrasts(scored: pd.DataFrame, protocol: Protocol, chosen: Parameters, usab
                         "contrast": contrast,
                         "accuracy": _mean(mine, contrast) if there else nan,
                         "reference": _mean(mine, REFERENCE) if there else nan,
-                        **paired(difference, chosen),
+                        **found[contrast],
                     }
                 )
         parts.append(_judged(pd.DataFrame(rows), protocol, chosen, benchmark))
@@ -517,21 +517,19 @@ def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -
             }
         )
         wide = by_question(cells)
-        for paraphrase, part in cells[cells["treated"] == 1].groupby("paraphrase"):
-            own = part.pivot_table(index=["benchmark", "item", "cluster"], values="score")["score"]
-            effect = paired(own - wide[REFERENCE].reindex(own.index), chosen)
-            rows.append(
-                {
-                    "contrast": contrast,
-                    "model": f"wording {paraphrase} alone",
-                    **{
-                        "estimate": effect["difference"],
-                        "low": effect["low"],
-                        "high": effect["high"],
-                        "p": effect["p"],
-                    },
-                }
-            )
+        wordings = cells[cells["treated"] == 1].pivot_table(
+            index=["benchmark", "item", "cluster"], columns="paraphrase", values="score"
+        )
+        found = paired(wordings.sub(wide[REFERENCE].reindex(wordings.index), axis=0), chosen)
+        rows += [
+            {
+                "contrast": contrast,
+                "model": f"wording {paraphrase} alone",
+                "estimate": effect["difference"],
+                **{name: effect[name] for name in ("low", "high", "p")},
+            }
+            for paraphrase, effect in found.to_dict("index").items()
+        ]
     return pd.DataFrame(rows, columns=["contrast", "model", "estimate", "low", "high", "p"])
 
 

@@ -587,7 +587,7 @@ def combine(
         margin: Smallest difference in accuracy of interest.
         confidence: Coverage of both intervals.
         unit: What counts once.
-        seed: Of the sign-flip test, which is exact up to 16 units and ignores it there.
+        seed: Of the sign-flip test, which is exact up to 36 units and ignores it there.
 
     Returns:
         One row per contrast, in the order given:

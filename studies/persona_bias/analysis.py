@@ -82,13 +82,14 @@ def contrast(wide: pd.DataFrame, first: str, second: str, chosen: Parameters) ->
     """Estimate the difference between two columns of :func:`by_question`; undefined where one is not asked."""
     there = first in wide and second in wide
     differences = wide[first] - wide[second] if there else pd.Series(dtype=float, index=wide.index[:0])
-    return shared.paired(
-        differences,
+    [found] = shared.paired(
+        differences.to_frame(),
         confidence=chosen.confidence,
         margin=chosen.margin,
         replicates=chosen.replicates,
         seed=chosen.seed,
-    )
+    ).to_dict("records")
+    return {str(name): value for name, value in found.items()}
 
 
 def effects(wide: pd.DataFrame, first: str, second: str, chance: pd.Series) -> dict[str, float]:

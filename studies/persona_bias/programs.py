@@ -389,13 +389,13 @@ def summary(solved: pd.DataFrame, people: pd.DataFrame, chosen: Parameters) -> p
         difference = (
             wide[persona] - wide[chosen.baseline] if there else pd.Series(dtype=float, index=wide.index[:0])
         )
-        found = shared.paired(
-            difference,
+        [found] = shared.paired(
+            difference.to_frame(),
             confidence=chosen.confidence,
             margin=chosen.margin,
             replicates=chosen.replicates,
             seed=chosen.seed,
-        )
+        ).to_dict("records")
         # At the floor all differences are 0, which is no certainty.
         told = difference.ne(0).any()
         few = proportion_confint(group["passed"].sum(), len(group), alpha=1 - chosen.confidence, method="beta")

@@ -118,45 +118,54 @@ def _by_option(
 
 
 def paired(
-    differences: pd.Series, *, confidence: float, margin: float, replicates: int, seed: int
-) -> dict[str, Any]:
-    """Estimate a mean difference over questions, with a test of zero and one of equivalence.
+    differences: pd.DataFrame, *, confidence: float, margin: float, replicates: int, seed: int
+) -> pd.DataFrame:
+    """Estimate mean differences over questions, each with a test of zero and one of equivalence.
 
     Args:
-        differences: One per question, indexed by benchmark (first level), ``item`` and ``cluster``; NaN is left
-            out. Benchmarks weigh the same, however many questions they have.
+        differences: Questions x hypotheses, indexed by benchmark (first level), ``item`` and ``cluster``; NaN is
+            left out. Benchmarks weigh the same, however many questions they have.
         confidence: Coverage of the interval.
         margin: Of equivalence.
         replicates: Sign patterns.
         seed: Of the sign patterns.
 
     Returns:
-        ``n, difference, sd, se, low, high, p, p_equivalence``: interval and equivalence by Student's t, stratified
-        by benchmark; p by flipping signs, within clusters together.
+        One row per hypothesis: ``n, difference, sd, se, low, high, p, p_equivalence``; interval and equivalence by
+        Student's t, stratified by benchmark; p by flipping signs, within clusters together.
     """
-    d = differences.dropna()
-    n, benchmark = len(d), d.index.get_level_values(0)
-    strata = [DescrStatsW(part.to_numpy()) for _, part in d.groupby(benchmark, sort=False) if len(part) > 1]
-    if not strata:
-        return {"n": n, **dict.fromkeys(["difference", "sd", "se", "low", "high", "p", "p_equivalence"], nan)}
-    estimate = float(np.mean([part.mean for part in strata]))
-    se = sqrt(sum(part.std_mean**2 for part in strata)) / len(strata)
-    reach = stats.t.ppf(0.5 + confidence / 2, n - len(strata)) * se
-    weight = n / (len(strata) * d.groupby(benchmark).transform("size"))
-    flipped = lib_stats.sign_flip(
-        d * weight, cluster=d.index.get_level_values("cluster"), replicates=replicates, seed=seed
+    rows: dict[Any, dict[str, Any]] = {}
+    weighted = {}
+    for hypothesis, column in differences.items():
+        d = column.dropna()
+        n, benchmark = len(d), d.index.get_level_values(0)
+        strata = [DescrStatsW(part.to_numpy()) for _, part in d.groupby(benchmark, sort=False) if len(part) > 1]
+        if not strata:
+            rows[hypothesis] = {"n": n, **dict.fromkeys(["difference", "sd", "se", "low", "high"], nan)}
+            rows[hypothesis]["p_equivalence"] = nan
+            continue
+        estimate = float(np.mean([part.mean for part in strata]))
+        se = sqrt(sum(part.std_mean**2 for part in strata)) / len(strata)
+        reach = stats.t.ppf(0.5 + confidence / 2, n - len(strata)) * se
+        weighted[hypothesis] = d * (n / (len(strata) * d.groupby(benchmark).transform("size")))
+        rows[hypothesis] = {
+            "n": n,
+            "difference": estimate,
+            "sd": float(d.std()),
+            "se": se,
+            "low": estimate - reach,
+            "high": estimate + reach,
+            "p_equivalence": equivalence_p(estimate, se, margin=margin, df=n - len(strata)) if se > 0 else nan,
+        }
+    flipped = lib_stats.sign_flips(
+        pd.DataFrame(weighted, index=differences.index),
+        cluster=differences.index.get_level_values("cluster"),
+        replicates=replicates,
+        seed=seed,
     )
-    inside = equivalence_p(estimate, se, margin=margin, df=n - len(strata)) if se > 0 else nan
-    return {
-        "n": n,
-        "difference": estimate,
-        "sd": float(d.std()),
-        "se": se,
-        "low": estimate - reach,
-        "high": estimate + reach,
-        "p": flipped.p,
-        "p_equivalence": inside,
-    }
+    table = pd.DataFrame.from_dict(rows, orient="index").reindex(differences.columns)
+    table.insert(6, "p", flipped["p"].reindex(differences.columns))
+    return table
 
 
 def corrected(

@@ -26,7 +26,7 @@ from persona_studies.analyse.stats.equivalence import (
 from persona_studies.analyse.stats.estimate import Estimate
 from persona_studies.analyse.stats.meta_analysis import RandomEffects, random_effects, random_effects_correlation
 from persona_studies.analyse.stats.multiplicity import Correction, correct
-from persona_studies.analyse.stats.paired import McNemar, mcnemar, sign_flip
+from persona_studies.analyse.stats.paired import McNemar, mcnemar, sign_flip, sign_flips
 from persona_studies.analyse.stats.regression import clustered_ols
 from persona_studies.analyse.stats.reliability import Reliability, disattenuate, omega, spearman_brown, split_half
 from persona_studies.analyse.stats.resampling import bca, cluster_bootstrap, two_way_bootstrap
@@ -64,6 +64,7 @@ __all__ = [
     "random_effects_correlation",
     "raw_agreement",
     "sign_flip",
+    "sign_flips",
     "spearman",
     "spearman_brown",
     "split_half",

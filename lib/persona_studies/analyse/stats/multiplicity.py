@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
+from numpy.typing import NDArray
+from scipy import stats
 
 from persona_studies.analyse.stats.estimate import fraction
 from persona_studies.errors import StatisticsError
@@ -24,8 +25,9 @@ def correct(
 ) -> pd.DataFrame:
     """Correct the p-values of one family whose size was fixed in advance, by Holm's step-down method.
 
-    The correction itself is statsmodels'. Fixed here is what libraries disagree on: what NaN means, that a
-    family is complete, and that a hypothesis is rejected exactly when its adjusted p is at most alpha.
+    Fixed here is what libraries disagree on: what NaN means, that a family is complete, and that a hypothesis is
+    rejected exactly when its adjusted p is at most alpha. statsmodels' ``multipletests``, which gives the same
+    adjusted p, collects all garbage of the process at each call: a third of a second in a notebook.
 
     Args:
         p: p-values, indexed by the names of the hypotheses. NaN is a test that is undefined on these data.
@@ -71,7 +73,7 @@ def correct(
         names = ", ".join(map(str, p.index[missing]))
         raise StatisticsError(f'No p-value for {names}; a family that allows this declares undefined = "one".')
     counted = np.where(missing, 1.0, values)
-    adjusted = counted if method == "none" else multipletests(counted, alpha=alpha, method=method)[1]
+    adjusted = _adjusted(counted, method)
     return pd.DataFrame(
         {
             "p": values,
@@ -83,3 +85,18 @@ def correct(
         },
         index=p.index,
     )
+
+
+def _adjusted(p: NDArray[np.float64], method: Correction) -> NDArray[np.float64]:
+    """Return adjusted p-values, each at most 1."""
+    if method == "fdr_bh":
+        return np.asarray(stats.false_discovery_control(p, method="bh"))
+    if method == "none":
+        return p
+    if method == "bonferroni":
+        return np.minimum(p * len(p), 1)
+    # Holm: the i-th smallest p times the hypotheses that are left, and never below an earlier one.
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return np.minimum(adjusted, 1)
