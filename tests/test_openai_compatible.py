@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persona_studies.ask.backends import Request, Response, openai_compatible
+from persona_studies.ask.backends import Request, Response
+from persona_studies.ask.backends.endpoint import calls
 from persona_studies.ask.backends.openai_compatible import Budget, OpenAICompatible, Spent
 from persona_studies.ask.chat import CHATML, GEMMA, PLAIN
 from persona_studies.errors import BackendError, BudgetSpent, ParameterError
@@ -37,7 +38,7 @@ CLOZE = Request("cloze", "You are a baker.", "", "Is tea warm?", ("I agree.", "I
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_compatible, "BACKOFF", 0.002)
+    monkeypatch.setattr(calls, "BACKOFF", 0.002)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
 
@@ -218,7 +219,7 @@ def test_cloze_is_refused_when_the_echo_is_missing_or_belongs_to_other_tokens(ec
 
 def test_cloze_by_chat_is_refused_before_anything_is_sent() -> None:
     with Server() as server:
-        with pytest.raises(BackendError, match="api='completions'"):
+        with pytest.raises(BackendError, match="--api completions"):
             ask(backend(server), CLOZE)
         assert server.calls == 0
 
@@ -262,7 +263,7 @@ def test_extra_fields_are_sent_and_part_of_the_key() -> None:
     assert plain.request != told.request
     with Server(behave=always("status:400 Unrecognized request argument: repetition_penalty")) as server:
         assert ask(backend(server), TEXT)[0].finish == "failed"
-        with pytest.raises(BackendError, match="extra fields"):
+        with pytest.raises(BackendError, match="leave it out of --extra"):
             ask(backend(server, extra=extra), TEXT)
 
 
@@ -499,11 +500,11 @@ def test_an_answer_that_calls_a_tool_is_a_failed_text() -> None:
         ("status:401 wrong key", "OPENAI_API_KEY"),
         ("status:402 pay", "credit"),
         ("status:403 not you", "toy-1"),
-        ("status:404 no such model", "base_url"),
-        ("status:405 no", "base_url"),
+        ("status:404 no such model", "OPENAI_BASE_URL.*toy-1"),
+        ("status:405 no", "OPENAI_BASE_URL"),
         ('error:429 {"message": "quota", "code": "insufficient_quota"}', "credit"),
         ('error:400 {"message": "no", "code": "unsupported_parameter", "param": "max_tokens"}', "another model"),
-        ('error:400 {"message": "too many logprobs"}', "top_logprobs"),
+        ('error:400 {"message": "too many logprobs"}', "--top-logprobs"),
         ("status:500 not supported for models created with logits_all=False", "logits_all"),
     ],
 )

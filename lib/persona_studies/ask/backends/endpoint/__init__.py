@@ -1,0 +1,1 @@
+"""What an OpenAI-compatible endpoint takes and answers: address, budget, calls, answers, measures."""
