@@ -48,8 +48,8 @@ study: $(INSTALLED)  ## run one study with other parameters (STUDY=sycophancy PA
 sweep: $(INSTALLED)  ## run a grid of parameters, draw the specification curves (STUDY= GRID="alpha=0.01,0.05 ..." FLAGS=)
 	@$(BIN)/persona-studies sweep $(STUDY) --grid '$(GRID)' $(FLAGS)
 
-record: $(INSTALLED)  ## record a model's responses, resumable (STUDY= MODEL= PARAMS= FLAGS=--dry-run)
-	@$(BIN)/persona-studies record $(STUDY) --model '$(MODEL)' --params '$(PARAMS)' $(FLAGS)
+record: $(INSTALLED)  ## record a model's responses, resumable (STUDY= MODEL= PARAMS= MEASURES= FLAGS=--dry-run)
+	@$(BIN)/persona-studies record $(STUDY) --model '$(MODEL)' --params '$(PARAMS)' $(if $(MEASURES),--measures '$(MEASURES)') $(FLAGS)
 
 readme: $(INSTALLED)  ## rewrite the generated parts of the README files
 	@$(BIN)/python -m persona_studies.publish.readme

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import os
 import random
 import shutil
@@ -13,8 +14,9 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -313,17 +315,104 @@ def test_caps_stop_cleanly(project: Project) -> None:
     assert (few.recorded, few.mine, few.stopped) == (7, len(plan) - 7, "the cap of 2 cells")
 
 
-def test_refused_cells_are_counted_and_stored(project: Project) -> None:
-    class Refusing(SimulatedBackend):
-        def respond(self, requests: Iterable[Request]) -> Iterator[tuple[int, Response]]:
-            for place, given in super().respond(requests):
-                yield place, dataclasses.replace(given, finish="failed") if place == 3 else given
+class Spoilt(SimulatedBackend):
+    """Spoils the answers at some places of a sitting."""
 
-    plan = small_plan()
-    progress = recording.record(project, "toy", plan, Refusing(answer))
-    assert progress.complete and progress.failed == 1
-    recording.pack(project, "toy", plan, "simulated")
-    assert (responses.load(project, "toy", "simulated", plan)["finish"] == "failed").sum() == 1
+    def __init__(self, spoil: Callable[[int, Request], dict[str, Any] | None]) -> None:
+        super().__init__(answer)
+        self.spoil = spoil
+
+    def respond(self, requests: Iterable[Request]) -> Iterator[tuple[int, Response]]:
+        listed = list(requests)
+        for place, given in super().respond(listed):
+            yield place, dataclasses.replace(given, **(self.spoil(place, listed[place]) or {}))
+
+
+FAILED = {"finish": "failed", "logprob": (), "n_tokens": (), "text": "400 flagged"}
+
+
+class TestFailed:
+    def test_a_failed_cell_is_asked_again_and_is_not_complete(self, project: Project) -> None:
+        plan = small_plan()
+        progress = recording.record(project, "toy", plan, Spoilt(lambda place, _: FAILED if place == 3 else None))
+        assert (progress.recorded, progress.failed, progress.mine, progress.complete) == (23, 1, 1, False)
+        with pytest.raises(ResponsesError, match=r"1 of 24 planned cells failed, .*400 flagged.*--reask never"):
+            recording.pack(project, "toy", plan, "simulated")
+        backend = SimulatedBackend(answer)
+        progress = recording.record(project, "toy", plan, backend)
+        assert progress.complete and not progress.failed and backend.asked == 1
+        record = recording.pack(project, "toy", plan, "simulated") / "record.json"
+        assert "failed" not in json.loads(record.read_text())
+        assert not (responses.load(project, "toy", "simulated", plan)["finish"] == "failed").any()
+
+    def test_it_stays_failed_on_request_and_the_record_counts_it(self, project: Project) -> None:
+        plan = small_plan()
+        backend = Spoilt(lambda place, _: FAILED if place == 3 else None)
+        progress = recording.record(project, "toy", plan, backend, reask=False)
+        assert progress.complete and progress.failed == 1
+        again = SimulatedBackend(answer)
+        recording.record(project, "toy", plan, again, reask=False)
+        assert again.asked == 0
+        record = recording.pack(project, "toy", plan, "simulated", failed=True) / "record.json"
+        assert json.loads(record.read_text())["failed"] == 1
+        assert (responses.load(project, "toy", "simulated", plan)["finish"] == "failed").sum() == 1
+        # Asked again later, the answer replaces it, in the committed form too.
+        recording.record(project, "toy", plan, again)
+        recording.pack(project, "toy", plan, "simulated")
+        assert again.asked == 1
+        assert not (responses.load(project, "toy", "simulated", plan)["finish"] == "failed").any()
+
+    def test_a_cell_that_fails_twice_is_stored_once(self, project: Project) -> None:
+        plan = small_plan()
+        for _ in range(2):
+            recording.record(project, "toy", plan, Spoilt(lambda _, r: FAILED if "claim 3" in r.user else None))
+        recording.pack(project, "toy", plan, "simulated", failed=True)
+        assert len(responses.load(project, "toy", "simulated", plan)) == 24
+
+
+class TestFirstCells:
+    SILENT: ClassVar = {
+        "failed": ("text", FAILED, r"8 failed: 400 flagged\..*--extra"),
+        "empty": ("text", {"text": " "}, r"8 are empty\..*--extra"),
+        "without labels": (
+            "cloze",
+            {"logprob": (math.nan, math.nan), "top_token": "<think>"},
+            r"8 give none of the labels .*'<think>'.*--measures text",
+        ),
+        "ids": ("cloze", {"logprob": (math.nan, math.nan), "top_token": "token_id:362"}, "lists tokens as ids"),
+    }
+
+    @pytest.mark.parametrize("case", SILENT.values(), ids=SILENT)
+    def test_a_measure_that_says_nothing_stops_before_it_is_stored(
+        self, project: Project, case: tuple[str, dict[str, Any], str]
+    ) -> None:
+        kind, spoilt, said = case
+        plan = small_plan(20)
+        backend = Spoilt(lambda _, request: spoilt if request.kind == kind else None)
+        with pytest.raises(BackendError, match=said):
+            recording.record(project, "toy", plan, backend)
+        rows = responses.logged(recording.folder(project, "toy", "simulated"))
+        measure = {"text": "talk", "cloze": "score"}[kind]
+        assert (rows["measure"] != measure).all()
+        assert backend.asked < len(plan) - 30 or kind == "text"
+
+    def test_one_answer_is_enough_to_go_on_and_nothing_is_lost(self, project: Project) -> None:
+        plan = small_plan(20)
+        talk = plan[plan["measure"] == "talk"].reset_index(drop=True)
+        backend = Spoilt(lambda place, _: {"text": ""} if place != 7 else None)
+        progress = recording.record(project, "toy", talk, backend)
+        assert progress.complete and progress.recorded == 40
+        rows = responses.logged(recording.folder(project, "toy", "simulated"))
+        assert (rows["text"] == "").sum() == 39
+
+    def test_few_cells_that_say_nothing_are_not_stored_either(self, project: Project) -> None:
+        plan = small_plan(2)
+        with pytest.raises(BackendError, match="The first 4 answers to talk say nothing"):
+            recording.record(project, "toy", plan, Spoilt(lambda _, r: {"text": ""} if r.kind == "text" else None))
+        # Where the measure is recorded already, few are believed.
+        recording.record(project, "toy", plan, SimulatedBackend(answer))
+        progress = recording.record(project, "toy", small_plan(3), Spoilt(lambda _, r: {"text": ""}))
+        assert progress.complete
 
 
 class TestCommitted:

@@ -297,6 +297,26 @@ def record(
         str | None, typer.Option(help="Of the weights behind an endpoint, which cannot be asked for it.")
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Calls to an endpoint at the same time.")] = 8,
+    system_role: Annotated[
+        str, typer.Option(help="Where a persona stands in a chat of an endpoint: system, or user.")
+    ] = "system",
+    measures: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B", help="Measures or kinds of measures; default: all that the model can be asked."
+        ),
+    ] = None,
+    reask: Annotated[
+        str, typer.Option(help="Which cells to ask again: failed, or never (they then stay failed).")
+    ] = "failed",
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for an endpoint's answer; 60.")] = None,
+    retries: Annotated[int | None, typer.Option(help="How often a failed call is repeated; 6.")] = None,
+    top_logprobs: Annotated[
+        int | None, typer.Option(help="Alternatives to ask an endpoint for, 1 to 20; 20.")
+    ] = None,
+    extra: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Further fields of every call to an endpoint.")
+    ] = None,
     max_calls: Annotated[int | None, typer.Option(min=1, help="Cap on calls to an endpoint.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Cap on tokens of an endpoint.")] = None,
     max_money: Annotated[float | None, typer.Option(min=0, help="Cap on what an endpoint costs.")] = None,
@@ -307,7 +327,7 @@ def record(
 
     Exit code 0: every cell of this share has an answer. 1: some have none yet; the same command goes on.
     """
-    from persona_studies.ask import recording
+    from persona_studies.ask import options, recording
     from persona_studies.design import plan as grid
 
     project = Project.find()
@@ -318,16 +338,15 @@ def record(
             "Cells are fixed in the file of --plan; give what fixes them to `persona-studies plan`."
         )
     asked = grid.load(cells, study) if cells is not None else _cells(project, study, assignments, protocol)
-    endpoint: dict[str, Any] = {}
+    again = options.asks_again(reask)
     budget = None
     if model.startswith("openai:"):
         from persona_studies.ask.backends.openai_compatible import Budget
-        from persona_studies.ask.chat import named
 
         budget = Budget(max_calls, max_tokens, max_money, price_in, price_out)
-        endpoint = {"api": api, "concurrency": concurrency, "budget": budget, "revision": revision}
-        if chat is not None:
-            endpoint["chat"] = named(chat)
+    usual = {"api": api, "concurrency": concurrency, "revision": revision, "system_role": system_role}
+    only = {"timeout": timeout, "retries": retries, "top_logprobs": top_logprobs}
+    endpoint = options.endpoint(model, {**usual, "budget": budget}, extra, chat, only)
     asker = recording.load(
         project,
         study,
@@ -341,7 +360,8 @@ def record(
         endpoint=endpoint,
     )
     called = asker.info.name
-    left = recording.pending(project, study, asked, asker.info, out)
+    asked = options.answerable(asked, asker, measures, _say)
+    left = recording.pending(project, study, asked, asker.info, out, reask=again)
     _say(
         f"{study}, {called}: {len(asked):,} cells planned, {len(asked) - len(left):,} recorded, {len(left):,} to go"
     )
@@ -351,14 +371,19 @@ def record(
         _say(recording.summary(table, part[1]))
     if dry_run:
         return
-    progress = recording.record(project, study, asked, asker, shard=part, limit=limit, hours=hours, out=out)
+    progress = recording.record(
+        project, study, asked, asker, shard=part, limit=limit, hours=hours, out=out, reask=again
+    )
     asker.close()
     if budget is not None:
         used = budget.spent
         tokens = used.tokens_in + used.tokens_out
         _say(f"Spent: {used.calls:,} calls, {tokens:,} tokens, {used.money:.4f} in money")
     if progress.failed:
-        _say(f"{progress.failed:,} cells were refused by the model; they are recorded as failed.")
+        stay = (
+            "stay failed" if not again else "are asked again by the same command; --reask never leaves them failed"
+        )
+        _say(f"{progress.failed:,} cells failed, and {stay}.")
     if progress.stopped:
         _say(f"Stopped at {progress.stopped}.")
     if progress.mine:
@@ -367,7 +392,7 @@ def record(
     if out is not None:
         _say(f"This share is complete; take it in with: persona-studies import {out}")
     elif progress.complete:
-        _say(f"complete: {_short(project, recording.pack(project, study, asked, called))}")
+        _say(f"complete: {_short(project, recording.pack(project, study, asked, called, failed=not again))}")
     else:
         _say(f"This share is complete; {progress.planned - progress.recorded:,} cells are with other shares.")
 
@@ -381,12 +406,16 @@ def import_(
     planned: Annotated[
         Path | None, typer.Option("--plan", help="Cells that were to be recorded, instead of parameters.")
     ] = None,
+    measures: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Measures or kinds that were recorded; default: all of them.")
+    ] = None,
+    reask: Annotated[str, typer.Option(help="failed, or never: cells that failed stay failed.")] = "failed",
 ) -> None:
     """Check what was recorded elsewhere, merge it, and pack each recording that is now complete.
 
     Exit code 1: a recording lacks cells of its study's grid; what there is has been taken in.
     """
-    from persona_studies.ask import recording
+    from persona_studies.ask import options, recording
     from persona_studies.design import plan as grid
     from persona_studies.errors import ResponsesError
 
@@ -396,6 +425,7 @@ def import_(
         raise ParameterError(
             "Cells are fixed in the file of --plan; give what fixes them to `persona-studies plan`."
         )
+    again = options.asks_again(reask)
     taken = recording.take_in(project, origin)
     lacking = False
     for study, model, rows, new in taken.itertuples(index=False, name=None):
@@ -404,8 +434,9 @@ def import_(
             cells = grid.load(planned, study)
         else:
             cells = _cells(project, study, assignments, protocol, texts=False)
+        cells = options.chosen(cells, measures)
         try:
-            _say(f"complete: {_short(project, recording.pack(project, study, cells, model))}")
+            _say(f"complete: {_short(project, recording.pack(project, study, cells, model, failed=not again))}")
         except ResponsesError as error:
             lacking = True
             _say(str(error))
@@ -547,7 +578,14 @@ def _cells(project: Project, study: str, assignments: list[str], version: int, *
             raise ParameterError(
                 f"{study} declares no protocol {version}; it has {', '.join(map(str, known))}. Name one of these."
             )
-    return module.plan(project, load(project.protocol(study, version)), in_force, texts=texts)
+    cells = module.plan(project, load(project.protocol(study, version)), in_force, texts=texts)
+    measure = str(in_force.model_dump().get("measure"))
+    if measure != "primary" and any(given.partition("=")[0].strip() == "measure" for given in assignments):
+        from persona_studies.design import plan as grid
+
+        # Whoever names a measure wants no other asked.
+        cells = grid.chosen(cells, [grid.DERIVED.get(measure, measure)])
+    return cells
 
 
 def _split(text: str) -> list[str]:

@@ -155,6 +155,7 @@ class Study:
         if hours == 0:
             return None
         plan, backend = cells(), recording.load(self.project, self.name, model, **how)
+        plan = plan[plan["kind"].isin(recording.kinds(backend)[0])].reset_index(drop=True)
         left = recording.pending(self.project, self.name, plan, backend.info)
         progress = None
         if len(left):
@@ -170,9 +171,10 @@ class Study:
                     "Run this cell again to go on."
                 ) from None
             if not progress.complete:
+                why = f"stopped at {progress.stopped}" if progress.stopped else f"{progress.failed:,} failed"
                 raise ResponsesError(
-                    f"{progress.recorded:,} of {progress.planned:,} cells have an answer; stopped at "
-                    f"{progress.stopped}. Run this cell again to go on."
+                    f"{progress.recorded:,} of {progress.planned:,} cells have an answer; {why}. Run this cell "
+                    "again to go on; `persona-studies record --reask never` leaves cells failed that are refused."
                 )
         backend.close()
         recording.pack(self.project, self.name, plan, backend.info.name)

@@ -24,6 +24,8 @@ from tqdm.auto import tqdm
 
 from persona_studies.ask import models, planner, responses
 from persona_studies.ask.backends import Backend, ModelInfo, Request
+from persona_studies.ask.first_cells import FirstCells
+from persona_studies.design.plan import KINDS
 from persona_studies.errors import BudgetSpent, ParameterError, ResponsesError
 from persona_studies.paths import Project, named
 
@@ -39,9 +41,9 @@ class Progress:
 
     Attributes:
         planned: Cells of the plan.
-        recorded: Cells that have a response.
-        failed: Recorded cells that the model refused to answer.
-        mine: Cells of this process's share that have none.
+        recorded: Cells that have an answer; a failed one counts only where it is left so.
+        failed: Cells that failed: the model refuses them, or the endpoint gave nothing that is an answer.
+        mine: Cells of this process's share that have no answer.
         seconds: Time spent in this sitting.
         stopped: The cap that ended this sitting, if one did.
     """
@@ -86,14 +88,50 @@ def folder(project: Project, study: str, model: str, out: Path | None = None) ->
 
 
 def pending(
-    project: Project, study: str, plan: pd.DataFrame, info: ModelInfo, out: Path | None = None
+    project: Project,
+    study: str,
+    plan: pd.DataFrame,
+    info: ModelInfo,
+    out: Path | None = None,
+    *,
+    reask: bool = True,
 ) -> pd.DataFrame:
     """Return the cells of a plan that have no response, neither in the logs nor in the committed recording.
+
+    Args:
+        project: Where they lie.
+        study: Name of the study.
+        plan: Cells.
+        info: The model.
+        out: Folder of logs beside the project's own.
+        reask: Whether a failed cell counts as one without a response.
 
     Raises:
         ResponsesError: a log is damaged, or what is recorded under this name came from another model.
     """
-    return plan[~np.isin(responses.digest(plan), responses.digest(_recorded(project, study, info, out)))]
+    return _without(plan, _recorded(project, study, info, out), reask)
+
+
+def _without(plan: pd.DataFrame, rows: pd.DataFrame, reask: bool) -> pd.DataFrame:
+    """Return the cells of a plan that rows do not answer."""
+    answers = rows[rows["finish"] != "failed"] if reask else rows
+    known = responses.as_recorded(plan, answers)
+    return plan[~np.isin(responses.digest(known), responses.digest(answers))]
+
+
+def kinds(backend: Backend) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the kinds of measures that a model can be asked, and why not the others.
+
+    An endpoint is asked; a model that runs here has every kind.
+
+    Raises:
+        BackendError: the endpoint does not answer.
+    """
+    interface = getattr(backend, "interface", None)
+    if interface is None:
+        return KINDS, {}
+    found = interface()
+    return found.kinds, found.why_not
 
 
 def estimate(plan: pd.DataFrame, backend: Backend) -> pd.DataFrame:
@@ -168,6 +206,7 @@ def record(
     limit: int | None = None,
     hours: float | None = None,
     out: Path | None = None,
+    reask: bool = True,
 ) -> Progress:
     """Ask every cell that has no response yet and append the answers to the log.
 
@@ -183,11 +222,13 @@ def record(
         limit: Ask at most so many cells in this sitting.
         hours: Stop after so many hours.
         out: Folder for the logs instead of the project's own.
+        reask: Ask cells again that failed; otherwise they stay failed and count as recorded.
 
     Raises:
         ResponsesError: the plan holds no texts, a log is damaged or cannot be written, another process writes
             the same shard, or what is recorded under this name came from another model or schedule.
-        BackendError: the model does not answer; what it answered before is kept.
+        BackendError: the model does not answer, or its first answers to a measure say nothing; what it answered
+            before is kept.
     """
     textless = plan["user"].isna() | plan["shared"].isna()
     if textless.any():
@@ -206,21 +247,25 @@ def record(
     try:
         with lock.acquire(timeout=0):
             _sign(log, backend.info, instructions=_instructions(backend))
-            cells = planner.order(pending(project, study, mine, backend.info, out))
+            before = _recorded(project, study, backend.info, out)
+            cells = planner.order(_without(mine, before, reask))
             started = time.perf_counter()
             if limit is not None and limit < len(cells):
                 cells, stopped = cells.head(limit), f"the cap of {limit:,} cells"
             file = responses.Log(log / f"{part}-of-{parts}.jsonl")
+            store = FirstCells(file, {*before.loc[before["finish"] != "failed", "measure"]})
             waiting: dict[int, dict[str, Any]] = {}
             answers = backend.respond(_feed(cells, waiting))
             bar = tqdm(total=len(cells), unit="cell", desc=f"{study} {part}/{parts}", disable=not _watched())
             try:
                 for place, answer in answers:
-                    file.append(waiting.pop(place), answer)
+                    store.append(waiting.pop(place), answer)
                     bar.update()
                     if hours is not None and time.perf_counter() - started > hours * 3600:
                         stopped = f"the cap of {hours:g} hours"
                         break
+                else:
+                    store.finish()
             except BudgetSpent as spent:
                 stopped = str(spent)
             finally:
@@ -231,24 +276,31 @@ def record(
     except Timeout as error:
         raise ResponsesError(f"Another process is recording shard {part}/{parts} into {log}.") from error
     done = _recorded(project, study, backend.info, out)
-    known = np.isin(responses.digest(done), responses.digest(plan))
+    known = np.isin(responses.digest(done), responses.digest(responses.as_recorded(plan, done)))
     return Progress(
         planned=len(plan),
-        recorded=int(known.sum()),
+        recorded=len(plan) - len(_without(plan, done, reask)),
         failed=int((done["finish"] == "failed")[known].sum()),
-        mine=int((~np.isin(responses.digest(mine), responses.digest(done))).sum()),
+        mine=len(_without(mine, done, reask)),
         seconds=time.perf_counter() - started,
         stopped=stopped,
     )
 
 
-def pack(project: Project, study: str, plan: pd.DataFrame, model: str) -> Path:
+def pack(project: Project, study: str, plan: pd.DataFrame, model: str, *, failed: bool = False) -> Path:
     """Write a complete recording as Parquet with its record, and return the folder.
 
     What was packed before stays, also where this plan is smaller.
 
+    Args:
+        project: Holds the logs, and receives the recording.
+        study: Name of the study.
+        plan: Cells that must be there.
+        model: Name of the recording.
+        failed: Whether planned cells may have failed; the record then counts them.
+
     Raises:
-        ResponsesError: a planned cell is not recorded, or was recorded twice with different answers.
+        ResponsesError: a planned cell is not recorded, has failed, or was recorded twice with different answers.
     """
     log = folder(project, study, model)
     signed = _signed(log) or {}
@@ -258,13 +310,17 @@ def pack(project: Project, study: str, plan: pd.DataFrame, model: str) -> Path:
     log.mkdir(parents=True, exist_ok=True)
     # The last two shards of a recording may end at the same moment.
     with FileLock(log / "pack.lock"):
-        return _pack(project, study, plan, ModelInfo(**info), signed)
+        return _pack(project, study, plan, ModelInfo(**info), signed, failed)
 
 
-def _pack(project: Project, study: str, plan: pd.DataFrame, info: ModelInfo, signed: dict[str, Any]) -> Path:
+def _pack(
+    project: Project, study: str, plan: pd.DataFrame, info: ModelInfo, signed: dict[str, Any], failed: bool
+) -> Path:
     target = project.responses(study, info.name)
     before = responses.record_of(target) or {}
-    counts = responses.write(_recorded(project, study, info, None), plan, target)
+    rows = _recorded(project, study, info, None)
+    counts = responses.write(rows, plan, target, failed=failed)
+    lost = int((rows["finish"] == "failed").sum())
     today = _today()
     record = {
         "study": study,
@@ -276,6 +332,7 @@ def _pack(project: Project, study: str, plan: pd.DataFrame, info: ModelInfo, sig
         "decoding": "log-probabilities and greedy text; no sampling, no seed",
         **_known(before, signed.get("instructions", [])),
         "cells": sum(counts.values()),
+        **({"failed": lost} if lost else {}),
         "files": {
             f"{name}.parquet": {
                 "rows": count,
@@ -333,7 +390,8 @@ def take_in(project: Project, origin: Path) -> pd.DataFrame:
         rows = responses.logged(place)
         known = _recorded(project, study, info, None)
         merged = responses.merge([known, rows])
-        new = merged.iloc[len(known.drop_duplicates([*responses.KEY])) :]
+        row = [*responses.KEY, "checksum"]
+        new = merged[~np.isin(responses.digest(merged, row), responses.digest(known, row))]
         ready.append((study, info, signed, len(rows), new))
     report = []
     for study, info, signed, n, new in ready:

@@ -234,13 +234,17 @@ def digest(rows: pd.DataFrame, columns: Sequence[str] = KEY) -> NDArray[np.uint6
 
 
 def merge(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Put rows of several origins together, each cell once.
+    """Put rows of several origins together, each cell once. A failed one gives way to a later attempt.
 
     Raises:
         ResponsesError: a cell was recorded twice, with different answers.
     """
     rows = pd.concat(list(parts), ignore_index=True)
     rows = rows.loc[~rows.duplicated([*KEY, "checksum"])]
+    failed = rows["finish"] == "failed"
+    if failed.any():
+        answered = np.isin(digest(rows), digest(rows[~failed]))
+        rows = rows.loc[~failed | ~(answered | rows.duplicated(KEY, keep="last"))]
     twice = rows[rows.duplicated(KEY, keep=False)]
     if len(twice):
         raise ResponsesError(
@@ -250,7 +254,7 @@ def merge(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return rows
 
 
-def write(rows: pd.DataFrame, plan: pd.DataFrame, folder: Path) -> dict[str, int]:
+def write(rows: pd.DataFrame, plan: pd.DataFrame, folder: Path, *, failed: bool = False) -> dict[str, int]:
     """Write one Parquet file per measure and return the number of rows of each.
 
     Rows outside the plan are kept, unless the plan names the same cell with other texts. The bytes depend on
@@ -260,16 +264,24 @@ def write(rows: pd.DataFrame, plan: pd.DataFrame, folder: Path) -> dict[str, int
         rows: Answers, each cell once (:func:`merge`).
         plan: Cells that must be there.
         folder: Receives the files.
+        failed: Whether a planned cell may have failed.
 
     Raises:
-        ResponsesError: a planned cell has no row; nothing is written then.
+        ResponsesError: a planned cell has no row, or has failed; nothing is written then.
     """
+    plan = as_recorded(plan, rows)
     missing = plan[~np.isin(digest(plan), digest(rows))]
     if len(missing):
         measure = missing["measure"].iloc[0]
         raise ResponsesError(
             f"{(missing['measure'] == measure).sum()} of {(plan['measure'] == measure).sum()} cells of {measure} "
             f"are not recorded, first {_cell(missing)}; run record again, it continues where it stopped."
+        )
+    lost = rows[(rows["finish"] == "failed") & np.isin(digest(rows), digest(plan))]
+    if len(lost) and not failed:
+        raise ResponsesError(
+            f"{len(lost)} of {len(plan)} planned cells failed, first {_cell(lost)}: {lost['text'].iloc[0]}. "
+            "Record again, which asks them anew; or with --reask never, which leaves them failed."
         )
     stale = ~np.isin(digest(rows), digest(plan)) & np.isin(digest(rows, IDENTITY), digest(plan, IDENTITY))
     rows = rows[~stale].sort_values(IDENTITY, kind="stable")
