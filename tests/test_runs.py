@@ -432,12 +432,12 @@ def test_a_measure_that_the_model_cannot_answer_is_no_hole_in_the_grid(recorded:
 @pytest.mark.usefixtures("no_kernel")
 def test_a_measure_that_parameters_ask_for_must_be_recorded(recorded: Project) -> None:
     """Here `score` is asked only with more than one round, so that its absence is not the model's."""
-    source = recorded.module("toy").read_text()
+    source = recorded.design("toy").read_text()
     by_rounds = (
         "    cells = small_plan(parameters.rounds)\n"
         "    return cells[cells['measure'] == 'talk'] if parameters.rounds == 3 else cells\n"
     )
-    recorded.module("toy").write_text(source.replace("    return small_plan(parameters.rounds)\n", by_rounds))
+    recorded.design("toy").write_text(source.replace("    return small_plan(parameters.rounds)\n", by_rounds))
     folder = recorded.responses("toy", "simulated")
     record = json.loads((folder / "record.json").read_text())
     del record["files"]["score.parquet"]
@@ -448,7 +448,7 @@ def test_a_measure_that_parameters_ask_for_must_be_recorded(recorded: Project) -
 
 @pytest.mark.usefixtures("no_kernel")
 def test_a_measure_that_is_named_must_be_recorded(recorded: Project) -> None:
-    module = recorded.module("toy")
+    module = recorded.design("toy")
     module.write_text(
         module.read_text().replace(
             'label: str = Field(description="a text")', 'measure: str = Field(description="m")'
