@@ -167,6 +167,15 @@ class _Handler(BaseHTTPRequestHandler):
                 status=503,
                 after=formatdate(time.time() + float(value), usegmt=True),
             )
+        if name == "raw":
+            # Whatever is written behind the colon, as it is.
+            return self._send_raw(value.encode(errors="surrogatepass"), leave)
+        if name == "moved":
+            self.send_response(307)
+            self.send_header("Location", value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
         if name == "slow":
             self.owner.released.wait(float(value))
             return None

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from persona_studies import cli
+from persona_studies.ask.backends.endpoint import calls
 from persona_studies.design import plan as grid
 from persona_studies.errors import BackendError, ParameterError
-from tests.misbehaving_server import Server
+from tests.misbehaving_server import Body, Server, prompt_of
 from tests.test_recording import small_plan
 
 pytest.importorskip("openai", reason="extra `api` is not installed")
@@ -24,6 +30,7 @@ def cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "studies" / "toy.ipynb").touch()
     monkeypatch.setenv("PERSONA_STUDIES_ROOT", str(tmp_path))
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    monkeypatch.setattr(calls, "BACKOFF", 0.002)
     plan = small_plan(20)
     grid.save(plan[plan["measure"] == plan["measure"].iloc[0]], tmp_path / "cells.parquet", "toy")
     return tmp_path / "cells.parquet"
@@ -49,9 +56,117 @@ def test_a_capped_recording_says_what_was_spent_and_goes_on(cells: Path, monkeyp
     assert b"a" * 40 in stored and CANARY.encode() not in stored
 
 
+@pytest.fixture
+def whole(cells: Path) -> Path:
+    """Cells of every kind: whole continuations, letters and words."""
+    plan = small_plan(5)
+    letters = plan[plan["measure"] == "score"].assign(measure="letters", kind="letter")
+    letters["options"] = [("A", "B")] * len(letters)
+    grid.save(grid.combine([plan, letters]), cells, "toy")
+    return cells
+
+
+def files(cells: Path) -> set[str]:
+    return {path.stem for path in (cells.parent / "data").rglob("*.parquet")}
+
+
+def test_a_chat_is_asked_letters_and_words(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", f" '{server.url}/' ")
+        code, said, raised = record(whole)
+    assert code == 0, raised
+    assert "toy-1 cannot be asked score, which is left out: a chat reports no" in said
+    assert files(whole) == {"letters", "talk"} and CANARY not in said
+
+
+def test_a_chat_without_log_probabilities_is_asked_words(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server(behave=lambda body, before: "no-logprobs") as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        code, said, raised = record(whole)
+        assert code == 0, raised
+        assert "cannot be asked letters, which is left out: The server at" in said and files(whole) == {"talk"}
+        code, _, raised = record(whole, "--measures", "letters,talk")
+        assert isinstance(raised, ParameterError) and "toy-1 cannot be asked letters" in str(raised)
+        code, _, raised = record(whole, "--measures", "leters")
+        assert isinstance(raised, ParameterError) and "Did you mean 'letters'?" in str(raised)
+
+
+def test_a_misbehaving_server_fills_no_recording(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only reasoning comes back, and then the server is mended."""
+    thinking = {"content": None, "reasoning_content": "hm"}
+    answer = {"choices": [{"message": thinking, "finish_reason": "length"}], "usage": None}
+    with Server(behave=lambda body, before: f"raw:{json.dumps(answer)}") as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        code, _, raised = record(whole)
+        assert code == 1 and isinstance(raised, BackendError)
+        assert "The first 8 answers to talk say nothing" in str(raised) and "--extra" in str(raised)
+        assert not files(whole) and server.calls < 40
+        server.behave = lambda body, before: "ok"
+        assert record(whole)[0] == 0 and files(whole) == {"letters", "talk"}
+
+
+def test_failed_cells_keep_a_recording_open_until_they_are_answered(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flagged(body: Body, before: int) -> str:
+        return "status:400 flagged" if "laim 3" in prompt_of(body) else "ok"
+
+    with Server(behave=flagged) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        code, said, _ = record(whole, "--measures", "talk")
+        assert code == 1 and "2 cells failed, and are asked again by the same command" in said
+        assert not files(whole)
+        code, said, _ = record(whole, "--measures", "talk", "--reask", "never")
+        assert code == 0 and "2 cells failed, and stay failed" in said and files(whole) == {"talk"}
+        server.behave = lambda body, before: "ok"
+        code, said, _ = record(whole, "--measures", "talk", "--reask", "failed")
+        assert code == 0 and "failed" not in said.replace("--reask", "")
+
+
+def test_the_options_reach_the_endpoint(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        options = ("--top-logprobs", "5", "--extra", '{"top_k": 1}', "--retries", "0", "--timeout", "30")
+        code, _, raised = record(whole, *options, "--system-role", "user")
+        assert code == 0, raised
+    letters = [body for body in server.bodies if body.get("logprobs")]
+    assert letters and all(body["top_logprobs"] == 5 and body["top_k"] == 1 for body in letters)
+    assert {m["role"] for body in server.bodies for m in body["messages"]} == {"user"}
+    record_ = next((whole.parent / "data").rglob("record.json")).read_text()
+    assert json.loads(record_)["model"]["chat"] == "server, persona in the user turn"
+
+
+def test_every_option_that_the_library_names_exists() -> None:
+    """A remedy in a message is an option of some command, and of `record` where an endpoint or a model names it."""
+    root = Path(__file__).parents[1]
+    commands: Any = typer.main.get_command(cli.app)
+    known = {name: {o for p in c.params for o in p.opts} for name, c in commands.commands.items()}
+    foreign = {"--no-deps", "--return-tokens-as-token-ids", "--help"}
+    named: dict[str, set[str]] = {}
+    for path in (root / "lib").rglob("*.py"):
+        texts = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)]
+        found = {o for t in texts if isinstance(t, str) for o in re.findall(r"(?<![\w-])--[a-z][a-z-]+", t)}
+        named[path.relative_to(root).as_posix()] = found - foreign
+    everything = set().union(*known.values())
+    ours = {place: options for place, options in named.items() if "/ask/" in place}
+    assert sum(map(len, ours.values())) > 15
+    for place, options in ours.items():
+        assert options <= everything, place
+        if "endpoint" in place or "openai" in place or "first_cells" in place:
+            assert options <= known["record"], place
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        (("--extra", "[1]"), ParameterError, "no JSON object"),
+        (("--extra", '{"temperature": 1}'), ParameterError, "leave it out of --extra"),
+        (("--reask", "all"), ParameterError, "it is failed, or never"),
+        (("--system-role", "assistant"), ParameterError, "'system' or 'user'"),
+        (("--timeout", "0"), ParameterError, "timeout"),
+        (("--retries", "-1"), ParameterError, "retries"),
+        (("--top-logprobs", "50"), ParameterError, "1 to 20"),
+        (("--measures", " , "), ParameterError, "names none"),
         (("--chat", "chatlm"), BackendError, "Unknown chat template 'chatlm'; known: chatml, gemma, plain"),
         (("--api", "completions"), ParameterError, "chat"),
         (("--max-money", "1"), ParameterError, "price_in"),

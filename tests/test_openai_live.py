@@ -169,3 +169,27 @@ def test_a_prompt_beyond_the_context_fails_alone(address: str) -> None:
     found = ask(endpoint(address), long, TEXTS[0])
     assert [answer.finish for answer in found] == ["failed", "length"]
     assert "context" in (found[0].text or "")
+
+
+def test_a_study_is_recorded_by_chat(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make record MODEL=openai:...` as users type it: letters and words are asked, sentences left out."""
+    from typer.testing import CliRunner
+
+    from persona_studies import cli
+    from persona_studies.design import plan as grid
+    from tests.test_recording import small_plan
+
+    (tmp_path / "studies" / "toy").mkdir(parents=True)
+    (tmp_path / "studies" / "toy.ipynb").touch()
+    plan = small_plan(2)
+    letters = plan[plan["measure"] == "score"].assign(measure="letters", kind="letter")
+    letters["options"] = [("A", "B")] * len(letters)
+    grid.save(grid.combine([plan, letters]), tmp_path / "cells.parquet", "toy")
+    monkeypatch.setenv("PERSONA_STUDIES_ROOT", str(tmp_path))
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    command = ["record", "toy", "--model", f"openai:{MODEL}", "--plan", str(tmp_path / "cells.parquet")]
+    done = CliRunner().invoke(cli.app, [*command, "--timeout", "600", "--concurrency", "1"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "cannot be asked score, which is left out" in done.output
+    folder = tmp_path / "data" / "responses" / "toy" / MODEL
+    assert {path.stem for path in folder.glob("*.parquet")} == {"letters", "talk"}

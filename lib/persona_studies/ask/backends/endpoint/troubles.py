@@ -18,7 +18,7 @@ FEW = 3
 NO_SYSTEM = re.compile(
     r"(system|developer)[\w' -]{0,40}?(not|n't|un)[\w' -]{0,12}?(support|allow|enable|permit|accept|valid)"
     r"|(not|n't) (support|allow|accept)[\w' ]{0,25}(system|developer)"
-    r"|(invalid|unknown|unexpected|unsupported|illegal)[\w':\" ]{0,25}(system|developer)\b"
+    r"|(invalid|unknown|unexpected|unsupported|illegal)[\w':`\" ]{0,25}(system|developer)\b"
     r"|only (the )?user and (assistant|model)|roles? must alternate|role[\w' ]{0,20}must be[^.]{0,20}user",
     re.I,
 )

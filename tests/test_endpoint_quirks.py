@@ -1,0 +1,448 @@
+"""What real servers make of the protocol: read for what it says, and never taken for the model's answer."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from persona_studies.ask.backends import Request, Response
+from persona_studies.ask.backends.endpoint import address, calls, tokens
+from persona_studies.ask.backends.openai_compatible import OpenAICompatible
+from persona_studies.errors import BackendError, ParameterError
+from tests.misbehaving_server import Body, Server, always
+
+pytest.importorskip("openai", reason="extra `api` is not installed")
+
+CANARY = "sk-canary-quirks-42"
+TEXT = Request("text", None, "", "Say hello.", max_tokens=20)
+LETTER = Request("letter", "You are a baker.", "", "Is tea warm?", ("A", "B"))
+USAGE = {"prompt_tokens": 9, "completion_tokens": 3}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "BACKOFF", 0.002)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+
+
+def backend(server: Server, **how: Any) -> OpenAICompatible:
+    return OpenAICompatible(**({"name": "toy", "model": "toy-1", "base_url": server.url, "timeout": 20} | how))
+
+
+def asked(raw: str, request: Request = TEXT, **how: Any) -> Response:
+    with Server(behave=always(f"raw:{raw}")) as server:
+        [(_, found)] = backend(server, **how).respond([request])
+    return found
+
+
+def chat(message: Any, **choice: Any) -> str:
+    usage = choice.pop("usage", USAGE)
+    return json.dumps(
+        {"choices": [{"index": 0, "finish_reason": "stop", "message": message, **choice}], "usage": usage}
+    )
+
+
+def said(content: Any, **choice: Any) -> str:
+    return chat({"role": "assistant", "content": content}, **choice)
+
+
+def first(*alternatives: Any, token: str = "A") -> str:
+    entry = {"token": token, "logprob": -0.5, "top_logprobs": list(alternatives)}
+    return said(token, logprobs={"content": [entry]})
+
+
+def top(token: Any, logprob: Any = -0.5, **more: Any) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, **more}
+
+
+STREAM = "".join(
+    f"data: {json.dumps(chunk)}\n\n"
+    for chunk in (
+        {"choices": [], "prompt_filter_results": []},
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+        {"choices": [{"index": 0, "delta": {"reasoning_content": "hm"}}]},
+        {"choices": [{"index": 0, "delta": {"content": "Hel"}, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": {"content": "lo."}, "finish_reason": "stop"}]},
+        {"choices": [], "usage": USAGE},
+    )
+)
+GOOD = {
+    "parts": said([{"type": "text", "text": "Hel"}, {"type": "output_text", "text": "lo."}]),
+    "parts of reasoning": said([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, "Hello."]),
+    "one part": said({"type": "text", "text": "Hello."}),
+    "part in a part": said([{"type": "text", "text": {"value": "Hello."}}]),
+    "text instead of a message": json.dumps({"choices": [{"text": "Hello.", "finish_reason": "stop"}]}),
+    "a delta": json.dumps({"choices": [{"delta": {"content": "Hello."}, "finish_reason": "stop"}]}),
+    "a choice that is no list": json.dumps({"choices": {"message": {"content": "Hello."}}}),
+    "reasoning beside it": chat({"content": "Hello.", "reasoning_content": "hm"}),
+    "thought inside": said("<think>\nhm, hello?\n</think>\n\nHello."),
+    "an empty thought": said("<think></think>Hello."),
+    "a byte order mark": "\ufeff" + said("Hello."),
+    "blank lines before": "\n\n  " + said("Hello."),
+    "a null error": json.dumps(json.loads(said("Hello.")) | {"error": None}),
+    "a null refusal": chat({"content": "Hello.", "refusal": None, "tool_calls": []}),
+    "a stream": STREAM + "data: [DONE]\n\n",
+    "a stream with comments": ": OPENROUTER PROCESSING\n\n" + STREAM,
+    "a stream with events": STREAM.replace("data:", "event: message\ndata:"),
+    "lines of JSON": STREAM.replace("data: ", "").replace("\n\n", "\n"),
+    "usage null": said("Hello.", usage=None),
+    "usage -1": said("Hello.", usage={"prompt_tokens": -1, "completion_tokens": -1}),
+    "usage as text": said("Hello.", usage={"prompt_tokens": "9", "completion_tokens": "3"}),
+    "usage 0": said("Hello.", usage={"prompt_tokens": 0, "completion_tokens": 0}),
+    "usage nonsense": said("Hello.", usage="none"),
+    "usage without a prompt": said("Hello.", usage={"total_tokens": 12}),
+}
+
+
+@pytest.mark.parametrize("raw", GOOD.values(), ids=GOOD)
+def test_a_reply_is_read_in_every_form(raw: str) -> None:
+    found = asked(raw)
+    assert (found.text, found.finish) == ("Hello.", "stop")
+    assert found.prompt_tokens > 0 and found.computed_tokens > 0
+
+
+@pytest.mark.parametrize(
+    "ended", ["stop", "eos", "eos_token", "EOS", "STOP", "end_turn", "stop_sequence", None, "", "x"]
+)
+def test_a_text_counts_whatever_its_end_is_called(ended: str | None) -> None:
+    assert (asked(said("Hello.", finish_reason=ended)).text, asked(said("Hello.", finish_reason=ended)).finish) == (
+        "Hello.",
+        "stop",
+    )
+
+
+@pytest.mark.parametrize("ended", ["length", "max_tokens", "MAX_TOKENS", "model_length", {"type": "length"}])
+def test_a_cut_is_a_cut_by_any_name(ended: Any) -> None:
+    assert asked(said("Hello", finish_reason=ended)).finish == "length"
+
+
+def test_an_end_without_a_name_after_all_tokens_is_a_cut() -> None:
+    full = {"prompt_tokens": 9, "completion_tokens": 20}
+    assert asked(said("Hello", finish_reason=None, usage=full)).finish == "length"
+    assert asked(said("Hello", finish_reason="stop", usage=full)).finish == "stop"
+
+
+NO_ANSWER = {
+    "null beside reasoning": (chat({"content": None, "reasoning_content": "hm"}), "only reasoning.*--extra"),
+    "empty beside reasoning": (chat({"content": "", "reasoning": "hm"}), "only reasoning.*--extra"),
+    "reasoning to the end": (
+        chat({"content": "", "reasoning_content": "hm"}, finish_reason="length"),
+        "reasoning used up all 20 tokens.*enable_thinking",
+    ),
+    "a thought without an end": (said("<think>hm, hello", finish_reason="length"), "reasoning used up all 20"),
+    "hidden reasoning": (said("", usage={"prompt_tokens": 9, "completion_tokens": 20}), "counts 20 tokens"),
+    "a tool": (chat({"content": None, "tool_calls": [{}]}, finish_reason="tool_calls"), "tool_calls"),
+    "withheld": (said(None, finish_reason="SAFETY"), "content filter .*SAFETY"),
+}
+
+
+@pytest.mark.parametrize(("raw", "reason"), NO_ANSWER.values(), ids=NO_ANSWER)
+def test_what_is_no_answer_is_a_failed_cell_with_the_reason(raw: str, reason: str) -> None:
+    found = asked(raw)
+    assert found.finish == "failed" and re.search(reason, found.text or "")
+
+
+def test_a_model_may_say_nothing_and_may_refuse() -> None:
+    assert (asked(said("", usage=None)).text, asked(said("", usage=None)).finish) == ("", "stop")
+    assert asked(chat({"content": None, "refusal": "I will not."})).text == "I will not."
+
+
+STOPS = {
+    "an error in an answer of 200": (
+        '{"error": {"message": "model is not loaded"}}',
+        "200 with an error.*not loaded",
+    ),
+    "an error as text": (
+        '{"error": "Unexpected endpoint or method. (POST /x)"}',
+        "Unexpected endpoint.*OPENAI_BASE",
+    ),
+    "an error in a list": (
+        '[{"error": {"code": 404, "message": "no such thing", "status": "NOT_FOUND"}}]',
+        "no such",
+    ),
+    "an object called error": ('{"object": "error", "message": "bad model", "code": 404}', "bad model.*toy-1"),
+    "a detail": ('{"detail": "Not Found"}', "Not Found"),
+    "an error in the choice": ('{"choices": [{"error": {"code": 401, "message": "who?"}}]}', "who.*OPENAI_API_KEY"),
+    "an error in a stream": ('data: {"error": {"message": "engine died", "code": 500}}\n\n', "engine died"),
+    "the provider's words": (
+        '{"error": {"message": "Provider returned error", "code": 502, "metadata": {"raw": "gpu on fire"}}}',
+        "gpu on fire",
+    ),
+    "a page": ("<!DOCTYPE html><title>Open WebUI</title>", r"page instead of JSON \(Open WebUI\).*OPENAI_BASE_URL"),
+    "no choices": ('{"id": "x", "choices": []}', "without choices"),
+    "choices null": ('{"id": "x", "choices": null}', "without choices"),
+    "nothing": ("", "empty answer"),
+    "a word": ("ok", "not JSON: ok"),
+    "a number": ("17", "no object: 17"),
+    "null content": (said(None, usage=None), "content is null"),
+    "broken off": (said("He", finish_reason="abort"), "broke the answer off"),
+}
+
+
+@pytest.mark.parametrize(("raw", "words"), STOPS.values(), ids=STOPS)
+def test_what_is_no_answer_at_all_stops_with_the_servers_words(raw: str, words: str) -> None:
+    with pytest.raises(BackendError, match=words) as caught:
+        asked(raw, retries=1)
+    assert "\n" not in str(caught.value) and CANARY not in str(caught.value)
+
+
+def test_without_a_version_in_the_address_the_usual_one_is_named() -> None:
+    with Server(
+        behave=always('raw:{"error": "Unexpected endpoint or method. (POST /chat/completions)"}')
+    ) as server:
+        bare = server.url.removesuffix("/v1")
+        with pytest.raises(BackendError, match=re.escape(f"OPENAI_BASE_URL={bare}/v1")):
+            list(backend(server, base_url=bare).respond([TEXT]))
+        assert server.calls == 1
+
+
+def test_a_redirect_is_shown_and_not_followed() -> None:
+    with Server(behave=always("moved:https://elsewhere.example/api/v1/chat/completions")) as server:
+        with pytest.raises(BackendError, match=r"a redirect. .*OPENAI_BASE_URL=https://elsewhere.example/api/v1"):
+            list(backend(server).respond([TEXT]))
+        assert server.calls == 1
+
+
+SPELLINGS = {
+    "plain": (top("A"), top(" A", -1.5)),
+    "sentencepiece": (top("A"), top("\u2581A", -1.5)),
+    "byte pairs": (top("A"), top("\u0120A", -1.5)),
+    "bytes beside": (top("?", bytes=[65]), top("?", -1.5, bytes=[32, 65])),
+    "bytes beside an id": (top("token_id:32", bytes=[65]), top("token_id:362", -1.5, bytes=[32, 65])),
+    "bytes beside a number": (top(32, bytes=[65]), top(362, -1.5, bytes=[32, 65])),
+    "byte tokens": (top("<0x41>"), top(" A", -1.5)),
+    "escaped bytes": (top("bytes:\\x41"), top("bytes:\\x20\\x41", -1.5)),
+    "numbers as text": (top("A", "-0.5"), top(" A", "-1.5")),
+    "probabilities": ({"token": "A", "prob": math.exp(-0.5)}, {"token": " A", "prob": math.exp(-1.5)}),
+}
+
+
+@pytest.mark.parametrize("entries", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_label_is_found_in_every_spelling(entries: tuple[dict[str, Any], ...]) -> None:
+    found = asked(first(*entries, top("B", -3.0)), LETTER)
+    assert found.logprob == pytest.approx((math.log(math.exp(-0.5) + math.exp(-1.5)), -3.0))
+
+
+@pytest.mark.parametrize("value", [math.nan, None, math.inf, "Infinity", -math.inf, -9999, "x"])
+def test_what_is_no_log_probability_is_censored(value: Any) -> None:
+    found = asked(first(top("A"), top("B", value)), LETTER)
+    assert found.logprob[0] == pytest.approx(-0.5) and math.isnan(found.logprob[1])
+
+
+WITHOUT = {
+    "null": (said("A", logprobs=None), "returns no log-probabilities.*--measures text"),
+    "absent": (said("A"), "returns no log-probabilities"),
+    "empty": (said("A", logprobs={}), "returns no log-probabilities"),
+    "zeros": (first(*(top(t, 0.0) for t in "ABC")), "add up to 3.00"),
+    "above 0": (first(top("A", 0.7)), "above 0"),
+    "only the token": (said("A", logprobs={"content": [top("A", 0.0)]}), "no alternatives.*--measures text"),
+    "nothing known": (said("A", logprobs={"content": [top("A", None)]}), "without a log-probability"),
+}
+
+
+@pytest.mark.parametrize(("raw", "words"), WITHOUT.values(), ids=WITHOUT)
+def test_letters_stop_where_there_are_no_log_probabilities(raw: str, words: str) -> None:
+    with pytest.raises(BackendError, match=words):
+        asked(raw, LETTER, retries=1)
+
+
+def test_older_forms_of_log_probabilities() -> None:
+    listed = [top("A"), top("B", -1.0)]
+    lists = {"tokens": ["A"], "token_logprobs": [-0.5], "top_logprobs": [listed]}
+    assert asked(said("A", logprobs=lists), LETTER).logprob == pytest.approx((-0.5, -1.0))
+    probs = [{"tok_str": "A", "prob": 0.5}, {"tok_str": "B", "prob": 0.25}]
+    older = said("A", completion_probabilities=[{"content": "A", "probs": probs}])
+    assert asked(older, LETTER).logprob == pytest.approx((math.log(0.5), math.log(0.25)))
+
+
+# Refused fields
+
+
+def refusing(name: str, message: str, status: int = 400) -> Any:
+    """Refuse a field of a call, or a role."""
+
+    def behave(body: Body, before: int) -> str:
+        roles = [m["role"] for m in body.get("messages", ())]
+        return f"status:{status} {message}" if name in body or name in roles else "ok"
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "max_tokens",
+            "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.",
+        ),
+        ("seed", "Extra inputs are not permitted: seed"),
+    ],
+)
+def test_a_field_by_another_name_is_spelled_so(name: str, message: str) -> None:
+    with Server(behave=refusing(name, message)) as server:
+        model = backend(server, concurrency=1)
+        answers = dict(model.respond([TEXT, TEXT, TEXT]))
+        assert [answers[place].finish for place in range(3)] == ["stop"] * 3
+        assert server.calls == 4
+        assert all(name not in body for body in server.bodies[1:])
+        if name == "max_tokens":
+            assert server.bodies[-1]["max_completion_tokens"] == 20
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ("System role not supported", 400),
+        ("Conversation roles must alternate user/assistant/user/assistant/...", 400),
+        ("Developer instruction is not enabled for models/gemma-3-1b-it", 400),
+        ("Only user and assistant roles are supported!", 500),
+        ("messages[0].role: unknown variant `system`, expected `user`", 422),
+        ("'system' is not a valid role; does not support system prompts", 400),
+    ],
+)
+def test_a_refused_system_message_names_the_way_out(message: str, status: int) -> None:
+    with Server(behave=refusing("system", message, status)) as server:
+        with pytest.raises(BackendError, match="--system-role user") as caught:
+            list(backend(server).respond([LETTER]))
+        assert message[:20] in str(caught.value)
+        folded = backend(server, system_role="user")
+        [(_, found)] = folded.respond([LETTER])
+    assert found.finish == "scored"
+    assert server.bodies[-1]["messages"] == [{"role": "user", "content": "You are a baker.\n\nIs tea warm?"}]
+    assert folded.info.chat == "server, persona in the user turn"
+    assert backend(server).info.chat == "server"
+
+
+# What an endpoint can answer
+
+
+def test_a_chat_with_alternatives_answers_letters_and_words() -> None:
+    with Server() as server:
+        found = backend(server).interface()
+    assert found.kinds == ("letter", "text") and "completions" in found.why_not["cloze"]
+
+
+@pytest.mark.parametrize("raw", [said("A"), said("A", logprobs={"content": [top("A", -0.1)]})])
+def test_a_chat_without_alternatives_answers_words(raw: str) -> None:
+    with Server(behave=always(f"raw:{raw}")) as server:
+        found = backend(server).interface()
+    assert found.kinds == ("text",) and "--measures text" in found.why_not["letter"]
+
+
+def test_a_chat_that_refuses_log_probabilities_answers_words() -> None:
+    with Server(behave=refusing("logprobs", "logprobs is not supported by this model")) as server:
+        assert backend(server).interface().kinds == ("text",)
+
+
+def test_a_number_of_alternatives_that_is_too_large_is_named() -> None:
+    def few(body: Body, before: int) -> str:
+        return "ok" if body.get("top_logprobs", 0) <= 5 else "status:400 top_logprobs must be at most 5"
+
+    with Server(behave=few) as server:
+        with pytest.raises(BackendError, match=r"at most 5.*--top-logprobs 5"):
+            backend(server).interface()
+        assert backend(server, top_logprobs=5).interface().kinds == ("letter", "text")
+
+
+def test_completions_answer_everything_where_the_prompt_comes_back() -> None:
+    from persona_studies.ask.chat import CHATML
+
+    with Server() as server:
+        assert backend(server, api="completions", chat=CHATML).interface().kinds == ("cloze", "letter", "text")
+    with Server(echo="no") as server:
+        found = backend(server, api="completions", chat=CHATML).interface()
+    assert found.kinds == ("letter", "text") and "vLLM" in found.why_not["cloze"]
+
+
+def test_a_system_message_that_is_dropped_is_noticed() -> None:
+    def counted(body: Body, before: int) -> str:
+        words = sum(len(m["content"].split()) for m in body["messages"] if m["role"] == "user")
+        return f"raw:{said('A', usage={'prompt_tokens': words, 'completion_tokens': 1})}"
+
+    with Server(behave=counted) as server:
+        with pytest.raises(BackendError, match=r"drops the system message.*--system-role user"):
+            backend(server).interface()
+        assert backend(server, system_role="user").interface().kinds == ("text",)
+    # A server that always counts alike says nothing about it.
+    with Server(behave=always(f"raw:{said('A')}")) as server:
+        assert backend(server).interface().kinds == ("text",)
+
+
+@pytest.mark.parametrize("behaviour", ["status:401 no", "status:404 no such model", "status:400 bad", "page:200"])
+def test_an_endpoint_that_answers_nothing_is_refused(behaviour: str) -> None:
+    with Server(behave=always(behaviour)) as server, pytest.raises(BackendError):
+        backend(server).interface()
+
+
+# The address and the key
+
+
+class TestAddress:
+    MENDED: ClassVar = {
+        "  http://localhost:8080/v1  ": "http://localhost:8080/v1",
+        '"http://localhost:8080/v1"': "http://localhost:8080/v1",
+        "'http://localhost:8080/v1/'": "http://localhost:8080/v1",
+        "http://localhost:8080/v1/chat/completions": "http://localhost:8080/v1",
+        "https://host/api/v1/models": "https://host/api/v1",
+    }
+    REFUSED: ClassVar = {
+        "": "is empty",
+        "   ": "is empty",
+        '""': "is empty",
+        "localhost:8080/v1": "no scheme; write http://localhost:8080/v1",
+        "api.example.com/v1": "no scheme; write https://api.example.com/v1",
+        "ftp://host/v1": "must be http or https",
+        "http://": "names no host",
+        "http://host:notaport/v1": "is no address",
+        "http://ho st/v1": "blank",
+        "http://host/v1?api-version=2024": "behind the path",
+    }
+
+    @pytest.mark.parametrize(("given", "mended"), MENDED.items())
+    def test_mended(self, given: str, mended: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert address.checked(given) == mended
+        monkeypatch.setenv("OPENAI_BASE_URL", given)
+        assert OpenAICompatible(name="toy", model="toy-1").address == mended
+
+    @pytest.mark.parametrize(("given", "words"), REFUSED.items())
+    def test_refused_in_one_line_at_once(self, given: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OPENAI_BASE_URL", given)
+        started = time.perf_counter()
+        with pytest.raises(ParameterError, match=words) as caught:
+            OpenAICompatible(name="toy", model="toy-1")
+        assert time.perf_counter() - started < 5 and "\n" not in str(caught.value)
+
+    def test_a_password_is_not_shown(self) -> None:
+        with pytest.raises(ParameterError) as caught:
+            address.checked(f"ftp://me:{CANARY}@host/v1")
+        assert CANARY not in str(caught.value) and "host" in str(caught.value)
+
+
+@pytest.fixture
+def leaks() -> Iterator[list[str]]:
+    yield [
+        f"raw:{raw}" for raw in (f'{{"error": "key {CANARY} is wrong"}}', f"<p>{CANARY}</p>", CANARY, f'"{CANARY}"')
+    ]
+
+
+def test_a_key_that_a_server_shows_is_taken_out(leaks: list[str]) -> None:
+    for behaviour in leaks:
+        with Server(behave=always(behaviour)) as server, pytest.raises(BackendError) as caught:
+            list(backend(server, retries=0).respond([TEXT]))
+        assert CANARY not in str(caught.value)
+
+
+def test_extra_cannot_change_what_is_measured() -> None:
+    with pytest.raises(ParameterError, match=r"temperature.*leave it out of --extra"):
+        OpenAICompatible(name="toy", model="toy-1", extra={"temperature": 1})
+
+
+def test_an_id_is_told_from_a_text() -> None:
+    assert tokens.is_number("token_id:362") and not tokens.is_number("A")
