@@ -1,85 +1,157 @@
 # `make help` lists what can be done. Works inside an active conda or virtual environment; makes .venv otherwise.
+# Every path here is relative, or a shell reads it from the environment: the checkout may lie anywhere.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
+# A make that a test starts has words of its own.
+MAKEOVERRIDES :=
+
 # Every run and many tests start Pythons of their own; none of them should compile pandas again.
 export UV_COMPILE_BYTECODE := 1
+# The library of this folder runs, whatever the environment holds, and no package of the user's home.
+export PYTHONPATH := $(CURDIR)/lib
+export PYTHONNOUSERSITE := 1
+unexport PYTHONHOME
+export PERSONA_STUDIES_PYTHON := $(shell tools/environment --which)
+python := "$$PERSONA_STUDIES_PYTHON"
 
-STUDIES := $(basename $(notdir $(wildcard studies/*.ipynb)))
-ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
-ENV := $(or $(ACTIVE),$(CURDIR)/.venv)
-BIN := $(ENV)/bin
-STAMPS := $(if $(ACTIVE),$(CURDIR)/build/.environment,$(CURDIR)/.venv)
-INSTALLED := $(STAMPS)/.installed
-DEV := $(STAMPS)/.installed-dev
 NODE := tests/browser/node_modules/.package-lock.json
-LOCKS := pyproject.toml uv.lock requirements.lock
 # Python and uv's resolution: the lowest versions that pyproject.toml allows, and the highest.
 RANGE := 3.11-lowest 3.12-highest 3.13-highest
+
+# --- Words that a user gives -----------------------------------------------------------------------------------
+
+STUDIES := $(basename $(notdir $(wildcard studies/*.ipynb)))
+VERBS := help reproduce verify accept study sweep grid test test-range test-live test-load test-slurm check lab \
+  release site screenshots test-browser readme record bench parity lock licences audit test-faults environment \
+  development workflow $(STUDIES:%=run-%) $(RANGE:%=range-%)
+.PHONY: $(VERBS) $(STUDIES)
+
+GOALS := $(or $(MAKECMDGOALS),help)
+# `make study sycophancy` names the study as STUDY=sycophancy does; `make sycophancy` runs it.
+NAMED := $(filter $(STUDIES),$(GOALS))
+ABOUT := $(filter study sweep record accept verify,$(GOALS))
+GIVEN := $(sort $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
+takes = $(if $(filter $(STUDIES),$(1)),PARAMS FLAGS,$(takes.$(1)))
+takes.study := STUDY PARAMS FLAGS
+takes.record := STUDY MODEL PARAMS MEASURES FLAGS
+takes.sweep := STUDY GRID FLAGS
+takes.accept := STUDY
+takes.verify := STUDY
+takes.grid := RUNS PROFILE
+takes.lab := FLAGS
+takes.test := FLAGS
+TAKEN := $(sort $(foreach goal,$(GOALS),$(call takes,$(goal))))
+OTHERS := $(filter-out $(TAKEN) MAKE%,$(GIVEN))
+# Names of parameters begin with a small letter.
+PARAMETERS := $(filter $(addsuffix %,a b c d e f g h i j k l m n o p q r s t u v w x y z),$(OTHERS))
+STRANGE := $(if $(NAMED)$(filter study sweep record,$(GOALS)),$(filter-out $(PARAMETERS),$(OTHERS)),$(OTHERS))
+UNKNOWN := $(filter-out $(VERBS) $(STUDIES) $(NODE),$(GOALS))
+
+ifneq ($(UNKNOWN),)
+  $(error make knows no '$(firstword $(UNKNOWN))'. Studies: $(STUDIES). `make help` lists the commands)
+endif
+ifneq ($(STRANGE),)
+  $(error make $(GOALS) takes $(or $(TAKEN),no variables)$(if $(filter PARAMS GRID,$(TAKEN)), and parameters of the study), \
+    not $(firstword $(STRANGE)). Other parameters: make study STUDY=$(firstword $(NAMED) $(STUDIES)) PARAMS="NAME=VALUE ...". \
+    A variable of the environment stands before make: $(firstword $(STRANGE))=... make $(GOALS))
+endif
+ifneq ($(and $(ABOUT),$(word 2,$(NAMED))),)
+  $(error make $(ABOUT) takes one study, not $(NAMED))
+endif
+ifneq ($(and $(ABOUT),$(NAMED),$(filter STUDY,$(GIVEN)),$(filter-out $(NAMED),$(STUDY))),)
+  $(error make $(GOALS) STUDY=$(STUDY) names two studies)
+endif
+
 STUDY ?= sycophancy
 MODEL ?= smollm2-135m-instruct
 RUNS ?= grid.json
 PROFILE ?= local
-WORKFLOW := $(CURDIR)/build/workflow
+# The command line's study counts, in `make accept` none is all.
+CHOSEN := $(or $(NAMED),$(if $(filter STUDY,$(GIVEN)),$(STUDY)))
+ifneq ($(and $(ABOUT),$(NAMED)),)
+  override STUDY := $(NAMED)
+endif
+define newline
 
-.PHONY: help reproduce verify accept study sweep grid test test-range test-live test-load test-slurm check lab release site screenshots test-browser readme record bench parity lock licences audit test-faults $(STUDIES:%=run-%)
+
+endef
+# As they were given: neither make nor a shell looks for variables or quotations in them.
+override export STUDY := $(value STUDY)
+override export MODEL := $(value MODEL)
+override export MEASURES := $(value MEASURES)
+override export PARAMS := $(value PARAMS)
+override export GRID := $(value GRID)
+override export FLAGS := $(value FLAGS)
+override export RUNS := $(value RUNS)
+override export PROFILE := $(value PROFILE)
+export ASSIGNMENTS := $(foreach name,$(PARAMETERS),$(name)=$(value $(name))$(newline))
+
+# --- Commands ----------------------------------------------------------------------------------------------------
 
 help:  ## show this list
 	@echo "persona-studies: reproducible studies of how personas change large language models"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 reproduce: $(STUDIES:%=run-%)  ## run every study from its recorded responses and compare with the reference (-j2: two at a time)
-	@$(BIN)/persona-studies verify
+	@$(python) -m persona_studies verify
 
-$(STUDIES:%=run-%): run-%: $(INSTALLED)
-	@$(BIN)/persona-studies run $*
+$(STUDIES:%=run-%): run-%: environment
+	@$(python) -m persona_studies run $*
 
-verify: $(INSTALLED)  ## compare build/ with the committed reference
-	@$(BIN)/persona-studies verify
+verify: environment  ## compare build/ with the committed reference (STUDY=, default all)
+	@$(python) -m persona_studies verify $(if $(CHOSEN),"$$STUDY")
 
-accept: $(INSTALLED)  ## make build/ the reference, after showing the difference (STUDY=, default all)
-	@$(BIN)/persona-studies accept $(if $(filter command line,$(origin STUDY)),$(STUDY))
+accept: environment  ## make build/ the reference, after showing the difference (STUDY=, default all)
+	@$(python) -m persona_studies accept $(if $(CHOSEN),"$$STUDY")
 
-study: $(INSTALLED)  ## run one study with other parameters (STUDY=sycophancy PARAMS="alpha=0.01")
-	@$(BIN)/persona-studies run $(STUDY) --params '$(PARAMS)'
+study: environment  ## run one study with other parameters (STUDY=sycophancy PARAMS="alpha=0.01 ...", or each as alpha=0.01)
+	@$(python) tools/words.py persona_studies run
 
-sweep: $(INSTALLED)  ## run a grid of parameters, draw the specification curves (STUDY= GRID="alpha=0.01,0.05 ..." FLAGS=)
-	@$(BIN)/persona-studies sweep $(STUDY) --grid '$(GRID)' $(FLAGS)
+ifneq ($(ABOUT),)
+$(STUDIES): ; @:
+else
+$(STUDIES): environment
+	@STUDY=$@ $(python) tools/words.py persona_studies run
+endif
 
-record: $(INSTALLED)  ## record a model's responses, resumable (STUDY= MODEL= PARAMS= MEASURES= FLAGS=--dry-run)
-	@$(BIN)/persona-studies record $(STUDY) --model '$(MODEL)' --params '$(PARAMS)' $(if $(MEASURES),--measures '$(MEASURES)') $(FLAGS)
+sweep: environment  ## run a grid of parameters, draw the specification curves (STUDY= GRID="alpha=0.01,0.05 ..." FLAGS=)
+	@$(python) tools/words.py persona_studies sweep
 
-readme: $(INSTALLED)  ## rewrite the generated parts of the README files
-	@$(BIN)/python -m persona_studies.publish.readme
+record: environment  ## record a model's responses, resumable (STUDY= MODEL= PARAMS= MEASURES= FLAGS=--dry-run)
+	@$(python) tools/words.py persona_studies record
 
-site: $(INSTALLED)  ## build the studies as a static site in build/site/
-	@$(BIN)/persona-studies site
+readme: environment  ## rewrite the generated parts of the README files
+	@$(python) -m persona_studies.publish.readme
 
-release: $(DEV)  ## build dist/: archive of the commit with hashes and RO-Crate metadata, the same bytes every time
-	@$(BIN)/python -m persona_studies.publish.release
+site: environment  ## build the studies as a static site in build/site/
+	@$(python) -m persona_studies site
 
-licences: $(DEV)  ## rewrite docs/licences.md from what the locked packages say of themselves (Linux, Python 3.11, uv)
+release: development  ## build dist/: archive of the commit with hashes and RO-Crate metadata, the same bytes every time
+	@$(python) -m persona_studies.publish.release
+
+licences: development  ## rewrite docs/licences.md from what the locked packages say of themselves (Linux, Python 3.11, uv)
 	@printf '%s\n\n' '# Licences of the locked dependencies' \
 	  'What the packages of `requirements.lock` declare, on Linux with Python 3.11; `make licences` rewrites this list.' \
 	  > docs/licences.md
-	@uv tool run --from pip-licenses==5.5.5 pip-licenses --python $(BIN)/python --from mixed --with-system --no-version \
+	@uv tool run --from pip-licenses==5.5.5 pip-licenses --python $(python) --from mixed --with-system --no-version \
 	  --format markdown --packages $$(sed -n 's/^\([A-Za-z0-9][^=]*\)==.*/\1/p' requirements.lock) >> docs/licences.md
 
 audit:  ## look the locked packages up among known vulnerabilities (needs uv and a connection)
 	@uv audit --frozen --preview-features audit-command
 
-lab: $(INSTALLED)  ## open the studies in JupyterLab, on the index studies/README.md (FLAGS=)
-	@$(BIN)/jupyter lab --notebook-dir=$(CURDIR) --LabApp.default_url=/lab/tree/studies/README.md \
-	  --LabApp.app_settings_dir=$(CURDIR)/lib/persona_studies/publish/lab $(FLAGS)
+lab: environment  ## open the studies in JupyterLab, on the index studies/README.md (FLAGS=)
+	@$(python) tools/words.py jupyterlab --notebook-dir=. --LabApp.default_url=/lab/tree/studies/README.md \
+	  --LabApp.app_settings_dir=lib/persona_studies/publish/lab
 
-test: $(DEV)  ## run the tests
-	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile \
+test: development  ## run the tests (FLAGS= for pytest)
+	@PYTEST_ADDOPTS="$$FLAGS" FLAGS= $(python) -m pytest -n auto --maxprocesses 8 --dist loadfile \
 	  -m "not live and not browser and not slow and not slurm and not load"
 
-test-faults: $(DEV)  ## kill recordings and runs 200 times, flip thousands of bits, about 20 minutes
-	@$(BIN)/python -m pytest -n auto --maxprocesses 8 -m slow -rP
+test-faults: development  ## kill recordings and runs 200 times, flip thousands of bits, about 20 minutes
+	@$(python) -m pytest -n auto --maxprocesses 8 -m slow -rP
 
 test-range: $(RANGE:%=range-%)  ## run every study and test with the oldest and newest supported versions (needs uv; about an hour)
 
@@ -90,49 +162,49 @@ $(RANGE:%=range-%): range-%:
 	@uv venv --quiet --python $(firstword $(subst -, ,$*)) build/range/$*/.venv
 	@uv pip install --quiet --python build/range/$*/.venv --resolution $(word 2,$(subst -, ,$*))$(if $(findstring lowest,$*),-direct) \
 	  --editable 'build/range/$*[dev]'
-	@VIRTUAL_ENV=$(CURDIR)/build/range/$*/.venv $(if $(findstring lowest,$*),OPENBLAS_CORETYPE=Prescott) \
+	@VIRTUAL_ENV="$$PWD/build/range/$*/.venv" $(if $(findstring lowest,$*),OPENBLAS_CORETYPE=Prescott) \
 	  $(MAKE) -C build/range/$* reproduce test
 
-test-live: $(DEV)  ## run the tests of the llama.cpp backend with the embedded model (compiles it once)
-	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
-	@$(BIN)/python -c 'import uvicorn, fastapi' 2>/dev/null || $(call add,llama-cpp-python[server])
-	@$(BIN)/python -m pytest -m live -rs
+test-live: development  ## run the tests of the llama.cpp backend with the embedded model (compiles it once)
+	@$(python) -c 'import llama_cpp' 2>/dev/null || tools/environment dev live
+	@$(python) -c 'import uvicorn, fastapi' 2>/dev/null || tools/environment dev 'llama-cpp-python[server]'
+	@$(python) -m pytest -m live -rs
 
-test-browser: $(DEV) $(NODE)  ## check the site's pages and JupyterLab in Chromium (needs Node.js, Chromium)
-	@$(BIN)/python -m pytest -m browser
+test-browser: development $(NODE)  ## check the site's pages and JupyterLab in Chromium (needs Node.js, Chromium)
+	@$(python) -m pytest -m browser
 
 screenshots: site $(NODE)  ## take the pictures of docs/ anew (needs Node.js, Chromium)
 	@node tests/browser/screenshots.mjs . docs/screenshots
-	@$(BIN)/python -c 'import pathlib, PIL.Image as images; [images.open(p).convert("RGB").quantize(256, dither=0).save(p, optimize=True) for p in pathlib.Path("docs/screenshots").glob("*.png")]'
+	@$(python) -c 'import pathlib, PIL.Image as images; [images.open(p).convert("RGB").quantize(256, dither=0).save(p, optimize=True) for p in pathlib.Path("docs/screenshots").glob("*.png")]'
 
-test-load: $(DEV)  ## ask a local endpoint many questions at a time while it refuses and hangs up; rates in build/load.csv
-	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
-	@$(BIN)/python -c 'import uvicorn, fastapi' 2>/dev/null || $(call add,llama-cpp-python[server])
-	@$(BIN)/python -m pytest -m load
+test-load: development  ## ask a local endpoint many questions at a time while it refuses and hangs up; rates in build/load.csv
+	@$(python) -c 'import llama_cpp' 2>/dev/null || tools/environment dev live
+	@$(python) -c 'import uvicorn, fastapi' 2>/dev/null || tools/environment dev 'llama-cpp-python[server]'
+	@$(python) -m pytest -m load
 
-test-slurm: $(DEV) $(WORKFLOW)  ## run a grid on a SLURM of one node that dies midway (needs slurm-wlm and munge)
-	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
-	@$(BIN)/python -m pytest -m slurm -rs --log-cli-level=INFO
+test-slurm: development workflow  ## run a grid on a SLURM of one node that dies midway (needs slurm-wlm and munge)
+	@$(python) -c 'import llama_cpp' 2>/dev/null || tools/environment dev live
+	@$(python) -m pytest -m slurm -rs --log-cli-level=INFO
 
-grid: $(INSTALLED) $(WORKFLOW)  ## work off what `persona-studies grid` wrote (RUNS=grid.json PROFILE=local, slurm, kubernetes)
-	@$(WORKFLOW)/bin/snakemake -s workflow/Snakefile --workflow-profile workflow/profiles/$(PROFILE) \
-	  --config grid='$(RUNS)' call=$(BIN)/persona-studies
+grid: environment workflow  ## work off what `persona-studies grid` wrote (RUNS=grid.json PROFILE=local, slurm, kubernetes)
+	@build/workflow/bin/python -m snakemake -s workflow/Snakefile --workflow-profile "workflow/profiles/$$PROFILE" \
+	  --config grid="$$RUNS" call="$$(printf %q $(python)) -m persona_studies"
 
-bench: $(DEV)  ## measure the engine beside its peers, about 15 minutes (needs the extra live; peers get build/bench-venv)
-	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
-	@$(BIN)/python benchmarks/bench.py
+bench: development  ## measure the engine beside its peers, about 15 minutes (needs the extra live; peers get build/bench-venv)
+	@$(python) -c 'import llama_cpp' 2>/dev/null || tools/environment dev live
+	@$(python) benchmarks/bench.py
 
-parity: $(DEV)  ## compare every backend and schedule with full prefill in fp32 (needs the extras live and gpu)
-	@$(BIN)/python -c 'import llama_cpp' || $(call install,live)
-	@$(BIN)/python -c 'import torch, transformers, gguf' || $(call install,gpu)
-	@$(BIN)/python benchmarks/parity.py
+parity: development  ## compare every backend and schedule with full prefill in fp32 (needs the extras live and gpu)
+	@$(python) -c 'import llama_cpp' 2>/dev/null || tools/environment dev live
+	@$(python) -c 'import torch, transformers, gguf' 2>/dev/null || tools/environment dev live gpu
+	@$(python) benchmarks/parity.py
 
-check: $(DEV)  ## lint, format, types, lock files, notebook rules
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy lib/persona_studies studies/*/*.py tools
-	@$(BIN)/python tools/lock.py
-	@$(BIN)/python -m persona_studies.reproduce.notebooks
+check: development  ## lint, format, types, lock files, notebook rules
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@$(python) -m mypy lib/persona_studies studies/*/*.py tools
+	@$(python) tools/lock.py
+	@$(python) -m persona_studies.reproduce.notebooks
 
 lock:  ## make requirements.lock, which pip installs from, of uv.lock (needs uv)
 	@uv export --quiet --frozen --no-emit-project --no-header --no-annotate --format requirements-txt \
@@ -140,42 +212,16 @@ lock:  ## make requirements.lock, which pip installs from, of uv.lock (needs uv)
 
 # --- Environment -----------------------------------------------------------------------------------------------
 
-# In an active environment only what is missing is added; in .venv exactly what the lock says.
-ifdef ACTIVE
-install = if command -v uv >/dev/null; then uv pip install --python $(BIN)/python -e '.[$(1)]'; else $(BIN)/python -m pip install -e '.[$(1)]'; fi
-else
-install = if command -v uv >/dev/null; then uv sync --frozen --inexact --extra $(1); else $(BIN)/python -m pip install -e '.[$(1)]'; fi
-endif
+# Nothing is taken for granted: each time the environment is looked at (0.2 s), and mended where something is wrong.
+environment:
+	@tools/environment
 
-add = if command -v uv >/dev/null; then uv pip install --python $(BIN)/python '$(1)'; else $(BIN)/python -m pip install '$(1)'; fi
-
-$(INSTALLED): $(LOCKS)
-ifdef ACTIVE
-	@mkdir -p $(STAMPS)
-	@if $(BIN)/python -c 'import persona_studies, papermill, pingouin, great_tables' 2>/dev/null; \
-	then echo "using $(ENV)"; \
-	else echo "installing persona-studies into $(ENV)"; \
-	  if command -v uv >/dev/null; then uv pip install --python $(BIN)/python -e .; else $(BIN)/python -m pip install -e .; fi; fi
-else
-	@if command -v uv >/dev/null; \
-	then echo "making .venv with uv"; uv sync --frozen --inexact; \
-	else echo "making .venv with venv and pip, from hashes"; python3 -m venv .venv; \
-	  .venv/bin/python -m pip install --quiet --require-hashes -r requirements.lock; \
-	  .venv/bin/python -m pip install --quiet --no-deps -e .; fi
-endif
-	@touch $@
+development:
+	@tools/environment dev
 
 # Snakemake in an environment of its own, beside the studies'.
-$(WORKFLOW): workflow/requirements.txt
-	@echo "making build/workflow"
-	@if command -v uv >/dev/null; then uv venv --quiet --allow-existing $@ && uv pip install --quiet --python $@/bin/python -r $<; \
-	else python3 -m venv $@ && $@/bin/python -m pip install --quiet -r $<; fi
-	@touch $@
-
-$(DEV): $(INSTALLED)
-	@echo "adding what the tests need"
-	@$(if $(ACTIVE),$(call install,dev),if command -v uv >/dev/null; then uv sync --quiet --frozen --inexact --extra dev; fi)
-	@touch $@
+workflow:
+	@tools/environment --separate build/workflow workflow/requirements.txt
 
 $(NODE): tests/browser/package-lock.json
 	@npm --prefix tests/browser ci --silent

@@ -110,9 +110,3 @@ def test_every_verb_of_the_makefile_is_listed_by_help() -> None:
     said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for verb in ["help", "reproduce", "test", "study", "verify", "accept", "lab", "record", "check"]:
         assert re.search(rf"^  make {verb} +\S", said, re.MULTILINE), verb
-
-
-def test_parameters_of_a_study_reach_the_command_line() -> None:
-    command = ["make", "--dry-run", "study", "STUDY=toy", "PARAMS=alpha=0.01 label=x"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "persona-studies run toy --params 'alpha=0.01 label=x'" in said

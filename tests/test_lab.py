@@ -58,12 +58,14 @@ INTERRUPTED = re.compile(r"ResponsesError: Interrupted: (\d+) of 120 cells have 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Project:
-    """A copy of what JupyterLab shows, so that the checkout stays as it is; its data are links."""
+    """A copy of what JupyterLab shows, so that the checkout stays as it is; its library and data are links."""
     copy = tmp_path / "checkout"
-    for folder in ("studies", "figures", "lib"):
+    for folder in ("studies", "figures"):
         shutil.copytree(REPOSITORY / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("Makefile", "README.md", "pyproject.toml", "uv.lock", "requirements.lock"):
         shutil.copy(REPOSITORY / file, copy)
+    for folder in ("lib", "tools"):
+        (copy / folder).symlink_to(REPOSITORY / folder)
     (copy / "data" / "responses").mkdir(parents=True)
     for path in [*(REPOSITORY / "data").iterdir(), *(REPOSITORY / "data" / "responses").iterdir()]:
         if path.name != "responses":

@@ -63,6 +63,26 @@ def test_text_stays_text_on_the_command_line() -> None:
     assert Some.parse(["kinds="]) == {"kinds": []}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'kinds=["a", "b c"] alpha=0.1',
+        "kinds=['a', 'b c'] alpha=0.1",
+        '\'kinds=["a", "b c"]\' alpha=0.1',
+        "kinds='a,b c' alpha=0.1",
+        "'kinds=[a, b c]' alpha=0.1",
+    ],
+)
+def test_a_list_may_be_written_as_the_documents_print_it(text: str) -> None:
+    assert Some.parse(parameters.split(text)) == {"kinds": ["a", "b c"], "alpha": 0.1}
+
+
+@pytest.mark.parametrize("text", ['kinds=["a"', "kinds=it's", "kinds=[a]b]"])
+def test_a_quotation_or_a_list_that_does_not_end_is_refused(text: str) -> None:
+    with pytest.raises(ParameterError, match=r"close what it opens|no list"):
+        Some.parse(parameters.split(text))
+
+
 def test_a_list_of_numbers_is_read_as_numbers() -> None:
     class Numbers(parameters.Parameters):
         levels: tuple[int, ...]

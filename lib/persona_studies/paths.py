@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +44,19 @@ class Project:
         and ``pyproject.toml``. Outside any, the checkout that the library was installed from serves.
 
         Raises:
-            PersonaStudiesError: no project there.
+            PersonaStudiesError: no project there, or one with a library of its own, which is not the one that runs.
         """
+        project = cls._around(start)
+        own = project.root / "lib" / "persona_studies"
+        if own.is_dir() and not own.samefile(Path(__file__).parent):
+            raise PersonaStudiesError(
+                f"The library that runs is {Path(__file__).parent}, and {project.root} has its own: use `make` "
+                f"there, or its .venv, or `python -m pip install --editable {shlex.quote(str(project.root))}`."
+            )
+        return project
+
+    @classmethod
+    def _around(cls, start: Path | None) -> Project:
         named = os.environ.get("PERSONA_STUDIES_ROOT")
         if named:
             if not (Path(named) / "studies").is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -15,6 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from persona_studies.errors import ParameterError, quoted
+
+# A list as the documents show it, behind the name of its parameter, and a list of words in single quotes or none.
+_LIST = re.compile(r"""(?:(?<=\s)|^)(\w+=)(\[(?:[^\]"']|"(?:[^"\\]|\\.)*"|'[^']*')*\])""")
+_BARE = re.compile(r"\[([^\[\]\"]+)\]")
 
 
 class Parameters(BaseModel):
@@ -134,16 +139,18 @@ class Parameters(BaseModel):
 
 
 def split(text: str) -> list[str]:
-    """Split ``"NAME=VALUE NAME=VALUE"`` at blanks, as a shell does.
+    """Split ``"NAME=VALUE NAME=VALUE"`` at blanks, as a shell does; a list in brackets stays as it is.
 
     Raises:
         ParameterError: a quotation that does not end.
 
     >>> split("alpha=0.01 label='two words'")
     ['alpha=0.01', 'label=two words']
+    >>> split('frames=["think", "bare"] alpha=0.01')
+    ['frames=["think", "bare"]', 'alpha=0.01']
     """
     try:
-        return shlex.split(text)
+        return shlex.split(_LIST.sub(lambda found: found[1] + shlex.quote(found[2]), text))
     except ValueError as error:
         raise ParameterError(
             f"{quoted(text)} cannot be split into NAME=VALUE pairs: {error}; close what it opens."
@@ -213,6 +220,9 @@ def _read(name: str, text: str, field: FieldInfo) -> Any:
         try:
             if texts and not text.lstrip().startswith("["):
                 return text.split(",") if text else []
+            # A shell may have taken the quotation marks, and Python's list has single ones.
+            if texts and (bare := _BARE.fullmatch(text.strip())):
+                return [item.strip(" '") for item in bare[1].split(",")]
             return json.loads(text if text.lstrip().startswith("[") else f"[{text}]")
         except (ValueError, RecursionError) as error:
             raise ParameterError(f"Parameter {name!r}: {quoted(text)} is no list (JSON, or a,b,c).") from error

@@ -31,6 +31,7 @@ import pooch
 from huggingface_hub.errors import GatedRepoError
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from persona_studies import network
 from persona_studies.errors import SourceError, SourceUnavailable, problems
 from persona_studies.paths import Project
 
@@ -250,7 +251,7 @@ def _verify(source: Source, path: Path, remedy: str) -> None:
 def _unavailable(source: Source, reason: str, remedy: str = "Run again with a connection") -> SourceUnavailable:
     return SourceUnavailable(
         f"Source {source.id!r} is not available from {source.address} ({reason}). {remedy}, or put a copy of the "
-        f"file at {source.location} into a folder and name that folder in PERSONA_STUDIES_MIRROR."
+        f"file at {source.location} into a folder and name that folder in PERSONA_STUDIES_MIRROR.{network.advice()}"
     )
 
 

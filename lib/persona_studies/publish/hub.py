@@ -18,6 +18,7 @@ from pathlib import Path
 import huggingface_hub
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from persona_studies import network
 from persona_studies.ask import responses
 from persona_studies.errors import ResponsesError, SourceError, problems
 from persona_studies.paths import Project
@@ -103,7 +104,7 @@ def publish(project: Project, study: str, model: str, repo: str, *, private: boo
     except Exception as error:
         raise SourceError(
             f"The hub did not take {place} into {repo} ({type(error).__name__}). Log in with `hf auth login` as "
-            "somebody who may write there, or try again with a connection; nothing was pinned."
+            f"somebody who may write there, or try again with a connection; nothing was pinned.{network.advice()}"
         ) from error
     published = Published(repo=repo, revision=done.oid, sha256=_sha256(folder / RECORD))
     _pin(project, place, published)
@@ -160,6 +161,7 @@ def _download(published: Published, path: str, target: Path) -> None:
             raise SourceError(
                 f"{path} is not available from {published.repo} at {published.revision} ({type(error).__name__}). "
                 "Try again with a connection; if the data set is private, log in with `hf auth login`."
+                f"{network.advice()}"
             ) from error
         shutil.copyfile(found, target)
 

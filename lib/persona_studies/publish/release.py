@@ -54,7 +54,9 @@ def build(project: Project, target: Path) -> Path:
     """
     commit = checkout.commit(project)
     if commit is None:
-        raise PersonaStudiesError(f"{project.root} is no git checkout with a commit; a release is made of one.")
+        raise PersonaStudiesError(
+            f"A release is made of a commit, and {project.root} has none: {checkout.absence(project)}."
+        )
     if commit.changed:
         raise PersonaStudiesError(
             f"A release holds what a commit holds, and {len(commit.changed)} files differ from it, first "

@@ -164,6 +164,7 @@ class Changes:
     tables: tuple[Table, ...]
     figures: tuple[Figure, ...]
     commit: checkout.Commit | None
+    no_commit: str
     lock: str
 
     @property
@@ -254,6 +255,7 @@ def compare(project: Project, study: str, folder: Path) -> Changes:
         tables=tuple(found),
         figures=tuple(_figures(project, study, folder, status)),
         commit=checkout.commit(project, *checkout.INPUTS),
+        no_commit=checkout.absence(project),
         lock=hashlib.sha256((project.root / "uv.lock").read_bytes()).hexdigest(),
     )
 
