@@ -28,6 +28,7 @@ from persona_studies.ask.backends import Request, Response
 from persona_studies.design.plan import combine, measure
 from persona_studies.errors import BackendError, BudgetSpent, ResponsesError
 from persona_studies.paths import Project
+from persona_studies.publish import datasheets
 from tests.simulated import SimulatedBackend
 from tests.test_plan import conditions, items, templates
 
@@ -268,6 +269,60 @@ def test_incomplete_recordings_are_not_packed(project: Project) -> None:
     recording.record(project, "toy", plan, SimulatedBackend(answer), limit=3)
     with pytest.raises(ResponsesError, match=r"9 of 12 cells of score"):
         recording.pack(project, "toy", plan, "simulated")
+
+
+def test_a_part_is_packed_and_another_checkout_goes_on_from_it(project: Project, tmp_path: Path) -> None:
+    plan = small_plan()
+    recording.record(project, "toy", plan, SimulatedBackend(answer), limit=5)
+    folder = recording.pack(project, "toy", plan, "simulated", partly=True, asked_with="--protocol 2")
+    record = json.loads((folder / "record.json").read_text())
+    assert record["complete"] is False
+    assert record["unfinished"]["planned"] == {"score": 12, "talk": 12}
+    assert record["unfinished"]["recorded"] == {"score": 5, "talk": 0}
+    assert "5 of 24" in datasheets.recordings(project)
+
+    fresh = Project(tmp_path / "fresh")
+    shutil.copytree(project.data, fresh.data)
+    other = SimulatedBackend(answer)
+    assert len(recording.pending(fresh, "toy", plan, other.info)) == 19
+    done = recording.record(fresh, "toy", plan, other)
+    assert done.complete
+    whole = recording.pack(fresh, "toy", plan, "simulated")
+    assert not {"complete", "unfinished"} & {*json.loads((whole / "record.json").read_text())}
+    straight = Project(tmp_path / "straight")
+    recording.record(straight, "toy", plan, SimulatedBackend(answer))
+    assert contents(whole) == contents(recording.pack(straight, "toy", plan, "simulated"))
+
+
+@pytest.mark.parametrize("limit", [5, 15])
+def test_a_part_is_refused_with_the_command_that_completes_it(project: Project, limit: int) -> None:
+    plan = small_plan()
+    recording.record(project, "toy", plan, SimulatedBackend(answer), limit=limit)
+    recording.pack(project, "toy", plan, "simulated", partly=True, asked_with="--protocol 2")
+    with pytest.raises(ResponsesError) as refused:
+        responses.load(project, "toy", "simulated", plan)
+    said = str(refused.value)
+    assert f"not complete, {limit} of 24 planned cells have a response" in said
+    assert said.endswith('make record STUDY=toy MODEL=simulated FLAGS="--protocol 2"')
+    assert "\n" not in said
+
+
+def test_a_smaller_grid_that_is_complete_is_no_part(project: Project) -> None:
+    """Two grids under one name: the one that is complete can be analysed, and the other stays unfinished."""
+    small, large = small_plan(2), small_plan(6)
+    recording.record(project, "toy", small, SimulatedBackend(answer))
+    recording.record(project, "toy", large, SimulatedBackend(answer), limit=3)
+    folder = recording.pack(project, "toy", large, "simulated", partly=True)
+    assert len(responses.load(project, "toy", "simulated", small)) == len(small)
+    recording.pack(project, "toy", small, "simulated")
+    record = json.loads((folder / "record.json").read_text())
+    assert record["unfinished"]["planned"] == {"score": 12, "talk": 12}
+
+
+def test_nothing_is_no_part(project: Project) -> None:
+    plan = small_plan()
+    with pytest.raises(ResponsesError, match="Nothing of simulated is recorded for toy"):
+        recording.pack(project, "toy", plan, "simulated", partly=True)
 
 
 def test_answers_may_come_in_any_order(project: Project, tmp_path: Path) -> None:

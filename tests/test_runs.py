@@ -14,6 +14,7 @@ from pathlib import Path
 import papermill
 import pytest
 
+from persona_studies.ask import recording
 from persona_studies.errors import NotebookError, ParameterError, PersonaStudiesError, RunError
 from persona_studies.paths import Project
 from persona_studies.reproduce import runs
@@ -416,6 +417,18 @@ def test_a_measure_without_any_recording_is_bad_input(recorded: Project) -> None
         path.unlink()
     with pytest.raises(ParameterError, match=f"{len(small_plan(2))} of {len(small_plan(2))} planned cells"):
         runs.run(recorded, "toy", ["rounds=2"])
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_a_recording_in_part_is_refused_with_the_command_that_completes_it(recorded: Project) -> None:
+    before = len(small_plan(3))
+    recording.pack(recorded, "toy", small_plan(5), "simulated", partly=True, asked_with="-p rounds=5")
+    runs.prepare(recorded, "toy", ["rounds=2"])
+    with pytest.raises(ParameterError) as refused:
+        runs.prepare(recorded, "toy", ["rounds=5"])
+    said = str(refused.value)
+    assert f"not complete, {before} of {len(small_plan(5))} planned cells have a response" in said
+    assert said.endswith('make record STUDY=toy MODEL=simulated FLAGS="-p rounds=5"')
 
 
 @pytest.mark.usefixtures("no_kernel")

@@ -397,6 +397,29 @@ def record(
         _say(f"This share is complete; {progress.planned - progress.recorded:,} cells are with other shares.")
 
 
+@app.command()
+def pack(
+    study: Study,
+    model: Annotated[str, typer.Argument(help="Name it is recorded under.")],
+    parameter: Assignments = None,
+    params: Together = "",
+    protocol: Version = 1,
+    partly: Annotated[bool, typer.Option("--partly", help="Pack also where planned cells are missing.")] = False,
+) -> None:
+    """Write what the logs of a recording hold into data/responses, from where `record` goes on in any checkout.
+
+    `record` does this by itself once every cell has an answer.
+    """
+    from persona_studies.ask import recording, responses
+
+    project = Project.find()
+    assignments = [*(parameter or []), *_split(params)]
+    cells = _cells(project, study, assignments, protocol, texts=False)
+    options = [*(f"-p {word}" for word in assignments), *([f"--protocol {protocol}"] if protocol > 1 else [])]
+    place = recording.pack(project, study, cells, model, partly=partly, asked_with=" ".join(options))
+    _say(f"{responses.incomplete(responses.record_of(place) or {}) or 'complete'}: {_short(project, place)}")
+
+
 @app.command(name="import")
 def import_(
     origin: Annotated[Path, typer.Argument(help="What record --out wrote.")],

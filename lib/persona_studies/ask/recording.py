@@ -287,20 +287,33 @@ def record(
     )
 
 
-def pack(project: Project, study: str, plan: pd.DataFrame, model: str, *, failed: bool = False) -> Path:
-    """Write a complete recording as Parquet with its record, and return the folder.
+def pack(
+    project: Project,
+    study: str,
+    plan: pd.DataFrame,
+    model: str,
+    *,
+    failed: bool = False,
+    partly: bool = False,
+    asked_with: str = "",
+) -> Path:
+    """Write a recording as Parquet with its record, and return the folder.
 
-    What was packed before stays, also where this plan is smaller.
+    What was packed before stays, also where this plan is smaller. A recording that is packed in part goes on from
+    there, in another checkout too; its record counts planned and recorded cells until it is complete.
 
     Args:
         project: Holds the logs, and receives the recording.
         study: Name of the study.
-        plan: Cells that must be there.
+        plan: Cells that belong to the recording.
         model: Name of the recording.
         failed: Whether planned cells may have failed; the record then counts them.
+        partly: Whether planned cells may be missing, or have failed.
+        asked_with: Options of ``record`` that plan these cells, for the message that tells how to go on.
 
     Raises:
-        ResponsesError: a planned cell is not recorded, has failed, or was recorded twice with different answers.
+        ResponsesError: nothing is recorded, a cell was recorded twice with different answers, a planned cell is not
+            recorded, or has failed.
     """
     log = folder(project, study, model)
     signed = _signed(log) or {}
@@ -310,17 +323,47 @@ def pack(project: Project, study: str, plan: pd.DataFrame, model: str, *, failed
     log.mkdir(parents=True, exist_ok=True)
     # The last two shards of a recording may end at the same moment.
     with FileLock(log / "pack.lock"):
-        return _pack(project, study, plan, ModelInfo(**info), signed, failed)
+        rows = _recorded(project, study, ModelInfo(**info), None)
+        if not len(rows):
+            raise ResponsesError(f"Nothing of {model} is recorded for {study} yet; run record first.")
+        target = project.responses(study, model)
+        before = responses.record_of(target) or {}
+        counts = responses.write(rows, plan, target, failed=failed, partly=partly)
+        lost = rows["finish"] == "failed"
+        state: dict[str, Any] = {"failed": int(lost.sum())} if lost.any() else {}
+        if unfinished := _unfinished(rows if failed else rows[~lost], plan, counts, before):
+            state |= {"complete": False, "unfinished": unfinished | {"asked_with": asked_with}}
+        return _seal(target, study, ModelInfo(**info), signed, counts, state)
 
 
-def _pack(
-    project: Project, study: str, plan: pd.DataFrame, info: ModelInfo, signed: dict[str, Any], failed: bool
+def _unfinished(
+    rows: pd.DataFrame, plan: pd.DataFrame, counts: Mapping[str, int], before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return planned and recorded cells by measure; empty where every one is recorded, of earlier plans too."""
+    plan = responses.as_recorded(plan, rows)
+    there = plan[np.isin(responses.digest(plan), responses.digest(rows))]
+    planned, recorded = ({str(m): int(n) for m, n in t["measure"].value_counts().items()} for t in (plan, there))
+    for measure, count in before.get("unfinished", {}).get("planned", {}).items():
+        if count > planned.get(measure, 0):
+            planned[measure], recorded[measure] = count, min(counts.get(measure, 0), count)
+    if planned == recorded:
+        return {}
+    return {
+        "planned": dict(sorted(planned.items())),
+        "recorded": {measure: recorded.get(measure, 0) for measure in sorted(planned)},
+    }
+
+
+def _seal(
+    target: Path,
+    study: str,
+    info: ModelInfo,
+    signed: Mapping[str, Any],
+    counts: Mapping[str, int],
+    state: Mapping[str, Any],
 ) -> Path:
-    target = project.responses(study, info.name)
+    """Write the record of packed files. ``state`` says what is unfinished or failed."""
     before = responses.record_of(target) or {}
-    rows = _recorded(project, study, info, None)
-    counts = responses.write(rows, plan, target, failed=failed)
-    lost = int((rows["finish"] == "failed").sum())
     today = _today()
     record = {
         "study": study,
@@ -332,7 +375,7 @@ def _pack(
         "decoding": "log-probabilities and greedy text; no sampling, no seed",
         **_known(before, signed.get("instructions", [])),
         "cells": sum(counts.values()),
-        **({"failed": lost} if lost else {}),
+        **state,
         "files": {
             f"{name}.parquet": {
                 "rows": count,
@@ -341,7 +384,8 @@ def _pack(
             for name, count in counts.items()
         },
     }
-    if before and before["files"] == record["files"] and before["model"] == record["model"]:
+    undated = {name: value for name, value in record.items() if name != "recorded"}
+    if before and {name: before.get(name) for name in undated} == undated and set(before) <= set(record):
         return target
     _replace(target / "record.json", json.dumps(record, indent=1) + "\n")
     return target

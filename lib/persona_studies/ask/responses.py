@@ -254,7 +254,9 @@ def merge(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return rows
 
 
-def write(rows: pd.DataFrame, plan: pd.DataFrame, folder: Path, *, failed: bool = False) -> dict[str, int]:
+def write(
+    rows: pd.DataFrame, plan: pd.DataFrame, folder: Path, *, failed: bool = False, partly: bool = False
+) -> dict[str, int]:
     """Write one Parquet file per measure and return the number of rows of each.
 
     Rows outside the plan are kept, unless the plan names the same cell with other texts. The bytes depend on
@@ -265,20 +267,21 @@ def write(rows: pd.DataFrame, plan: pd.DataFrame, folder: Path, *, failed: bool 
         plan: Cells that must be there.
         folder: Receives the files.
         failed: Whether a planned cell may have failed.
+        partly: Whether a planned cell may lack a row, or have failed.
 
     Raises:
         ResponsesError: a planned cell has no row, or has failed; nothing is written then.
     """
     plan = as_recorded(plan, rows)
     missing = plan[~np.isin(digest(plan), digest(rows))]
-    if len(missing):
+    if len(missing) and not partly:
         measure = missing["measure"].iloc[0]
         raise ResponsesError(
             f"{(missing['measure'] == measure).sum()} of {(plan['measure'] == measure).sum()} cells of {measure} "
             f"are not recorded, first {_cell(missing)}; run record again, it continues where it stopped."
         )
     lost = rows[(rows["finish"] == "failed") & np.isin(digest(rows), digest(plan))]
-    if len(lost) and not failed:
+    if len(lost) and not (failed or partly):
         raise ResponsesError(
             f"{len(lost)} of {len(plan)} planned cells failed, first {_cell(lost)}: {lost['text'].iloc[0]}. "
             "Record again, which asks them anew; or with --reask never, which leaves them failed."
@@ -314,6 +317,9 @@ def record_of(folder: Path) -> dict[str, Any] | None:
             if not (isinstance(file["sha256"], str) and isinstance(file["rows"], int)):
                 raise TypeError(f"sha256 or rows of {name} are not given")
         dict(record.get("recorded", {}))
+        for counts in (record.get("unfinished", {}).get(name, {}) for name in ("planned", "recorded")):
+            if not all(isinstance(count, int) for count in counts.values()):
+                raise TypeError("a count of planned or recorded cells is no number")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ParameterError) as error:
         raise ResponsesError(f"{path} is damaged ({error}); restore it with git checkout.") from error
     return record
@@ -344,14 +350,34 @@ def to_record(project: Project, study: str, model: str, given: str) -> str:
     """
     from persona_studies.ask.models import registry
 
-    facts = (record_of(project.responses(study, model)) or {"model": {}})["model"]
+    record = record_of(project.responses(study, model)) or {}
+    facts = record.get("model", {})
     known: Mapping[str, Any] = {}
     with contextlib.suppress(BackendError):  # a message must not fail for a damaged registry
         known = registry(project)
     own = {"llama.cpp": "gguf:FILE", "transformers": "hf:FOLDER", "openai-compatible": "openai:MODEL"}
     place = None if model in known else own.get(facts.get("backend", ""))
-    called = f'MODEL={place or model} PARAMS="{given}"'
-    return f"make record STUDY={study} {called}" + (f' FLAGS="--name {model}"' if place else "")
+    flags = [f"--name {model}"] if place else []
+    if unfinished := record.get("unfinished"):
+        given, again = "", str(unfinished.get("asked_with", ""))
+        flags += [again] if again else []
+    called = f"MODEL={place or model}" + (f' PARAMS="{given}"' if given else "")
+    return f"make record STUDY={study} {called}" + (f' FLAGS="{" ".join(flags)}"' if flags else "")
+
+
+def incomplete(record: Mapping[str, Any]) -> str:
+    """Say how much of its plan a recording that was packed in part holds; empty where it is complete.
+
+    >>> incomplete({"unfinished": {"planned": {"agree": 10, "reply": 2}, "recorded": {"agree": 5, "reply": 0}}})
+    'not complete, 5 of 12 planned cells have a response'
+    >>> incomplete({"cells": 5})
+    ''
+    """
+    counts = record.get("unfinished")
+    if counts is None:
+        return ""
+    recorded, planned = (sum(counts[name].values()) for name in ("recorded", "planned"))
+    return f"not complete, {recorded:,} of {planned:,} planned cells have a response"
 
 
 def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly: bool = False) -> pd.DataFrame:
@@ -385,6 +411,8 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
     for measure, cells in plan.groupby("measure", sort=False):
         path = folder / f"{measure}.parquet"
         if not path.is_file() and path.name not in record["files"]:
+            if not partly and measure in record.get("unfinished", {}).get("planned", {}):
+                raise _unfinished(project, study, model, record)
             continue
         if not path.is_file():
             raise ResponsesError(f"{path} is missing, which its record names; restore it with git checkout.")
@@ -392,6 +420,8 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
         cells = as_recorded(cells, kept)
         merged = cells[KEY].merge(kept, on=IDENTITY, how="inner" if partly else "left", suffixes=("", "_stored"))
         absent = merged["checksum"].isna()
+        if absent.any() and incomplete(record):
+            raise _unfinished(project, study, model, record)
         if absent.any():
             raise ResponsesError(
                 f"{int(absent.sum())} of {len(merged)} planned cells of {measure} are not recorded for {model}, "
@@ -409,6 +439,13 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
     if not any(map(len, parts)):
         raise ResponsesError(f"The recording of {model} for {study} holds none of the {len(plan):,} planned cells.")
     return pd.concat(parts, ignore_index=True)
+
+
+def _unfinished(project: Project, study: str, model: str, record: Mapping[str, Any]) -> ResponsesError:
+    return ResponsesError(
+        f"The recording of {model} for {study} is {incomplete(record)}. "
+        f"To complete it: {to_record(project, study, model, '')}"
+    )
 
 
 def as_recorded(plan: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

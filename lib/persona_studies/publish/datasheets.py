@@ -39,14 +39,14 @@ def _recording(project: Project, place: Path) -> Iterator[str]:
                 "chat template": model["chat"],
                 "decoding": record["decoding"],
                 "recorded": first if first == last else f"{first} to {last}",
-                "cells": f"{record['cells']:,}",
+                **({"instruction set": " | ".join(record["instructions"])} if "instructions" in record else {}),
+                "cells": responses.incomplete(record) or f"{record['cells']:,}",
             }.items(),
             columns=["what", "value"],
         )
     )
-    kinds = {}
-    if project.protocol(study).is_file():
-        kinds = {name: measure.kind for name, measure in protocol.load(project.protocol(study)).measures.items()}
+    declared = [protocol.load(path) for path in sorted(project.folder(study).glob("protocol*.toml"))]
+    kinds = {name: measure.kind for each in declared for name, measure in each.measures.items()}
     rows = [
         _file(place / name, file["rows"], kinds.get(Path(name).stem, "")) for name, file in record["files"].items()
     ]

@@ -406,20 +406,28 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
     wanted = module.plan(project, declared, in_force)
     model = slug(in_force.model_dump()["model"])
     folder = project.responses(study, model)
-    files = (responses.record_of(folder) or {"files": {}})["files"]
+    record = responses.record_of(folder) or {"files": {}}
+    files = record["files"]
     stored = [
         responses.read_parquet(folder / name, file["sha256"])
         for name, file in files.items()
         if (folder / name).is_file()
     ]
     rows = pd.concat([wanted[IDENTITY].head(0), *stored])
-    wanted = _held(project, study, wanted, rows, declared, in_force)
+    part = responses.incomplete(record)
+    if not part:
+        wanted = _held(project, study, wanted, rows, declared, in_force)
     wanted = responses.as_recorded(wanted, rows)[IDENTITY]
     recorded = pd.MultiIndex.from_frame(rows[IDENTITY])
     absent = wanted[~pd.MultiIndex.from_frame(wanted).isin(recorded)]
     if len(absent):
         first = ", ".join(f"{name} {value}" for name, value in absent.iloc[0].items())
         given = " ".join(assignments)
+        if part:
+            raise ParameterError(
+                f"Parameter 'model' cannot be {model!r}: its recording for {study} is {part}. "
+                f"To complete it: {responses.to_record(project, study, model, given)}"
+            )
         raise ParameterError(
             f"With {given} the grid reaches beyond what is recorded for {model}: {len(absent):,} of "
             f"{len(wanted):,} planned cells have no response, first {first}. "
