@@ -231,6 +231,17 @@ def test_a_broken_hypothesis_is_refused_with_the_place(tmp_path: Path, old: str,
     assert place in str(caught.value)
 
 
+def test_what_hypotheses_have_in_common_may_name_the_part(tmp_path: Path) -> None:
+    text = TYPED.replace("[families.typed]", '[families.typed]\neach = ["a", "b"]', 1).replace(
+        'on = "all"', 'on = "{each}"'
+    )
+    families = protocol.load(written(tmp_path, added(text[: text.index("[claims")]))).families
+    assert families["typed_b"].hypotheses[0] == "expert - none | b, accuracy"
+    with pytest.raises(ProtocolError, match=r"typed_a"):
+        broken = text[: text.index("[claims")].replace("defaults = {", 'defaults = "all" # {')
+        protocol.load(written(tmp_path, added(broken)))
+
+
 def test_the_confirmatory_run_and_the_log_of_amendments(tmp_path: Path) -> None:
     declared = protocol.load(written(tmp_path, added(DATED)))
     assert declared.confirmatory is not None

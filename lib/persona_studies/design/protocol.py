@@ -144,6 +144,8 @@ class Family(_Declared):
             if shared:
                 raise ValueError("defaults are for hypotheses that are tables; name each hypothesis's parts")
             return rest
+        if not isinstance(shared, Mapping):
+            raise ValueError(f"defaults is {shared!r}; it is a table of what the hypotheses have in common")
         if not all(isinstance(each, Mapping) for each in declared):
             raise ValueError("hypotheses are all names or all tables")
         tables = [Hypothesis.model_validate({**shared, **each}) for each in declared]
@@ -247,7 +249,7 @@ class Protocol(_Declared):
         """Write out a family that is declared for each of several parts of the data.
 
         ``[families.accuracy]`` with ``each = ["mmlu", "piqa"]`` declares ``accuracy_mmlu`` and ``accuracy_piqa``,
-        with ``{each}`` filled in its purpose.
+        with ``{each}`` filled in its purpose, and in what its hypotheses have in common (``defaults``).
         """
         if not isinstance(families, Mapping):
             return families
@@ -264,6 +266,7 @@ class Protocol(_Declared):
                 written[f"{name}_{part}"] = {
                     **rest,
                     "purpose": str(rest.get("purpose", "")).replace("{each}", part),
+                    **({"defaults": _filled(rest["defaults"], part)} if "defaults" in rest else {}),
                 }
         return written
 
@@ -333,6 +336,15 @@ class Protocol(_Declared):
 def _place(path: Path) -> str:
     """Return a protocol's path as messages name it: every study has a file of the same name."""
     return f"{path.parent.name}/{path.name}"
+
+
+def _filled(defaults: Any, part: str) -> Any:
+    """Fill ``{each}`` in what hypotheses have in common; the family's own checks refuse anything but a table."""
+    if not isinstance(defaults, Mapping):
+        return defaults
+    return {
+        key: value.replace("{each}", part) if isinstance(value, str) else value for key, value in defaults.items()
+    }
 
 
 def load(path: Path) -> Protocol:

@@ -1,0 +1,275 @@
+"""Contrasts that a protocol declares part by part: estimated, tested, bounded and corrected by one rule.
+
+A family is corrected twice at its declared size: over the tests of a difference, and over the tests that bound the
+difference by its smallest effect of interest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil, nan, sqrt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats as distributions
+
+from persona_studies.analyse import multiple_choice, stats
+from persona_studies.design.protocol import Family, Hypothesis, Protocol
+
+Differences = Callable[[Hypothesis, str | None], pd.Series]
+"""Returns the paired differences of a contrast within a part of its items, or over all of them (None).
+
+The index of the series names a stratum first (strata weigh the same), then ``item`` and ``cluster``; a level
+``set`` keeps the permutations of an interaction within sets of items.
+"""
+
+ESTIMATES = ["n", "estimate", "se", "df", "low", "high", "p", "p_bound"]
+COLUMNS = [
+    *("family", "hypothesis", "direction", "smallest_effect", "n", "estimate", "se", "df", "low", "high"),
+    *("p", "p_adjusted", "rejected", "p_bound", "p_bound_adjusted", "bounded", "power", "detectable", "n_needed"),
+]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How contrasts are tested.
+
+    Attributes:
+        alpha: Error rate of every family.
+        confidence: Coverage of every interval.
+        correction: Within a family.
+        replicates: Sign patterns and permutations.
+        seed: Of them.
+    """
+
+    alpha: float
+    confidence: float
+    correction: stats.Correction
+    replicates: int
+    seed: int
+
+
+def contrasts(protocol: Protocol, names: Iterable[str], differences: Differences, how: Settings) -> pd.DataFrame:
+    """Test every contrast of some families.
+
+    Args:
+        protocol: Declares the families, whose hypotheses are tables.
+        names: Which of them.
+        differences: Paired differences of a contrast; empty where it was not asked, which counts as p = 1.
+        how: Settings.
+
+    Returns:
+        One row per contrast, with :data:`COLUMNS`: as :func:`estimated`; ``p_adjusted, rejected`` (of the
+        difference), ``p_bound_adjusted, bounded`` (inside the smallest effect, or a gain excluded); :func:`able`.
+    """
+    parts = []
+    for name in names:
+        family = protocol.families[name]
+        rows = {h: estimated(c, differences, how) for h, c in family.contrasts.items()}
+        parts.append(corrected(name, family, rows, how))
+    return pd.concat(parts, ignore_index=True)
+
+
+def estimated(contrast: Hypothesis, differences: Differences, how: Settings) -> dict[str, Any]:
+    """Estimate one contrast.
+
+    Returns:
+        ``n`` (items), ``estimate, se, df, low, high, p`` (sign flip; for an interaction permutation), ``p_bound``.
+        All but ``n`` are undefined (NaN) where a part has fewer than two items.
+    """
+    within = differences(contrast, contrast.within)
+    if contrast.interaction is not None:
+        row = between(within, differences(contrast, contrast.interaction), how)
+    else:
+        found = multiple_choice.paired(
+            within,
+            confidence=how.confidence,
+            margin=contrast.smallest_effect,
+            replicates=how.replicates,
+            seed=how.seed,
+        )
+        df = max(found["n"] - within.dropna().index.get_level_values(0).nunique(), 0)
+        row = {"estimate": found["difference"], "df": df, **{k: found[k] for k in ("n", "se", "low", "high", "p")}}
+    row["p_bound"] = bound_p(
+        row["estimate"], row["se"], row["df"], margin=contrast.smallest_effect, direction=contrast.direction
+    )
+    return {name: row[name] for name in ESTIMATES}
+
+
+def bound_p(estimate: float, se: float, df: float, *, margin: float, direction: str) -> float:
+    """Return the p-value of the test that a difference lies inside its smallest effect of interest.
+
+    For a hypothesis of no gain (``not positive``) or no loss (``not negative``) one one-sided test, for every other
+    the larger p of two (Schuirmann 1987). NaN without a standard error.
+
+    >>> round(bound_p(-0.04, 0.02, 200, margin=0.05, direction="none"), 3)
+    0.309
+    >>> round(bound_p(-0.04, 0.02, 200, margin=0.05, direction="not positive"), 6)
+    6e-06
+    """
+    if not se > 0:
+        return nan
+    above = float(distributions.t.sf((margin - estimate) / se, df))
+    below = float(distributions.t.sf((margin + estimate) / se, df))
+    if direction == "not positive":
+        return above
+    return below if direction == "not negative" else max(above, below)
+
+
+def between(one: pd.Series, other: pd.Series, how: Settings) -> dict[str, Any]:
+    """Compare the differences of two parts that hold different items: an interaction.
+
+    Interval by Welch's t; p by permuting parts among the items of each set, with that t as statistic (Janssen 1997,
+    Statistics and Probability Letters 36, 9-21).
+
+    Args:
+        one: Differences in the first part, indexed as :data:`Differences` says.
+        other: In the second part.
+        how: Settings.
+
+    Returns:
+        ``n, estimate`` (first less second), ``se, df, low, high, p``.
+    """
+    values = pd.concat([one.dropna(), other.dropna()])
+    first, n = len(one.dropna()), len(values)
+    if first < 2 or n - first < 2:
+        return {"n": n, **dict.fromkeys(ESTIMATES[1:], nan)}
+    member = np.r_[np.ones(first), np.zeros(n - first)]
+    sets = values.index.get_level_values("set") if "set" in values.index.names else np.zeros(n)
+    rng = np.random.default_rng(how.seed)
+    shuffled = np.empty((how.replicates, n))
+    for label in pd.unique(np.asarray(sets)):
+        mine = np.flatnonzero(np.asarray(sets) == label)
+        order = rng.random((how.replicates, len(mine))).argsort(axis=1)
+        shuffled[:, mine] = member[mine][order]
+    estimate, se, df = (float(value[0]) for value in _welch(member[None, :], values.to_numpy(dtype=float)))
+    gaps, spreads, _ = _welch(shuffled, values.to_numpy(dtype=float))
+    if se < 1e-12:
+        same = abs(estimate) < 1e-12
+        return {"n": n, "estimate": estimate, "se": 0.0, "df": nan, "low": estimate, "high": estimate} | {
+            "p": 1.0 if same else nan
+        }
+    # A permutation without spread is as extreme as can be, unless it has no difference either.
+    t = np.divide(np.abs(gaps), spreads, out=np.where(np.abs(gaps) < 1e-12, 0.0, np.inf), where=spreads > 1e-12)
+    extreme = int((t >= abs(estimate) / se * (1 - 1e-12)).sum())
+    reach = float(distributions.t.ppf(0.5 + how.confidence / 2, df)) * se
+    p = (extreme + 1) / (how.replicates + 1)
+    return {"n": n, "estimate": estimate, "se": se, "df": df, "low": estimate - reach, "high": estimate + reach} | {
+        "p": p
+    }
+
+
+def _welch(member: Any, values: Any) -> tuple[Any, Any, Any]:
+    """Return difference of means, standard error and degrees of freedom for rows of memberships (1 and 0)."""
+    k = member.sum(axis=1)
+    rest = len(values) - k
+    total, square = member @ values, member @ values**2
+    gap = total / k - (values.sum() - total) / rest
+    one = np.maximum(square / k - (total / k) ** 2, 0) / (k - 1)
+    two = np.maximum((values**2).sum() - square - (values.sum() - total) ** 2 / rest, 0) / rest / (rest - 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        df = (one + two) ** 2 / (one**2 / (k - 1) + two**2 / (rest - 1))
+    return gap, np.sqrt(one + two), df
+
+
+def corrected(name: str, family: Family, rows: Mapping[str, Mapping[str, Any]], how: Settings) -> pd.DataFrame:
+    """Correct the tests of one family, and say what they could have shown.
+
+    Args:
+        name: Of the family.
+        family: As declared; a hypothesis without a row counts as p = 1 where the family allows it.
+        rows: Hypothesis -> at least ``n, estimate, low, high, p``; further :data:`ESTIMATES` where there are any.
+        how: Settings.
+
+    Returns:
+        :data:`COLUMNS`, in the declared order.
+    """
+    order = list(family.hypotheses)
+    empty = {"n": 0, **dict.fromkeys(ESTIMATES[1:], nan)}
+    table = pd.DataFrame([{"hypothesis": h, **empty, **rows.get(h, {})} for h in order]).set_index("hypothesis")
+    for p, to, decided in (("p", "p_adjusted", "rejected"), ("p_bound", "p_bound_adjusted", "bounded")):
+        # A bound that a statistic does not have is no hole in the family.
+        undefined = family.undefined if p == "p" else "one"
+        done = stats.correct(
+            table[p].astype(float), size=family.size, alpha=how.alpha, method=how.correction, undefined=undefined
+        )
+        table[to], table[decided] = done["p_adjusted"], done["rejected"]
+    declared = [family.contrasts.get(h) for h in order]
+    table["family"] = name
+    table["direction"] = [c.direction if c else "" for c in declared]
+    table["smallest_effect"] = [c.smallest_effect if c else nan for c in declared]
+    strength = [able(row, family.size, how) for row in table.to_dict("records")]
+    return table.assign(**pd.DataFrame(strength, index=table.index)).reset_index()[COLUMNS]
+
+
+def able(row: Mapping[Any, Any], size: int, how: Settings) -> dict[str, float]:
+    """Return what a contrast could have shown, by its observed standard error and at the family's first step.
+
+    Args:
+        row: ``n, se, smallest_effect, direction``.
+        size: Of the family: tests are at alpha / size.
+        how: Alpha.
+
+    Returns:
+        ``power`` (of the test of a difference, for the smallest effect), ``detectable`` (difference found with 80 %
+        power), ``n_needed`` (items for 80 % power: to bound a difference that is zero where the hypothesis is that
+        there is none, to find the smallest effect elsewhere).
+    """
+    se, margin, alpha = row["se"], row["smallest_effect"], how.alpha / size
+    if not se > 0:
+        return {"power": nan, "detectable": nan, "n_needed": nan}
+    z = float(distributions.norm.ppf(1 - alpha / 2))
+    reach = z + float(distributions.norm.ppf(0.8))
+    if row["direction"] in ("not positive", "not negative"):
+        needed = float(distributions.norm.ppf(1 - alpha) + distributions.norm.ppf(0.8))
+    elif row["direction"] == "none":
+        needed = float(distributions.norm.ppf(1 - alpha) + distributions.norm.ppf(0.9))
+    else:
+        needed = reach
+    return {
+        "power": float(distributions.norm.sf(z - margin / se)),
+        "detectable": reach * se,
+        "n_needed": nan if np.isnan(margin) else float(ceil(row["n"] * (needed * se / margin) ** 2)),
+    }
+
+
+def share(successes: int, n: int, *, null: float, how: Settings) -> dict[str, Any]:
+    """Return a share less its null value: exact interval (Clopper and Pearson 1934) and exact binomial test.
+
+    >>> how = Settings(0.05, 0.95, "holm", 1000, 1)
+    >>> {k: round(v, 4) for k, v in share(3, 12, null=0.5, how=how).items() if k in ("estimate", "low", "p")}
+    {'estimate': -0.25, 'low': -0.4451, 'p': 0.146}
+    """
+    test = distributions.binomtest(successes, n, null)
+    low, high = test.proportion_ci(how.confidence, method="exact")
+    estimate = successes / n - null
+    return {"n": n, "estimate": estimate, "low": low - null, "high": high - null, "p": float(test.pvalue)}
+
+
+def of_counts(b: int, c: int, n: int, *, contrast: Hypothesis, how: Settings) -> dict[str, Any]:
+    """Return a difference of paired proportions: exact McNemar, Tango's interval, bound by Tango's score.
+
+    Args:
+        b: Pairs with the outcome under the first condition only.
+        c: Under the second only.
+        n: All pairs.
+        contrast: Direction and smallest effect.
+        how: Settings.
+    """
+    if n == 0:
+        return {"n": 0, **dict.fromkeys(ESTIMATES[1:], nan)}
+    test = stats.mcnemar(b, c, n, confidence=how.confidence)
+    bound = stats.equivalence_paired_proportions(b, c, n, margin=contrast.smallest_effect, alpha=how.alpha)
+    one = {"not positive": bound.p_upper, "not negative": bound.p_lower}
+    return {
+        "n": n,
+        "estimate": test.difference,
+        "se": sqrt(max(b + c - (b - c) ** 2 / n, 0)) / n,
+        "df": nan,
+        "low": test.difference_low,
+        "high": test.difference_high,
+        "p": float(distributions.binomtest(b, b + c).pvalue) if b + c else 1.0,
+        "p_bound": one.get(contrast.direction, bound.p),
+    }

@@ -1,0 +1,97 @@
+"""Whether a measure measures: checks against the thresholds that its protocol declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import nan
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.weightstats import DescrStatsW
+
+from persona_studies.analyse import multiple_choice, scoring
+from persona_studies.design.protocol import Measure
+from persona_studies.errors import ProtocolError
+
+
+def declared(measure: Measure, values: Mapping[str, float]) -> pd.DataFrame:
+    """Check values against a measure's ``min_`` and ``max_`` thresholds.
+
+    Args:
+        measure: Its ``gate`` names what is checked: ``min_option_mass = 0.5`` asks for ``values["option_mass"]``.
+        values: By name. A value that is not a number fails.
+
+    Returns:
+        ``check, value, rule, threshold, passes``, in the declared order.
+
+    Raises:
+        ProtocolError: a threshold that is neither a least nor a most, or whose value is not at hand.
+    """
+    checks = {}
+    for key, threshold in measure.gate.items():
+        kind, _, name = key.partition("_")
+        if kind not in ("min", "max") or name not in values:
+            raise ProtocolError(
+                f"The gate has {key!r}; it must be min_ or max_ before one of {', '.join(sorted(values))}."
+            )
+        checks[name.replace("_", " ")] = (values[name], ">=" if kind == "min" else "<=", threshold)
+    return scoring.gate(checks)
+
+
+def failures(table: pd.DataFrame) -> str:
+    """Return the checks that failed, as a reason; empty where none did."""
+    bad = table.loc[~table["passes"], "check"].tolist()
+    return f"gate: {', '.join(bad)}" if bad else ""
+
+
+def letters(reference: pd.DataFrame, recorded: pd.DataFrame, asked: pd.DataFrame) -> dict[str, float]:
+    """Return what letters are worth under a reference condition.
+
+    Args:
+        reference: Its scored questions, with ``option_mass``.
+        recorded: Its responses.
+        asked: Questions: ``item, n_options``.
+
+    Returns:
+        ``option_mass`` (mean over questions), ``position_dominance``.
+    """
+    mass = reference["option_mass"].astype(float)
+    return {
+        "option_mass": float(mass.mean()) if len(mass) else nan,
+        "position_dominance": multiple_choice.position_dominance(recorded, asked),
+    }
+
+
+def above_chance(reference: pd.DataFrame, confidence: float) -> float:
+    """Return the lower limit of accuracy (Student's t over questions) less chance.
+
+    Args:
+        reference: Scored questions: ``score, n_options``.
+        confidence: Coverage of the two-sided interval.
+    """
+    gain = (reference["score"] - 1 / reference["n_options"]).to_numpy(dtype=float)
+    if len(gain) < 2:
+        return nan
+    return float(DescrStatsW(gain).tconfint_mean(1 - confidence)[0])
+
+
+def repeatability(scored: pd.DataFrame, who: str, wording: str) -> float:
+    """Return how well wordings of one persona agree: least mean correlation of scores over questions.
+
+    Args:
+        scored: ``item, score``, and the two columns named.
+        who: Column of the persona.
+        wording: Column of its wording.
+
+    Returns:
+        The least over personas of the mean correlation over pairs of wordings; a persona whose scores do not vary
+        counts as 0. NaN where no persona has two wordings.
+    """
+    found = []
+    for _, group in scored.groupby(who, sort=False):
+        wide = group.pivot_table(index="item", columns=wording, values="score")
+        if wide.shape[1] < 2:
+            continue
+        r = wide.corr().to_numpy()
+        found.append(float(np.nan_to_num(r[np.triu_indices_from(r, 1)]).mean()))
+    return min(found, default=nan)

@@ -1,0 +1,230 @@
+"""The declared analysis of the second protocol of the study of expert personas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.contingency_tables import cochrans_q
+
+from expert_personas import published
+from expert_personas.design_2 import NO_PERSONA, crossed
+from persona_studies.analyse import claims, families, gates, multiple_choice
+from persona_studies.analyse.families import Settings
+from persona_studies.design.protocol import Hypothesis, Protocol
+from persona_studies.paths import Project
+
+PUBLISHED = ("open_models_none", "open_models_placebo", "permutation_floor")
+IN_DOMAIN = ("mmlu", "openbookqa")
+LOW_KNOWLEDGE = ["layperson", "toddler"]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What one model's recording comes to.
+
+    Attributes:
+        scored: One row per condition and question (:func:`scores`).
+        gate: Checks of the measure, and of every benchmark.
+        usable: Benchmarks that passed.
+        tests: Every family of the protocol, published ones included.
+        verdicts: One row per claim.
+    """
+
+    scored: pd.DataFrame
+    gate: pd.DataFrame
+    usable: list[str]
+    tests: pd.DataFrame
+    verdicts: pd.DataFrame
+
+
+def analyse(
+    project: Project,
+    protocol: Protocol,
+    recorded: pd.DataFrame,
+    asked: pd.DataFrame,
+    everyone: pd.DataFrame,
+    how: Settings,
+) -> Analysis:
+    """Run the declared analysis of one recording.
+
+    Args:
+        project: Holds the published accuracies.
+        protocol: The second protocol.
+        recorded: Responses to its letters.
+        asked: Of :func:`expert_personas.design_2.questions`.
+        everyone: Of :func:`expert_personas.design_2.people`.
+        how: Settings; the protocol's are confirmatory.
+    """
+    scored = scores(recorded, asked, everyone)
+    gate, usable = gated(protocol, scored, recorded, asked, how)
+    tests = pd.concat(
+        [model_tests(protocol, by_question(scored), usable, how), public_tests(project, protocol, how)]
+    )
+    model = [name for name in protocol.families if name not in PUBLISHED]
+    why = gates.failures(gate[gate["benchmark"] == "all"])
+    moved = tests[tests["family"] == "steerability"].iloc[0]
+    stuck = (
+        ""
+        if moved["rejected"] and moved["estimate"] < 0
+        else "an order to choose wrongly does no more than a filler"
+    )
+    judged = claims.decided(
+        protocol,
+        tests,
+        failed=dict.fromkeys(model, why),
+        not_steerable=dict.fromkeys(model, stuck),
+    )
+    return Analysis(scored, gate, usable, tests.reset_index(drop=True), judged)
+
+
+def scores(recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:
+    """Score every question under every condition by its letters.
+
+    Returns:
+        ``condition, persona`` (as the protocol's contrasts name it), ``paraphrase, item, benchmark, cluster,
+        n_options, score`` (mean probability of the right option over all orders), ``option_mass``. A short expert
+        that is unrelated to one question and in-domain for another has the persona of that question.
+    """
+    found = multiple_choice.choices(recorded, asked.drop(columns="item_hash"), "letter")
+    found = found.merge(crossed(asked, everyone), on=["condition", "item"], validate="one_to_one")
+    found = found.merge(everyone[["condition", "paraphrase"]], on="condition")
+    columns = ["condition", "persona", "paraphrase", "item", "benchmark", "cluster", "n_options", "score"]
+    return found[[*columns, "option_mass"]]
+
+
+def by_question(scored: pd.DataFrame) -> pd.DataFrame:
+    """Return questions x personas, wordings averaged, indexed by ``benchmark, item, cluster``.
+
+    Low knowledge is the mean of layperson and toddler.
+    """
+    wide = scored.pivot_table(index=["benchmark", "item", "cluster"], columns="persona", values="score", sort=False)
+    if set(LOW_KNOWLEDGE) <= set(wide):
+        wide["low knowledge"] = wide[LOW_KNOWLEDGE].mean(axis=1, skipna=False)
+    return wide
+
+
+def gated(
+    protocol: Protocol, scored: pd.DataFrame, recorded: pd.DataFrame, asked: pd.DataFrame, how: Settings
+) -> tuple[pd.DataFrame, list[str]]:
+    """Check the measure under no persona.
+
+    Returns:
+        ``benchmark, check, value, rule, threshold, passes``, where ``all`` is the measure's own gate, which needs
+        one benchmark that passes; and the benchmarks that pass.
+    """
+    measure = protocol.measures["letter"]
+    none = scored[scored["persona"] == NO_PERSONA]
+    gains = {str(b): gates.above_chance(part, how.confidence) for b, part in none.groupby("benchmark", sort=False)}
+    values = {
+        **gates.letters(none, recorded[recorded["condition"] == "none"], asked),
+        "above_chance": max(gains.values(), default=float("nan")),
+        "repeatability": gates.repeatability(scored, "persona", "paraphrase"),
+    }
+    parts = [gates.declared(measure, values).assign(benchmark="all")]
+    least = measure.gate["min_above_chance"]
+    rows = [("above chance", gain, ">=", least, gain >= least, b) for b, gain in gains.items()]
+    parts.append(pd.DataFrame(rows, columns=["check", "value", "rule", "threshold", "passes", "benchmark"]))
+    table = pd.concat(parts, ignore_index=True)
+    usable = [b for b, gain in gains.items() if gain >= least]
+    return table[["benchmark", "check", "value", "rule", "threshold", "passes"]], usable
+
+
+def pooled(on: str, usable: list[str]) -> list[str]:
+    """Return the usable benchmarks that a contrast is about."""
+    names = {"all": usable, "in-domain": [b for b in usable if b in IN_DOMAIN]}
+    return names.get(on, [on])
+
+
+def model_tests(protocol: Protocol, wide: pd.DataFrame, usable: list[str], how: Settings) -> pd.DataFrame:
+    """Test every family about the model, as :func:`persona_studies.analyse.families.corrected` returns them."""
+
+    def differences(contrast: Hypothesis, part: str | None) -> pd.Series:
+        mine = wide[wide.index.get_level_values("benchmark").isin(pooled(contrast.on, usable))]
+        if not {contrast.first, contrast.second} <= set(mine):
+            return pd.Series(dtype=float, index=mine.index[:0])
+        found: pd.Series = (mine[contrast.first] - mine[contrast.second]).dropna()
+        return found
+
+    special = ("thresholds", "omnibus", *PUBLISHED)
+    plain = [name for name in protocol.families if name not in special]
+    mine = wide[wide.index.get_level_values("benchmark").isin(pooled("in-domain", usable))]
+    family = protocol.families["thresholds"]
+    counted = {h: _counted(mine, contrast, protocol, how) for h, contrast in family.contrasts.items()}
+    omnibus = protocol.families["omnibus"]
+    return pd.concat(
+        [
+            families.contrasts(protocol, plain, differences, how),
+            families.corrected("thresholds", family, counted, how),
+            families.corrected("omnibus", omnibus, {omnibus.hypotheses[0]: any_condition(mine, protocol)}, how),
+        ],
+        ignore_index=True,
+    )
+
+
+def passing(accuracy: pd.Series | pd.DataFrame, least: int, trials: int) -> np.ndarray:
+    """Say which questions pass "at least k of m": where the binomial of the expected accuracy gives at least half.
+
+    >>> passing(pd.Series([0.5, 0.52, 0.9]), 13, 25).tolist()
+    [True, True, True]
+    >>> passing(pd.Series([0.5, 0.9, 0.96]), 23, 25).tolist()
+    [False, True, True]
+    """
+    found: np.ndarray = stats.binom.sf(least - 1, trials, accuracy.to_numpy(dtype=float)) >= 0.5
+    return found
+
+
+def _counted(wide: pd.DataFrame, contrast: Hypothesis, protocol: Protocol, how: Settings) -> dict[str, float]:
+    if not {contrast.first, contrast.second} <= set(wide):
+        return families.of_counts(0, 0, 0, contrast=contrast, how=how)
+    both = wide[[contrast.first, contrast.second]].dropna()
+    least, trials = (int(word) for word in contrast.outcome.split() if word.isdigit())
+    one, other = (passing(both[column], least, trials) for column in both)
+    return families.of_counts(
+        int((one & ~other).sum()), int((other & ~one).sum()), len(both), contrast=contrast, how=how
+    )
+
+
+def any_condition(wide: pd.DataFrame, protocol: Protocol) -> dict[str, float]:
+    """Test by Cochran's Q whether conditions differ in the share of questions that pass 13 of 25.
+
+    Returns:
+        ``n`` (questions), ``estimate`` (largest less smallest share), ``p``.
+    """
+    design = protocol.design["thresholds"]
+    both = wide.drop(columns="low knowledge", errors="ignore").dropna()
+    if both.shape[0] < 2 or both.shape[1] < 2:
+        return {"n": len(both)}
+    passed = passing(both, design["correct"][0], design["trials"])
+    shares = passed.mean(axis=0)
+    constant = bool((passed.min(axis=1) == passed.max(axis=1)).all())
+    p = 1.0 if constant else float(cochrans_q(passed.astype(int)).pvalue)
+    return {"n": len(both), "estimate": float(shares.max() - shares.min()), "p": p}
+
+
+def public_tests(project: Project, protocol: Protocol, how: Settings) -> pd.DataFrame:
+    """Test the families about published data: nine open models, and what 5,000 permutations can show."""
+    effects = published.model_effects(published.accuracies(project))
+    combined = published.combine(effects, confidence=how.confidence, seed=how.seed).set_index("contrast")
+    parts = []
+    for name in ("open_models_none", "open_models_placebo"):
+        rows = {}
+        for h, contrast in protocol.families[name].contrasts.items():
+            found = combined.xs(f"{contrast.first} - {contrast.second}").to_dict()
+            se, df = found["sd"] / np.sqrt(found["k"]), found["k"] - 1
+            bound = families.bound_p(
+                found["estimate"], se, df, margin=contrast.smallest_effect, direction=contrast.direction
+            )
+            rows[h] = {"n": found["k"], "se": se, "df": df, "p_bound": bound} | {
+                key: found[key] for key in ("estimate", "low", "high", "p")
+            }
+        parts.append(families.corrected(name, protocol.families[name], rows, how))
+    floor = published.permutation_floor().set_index("family").xs("all pairwise tests").to_dict()
+    gap = how.alpha - float(floor["smallest_adjusted_p"])
+    family = protocol.families["permutation_floor"]
+    # Arithmetic: nothing is estimated, so the answer is certain.
+    row = {"n": int(floor["tests"]), "estimate": gap, "low": gap, "high": gap, "p": 0.0}
+    parts.append(families.corrected("permutation_floor", family, {family.hypotheses[0]: row}, how))
+    return pd.concat(parts, ignore_index=True)
