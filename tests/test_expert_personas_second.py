@@ -21,7 +21,9 @@ HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=2000, 
 ASKED = design.questions(PROJECT, PROTOCOL)
 PEOPLE = design.people(PROJECT, PROTOCOL)
 PLAN = design.plan(PROJECT, PROTOCOL)
-WHO = design.crossed(ASKED, PEOPLE).set_index(["condition", "item"])["persona"]
+WHO: dict[tuple[str, str], str] = (
+    design.crossed(ASKED, PEOPLE).set_index(["condition", "item"])["persona"].to_dict()
+)
 
 
 def run(
@@ -30,7 +32,7 @@ def run(
     """Analyse a recording in which personas add to the probability of the right option."""
     level = questions_with_level(ASKED, seed, mean=mean)
     rng = np.random.default_rng(seed + 1000)
-    own = {key: rng.normal(0, noise) for key in WHO.index}
+    own = {key: rng.normal(0, noise) for key in WHO}
 
     def probability(cells: pd.DataFrame) -> np.ndarray:
         keys = list(zip(cells["condition"], cells["item"]))
@@ -96,7 +98,7 @@ def test_a_null_is_rejected_no_more_often_than_declared() -> None:
     level = questions_with_level(ASKED, 3)
     usable = list(PROTOCOL.design["benchmarks"])
     index = pd.MultiIndex.from_frame(ASKED[["benchmark", "item", "cluster"]])
-    names = sorted({*WHO.unique(), "low knowledge"})
+    names = sorted({*WHO.values(), "low knowledge"})
     how = Settings(0.05, 0.95, "holm", 999, 1)
     for seed in range(60):
         rng = np.random.default_rng(seed)
@@ -121,7 +123,7 @@ def test_accuracy_is_the_mean_probability_over_orders(planted: analysis.Analysis
     row = planted.scored.set_index(["condition", "item"]).loc[(condition, item)]
     level = questions_with_level(ASKED, 1)[item]
     rng = np.random.default_rng(1001)
-    own = {key: rng.normal(0, 0.05) for key in WHO.index}[condition, item]
+    own = {key: rng.normal(0, 0.05) for key in WHO}[condition, item]
     assert row["score"] == pytest.approx(np.clip(level + own, 0.01, 0.99), abs=1e-5)
 
 

@@ -67,35 +67,54 @@ def contrasts(protocol: Protocol, names: Iterable[str], differences: Differences
     parts = []
     for name in names:
         family = protocol.families[name]
-        rows = {h: estimated(c, differences, how) for h, c in family.contrasts.items()}
-        parts.append(corrected(name, family, rows, how))
+        parts.append(corrected(name, family, estimated(family.contrasts, differences, how), how))
     return pd.concat(parts, ignore_index=True)
 
 
-def estimated(contrast: Hypothesis, differences: Differences, how: Settings) -> dict[str, Any]:
-    """Estimate one contrast.
+def estimated(
+    contrasts: Mapping[str, Hypothesis], differences: Differences, how: Settings
+) -> dict[str, dict[str, Any]]:
+    """Estimate contrasts.
 
     Returns:
-        ``n`` (items), ``estimate, se, df, low, high, p`` (sign flip; for an interaction permutation), ``p_bound``.
-        All but ``n`` are undefined (NaN) where a part has fewer than two items.
+        Hypothesis -> ``n`` (items), ``estimate, se, df, low, high, p`` (sign flip; for an interaction permutation),
+        ``p_bound``. All but ``n`` are undefined (NaN) where a part has fewer than two items.
     """
-    within = differences(contrast, contrast.within)
-    if contrast.interaction is not None:
-        row = between(within, differences(contrast, contrast.interaction), how)
-    else:
-        found = multiple_choice.paired(
-            within,
-            confidence=how.confidence,
-            margin=contrast.smallest_effect,
-            replicates=how.replicates,
-            seed=how.seed,
+    rows: dict[str, dict[str, Any]] = {}
+    plain: dict[str, pd.Series] = {}
+    for name, contrast in contrasts.items():
+        within = differences(contrast, contrast.within)
+        if contrast.interaction is not None:
+            rows[name] = between(within, differences(contrast, contrast.interaction), how)
+        else:
+            plain[name] = within.dropna()
+    if plain:
+        rows |= _paired(pd.concat(plain, axis=1), how)
+    for name, row in rows.items():
+        row["p_bound"] = bound_p(
+            *(row["estimate"], row["se"], row["df"]),
+            margin=contrasts[name].smallest_effect,
+            direction=contrasts[name].direction,
         )
-        df = max(found["n"] - within.dropna().index.get_level_values(0).nunique(), 0)
-        row = {"estimate": found["difference"], "df": df, **{k: found[k] for k in ("n", "se", "low", "high", "p")}}
-    row["p_bound"] = bound_p(
-        row["estimate"], row["se"], row["df"], margin=contrast.smallest_effect, direction=contrast.direction
+    return rows
+
+
+def _paired(differences: pd.DataFrame, how: Settings) -> dict[str, dict[str, Any]]:
+    """Estimate mean paired differences, items x hypotheses, all with the same patterns of signs."""
+    # The bound has each contrast's own margin and is made elsewhere.
+    found = multiple_choice.paired(
+        differences, confidence=how.confidence, margin=1.0, replicates=how.replicates, seed=how.seed
     )
-    return {name: row[name] for name in ESTIMATES}
+    rows = {}
+    for name, row in found.to_dict("index").items():
+        strata = differences[name].dropna().index.get_level_values(0).nunique()
+        rows[str(name)] = {
+            "n": int(row["n"]),
+            "estimate": row["difference"],
+            "df": max(int(row["n"]) - strata, 0),
+            **{key: row[key] for key in ("se", "low", "high", "p")},
+        }
+    return rows
 
 
 def bound_p(estimate: float, se: float, df: float, *, margin: float, direction: str) -> float:

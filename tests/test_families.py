@@ -1,0 +1,236 @@
+"""Declared contrasts against scipy, by hand, planted and null; gates and claims from made-up numbers."""
+
+from __future__ import annotations
+
+from math import isnan, nan, sqrt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from persona_studies.analyse import claims, families, gates, verdicts
+from persona_studies.analyse.families import Settings
+from persona_studies.design.protocol import Claim, Family, Hypothesis, Measure, Protocol
+from persona_studies.errors import ProtocolError
+
+HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=4999, seed=1)
+
+
+def contrast(**given: Any) -> Hypothesis:
+    return Hypothesis(
+        **{
+            "first": "a",
+            "second": "b",
+            "on": "all",
+            "measure": "letter",
+            "outcome": "accuracy",
+            "direction": "either",
+            "smallest_effect": 0.1,
+            **given,
+        }
+    )
+
+
+def series(values: Any, sets: Any = "one") -> pd.Series:
+    n = len(values)
+    names = [f"q{k}" for k in range(n)]
+    labels = [sets] * n if isinstance(sets, str) else sets
+    index = pd.MultiIndex.from_arrays(
+        [["s"] * n, labels, names, names], names=["stratum", "set", "item", "cluster"]
+    )
+    return pd.Series(np.asarray(values, dtype=float), index=index)
+
+
+def family(*contrasts: Hypothesis) -> Family:
+    return Family.model_validate(
+        {
+            "purpose": "p",
+            "size": len(contrasts),
+            "undefined": "one",
+            "hypotheses": [c.model_dump() for c in contrasts],
+        }
+    )
+
+
+def test_a_paired_contrast_is_students_and_its_bound_is_scipys() -> None:
+    values = np.random.default_rng(1).normal(0.03, 0.2, 80)
+    c = contrast(direction="none")
+    row = families.estimated({c.name: c}, lambda h, part: series(values), HOW)[c.name]
+    test = stats.ttest_1samp(values, 0)
+    interval = test.confidence_interval(0.95)
+    assert (row["n"], row["df"]) == (80, 79)
+    assert [row["estimate"], row["low"], row["high"]] == pytest.approx([values.mean(), interval.low, interval.high])
+    upper = stats.ttest_1samp(values, 0.1, alternative="less").pvalue
+    lower = stats.ttest_1samp(values, -0.1, alternative="greater").pvalue
+    assert row["p_bound"] == pytest.approx(max(upper, lower))
+    assert abs(row["p"] - test.pvalue) < 0.03
+    for direction, p in (("not positive", upper), ("not negative", lower)):
+        one = contrast(direction=direction)
+        row = families.estimated({one.name: one}, lambda h, part: series(values), HOW)[one.name]
+        assert row["p_bound"] == pytest.approx(p)
+
+
+def test_an_interaction_is_welchs_and_permutes_within_sets() -> None:
+    rng = np.random.default_rng(2)
+    one, other = rng.normal(0.1, 0.3, 40), rng.normal(-0.05, 0.2, 25)
+    row = families.between(series(one), series(other), HOW)
+    test = stats.ttest_ind(one, other, equal_var=False)
+    interval = test.confidence_interval(0.95)
+    assert [row["estimate"], row["low"], row["high"]] == pytest.approx(
+        [one.mean() - other.mean(), interval.low, interval.high]
+    )
+    assert row["df"] == pytest.approx(test.df) and abs(row["p"] - test.pvalue) < 0.02
+    # All of one part lies in the first set, all of the other in the second: no permutation changes anything.
+    apart = families.between(series(one, ["x"] * 40), series(other, ["y"] * 25), HOW)
+    assert apart["estimate"] == row["estimate"] and apart["p"] == 1.0
+
+
+def test_an_interaction_under_the_null_is_rejected_as_often_as_declared() -> None:
+    how = Settings(0.05, 0.95, "holm", 199, 1)
+    wrong = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        wrong += families.between(series(rng.normal(0, 1, 30)), series(rng.normal(0, 3, 20)), how)["p"] <= 0.05
+    # Binomial with 200 trials at .05: more than 20 have probability .001.
+    assert 2 <= wrong <= 20
+
+
+@pytest.mark.parametrize("values", [[], [0.1]])
+def test_too_few_items_are_undefined(values: list[float]) -> None:
+    c = contrast()
+    row = families.estimated({c.name: c}, lambda h, part: series(values), HOW)[c.name]
+    assert row["n"] == len(values) and isnan(row["estimate"]) and isnan(row["p_bound"])
+    assert isnan(families.between(series([0.1, 0.2]), series(values), HOW)["estimate"])
+
+
+def test_a_family_keeps_its_size_and_is_corrected_twice() -> None:
+    declared = family(contrast(), contrast(first="c", direction="none"), contrast(first="d"))
+    names = list(declared.hypotheses)
+    rows = {
+        names[0]: {"n": 100, "estimate": 0.2, "se": 0.02, "low": 0.1, "high": 0.3, "p": 0.02, "p_bound": 1.0},
+        names[1]: {"n": 100, "estimate": 0.0, "se": 0.02, "low": 0.0, "high": 0.1, "p": 0.9, "p_bound": 0.01},
+    }
+    table = families.corrected("f", declared, rows, HOW).set_index("hypothesis")
+    assert table["p_adjusted"].tolist() == pytest.approx([0.06, 1.0, 1.0])
+    assert table["p_bound_adjusted"].tolist() == pytest.approx([1.0, 0.03, 1.0])
+    assert table["bounded"].tolist() == [False, True, False] and not table["rejected"].any()
+    assert table["n"].tolist() == [100, 100, 0]
+
+
+def test_power_and_needed_items_by_hand() -> None:
+    row = {"n": 100, "se": 0.03, "smallest_effect": 0.1, "direction": "either"}
+    found = families.able(row, 1, HOW)
+    assert found["detectable"] == pytest.approx((1.959964 + 0.841621) * 0.03, abs=1e-6)
+    assert found["power"] == pytest.approx(stats.norm.sf(1.959964 - 0.1 / 0.03), abs=1e-6)
+    assert found["n_needed"] == np.ceil(100 * ((1.959964 + 0.841621) * 0.3) ** 2)
+    assert families.able({**row, "direction": "none"}, 1, HOW)["n_needed"] == np.ceil(
+        100 * ((1.644854 + 1.281552) * 0.3) ** 2
+    )
+    # With as many items as are needed the test has the promised power.
+    se = 0.03 / sqrt(found["n_needed"] / 100)
+    assert families.able({**row, "se": se}, 1, HOW)["power"] == pytest.approx(0.8, abs=0.02)
+    assert families.able(row, 6, HOW)["detectable"] > found["detectable"]
+
+
+def test_counts_are_exact_mcnemar() -> None:
+    row = families.of_counts(2, 9, 60, contrast=contrast(direction="none"), how=HOW)
+    assert row["p"] == pytest.approx(stats.binomtest(2, 11).pvalue)
+    assert row["estimate"] == pytest.approx(-7 / 60) and row["low"] < -7 / 60 < row["high"]
+    assert families.of_counts(0, 0, 60, contrast=contrast(), how=HOW)["p"] == 1.0
+    assert families.of_counts(0, 0, 0, contrast=contrast(), how=HOW)["n"] == 0
+
+
+# --- Gates ---
+
+
+def measure(**gate: float) -> Measure:
+    return Measure.model_validate({"kind": "letter", "purpose": "p", "templates": [], "gate": gate})
+
+
+def test_a_gate_reads_least_and_most_from_the_protocol() -> None:
+    table = gates.declared(
+        measure(min_option_mass=0.5, max_position_dominance=0.3), {"option_mass": 0.5} | {"position_dominance": nan}
+    )
+    assert table[["check", "rule", "threshold", "passes"]].to_numpy().tolist() == [
+        ["option mass", ">=", 0.5, True],
+        ["position dominance", "<=", 0.3, False],
+    ]
+    assert gates.failures(table) == "gate: position dominance"
+    assert gates.failures(table[:1]) == ""
+
+
+@pytest.mark.parametrize("gate", [{"option_mass": 0.5}, {"min_mass": 0.5}])
+def test_a_threshold_that_nothing_supplies_is_refused(gate: dict[str, float]) -> None:
+    with pytest.raises(ProtocolError, match="must be min_ or max_ before one of option_mass"):
+        gates.declared(measure(**gate), {"option_mass": 0.5})
+
+
+def test_accuracy_above_chance_and_repeatability() -> None:
+    scored = pd.DataFrame({"score": [0.5, 0.7, 0.6, 0.4], "n_options": 4})
+    low = stats.t.interval(0.95, 3, loc=0.55, scale=stats.sem(scored["score"]))[0] - 0.25
+    assert gates.above_chance(scored, 0.95) == pytest.approx(low)
+    assert isnan(gates.above_chance(scored[:1], 0.95))
+    cells = pd.DataFrame(
+        [("a", w, f"q{k}", k * s) for w, s in ((1, 1.0), (2, 2.0)) for k in range(4)]
+        + [("b", w, f"q{k}", k * s) for w, s in ((1, 1.0), (2, -1.0)) for k in range(4)]
+        + [("c", 1, f"q{k}", 1.0) for k in range(4)],
+        columns=["persona", "wording", "item", "score"],
+    )
+    assert gates.repeatability(cells, "persona", "wording") == pytest.approx(-1)
+    assert gates.repeatability(cells[cells["persona"] == "a"], "persona", "wording") == pytest.approx(1)
+    assert isnan(gates.repeatability(cells[cells["persona"] == "c"], "persona", "wording"))
+
+
+# --- Claims ---
+
+
+def protocol(**claim: Any) -> Protocol:
+    made = family(contrast(direction="none"), contrast(first="c", direction="none"))
+    given = {"statement": "s", "source": "s", "published": "p", "family": "f", "hypothesis": made.hypotheses[0]}
+    decided = Claim.model_validate({**given, "direction": "none", "smallest_effect": 0.1, **claim})
+    return Protocol.model_construct(families={"f": made}, claims={"claim": decided})
+
+
+def judged(first: dict[str, Any], second: dict[str, Any] | None = None, **how: Any) -> pd.Series:
+    declared = protocol(**({"also": ["c - b | all, accuracy"]} if second is not None else {}))
+    base = {"n": 50, "estimate": 0.01, "se": 0.05, "p": 0.5, "p_bound": 0.5}
+    rows = dict(zip(declared.families["f"].hypotheses, [{**base, **first}, {**base, **(second or {})}]))
+    tests = families.corrected("f", declared.families["f"], rows, HOW)
+    given = {"failed": {"f": ""}, "not_steerable": {"f": ""}, **how}
+    return claims.decided(declared, tests, **given).iloc[0]
+
+
+def test_a_claim_takes_the_verdict_of_its_hypothesis() -> None:
+    row = judged({"p_bound": 0.001})
+    assert (row["verdict"], row["estimate"]) == (verdicts.REPRODUCED, 0.01)
+    assert judged({"estimate": 0.5, "p": 0.001})["verdict"] == verdicts.CONTRADICTED
+
+
+def test_an_inconclusive_claim_says_how_many_items_would_decide_it() -> None:
+    row = judged({})
+    assert row["verdict"] == verdicts.INCONCLUSIVE
+    assert row["why"].endswith(f"{row['n_needed']:,.0f} items would decide it, 50 were asked")
+
+
+def test_a_failed_gate_and_a_contrast_that_no_set_is_left_for_are_uninformative() -> None:
+    assert judged({"p_bound": 0.001}, failed={"f": "gate: option mass"})["why"] == "gate: option mass"
+    none = judged({"n": 0, "estimate": nan, "se": nan, "p": nan, "p_bound": nan})
+    assert none["verdict"] == verdicts.UNINFORMATIVE and "passed the gate" in none["why"]
+    public = judged({"n": 0, "estimate": nan, "se": nan, "p": nan, "p_bound": nan}, failed={})
+    assert public["verdict"] == verdicts.NOT_TESTABLE
+
+
+def test_not_steerable_is_said_beside_an_absent_effect_only() -> None:
+    how = {"not_steerable": {"f": "nothing moves it"}}
+    assert judged({"p_bound": 0.001}, **how)["why"].endswith("; not steerable: nothing moves it")
+    assert "steerable" not in judged({"estimate": 0.5, "p": 0.001}, **how)["why"]
+
+
+def test_hypotheses_that_disagree_leave_a_claim_open() -> None:
+    row = judged({"p_bound": 0.001}, {"p_bound": 0.001})
+    assert row["verdict"] == verdicts.REPRODUCED
+    row = judged({"p_bound": 0.001}, {"estimate": 0.5, "p": 0.001})
+    assert row["verdict"] == verdicts.INCONCLUSIVE
+    assert "a - b | all, accuracy: reproduced; c - b | all, accuracy: contradicted" in row["why"]
