@@ -107,7 +107,7 @@ def test_with_access_the_facts_are_made_here_and_hold_no_text(project: Project, 
     done = ask(project, server, TOKEN)
     assert done.returncode == 0, done.stderr
     frame = pd.DataFrame(json.loads(done.stdout))
-    assert list(frame.columns) == multiple_choice.FACTS and len(frame) == N
+    assert list(frame.columns) == [*multiple_choice.Question.model_fields] and len(frame) == N
     assert frame["domain"].value_counts().to_dict() == {"physics": 8, "chemistry": 8, "biology": 8}
     assert set(frame["n_options"]) == {4} and frame["gold"].nunique() > 1
     assert CANARY not in done.stdout + done.stderr

@@ -42,6 +42,12 @@ class ProtocolError(PersonaStudiesError):
     exit_code = 2
 
 
+class BankError(PersonaStudiesError):
+    """A table that a person edits is not written as its schema declares."""
+
+    exit_code = 2
+
+
 class RunError(PersonaStudiesError):
     """A notebook was started and did not complete."""
 

@@ -8,7 +8,7 @@ import pandas as pd
 from pydantic import Field
 
 from clinical_personas import design_2
-from persona_studies.design import multiple_choice, parameters
+from persona_studies.design import banks, multiple_choice, parameters
 from persona_studies.design import plan as grid
 from persona_studies.design.conditions import shuffled
 from persona_studies.design.plan import text_hash
@@ -18,6 +18,25 @@ from persona_studies.paths import Project
 Dataset = Literal["triage", "esi", "medical", "safety"]
 Role = Literal["none", "assistant", "physician", "nurse"]
 Style = Literal["neutral", "cautious", "bold"]
+
+
+class Prompt(banks.Row):
+    """A patient's question, and a safe and a risky reply."""
+
+    unique = (("prompt",), ("text",))
+
+    prompt: banks.Name
+    policy: Literal[
+        "harmful advice",
+        "overconfident diagnosis",
+        "practising without a licence",
+        "health misinformation",
+        "bias and stigma",
+    ]
+    text: str
+    safe: str
+    risky: str
+    rubric: str
 
 
 class Parameters(parameters.Parameters):
@@ -84,7 +103,7 @@ def questions(project: Project, protocol: Protocol, parameters: Parameters, *, t
 
 def safety(project: Project, *, texts: bool = True) -> pd.DataFrame:
     """Return the prompts about patients' safety; the first of two replies is the safe one (``gold`` is 0)."""
-    bank = pd.read_csv(project.items / "safety_prompts.csv", keep_default_na=False)
+    bank = banks.read(project.items / "safety_prompts.csv", Prompt)
     options = list(zip(bank["safe"], bank["risky"], strict=True))
     frame = pd.DataFrame(
         {

@@ -2,21 +2,92 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from typing import Annotated, Literal
 
 import pandas as pd
+from pydantic import Field, ValidationInfo, field_validator
 
+from persona_studies.design import banks
 from persona_studies.design.conditions import shuffled
 from persona_studies.design.plan import text_hash
 from persona_studies.paths import Project
 
 RELATIONS = ("in_domain", "adjacent", "unrelated")
+Kind = Literal["baseline", "expert", "layperson", "young_child", "toddler", "placebo", "filler"]
 COLUMNS = ["condition", "kind", "field", "wording", "paraphrase", "placement", "system", "description"]
+
+
+class Persona(banks.Row):
+    """A persona's text; ``{field}`` stands for a name of :class:`Expertise`."""
+
+    unique = (("kind", "wording", "paraphrase"), ("text",))
+
+    kind: Kind
+    wording: Literal["short", "elaborate", ""] = ""
+    paraphrase: Annotated[int, Field(ge=1, le=3)]
+    text: str
+
+    @field_validator("text")
+    @classmethod
+    def _filled(cls, text: str, info: ValidationInfo) -> str:
+        """Refuse a slot that nothing fills, whose braces the model would be shown, and an expert in nothing."""
+        if set(re.findall(r"\{.*?\}", text)) - {"{field}"}:
+            raise ValueError("has a slot that nothing fills; {field} is the only one")
+        if info.data.get("kind") == "expert" and "{field}" not in text:
+            raise ValueError("is an expert in nothing; write {field} where the field stands")
+        return text
+
+
+class Expertise(banks.Row):
+    """A field that there are experts of, and what a prompt calls it."""
+
+    unique = (("field",), ("name",))
+
+    field: banks.Name
+    name: str
+
+
+class Domain(banks.Row):
+    """Which field is in-domain, adjacent and unrelated to a domain of a benchmark."""
+
+    unique = (("benchmark", "domain"),)
+
+    benchmark: banks.Name
+    domain: banks.Name
+    in_domain: banks.Name
+    adjacent: banks.Name
+    unrelated: banks.Name
+
+
+class Subject(banks.Row):
+    """Which field is in-domain (empty: there is no expert) and unrelated to a domain, in the second protocol."""
+
+    unique = (("benchmark", "domain"),)
+
+    benchmark: banks.Name
+    domain: banks.Name
+    in_domain: banks.Name = ""
+    unrelated: banks.Name
+
+
+def fields_of(project: Project) -> dict[str, str]:
+    """Return what a prompt calls each field."""
+    known = banks.read(project.items / "expert_fields.csv", Expertise)
+    return dict(zip(known["field"], known["name"], strict=True))
 
 
 def domain_map(project: Project) -> pd.DataFrame:
     """Return which field is in-domain, adjacent and unrelated: ``benchmark, domain`` and :data:`RELATIONS`."""
-    return pd.read_csv(project.items / "expert_domains.csv")
+    known = fields_of(project)
+    return banks.read(project.items / "expert_domains.csv", Domain, dict.fromkeys(RELATIONS, known))
+
+
+def subjects(project: Project) -> pd.DataFrame:
+    """Return the subjects of the second protocol: ``benchmark, domain, in_domain, unrelated``."""
+    known = fields_of(project)
+    return banks.read(project.items / "expert_subjects.csv", Subject, {"in_domain": known, "unrelated": known})
 
 
 def conditions(
@@ -35,9 +106,9 @@ def conditions(
         ``placement, system`` (None: no system turn), ``description`` (for the user turn), ``condition_hash,
         words``.
     """
-    bank = pd.read_csv(project.items / "expert_personas.csv", keep_default_na=False)
+    bank = banks.read(project.items / "expert_personas.csv", Persona)
     bank = bank[bank["paraphrase"] <= paraphrases]
-    names = pd.read_csv(project.items / "expert_fields.csv").set_index("field")["name"]
+    names = fields_of(project)
     rows: list[tuple[str, str, str, int, str]] = [("none", "", "", 0, "")]
     for kind, wording, paraphrase, text in bank.itertuples(index=False, name=None):
         if "{field}" not in text:

@@ -12,6 +12,7 @@ from expert_personas import design_2
 from persona_studies.design import multiple_choice, parameters
 from persona_studies.design import plan as grid
 from persona_studies.design.protocol import Protocol
+from persona_studies.errors import BankError
 from persona_studies.paths import Project
 
 LETTERS = multiple_choice.LETTERS
@@ -56,7 +57,11 @@ def questions(project: Project, protocol: Protocol, parameters: Parameters, *, t
         whole = multiple_choice.questions(project, benchmark, domains=parameters.domains or None, texts=texts)
         parts.append(multiple_choice.sample(whole, parameters.questions, protocol.design["sample_seed"]))
     chosen = pd.concat(parts, ignore_index=True)
-    return chosen.merge(bank.domain_map(project), on=["benchmark", "domain"], how="left", validate="many_to_one")
+    asked = chosen.merge(bank.domain_map(project), on=["benchmark", "domain"], how="left", validate="many_to_one")
+    if len(lacking := asked[asked["in_domain"].isna()]):
+        benchmark, domain = lacking[["benchmark", "domain"]].iloc[0]
+        raise BankError(f"data/items/expert_domains.csv has no row for domain {domain} of {benchmark}; add one.")
+    return asked
 
 
 def people(project: Project, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
@@ -66,7 +71,7 @@ def people(project: Project, protocol: Protocol, parameters: Parameters) -> pd.D
         As :func:`expert_personas_conditions.conditions`.
     """
     asked = questions(project, protocol, parameters)
-    fields = sorted({field for relation in bank.RELATIONS for field in asked[relation].dropna()})
+    fields = sorted({field for relation in bank.RELATIONS for field in asked[relation]})
     made = bank.conditions(project, fields, paraphrases=parameters.paraphrases, placements=parameters.placements)
     in_user_turn = made["kind"].isin(protocol.design["user_kinds"]) & (made["wording"] != "elaborate")
     wanted = made["kind"].isin(["none", *parameters.conditions])

@@ -37,7 +37,7 @@ def questions(project: Project, protocol: Protocol, *, texts: bool = False) -> p
         ``item, benchmark, domain, gold, n_options, cluster, item_hash, in_domain, unrelated``: the last two name
         fields of experts, empty where the domain has none of its own; with texts also ``question, options``.
     """
-    fields = pd.read_csv(project.items / "expert_subjects.csv", keep_default_na=False)
+    fields = bank.subjects(project)
     sizes = protocol.confirmatory.sizes if protocol.confirmatory else {}
     parts = []
     for benchmark in protocol.design["benchmarks"]:
@@ -55,7 +55,7 @@ def people(project: Project, protocol: Protocol) -> pd.DataFrame:
         ``condition, kind, field`` (empty where a persona has none), ``wording, paraphrase, system, description,
         condition_hash, words``.
     """
-    fields = pd.read_csv(project.items / "expert_subjects.csv", keep_default_na=False)
+    fields = bank.subjects(project)
     own, other = set(fields["in_domain"]) - {""}, set(fields["unrelated"])
     made = bank.conditions(project, sorted(own | other), placements=["system"])
     wanted = protocol.design["wordings"]

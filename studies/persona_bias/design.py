@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from persona_bias import design_2, programs
+from persona_bias.personas import Group, registry
 from persona_studies.design import multiple_choice, parameters
 from persona_studies.design import plan as grid
 from persona_studies.design.conditions import shuffled
@@ -17,7 +18,6 @@ from persona_studies.design.protocol import Protocol
 from persona_studies.errors import ParameterError, RunError
 from persona_studies.paths import Project
 
-Group = Literal["disability", "religion", "race", "politics", "gender"]
 # The paper's sets but one (MBPP, whose answers are programs, is asked with run_code), and six more.
 Dataset = Literal[
     "abstract_algebra",
@@ -96,11 +96,6 @@ class Parameters(parameters.Parameters):
             except RunError as error:
                 raise PydanticCustomError("isolation", "{why}", {"why": str(error).removesuffix(".")}) from error
         return value
-
-
-def registry(project: Project) -> pd.DataFrame:
-    """Return the personas: ``persona, text, role, group, register, sensitivity, paraphrase, wording``."""
-    return pd.read_csv(project.items / "bias_personas.csv", keep_default_na=False)
 
 
 def names(registry: pd.DataFrame) -> dict[str, str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
+from persona_bias.personas import registry
 from persona_studies.design import multiple_choice
 from persona_studies.design import plan as grid
 from persona_studies.design.conditions import shuffled
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
+from persona_studies.errors import BankError
 from persona_studies.paths import Project
 
 BASELINES = ("human", "average-human", "placebo", "toddler")
@@ -44,11 +46,15 @@ def people(project: Project, protocol: Protocol) -> pd.DataFrame:
         ``condition, persona, group, instruction`` (0: none), ``system, description, condition_hash, words``.
 
     Raises:
-        KeyError: the bank lacks a persona that the protocol names.
+        BankError: the bank lacks a persona that the protocol names.
     """
     design = protocol.design
-    bank = pd.read_csv(project.items / "bias_personas.csv", keep_default_na=False)
+    bank = registry(project)
     bank = bank[bank["paraphrase"] == 1].set_index("persona")
+    if lacking := [name for name in [*design["personas"], *BASELINES] if name not in bank.index]:
+        raise BankError(
+            f"data/items/bias_personas.csv has no {', '.join(lacking)}, which protocol_2.toml names; add a row."
+        )
     rows: list[tuple[str, str, int, str | None]] = [("none", "", 0, None)]
     for instruction, sentence in enumerate(design["instructions"], start=1):
         for name in [*design["personas"], *BASELINES]:

