@@ -110,10 +110,10 @@ def read(path: Path, row: type[Row], among: Mapping[str, Collection[str]] = Mapp
         ) from error
     try:
         frame = _read(data, row).copy()
-        for number, values in enumerate(frame[[*among]].to_dict("records"), start=2):
-            for column, value in values.items():
-                if value and value not in among[column]:
-                    raise BankError(_at(number, str(column), value, f"is not known.{_near(value, among[column])}"))
+        for number, values in enumerate(zip(*(frame[column] for column in among), strict=True), start=2):
+            for (column, known), value in zip(among.items(), values, strict=True):
+                if value and value not in known:
+                    raise BankError(_at(number, column, value, f"is not known.{_near(value, known)}"))
     except BankError as error:
         raise BankError(f"{_place(path)}{error}") from error.__cause__
     return frame
