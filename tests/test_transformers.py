@@ -21,7 +21,8 @@ from persona_studies.ask.backends import transformers as backend_module  # noqa:
 from persona_studies.ask.backends.transformers import Transformers  # noqa: E402
 from persona_studies.errors import BackendError  # noqa: E402
 
-CHATML = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}"
+CHATML = (Path(__file__).parent / "chat_templates" / "chatml.jinja").read_text("utf-8")
+GEMMA = (Path(__file__).parent / "chat_templates" / "gemma.jinja").read_text("utf-8")
 PERSONAS = [
     None,
     "You are kind.",
@@ -201,7 +202,7 @@ def test_an_architecture_that_cannot_share_is_refused(tmp_path: Path) -> None:
     assert ask(model, requests()[:2], schedule="single")[0].finish == "scored"
 
 
-@pytest.mark.parametrize("chat", [None, "<start_of_turn>"])
+@pytest.mark.parametrize("chat", [None, GEMMA])
 def test_models_without_a_system_role_agree(tmp_path: Path, chat: str | None) -> None:
     model = write_model(tmp_path, chat=chat)
     assert_same(ask(model, requests(), batch=8), ask(model, requests(), schedule="single"))

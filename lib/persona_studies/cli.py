@@ -291,7 +291,11 @@ def record(
     threads: Annotated[int, typer.Option(min=1, help="Threads of the CPU backend.")] = 1,
     api: Annotated[str, typer.Option(help="Of an endpoint: chat or completions.")] = "chat",
     chat: Annotated[
-        str | None, typer.Option(help="How turns are marked, for --api completions: chatml, gemma or plain.")
+        str | None,
+        typer.Option(
+            help="How turns are marked: chatml, gemma, plain or, for a model that runs here, a file with a Jinja "
+            "template. Default: the model's own template; needed for --api completions."
+        ),
     ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Of the weights behind an endpoint, which cannot be asked for it.")
@@ -357,6 +361,7 @@ def record(
         threads=threads,
         precision=precision,
         schedule=schedule,
+        chat=chat,
         endpoint=endpoint,
     )
     called = asker.info.name

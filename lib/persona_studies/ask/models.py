@@ -166,6 +166,7 @@ def load(
     threads: int = 1,
     precision: str | None = None,
     schedule: str | None = None,
+    chat: str | None = None,
     endpoint: dict[str, Any] | None = None,
     recorded: dict[str, Any] | None = None,
 ) -> Backend:
@@ -180,6 +181,7 @@ def load(
         precision: Number format of the weights; None takes that of ``recorded``, the registry's, or the backend's
             own default.
         schedule: How tokens are grouped into forward passes; None takes the backend's default.
+        chat: How turns are marked, a family or a file; None takes the model's own template.
         endpoint: Further arguments of
             :class:`persona_studies.ask.backends.openai_compatible.OpenAICompatible`.
         recorded: The model of a recording that is to be extended, from its record.
@@ -192,7 +194,8 @@ def load(
     runs_on = "transformers" if kind == "hf" else backend or "llama.cpp"
     if precision is None and recorded is not None and recorded["backend"] == runs_on:
         precision = recorded["precision"]
-    given = {key: value for key, value in (("precision", precision), ("schedule", schedule)) if value is not None}
+    chosen = {"precision": precision, "schedule": schedule, "chat": chat}
+    given = {key: value for key, value in chosen.items() if value is not None}
     if kind == "openai" and rest:
         from persona_studies.ask.backends.openai_compatible import OpenAICompatible
 
@@ -233,5 +236,5 @@ def _torch(given: dict[str, str]) -> dict[str, Any]:
     precision = given.get("precision")
     if precision is not None and precision not in {*names, *names.values()}:
         raise BackendError(f"Unknown precision {precision!r} of transformers; known: {', '.join(names)}.")
-    schedule = {key: value for key, value in given.items() if key == "schedule"}
-    return {**schedule, **({"dtype": names.get(precision, precision)} if precision else {})}
+    others = {key: value for key, value in given.items() if key != "precision"}
+    return {**others, **({"dtype": names.get(precision, precision)} if precision else {})}

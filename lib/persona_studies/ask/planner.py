@@ -6,13 +6,14 @@ once: the persona (persona-first), or the item where a template puts it before t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from persona_studies.ask.backends import Backend, Request, Size
-from persona_studies.ask.chat import ChatTemplate
+from persona_studies.ask.chat import Chat
 from persona_studies.errors import BackendError
 
 Encode = Callable[[str, bool], Sequence[int]]
@@ -53,22 +54,28 @@ class Prompt:
         )
 
 
-def tokenise(request: Request, chat: ChatTemplate, encode: Encode, *, model: str) -> Prompt:
+def tokenise(
+    request: Request, chat: Chat, encode: Encode, *, model: str, marks: re.Pattern[str] | None = None
+) -> Prompt:
     """Render a request and split its tokens at the seam of shared start and rest.
 
     Tokenising two parts may merge differently at the seam than tokenising them together; only the tokens that
     agree are shared, so the prompt is always the one that the model would see in a single piece. Spaces that end
-    a prompt belong to the options: a tokeniser merges a space with the word behind it.
+    a prompt belong to the options: a tokeniser merges a space with the word behind it. A turn marker inside a text
+    of the request is read as plain text, so it cannot end a turn.
 
     Args:
         request: What is asked.
         chat: How the model marks turns.
         encode: ``(text, special)`` -> token ids; ``special`` reads turn markers as such.
         model: Name for error messages.
+        marks: Finds the model's turn markers.
 
     Raises:
         BackendError: an option without tokens, or a label of more than one.
     """
+    if marks is not None and marks.search("\n".join((request.system or "", request.shared + request.user))):
+        request, encode = _guarded(request, encode, marks)
     head, tail = chat.render(request.system, request.shared, request.user)
     text = (head + tail).rstrip(" ")
     spaces = (head + tail)[len(text) :]
@@ -91,6 +98,59 @@ def tokenise(request: Request, chat: ChatTemplate, encode: Encode, *, model: str
                 f"Labels {long} are more than one token for {model}; `letter` needs one-token labels."
             )
     return Prompt(whole[:same], whole[same:], options)
+
+
+def _guarded(request: Request, encode: Encode, marks: re.Pattern[str]) -> tuple[Request, Encode]:
+    """Return a request whose texts hold a stand-in for every turn marker, and how to tokenise it."""
+    texts = (request.system or "", request.shared + request.user)
+    free = (chr(code) for code in range(0xE000, 0xF900) if not any(chr(code) in text for text in texts))
+    known: dict[str, str] = {}
+
+    def hide(text: str) -> str:
+        return marks.sub(lambda found: known.setdefault(found[0], next(free)), text)
+
+    system = None if request.system is None else hide(request.system)
+    # A marker that spans the seam of shared and own text belongs to the own one.
+    seam = len(request.shared)
+    for found in marks.finditer(request.shared + request.user):
+        if found.start() < seam < found.end():
+            seam = found.start()
+    whole = request.shared + request.user
+    shared, user = hide(whole[:seam]), hide(whole[seam:])
+    stands_for = {stand: mark for mark, stand in known.items()}
+    cut = re.compile(f"([{''.join(stands_for)}])")
+
+    def encode_guarded(text: str, special: bool) -> Sequence[int]:
+        return [
+            token
+            for piece in cut.split(text)
+            if piece
+            for token in (encode(stands_for[piece], False) if piece in stands_for else encode(piece, special))
+        ]
+
+    return replace(request, system=system, shared=shared, user=user), encode_guarded
+
+
+def check_beginning(chat: Chat, encode: Encode, begin: int | None, *, needed: bool, model: str) -> None:
+    """Check that a prompt begins with the begin token as often as it must.
+
+    Args:
+        chat: How the model marks turns.
+        encode: As for :func:`tokenise`.
+        begin: The model's begin token; None when it has none.
+        needed: Whether the model expects it.
+        model: Name for error messages.
+
+    Raises:
+        BackendError: the token is there twice, or is needed and missing.
+    """
+    tokens = list(encode("".join(chat.render(None, "", "Hello.")), True))
+    times = next((i for i, token in enumerate(tokens) if token != begin), len(tokens))
+    if times > 1 or (needed and times == 0):
+        raise BackendError(
+            f"Prompts of {model} begin with {times} begin tokens, not with one; its chat template ({chat.name}) "
+            "and its tokeniser do not fit together. Say how turns are marked with --chat."
+        )
 
 
 def order(plan: pd.DataFrame) -> pd.DataFrame:

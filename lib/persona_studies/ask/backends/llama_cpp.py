@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from persona_studies.ask import planner
 from persona_studies.ask.backends import ModelInfo, Request, RequestKey, Response, Size
-from persona_studies.ask.chat import ChatTemplate, detect
+from persona_studies.ask.chat import Chat, detect
 from persona_studies.design.sources import cache_folder
 from persona_studies.errors import BackendError
 
@@ -68,6 +68,7 @@ class LlamaCpp:
         threads: int = 1,
         precision: str = "file",
         schedule: str = "canonical",
+        chat: str | None = None,
     ) -> None:
         """Load a model file after checking what it is.
 
@@ -78,6 +79,7 @@ class LlamaCpp:
             threads: CPU threads. The responses do not depend on it.
             precision: ``file``, or ``f32``, ``f16``, ``bf16`` to convert the weights first (4 or 2 bytes each).
             schedule: ``canonical`` or ``parallel``.
+            chat: How turns are marked, a family or a file; None takes the model's own template.
 
         Raises:
             BackendError: the file is missing, has another hash, or cannot be loaded or converted.
@@ -114,12 +116,12 @@ class LlamaCpp:
         self._context = llama.llama_init_from_model(self._model, params)
         self._memory = llama.llama_get_memory(self._context)
         self._batch = llama.llama_batch_init(BATCH, 0, SEQUENCES)
-        template = llama.llama_model_chat_template(self._model, None)
-        begin = (
-            self._piece(llama.llama_vocab_bos(self._vocab)) if llama.llama_vocab_get_add_bos(self._vocab) else None
-        )
-        self.chat: ChatTemplate = detect(template.decode() if template else None).beginning(begin)
+        self._marks = self._control_tokens()
+        self.chat = self._turns(name, chat)
         self._stop = {int(llama.llama_vocab_eos(self._vocab)), int(llama.llama_vocab_eot(self._vocab))}
+        for marker in self.chat.stop:
+            tokens = self.tokenize(marker)
+            self._stop |= set(tokens) if self._marks.fullmatch(marker) and len(tokens) == 1 else set()
         self._prefix: list[int] = []
         self.info = ModelInfo(
             name=name,
@@ -176,9 +178,33 @@ class LlamaCpp:
             total += float(logits[tokens[i]]) - _log_sum_exp(logits)
         return total
 
+    def _turns(self, name: str, chosen: str | None) -> Chat:
+        """Return how the model marks turns, with the begin token that it expects."""
+        first, last = llama.llama_vocab_bos(self._vocab), llama.llama_vocab_eos(self._vocab)
+        tokens = {"bos_token": first, "eos_token": last}
+        texts = {key: self._piece(token) if token >= 0 else "" for key, token in tokens.items()}
+        template = llama.llama_model_chat_template(self._model, None)
+        chat = detect(template.decode(errors="replace") if template else None, texts, chosen=chosen)
+        needed = bool(llama.llama_vocab_get_add_bos(self._vocab))
+        chat = chat.beginning(texts["bos_token"] if needed else None)
+        planner.check_beginning(chat, self._encode, first, needed=needed, model=name)
+        return chat
+
+    def _control_tokens(self) -> re.Pattern[str]:
+        """Return what finds the model's turn markers in a text."""
+        marks = {
+            llama.llama_vocab_get_text(self._vocab, token).decode(errors="replace")
+            for token in range(self._n_vocab)
+            if llama.llama_vocab_is_control(self._vocab, token)
+        }
+        # The longest first: one marker may begin another. An expression without a choice would match everywhere.
+        return re.compile("|".join(map(re.escape, sorted(filter(None, marks), key=len, reverse=True))) or r"(?!)")
+
+    def _encode(self, text: str, special: bool) -> list[int]:
+        return self.tokenize(text, special=special)
+
     def _tokenise(self, request: Request) -> planner.Prompt:
-        encode: planner.Encode = lambda text, special: self.tokenize(text, special=special)  # noqa: E731
-        prompt = planner.tokenise(request, self.chat, encode, model=self.info.name)
+        prompt = planner.tokenise(request, self.chat, self._encode, model=self.info.name, marks=self._marks)
         n = len(prompt.prefix) + len(prompt.suffix)
         if n + prompt.branches + request.max_tokens > CONTEXT:
             raise BackendError(f"A prompt of {n} tokens exceeds the context of {CONTEXT}.")

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from persona_studies.ask import planner
 from persona_studies.ask.backends import ModelInfo, Request, Response, Size
-from persona_studies.ask.chat import detect
+from persona_studies.ask.chat import Chat, detect
 from persona_studies.errors import BackendError
 
 try:
@@ -170,6 +170,7 @@ class Transformers:
         device: str | None = None,
         compile: bool | None = None,
         sha256: str | None = None,
+        chat: str | None = None,
     ) -> None:
         """Load a model, and check that its fast schedule computes what a plain forward pass does.
 
@@ -185,6 +186,7 @@ class Transformers:
             device: Of torch; None takes the first GPU if there is one.
             compile: Whether to compile the pass; None does so on a GPU once a minute of work is behind it.
             sha256: Expected hash of the GGUF file or of the folder's weights.
+            chat: How turns are marked, a family or a file; None takes the model's own template.
 
         Raises:
             BackendError: the model is missing, has another hash, needs code of its own, has a tokeniser or chat
@@ -206,12 +208,8 @@ class Transformers:
         # What a repository recommends for sampling (repetition penalties, temperatures) must not enter.
         recommended = self._model.generation_config
         self._model.generation_config = transformers.GenerationConfig()
-        template = self._tokenizer.chat_template
-        starts = self._tokenizer("a")["input_ids"][:1] == [self._tokenizer.bos_token_id]
-        self.chat = detect(template.get("default") if isinstance(template, dict) else template).beginning(
-            self._tokenizer.bos_token if starts else None
-        )
         self._encode = _Encoder(self._tokenizer)
+        self.chat = _turns(self._tokenizer, self._encode, name, chat)
         ends = [self._tokenizer.eos_token_id, getattr(recommended, "eos_token_id", None)]
         self._stop = {i for end in ends if end is not None for i in (end if isinstance(end, list) else [end])}
         for marker in self.chat.stop:
@@ -278,7 +276,7 @@ class Transformers:
             yield from self._land(flights.popleft())
 
     def _tokenise(self, request: Request) -> planner.Prompt:
-        prompt = planner.tokenise(request, self.chat, self._encode, model=self.info.name)
+        prompt = planner.tokenise(request, self.chat, self._encode, model=self.info.name, marks=self._encode.marks)
         n = len(prompt.prefix) + len(prompt.suffix) + max(map(len, prompt.options), default=1) - 1
         if n + request.max_tokens > self._context:
             raise BackendError(
@@ -673,9 +671,9 @@ class _Encoder:
             if token.special
         )
         self._marks = marks
-        self._split = re.compile(
-            "(" + "|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)) + ")"
-        )
+        choice = "|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True))
+        self.marks = re.compile(choice or r"(?!)")
+        self._split = re.compile(f"({choice})")
         self._spoken = lru_cache(maxsize=65_536)(self._whole)
         self._plain = lru_cache(maxsize=4_096)(self._literal)
         self._text = lru_cache(maxsize=256)(self._joined)
@@ -704,6 +702,22 @@ class _Encoder:
             return self._whole(text)
         finally:
             self._tokenizer.encode_special_tokens = False
+
+
+def _turns(tokenizer: Any, encode: planner.Encode, name: str, chosen: str | None) -> Chat:
+    """Return how a model marks turns, with the begin token that its tokeniser sets.
+
+    Raises:
+        BackendError: its template cannot be used.
+    """
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    texts = {key: str(text) for key, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
+    needed = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    chat = detect(template, texts, chosen=chosen).beginning(tokenizer.bos_token if needed else None)
+    planner.check_beginning(chat, encode, tokenizer.bos_token_id, needed=needed, model=name)
+    return chat
 
 
 def _origin(source: str | Path, revision: str | None) -> tuple[dict[str, Any], str]:

@@ -1,14 +1,17 @@
-"""Chat templates, rendered explicitly.
+"""Chat templates: how a model marks the turns of a conversation.
 
 A template that comes with a model may add text of its own: SmolLM2's inserts a default system prompt when
-none is given, which would turn "no persona" into a persona. So prompts are rendered here, and a prompt
-without a system turn contains none.
+none is given, which would turn "no persona" into a persona. So prompts are put together here, from the turn marks
+of the model's own template or of a named family, and a prompt without a persona contains no system text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from persona_studies.ask.chat.own import ODD, OwnTemplate, derive
 from persona_studies.errors import BackendError
 
 
@@ -79,6 +82,10 @@ PLAIN = ChatTemplate(
 )
 
 
+FAMILIES = {template.name: template for template in (CHATML, GEMMA, PLAIN)}
+Chat = ChatTemplate | OwnTemplate
+
+
 def named(name: str) -> ChatTemplate:
     """Return the template of a family.
 
@@ -88,25 +95,46 @@ def named(name: str) -> ChatTemplate:
     >>> named("gemma").system is None
     True
     """
-    known = {template.name: template for template in (CHATML, GEMMA, PLAIN)}
-    if name not in known:
-        raise BackendError(f"Unknown chat template {name!r}; known: {', '.join(known)}.")
-    return known[name]
+    if name not in FAMILIES:
+        raise BackendError(f"Unknown chat template {name!r}; known: {', '.join(FAMILIES)}.")
+    return FAMILIES[name]
 
 
-def detect(model_template: str | None) -> ChatTemplate:
-    """Return the family that a model's own template (Jinja, from its metadata) belongs to.
+def detect(
+    model_template: str | None, variables: Mapping[str, str] | None = None, *, chosen: str | None = None
+) -> Chat:
+    """Return how a model marks turns.
+
+    Args:
+        model_template: The model's own template (Jinja); None when it has none, and its prompts are plain text.
+        variables: The model's special tokens: ``bos_token``, ``eos_token`` and so on.
+        chosen: A family, or a file with a template, instead of the model's own.
+
+    Returns:
+        The named family that writes the same prompts, or the turn marks of the template itself.
 
     Raises:
-        BackendError: the template is of no known family.
+        BackendError: an unknown family, no such file, or a template that cannot be used.
     """
+    if chosen is not None and chosen in FAMILIES:
+        return FAMILIES[chosen]
+    if chosen is not None:
+        path = Path(chosen).expanduser()
+        if not path.is_file():
+            raise BackendError(
+                f"Unknown chat template {chosen!r}; known: {', '.join(FAMILIES)}, or a file with a Jinja template."
+            )
+        try:
+            model_template = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BackendError(f"The chat template {path} cannot be read: {error}.") from error
     if not model_template:
         return PLAIN
-    if "<|im_start|>" in model_template:
-        return CHATML
-    if "<start_of_turn>" in model_template:
-        return GEMMA
-    raise BackendError(
-        "The model's chat template is of no known family (chatml, gemma, plain); add it to"
-        " persona_studies.ask.chat."
-    )
+    own = derive(model_template, variables)
+    for family in (CHATML, GEMMA):
+        probes = [
+            (system, shared, user) for system in (None, "A", ODD) for shared in ("", ODD) for user in ("B", ODD)
+        ]
+        if all("".join(own.render(*probe)) == "".join(family.render(*probe)) for probe in probes):
+            return family
+    return own
