@@ -1,0 +1,343 @@
+"""Releases of which only printed cells exist: PersonaGym, Open Character Training, APC, PERMA, PersonaMath."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from released_results import analysis
+from released_results.design import Parameters
+
+# --- PersonaGym ------------------------------------------------------------------------------------------------------
+
+
+def task_means(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the printed PersonaScore beside the mean of the five tasks: ``model, printed, task_mean, difference``."""
+    wide = scores.pivot(index="model", columns="task", values="score")
+    mean = wide.drop(columns="PersonaScore").mean(axis=1)
+    made = pd.DataFrame(
+        {"printed": wide["PersonaScore"], "task_mean": mean, "difference": wide["PersonaScore"] - mean}
+    )
+    return made.reset_index()
+
+
+# --- Open Character Training -----------------------------------------------------------------------------------------
+
+TASKS = {
+    "leaderboard|truthfulqa:mc|0": ("TruthfulQA", 817),
+    "leaderboard|winogrande|5": ("WinoGrande", 1267),
+    "leaderboard|hellaswag|10": ("HellaSwag", 10042),
+    "leaderboard|arc:challenge|25": ("ARC", 1172),
+    "mmlu": ("MMLU", 14042),
+}
+"""Task -> its short name and its number of questions, which the release does not state."""
+BASES = {"llama-3.1-8b-it": "Llama", "qwen-2.5-7b-it": "Qwen", "gemma-3-4b-it": "Gemma"}
+
+
+def capabilities(results: pd.DataFrame, parameters: Parameters, layer: str) -> pd.DataFrame:
+    """Contrast every tuned model with its base, task by task: 45 unpaired z tests.
+
+    In the published layer standard errors are the released ones. MMLU's is that of a mean over 57 subjects, eight
+    times the binomial one; the corrected layer takes sqrt(m (1 - m) / 14,042) for it.
+    """
+    frame = results.assign(
+        base=results["model"].str.extract(r"^(.*?-it)", expand=False),
+        persona=results["model"].str.extract(r"-it-(.*)$", expand=False),
+        short=results["task"].map(lambda name: TASKS[name][0]),
+        questions=results["task"].map(lambda name: TASKS[name][1]),
+    )
+    if layer == "corrected":
+        binomial = np.sqrt(frame["mean"] * (1 - frame["mean"]) / frame["questions"])
+        frame["se"] = frame["se"].where(frame["short"] != "MMLU", binomial)
+    plain = frame[frame["persona"].isna()].set_index(["base", "short"])
+    found = []
+    for row in frame[frame["persona"].notna()].to_dict("records"):
+        other = plain.loc[(row["base"], row["short"])]
+        found.append(
+            {
+                "source": "Open Character Training",
+                "family": "oct",
+                "hypothesis": f"{BASES[row['base']]} {row['persona']}: {row['short']}",
+                "unit": "printed cell",
+                "n": row["questions"],
+                "test": analysis.UNPAIRED,
+                "printed": 0.0,
+                **analysis.difference(
+                    row["mean"] - float(other["mean"]), float(np.hypot(row["se"], other["se"])), parameters
+                ),
+            }
+        )
+    order = {name: place for place, name in enumerate([f"{p}: " for p in ("goodness", "loving", "misalignment")])}
+    made = analysis.rows(found)
+    persona = made["hypothesis"].str.extract(r" (\w+: )", expand=False).map(order)
+    return made.assign(place=persona).sort_values("place", kind="stable", ignore_index=True).drop(columns="place")
+
+
+def smallest_by_task(results: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
+    """Return the smallest detectable difference of each task, from its mean released standard error times sqrt(2)."""
+    named = results.assign(task=results["task"].map(lambda name: TASKS[name][0]))
+    mean = named.groupby("task", sort=False)["se"].mean()
+    binomial = sqrt(2 * 0.25 / TASKS["mmlu"][1])
+    made = pd.DataFrame(
+        {
+            "mean_se": mean,
+            "minimum_detectable": [analysis.minimum_detectable(sqrt(2) * s, parameters) for s in mean],
+        }
+    )
+    made.loc["MMLU, binomial"] = [binomial / sqrt(2), analysis.minimum_detectable(binomial, parameters)]
+    return made.reset_index()
+
+
+# --- APC ---------------------------------------------------------------------------------------------------------------
+
+AUTOMATIC = {"DeBERTa": "dAPC_DeBERTa", "GPT-4": "dAPC_GPT4"}
+
+
+def faithfulness(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
+    """Correlate each automatic score with the human one over the seven methods, within a character."""
+    found = []
+    for name, column in AUTOMATIC.items():
+        for character, part in table.groupby("character"):
+            found.append(
+                {
+                    "source": "APC",
+                    "family": "apc",
+                    "hypothesis": f"{name}: {character}",
+                    "unit": "method",
+                    "test": "Pearson, Fisher z",
+                    **analysis.correlation(part[column], part["human"], parameters),
+                }
+            )
+    return analysis.rows(found)
+
+
+def faithfulness_otherwise(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
+    """Return the same correlations pooled, centred within a character, and without the untuned baseline Gemma-7B.
+
+    Pooled cells are not independent: the three characters share their methods.
+    """
+    centred = table.assign(
+        **{
+            name: table[name] - table.groupby("character")[name].transform("mean")
+            for name in (*AUTOMATIC.values(), "human")
+        }
+    )
+    without = table[table["method"] != "Gemma-7B"]
+    frames = {"pooled": table, "centred within characters": centred}
+    frames |= {f"without Gemma-7B: {who}": part for who, part in without.groupby("character")}
+    rows = [
+        {"what": what, "score": name, **analysis.correlation(part[column], part["human"], parameters)}
+        for what, part in frames.items()
+        for name, column in AUTOMATIC.items()
+    ]
+    return pd.DataFrame(rows)[["what", "score", "n", "estimate", "low", "high"]]
+
+
+def preference_gains(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the human score with tuning less without: ``character, method, gain``."""
+    wide = table.pivot(index="character", columns="method", values="human")
+    rows = [
+        (who, name, wide.loc[who, f"{name}+DPO"] - wide.loc[who, name])
+        for who in wide.index
+        for name in ("EU", "LCM", "RAG")
+    ]
+    return pd.DataFrame(rows, columns=["character", "method", "gain"])
+
+
+# --- PERMA -------------------------------------------------------------------------------------------------------------
+
+RETRIEVAL = "RAG (BGE-M3)"
+SHARES = ("MCQ accuracy", "MCQ Acc.", "Completion", "Turn=1", "Turn≤2")
+
+
+def _questions(condition: pd.Series, parameters: Parameters) -> pd.Series:
+    return condition.str.endswith("single").map({True: parameters.perma_single, False: parameters.perma_multi})
+
+
+def memory(tables: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
+    """Contrast the accuracy of every memory system with retrieval alone: 18 unpaired z tests."""
+    accuracy = tables[tables["metric"] == "MCQ Acc."].pivot(index="system", columns="condition", values="value")
+    found = []
+    for system in accuracy.index.drop(RETRIEVAL):
+        for condition in ("clean single", "noise single", "clean multi"):
+            n = parameters.perma_single if condition.endswith("single") else parameters.perma_multi
+            first, second = float(accuracy.loc[system, condition]), float(accuracy.loc[RETRIEVAL, condition])
+            found.append(
+                {
+                    "source": "PERMA",
+                    "family": "perma",
+                    "hypothesis": f"{system}: {condition}",
+                    "unit": "printed cell",
+                    "n": n,
+                    "test": analysis.UNPAIRED,
+                    "printed": first - second,
+                    **analysis.two_proportions(first, second, n, parameters),
+                }
+            )
+    return analysis.rows(found)
+
+
+def noise(tables: pd.DataFrame) -> pd.Series:
+    """Return by standalone model the accuracy with noise less without, on questions of one domain."""
+    alone = tables[tables["kind"] == "standalone"].pivot(index="system", columns="condition", values="value")
+    return alone["noise single"] - alone["clean single"]
+
+
+def tokens(tables: pd.DataFrame) -> pd.DataFrame:
+    """Return the context tokens of every memory system over those of retrieval alone, less 1."""
+    used = tables[tables["metric"] == "Context Token"].pivot(index="system", columns="condition", values="value")
+    return used.drop(index=RETRIEVAL) / used.loc[RETRIEVAL] - 1
+
+
+# --- PersonaMath -------------------------------------------------------------------------------------------------------
+
+BENCHMARKS = {"GSM8K": ("gsm8k_pass1", 1319), "MATH": ("math_pass1", 5000)}
+DATA = {"PersonaMathQA": 70.3, "MetaMathQA": 395.0, "MathInstruct": 260.0}
+"""Rows of the training sets in thousands, as the papers state them."""
+
+
+def _math(table: pd.DataFrame, first: str, second: str, parameters: Parameters) -> list[dict[str, Any]]:
+    share = table.set_index("model") / 100
+    made = []
+    for name, (column, n) in BENCHMARKS.items():
+        one, other = float(share.loc[first, column]), float(share.loc[second, column])
+        row = {
+            "source": "PersonaMath",
+            "hypothesis": name,
+            "unit": "printed cell",
+            "n": n,
+            "test": analysis.UNPAIRED,
+        }
+        made.append({**row, "printed": one - other, **analysis.two_proportions(one, other, n, parameters)})
+    return made
+
+
+def mathematics(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
+    """Contrast the tuned LLaMA-2 models with MetaMath of the same size: four unpaired z tests."""
+    found = [
+        {**row, "family": "personamath", "hypothesis": f"{size}: {row['hypothesis']}"}
+        for size in ("7B", "13B")
+        for row in _math(table, f"PersonaMath-LLaMA-2-{size}", f"MetaMath-{size}", parameters)
+    ]
+    return analysis.rows(found)
+
+
+def mathematics_qwen(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
+    """Contrast the tuned Qwen2.5-7B with the untuned one (ours; in no family)."""
+    found = _math(table, "PersonaMath-Qwen2.5-7B", "Qwen2.5-7B", parameters)
+    return analysis.rows([{**row, "family": ""} for row in found])
+
+
+# --- All printed shares ------------------------------------------------------------------------------------------------
+
+
+def printed_shares(
+    failures: pd.DataFrame,
+    capability: pd.DataFrame,
+    perma: pd.DataFrame,
+    maths: pd.DataFrame,
+    parameters: Parameters,
+) -> pd.DataFrame:
+    """Collect every printed share whose number of questions is known: ``source, what, value, n, decimals``.
+
+    Accuracies of Open Character Training are released to ten decimals, so that k must be exact to that precision.
+    TruthfulQA's is a mean of probabilities and MMLU's a mean over subjects: neither need be k of n.
+    """
+    ratios = failures.assign(
+        source="PersoBench", what="failure ratio", value=failures["printed"], n=failures["rows"], decimals=3
+    )
+    exact = capability.assign(short=capability["task"].map(lambda name: TASKS[name][0]))
+    exact = exact[exact["short"].isin(["WinoGrande", "HellaSwag", "ARC"])]
+    exact = exact.assign(
+        source="Open Character Training",
+        what=exact["short"],
+        value=exact["mean"],
+        n=exact["task"].map(lambda name: TASKS[name][1]),
+        decimals=9,
+    )
+    shares = perma[perma["metric"].isin(SHARES)]
+    shares = shares.assign(
+        source="PERMA",
+        what=shares["condition"].str.replace(r"\w+ ", "", regex=True),
+        n=_questions(shares["condition"], parameters),
+        decimals=3,
+    )
+    long = maths.melt("model", var_name="column")
+    number = {column: n for column, n in BENCHMARKS.values()}
+    long = long.assign(
+        source="PersonaMath",
+        what=long["column"].map({column: name for name, (column, _) in BENCHMARKS.items()}),
+        n=long["column"].map(number),
+        decimals=np.where((long["value"] * 10 - (long["value"] * 10).round()).abs() < 1e-9, 3, 4),
+        value=long["value"] / 100,
+    )
+    parts = [part[["source", "what", "value", "n", "decimals"]] for part in (ratios, exact, shares, long)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def described(
+    gym: pd.DataFrame, apc: pd.DataFrame, perma: pd.DataFrame, parameters: Parameters
+) -> list[dict[str, Any]]:
+    """Return what is decided without a test: printed means, pooled correlations, gains, tokens, noise."""
+    totals = task_means(gym)
+    worst = totals.loc[totals["difference"].abs().idxmax()]
+    pooled = faithfulness_otherwise(apc, parameters).query("what == 'pooled'").sort_values("estimate").iloc[0]
+    gain = preference_gains(apc)["gain"]
+    saved = tokens(perma).to_numpy().ravel()
+    change = noise(perma)
+    se = float(change.sem())
+    common = {"family": "described"}
+    return [
+        {
+            **common,
+            "source": "PersonaGym",
+            "hypothesis": "printed means",
+            "unit": "printed total",
+            "n": len(totals),
+            "test": "largest difference of six",
+            "printed": 0.0,
+            "estimate": float(worst["difference"]),
+        },
+        {
+            **common,
+            "source": "APC",
+            "hypothesis": "pooled",
+            "unit": "method and character",
+            "n": int(pooled["n"]),
+            "test": "Pearson, cells not independent",
+            **{name: float(pooled[name]) for name in ("estimate", "low", "high")},
+        },
+        {
+            **common,
+            "source": "APC",
+            "hypothesis": "tuned by preference",
+            "unit": "method and character",
+            "n": len(gain),
+            "test": "mean of nine dependent cells",
+            "printed": float(gain.mean()),
+            "estimate": float(gain.mean()),
+        },
+        {
+            **common,
+            "source": "PERMA",
+            "hypothesis": "tokens",
+            "unit": "printed cell",
+            "n": len(saved),
+            "test": "median of eighteen cells",
+            "estimate": float(np.median(saved)),
+        },
+        {
+            **common,
+            "source": "PERMA",
+            "hypothesis": "noise",
+            "unit": "model",
+            "n": len(change),
+            "test": "mean, t over models",
+            "printed": np.nan,
+            **analysis.difference(float(change.mean()), se, parameters, df=len(change) - 1),
+            "p": np.nan,
+        },
+    ]
