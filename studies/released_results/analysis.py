@@ -1,7 +1,7 @@
 """One row per test, whatever it tests: estimate, interval, p, smallest detectable difference, equivalence.
 
-Every function returns rows of :data:`COLUMNS`. Correction within the declared families, and over all of them, is done
-once, in :func:`corrected`.
+Every function returns rows of :data:`COLUMNS`. Correction within the declared families, and over all of them, is
+done once, in :func:`corrected`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ def minimum_detectable(se: float, parameters: Parameters) -> float:
 
 
 def difference(
-    estimate: float, se: float, parameters: Parameters, *, p: float | None = None, df: float | None = None
+    estimate: float,
+    se: float,
+    parameters: Parameters,
+    *,
+    p: float | None = None,
+    df: float | None = None,
+    share: bool = True,
 ) -> dict[str, float]:
     """Return interval, p, smallest detectable difference and equivalence of a difference with a standard error.
 
@@ -45,11 +51,12 @@ def difference(
         parameters: Alpha, power, confidence, margin.
         p: p of another test of the same hypothesis, such as the z test with a pooled variance.
         df: Degrees of freedom.
+        share: Whether the outcome is a share; other scales have no margin among the parameters.
     """
     law = sp.norm if df is None else sp.t(df)
     half = float(law.ppf(0.5 + parameters.confidence / 2)) * se
-    margin = parameters.margin
-    outside = max(law.sf((estimate + margin) / se), law.cdf((estimate - margin) / se)) if se else nan
+    margin = parameters.margin if share else nan
+    outside = max(law.sf((estimate + margin) / se), law.cdf((estimate - margin) / se)) if share and se else nan
     return {
         "estimate": estimate,
         "low": estimate - half,
@@ -108,7 +115,7 @@ def wilson(k: int, n: int, parameters: Parameters) -> tuple[float, float]:
     return float(low), float(high)
 
 
-# --- Printed proportions -------------------------------------------------------------------------------------------
+# --- Printed proportions --------------------------------------------------------------------------------------
 
 
 def fits(printed: float, n: int, decimals: int) -> bool:
@@ -126,17 +133,17 @@ def granularity(printed: pd.DataFrame) -> pd.DataFrame:
     """Say of every printed share whether it can be k of n.
 
     Args:
-        printed: ``source, what, value, n, decimals``; where decimals are 15, the share must be exact.
+        printed: ``source, what, value, n, decimals``; the decimals that are printed.
 
     Returns:
         The same with ``fits`` and ``nearest``, the closest share that is possible.
     """
     nearest = (printed["value"] * printed["n"]).round() / printed["n"]
-    fitting = [fits(row.value, int(row.n), int(row.decimals)) for row in printed.itertuples()]
+    fitting = [fits(*row) for row in zip(printed["value"], printed["n"], printed["decimals"], strict=True)]
     return printed.assign(fits=fitting, nearest=nearest)
 
 
-# --- Families ------------------------------------------------------------------------------------------------------
+# --- Families -------------------------------------------------------------------------------------------------
 
 
 def corrected(tests: pd.DataFrame, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats as sp
 
 from released_results import analysis
 from released_results.design import Parameters
 
-# --- PersonaGym ------------------------------------------------------------------------------------------------------
+# --- PersonaGym -----------------------------------------------------------------------------------------------
 
 
 def task_means(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the printed PersonaScore beside the mean of the five tasks: ``model, printed, task_mean, difference``."""
+    """Return the printed PersonaScore and the mean of the five tasks: ``model, printed, task_mean, difference``."""
     wide = scores.pivot(index="model", columns="task", values="score")
     mean = wide.drop(columns="PersonaScore").mean(axis=1)
     made = pd.DataFrame(
@@ -24,7 +25,7 @@ def task_means(scores: pd.DataFrame) -> pd.DataFrame:
     return made.reset_index()
 
 
-# --- Open Character Training -----------------------------------------------------------------------------------------
+# --- Open Character Training ----------------------------------------------------------------------------------
 
 TASKS = {
     "leaderboard|truthfulqa:mc|0": ("TruthfulQA", 817),
@@ -77,7 +78,7 @@ def capabilities(results: pd.DataFrame, parameters: Parameters, layer: str) -> p
 
 
 def smallest_by_task(results: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
-    """Return the smallest detectable difference of each task, from its mean released standard error times sqrt(2)."""
+    """Return each task's smallest detectable difference, from its mean released standard error times sqrt(2)."""
     named = results.assign(task=results["task"].map(lambda name: TASKS[name][0]))
     mean = named.groupby("task", sort=False)["se"].mean()
     binomial = sqrt(2 * 0.25 / TASKS["mmlu"][1])
@@ -91,7 +92,7 @@ def smallest_by_task(results: pd.DataFrame, parameters: Parameters) -> pd.DataFr
     return made.reset_index()
 
 
-# --- APC ---------------------------------------------------------------------------------------------------------------
+# --- APC ------------------------------------------------------------------------------------------------------
 
 AUTOMATIC = {"DeBERTa": "dAPC_DeBERTa", "GPT-4": "dAPC_GPT4"}
 
@@ -147,7 +148,7 @@ def preference_gains(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["character", "method", "gain"])
 
 
-# --- PERMA -------------------------------------------------------------------------------------------------------------
+# --- PERMA ----------------------------------------------------------------------------------------------------
 
 RETRIEVAL = "RAG (BGE-M3)"
 SHARES = ("MCQ accuracy", "MCQ Acc.", "Completion", "Turn=1", "Turn≤2")
@@ -159,12 +160,13 @@ def _questions(condition: pd.Series, parameters: Parameters) -> pd.Series:
 
 def memory(tables: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     """Contrast the accuracy of every memory system with retrieval alone: 18 unpaired z tests."""
-    accuracy = tables[tables["metric"] == "MCQ Acc."].pivot(index="system", columns="condition", values="value")
+    wide = tables[tables["metric"] == "MCQ Acc."].pivot(index="system", columns="condition", values="value")
+    accuracy = wide.to_dict("index")
     found = []
-    for system in accuracy.index.drop(RETRIEVAL):
+    for system in [name for name in accuracy if name != RETRIEVAL]:
         for condition in ("clean single", "noise single", "clean multi"):
             n = parameters.perma_single if condition.endswith("single") else parameters.perma_multi
-            first, second = float(accuracy.loc[system, condition]), float(accuracy.loc[RETRIEVAL, condition])
+            first, second = float(accuracy[system][condition]), float(accuracy[RETRIEVAL][condition])
             found.append(
                 {
                     "source": "PERMA",
@@ -192,7 +194,7 @@ def tokens(tables: pd.DataFrame) -> pd.DataFrame:
     return used.drop(index=RETRIEVAL) / used.loc[RETRIEVAL] - 1
 
 
-# --- PersonaMath -------------------------------------------------------------------------------------------------------
+# --- PersonaMath ----------------------------------------------------------------------------------------------
 
 BENCHMARKS = {"GSM8K": ("gsm8k_pass1", 1319), "MATH": ("math_pass1", 5000)}
 DATA = {"PersonaMathQA": 70.3, "MetaMathQA": 395.0, "MathInstruct": 260.0}
@@ -200,10 +202,10 @@ DATA = {"PersonaMathQA": 70.3, "MetaMathQA": 395.0, "MathInstruct": 260.0}
 
 
 def _math(table: pd.DataFrame, first: str, second: str, parameters: Parameters) -> list[dict[str, Any]]:
-    share = table.set_index("model") / 100
+    share = (table.set_index("model") / 100).to_dict("index")
     made = []
     for name, (column, n) in BENCHMARKS.items():
-        one, other = float(share.loc[first, column]), float(share.loc[second, column])
+        one, other = float(share[first][column]), float(share[second][column])
         row = {
             "source": "PersonaMath",
             "hypothesis": name,
@@ -231,7 +233,7 @@ def mathematics_qwen(table: pd.DataFrame, parameters: Parameters) -> pd.DataFram
     return analysis.rows([{**row, "family": ""} for row in found])
 
 
-# --- All printed shares ------------------------------------------------------------------------------------------------
+# --- All printed shares ---------------------------------------------------------------------------------------
 
 
 def printed_shares(
@@ -266,7 +268,7 @@ def printed_shares(
         decimals=3,
     )
     long = maths.melt("model", var_name="column")
-    number = {column: n for column, n in BENCHMARKS.values()}
+    number = dict(BENCHMARKS.values())
     long = long.assign(
         source="PersonaMath",
         what=long["column"].map({column: name for name, (column, _) in BENCHMARKS.items()}),
@@ -283,12 +285,13 @@ def described(
 ) -> list[dict[str, Any]]:
     """Return what is decided without a test: printed means, pooled correlations, gains, tokens, noise."""
     totals = task_means(gym)
-    worst = totals.loc[totals["difference"].abs().idxmax()]
-    pooled = faithfulness_otherwise(apc, parameters).query("what == 'pooled'").sort_values("estimate").iloc[0]
+    worst = totals["difference"].to_numpy()[int(totals["difference"].abs().to_numpy().argmax())]
+    pooled = faithfulness_otherwise(apc, parameters).query("what == 'pooled'").sort_values("estimate")
+    weaker: dict[Any, Any] = pooled.iloc[0].to_dict()
     gain = preference_gains(apc)["gain"]
     saved = tokens(perma).to_numpy().ravel()
     change = noise(perma)
-    se = float(change.sem())
+    se = float(sp.sem(change))
     common = {"family": "described"}
     return [
         {
@@ -299,16 +302,16 @@ def described(
             "n": len(totals),
             "test": "largest difference of six",
             "printed": 0.0,
-            "estimate": float(worst["difference"]),
+            "estimate": float(worst),
         },
         {
             **common,
             "source": "APC",
             "hypothesis": "pooled",
             "unit": "method and character",
-            "n": int(pooled["n"]),
+            "n": int(weaker["n"]),
             "test": "Pearson, cells not independent",
-            **{name: float(pooled[name]) for name in ("estimate", "low", "high")},
+            **{name: float(weaker[name]) for name in ("estimate", "low", "high")},
         },
         {
             **common,
@@ -316,9 +319,11 @@ def described(
             "hypothesis": "tuned by preference",
             "unit": "method and character",
             "n": len(gain),
-            "test": "mean of nine dependent cells",
+            "test": "mean and range of nine dependent cells",
             "printed": float(gain.mean()),
             "estimate": float(gain.mean()),
+            "low": float(gain.min()),
+            "high": float(gain.max()),
         },
         {
             **common,
@@ -326,8 +331,10 @@ def described(
             "hypothesis": "tokens",
             "unit": "printed cell",
             "n": len(saved),
-            "test": "median of eighteen cells",
+            "test": "median and range of eighteen cells",
             "estimate": float(np.median(saved)),
+            "low": float(saved.min()),
+            "high": float(saved.max()),
         },
         {
             **common,

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from persona_studies.design import parameters
 from persona_studies.analyse.stats import Correction
+from persona_studies.design import parameters
 
 Source = Literal[
     "PersoBench",

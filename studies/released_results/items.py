@@ -14,7 +14,7 @@ from persona_studies.analyse import stats
 from released_results import analysis
 from released_results.design import Parameters
 
-# --- PersonaMem --------------------------------------------------------------------------------------------------------
+# --- PersonaMem -----------------------------------------------------------------------------------------------
 
 
 def _cluster(values: pd.Series, cluster: pd.Series, parameters: Parameters) -> tuple[float, float]:
@@ -25,7 +25,7 @@ def _cluster(values: pd.Series, cluster: pd.Series, parameters: Parameters) -> t
         confidence=parameters.confidence,
         replicates=parameters.replicates,
         seed=parameters.seed,
-    ).loc["mean"]
+    ).to_dict("index")["mean"]
     return float(found["low"]), float(found["high"])
 
 
@@ -100,7 +100,7 @@ def memory_tests(typed: pd.DataFrame) -> pd.DataFrame:
 
 
 def blind(answers: pd.DataFrame, parameters: Parameters, reported: float = 0.5) -> dict[str, Any]:
-    """Return the reported accuracy with the whole history less the blind accuracy, with Wilson's interval of the latter."""
+    """Return the accuracy reported with the whole history, less the blind one with Wilson's interval."""
     known = right(answers)["blind"]
     k, n = int(known.sum()), len(known)
     low, high = analysis.wilson(k, n, parameters)
@@ -149,7 +149,7 @@ def repeated_letters(answers: pd.DataFrame, parameters: Parameters, draws: int =
     return longest(own), float(np.mean(shuffled))
 
 
-# --- CharacterChat -----------------------------------------------------------------------------------------------------
+# --- CharacterChat --------------------------------------------------------------------------------------------
 
 RATINGS = ("mood", "solved", "active")
 
@@ -184,7 +184,7 @@ def matching(dialogues: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
             confidence=parameters.confidence,
             replicates=parameters.replicates,
             seed=parameters.seed,
-        ).loc["correlation"]
+        ).to_dict("index")["correlation"]
         same = stats.equivalence_correlation(
             observed, len(ranks), margin=parameters.margin_r, alpha=parameters.alpha
         )
@@ -228,7 +228,7 @@ def ratings(dialogues: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-# --- Retrieval by words ------------------------------------------------------------------------------------------------
+# --- Retrieval by words ---------------------------------------------------------------------------------------
 
 
 def retrieval(recalls: pd.DataFrame, ranks: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
@@ -238,10 +238,16 @@ def retrieval(recalls: pd.DataFrame, ranks: pd.DataFrame, parameters: Parameters
     reciprocal rank and the share of first ranks draw whole conversations.
     """
     rows: list[dict[str, Any]] = []
-    how = {"confidence": parameters.confidence, "replicates": parameters.replicates, "seed": parameters.seed}
     for noise, part in recalls.groupby("noise"):
         weights, sums = part["questions"].to_numpy(dtype=float), part["recall_sum"].to_numpy()
-        drawn = stats.bca(_ratio, sums, weights, **how)
+        drawn = stats.bca(
+            _ratio,
+            sums,
+            weights,
+            confidence=parameters.confidence,
+            replicates=parameters.replicates,
+            seed=parameters.seed,
+        )
         rows.append(
             {
                 "source": "PersonaBench",

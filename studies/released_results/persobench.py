@@ -18,19 +18,21 @@ WORST = {"C Score": -1.0, "Persona Distance": 0.0, "UE Score": 0.0, "UniEval Gro
 """The four terms of the printed score that are on a scale of 100, each with its value for a failed reply."""
 HAND_TYPED = {("vanilla", "gemini-1.5-pro"), ("COT", "gemini-1.5-pro"), ("COT", "Gemma-7B-Instruct")}
 """Failure shares that were typed as they are; the authors typed all others times ten."""
-FIRST = {"released": "as filed", "realigned": "realigned, failures worst", "valid": "realigned, both parsed"}
+OTHER_SCALES = {"C Score", "UniEval Engagingness", "UniEval Overall"}
+"""From -1 to 1; a sum over sentences; a mean that includes that sum. All other metrics lie between 0 and 1."""
+LAYERS = {"released": "as filed", "realigned": "realigned, failures worst", "valid": "realigned, both parsed"}
 
 
 def scores(tables: pd.DataFrame, failures: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
     """Return the printed scores beside scores with and without failures, per setting and model, on FoCus.
 
-    - ``recomputed`` follows the printed score's own formula, (100 (C + distance + coherence + groundedness) + i) / 5.
-      Its instructability i = 1 - t / max(t), with t the failure share as typed (:data:`HAND_TYPED`), is on a scale of
-      1, so that it adds at most 0.2 points. The formula is inferred from the sixteen printed scores.
+    - ``recomputed`` follows the printed score's own formula, (100 (C + distance + coherence + groundedness) + i)/5.
+      Its instructability i = 1 - t / max(t), with t the failure share as typed (:data:`HAND_TYPED`), is on a scale
+      of 1, so that it adds at most 0.2 points. The formula is inferred from the sixteen printed scores.
     - ``worst`` is 100 times the mean of the four terms, failures at their worst value.
     - ``valid`` is the same over the replies that could be parsed: valid = (mean - f worst) / (1 - f).
-    - ``c_worst``, ``c_valid``, ``c_best`` are the C score (-1 to 1) with failures at -1, left out, and at 1: whatever
-      the failed replies were worth, the C score lies between the first and the last.
+    - ``c_worst``, ``c_valid``, ``c_best`` are the C score (-1 to 1) with failures at -1, left out, and at 1.
+      Whatever the failed replies were worth, the C score lies between the first and the last.
     """
     means = tables[tables["dataset"] == "FoCus"].pivot_table(
         index=["setting", "model"], columns="metric", values="mean"
@@ -111,16 +113,18 @@ def tests(scored: pd.DataFrame, gained: pd.DataFrame, pairs: pd.DataFrame, param
                 "hypothesis": row["metric"],
                 "unit": "prompt",
                 "n": row["n"],
-                "test": f"paired t, {FIRST[kind]}",
+                "test": f"paired t, {LAYERS[kind]}",
                 "printed": np.nan,
-                **analysis.difference(row["difference"], se, parameters, df=row["n"] - 1),
+                **analysis.difference(
+                    row["difference"], se, parameters, df=row["n"] - 1, share=row["metric"] not in OTHER_SCALES
+                ),
             }
         )
     return analysis.rows(found)
 
 
 def paired_t(pairs: pd.DataFrame, report: pd.DataFrame) -> pd.DataFrame:
-    """Return t of every metric three times (:data:`FIRST`), beside the t that the authors' report prints.
+    """Return t of every metric three times (:data:`LAYERS`), beside the t that the authors' report prints.
 
     Returns:
         ``metric, printed, as_filed, off`` (the difference of both), ``realigned, valid``, and ``same_sign``.
@@ -144,17 +148,17 @@ def bounds(pairs: pd.DataFrame, failures: pd.DataFrame, models: tuple[str, str])
         ``metric, worst`` (failures at the worst value), ``valid`` (prompts that both parse), ``low, high``.
     """
     counted = failures[(failures["dataset"] == "FoCus") & (failures["setting"] == "COT")].set_index("model")
-    first, second = ((counted.loc[model, "failed"] / counted.loc[model, "rows"]) for model in models)
-    difference = pairs.pivot(index="metric", columns="rows", values="difference")
-    ranges = {name: 1.0 for name in difference.index if name not in ("UniEval Engagingness", "UniEval Overall")}
-    ranges["C Score"] = 2.0
+    share = (counted["failed"] / counted["rows"]).to_dict()
+    first, second = (share[model] for model in models)
+    difference = pairs.pivot(index="metric", columns="rows", values="difference").to_dict("index")
+    ranges = {name: 1.0 for name in difference if name not in OTHER_SCALES} | {"C Score": 2.0}
     rows = [
         {
             "metric": metric,
-            "worst": difference.loc[metric, "realigned"],
-            "valid": difference.loc[metric, "valid"],
-            "low": difference.loc[metric, "realigned"] - second * width,
-            "high": difference.loc[metric, "realigned"] + first * width,
+            "worst": difference[metric]["realigned"],
+            "valid": difference[metric]["valid"],
+            "low": difference[metric]["realigned"] - second * width,
+            "high": difference[metric]["realigned"] + first * width,
         }
         for metric, width in ranges.items()
     ]
@@ -170,7 +174,7 @@ def described(gained: pd.DataFrame, parameters: Parameters) -> dict[str, Any]:
         replicates=parameters.replicates,
         seed=parameters.seed,
     )
-    se = float(gained["valid_gain"].sem())
+    se = float(sp.sem(gained["valid_gain"]))
     return {
         "source": SOURCE,
         "family": "described",

@@ -25,7 +25,7 @@ from persona_studies.paths import Project
 
 STUDY = "released_results"
 
-# --- PersoBench ------------------------------------------------------------------------------------------------
+# --- PersoBench -----------------------------------------------------------------------------------------------
 
 BATCH = 200
 WORST = {"C Score": -1.0}
@@ -64,7 +64,7 @@ def persobench_failures(replies: Mapping[tuple[str, str, str], Path]) -> pd.Data
     rows = []
     for key, path in replies.items():
         text = pd.read_csv(path)["gen_response"]
-        words = text.dropna().str.split().str.len()
+        words = text.dropna().map(lambda reply: len(reply.split()))
         rows.append((*key, len(text), int(text.isna().sum()), round(float(words.mean()), 2)))
     return pd.DataFrame(rows, columns=["dataset", "model", "setting", "rows", "failed", "mean_words_valid"])
 
@@ -80,7 +80,7 @@ def realigned(metrics: pd.DataFrame, failed: np.ndarray, batch: int = BATCH) -> 
         failed: Whether the reply to each prompt could not be parsed.
         batch: Prompts per batch.
     """
-    columns = [name for name in metrics if name.startswith("UniEval")]
+    columns = [str(name) for name in metrics if str(name).startswith("UniEval")]
     made = metrics.copy()
     for start in range(0, len(metrics), batch):
         places = np.arange(start, min(start + batch, len(metrics)))
@@ -105,7 +105,7 @@ def persobench_realignment(files: Mapping[str, tuple[Path, Path]]) -> pd.DataFra
     rows = []
     for model, (metrics, replies) in files.items():
         released, text = pd.read_csv(metrics), pd.read_csv(replies)["gen_response"]
-        failed, words = text.isna().to_numpy(), text.fillna("").str.split().str.len()
+        failed, words = text.isna().to_numpy(), text.fillna("").map(lambda reply: len(reply.split()))
         for batch in (0, 50, 100, BATCH, 250, 500, 1000):
             frame = realigned(released, failed, batch) if batch else released
             zeros = (frame["UniEval Coherence"] == 0).to_numpy()
@@ -133,7 +133,7 @@ def persobench_pairs(files: Mapping[str, tuple[Path, Path]]) -> pd.DataFrame:
     every = np.ones(len(next(iter(failed.values()))), dtype=bool)
     both = ~np.logical_or.reduce(list(failed.values()))
     rows = []
-    for metric in [name for name in next(iter(released.values())) if name != "response_time"]:
+    for metric in [str(name) for name in next(iter(released.values())) if name != "response_time"]:
         for kind, frames, used in (
             ("released", released, every),
             ("realigned", aligned, every),
@@ -153,7 +153,7 @@ def persobench_report(report: Path) -> pd.DataFrame:
     return pd.DataFrame([(metric, round(float(t), 4)) for metric, t in found], columns=["metric", "t"])
 
 
-# --- PersonaGym, Open Character Training, CharacterChat -----------------------------------------------------------
+# --- PersonaGym, Open Character Training, CharacterChat -------------------------------------------------------
 
 
 def personagym_scores(files: Mapping[str, Path]) -> pd.DataFrame:
@@ -183,7 +183,7 @@ def characterchat_ratings(ratings: Path) -> pd.DataFrame:
     )
 
 
-# --- Retrieval by words --------------------------------------------------------------------------------------------
+# --- Retrieval by words ---------------------------------------------------------------------------------------
 
 
 def _similarity(queries: list[str], documents: list[str], *, fitted: list[str]) -> np.ndarray:
@@ -220,7 +220,7 @@ def personabench_tfidf(
     Returns:
         ``noise, person`` (a number), ``questions`` (subjective ones left out), ``recall_sum``.
     """
-    rows = []
+    rows: list[tuple[float, int, int, float]] = []
     for questions, gold, documents in communities.values():
         segments = {
             entry["q_id"]: list(entry["segment_id"].values()) for entry in json.loads(gold.read_text("utf-8"))
@@ -273,7 +273,7 @@ def synthetic_persona_chat_ranks(conversations: Path) -> pd.DataFrame:
     return frame[["conversation", "speaker"]].assign(rank=1 + (near > own[:, None] + 1e-12).sum(axis=1))
 
 
-# --- Tables of README files, and answers of a repository that is too large to pin ------------------------------------
+# --- Tables of README files, and answers of a repository that is too large to pin -----------------------------
 
 
 def markdown_tables(readme: str) -> list[pd.DataFrame]:
@@ -312,7 +312,7 @@ def perma_tables(readme: Path) -> pd.DataFrame:
     for condition, table in zip(("clean single", "noise single", "clean multi"), memory, strict=True):
         for row in table.to_dict("records"):
             rows += [
-                ("memory system", row["Baseline"], condition, metric, float(value))
+                ("memory system", row["Baseline"], condition, str(metric), float(value))
                 for metric, value in list(row.items())[1:]
             ]
     return pd.DataFrame(rows, columns=["kind", "system", "condition", "metric", "value"])
@@ -350,7 +350,7 @@ def personamem_32k_gpt4o(questions: Path, blind: Path, retrieval: Path) -> pd.Da
     return made.rename_axis("row").reset_index()
 
 
-# --- What is rebuilt from what -----------------------------------------------------------------------------------
+# --- What is rebuilt from what --------------------------------------------------------------------------------
 
 PAIR = ("Llama3-1-8B-Instruct", "gpt-4o-mini")
 DATASETS = {"Blended Skill Talk": "blended-skill-talk", "FoCus": "focus", "IT-ConvAI2": "it-convai2"}
@@ -442,6 +442,11 @@ FACTS = {
 """Tables that are rederived from files which ``data/sources.toml`` pins by hash."""
 
 
+def names(project: Project) -> list[str]:
+    """Return the names of the committed tables of facts."""
+    return sorted(path.stem for path in (project.published / STUDY).glob("*.csv"))
+
+
 def committed(project: Project, name: str) -> pd.DataFrame:
     """Return a committed table of facts."""
     path = project.published / STUDY / f"{name}.csv"
@@ -452,8 +457,8 @@ def compare(project: Project, name: str) -> dict[str, object]:
     """Rederive a table from its pinned files and compare it with the committed one.
 
     Returns:
-        ``table, committed`` (rows), ``rederived`` (rows), ``columns`` (that were compared), and ``largest_difference``
-        of the numbers; texts and whole numbers must be equal.
+        ``table, committed`` (rows), ``rederived`` (rows), ``columns`` (compared), and ``largest_difference`` of the
+        numbers; texts and whole numbers must be equal.
 
     Raises:
         SourceError: a text, a label or a row differs.

@@ -118,6 +118,7 @@ MARKERS = {
     "reproduced": "o",
     "same direction, not significant": "^",
     "contradicted": "X",
+    "heterogeneous": "P",
     "inconclusive": "D",
     "uninformative": "s",
     "not testable here": "v",
@@ -125,7 +126,7 @@ MARKERS = {
     "not significant": "D",
 }
 """Shape per verdict. Filled where the test decided, open elsewhere."""
-DECIDED = ("reproduced", "contradicted", "significant")
+DECIDED = ("reproduced", "contradicted", "heterogeneous", "significant")
 
 
 def specification_curve(

@@ -10,6 +10,7 @@ from persona_studies.design.protocol import Claim
 REPRODUCED = "reproduced"
 SAME_DIRECTION = "same direction, not significant"
 CONTRADICTED = "contradicted"
+HETEROGENEOUS = "heterogeneous"
 INCONCLUSIVE = "inconclusive"
 UNINFORMATIVE = "uninformative"
 NOT_TESTABLE = "not testable here"
@@ -18,6 +19,7 @@ SIGNS = {
     REPRODUCED: "✓",
     SAME_DIRECTION: "≈",
     CONTRADICTED: "✗",
+    HETEROGENEOUS: "⇄",
     INCONCLUSIVE: "?",
     UNINFORMATIVE: "∅",
     NOT_TESTABLE: "–",
@@ -28,6 +30,7 @@ MEANINGS = {
     REPRODUCED: "significant after correction with the claimed sign; for a claim of no effect, equivalent to none",
     SAME_DIRECTION: "the claimed sign, not significant, with power enough or power not known",
     CONTRADICTED: "significant with the opposite sign, or equivalent to no effect where one is claimed",
+    HETEROGENEOUS: "models or sets move significantly in opposite directions",
     INCONCLUSIVE: "too little power, or the opposite sign; for a claim of no effect, not equivalent",
     UNINFORMATIVE: "a measure behind it failed its validity gate, whatever the p-value",
     NOT_TESTABLE: "what it takes is not public, or not part of the recordings",

@@ -32,6 +32,8 @@ NO_ALT = "No description has been provided for this image"  # what nbconvert wri
 
 # A cell that needs foreign rows names their sources in a tag, as in `source:ndbench-*`.
 SOURCE_TAG = "source:"
+# A cell above the parameters: it holds places for the finding, the table of claims and the main figure.
+FIRST_SCREEN = "first-screen"
 # An output that says why the others of its cell are the committed ones.
 NOTICE = "not_rebuilt"
 
@@ -72,22 +74,27 @@ def write(notebook: NotebookNode, path: Path) -> None:
 
 
 def parameters_cell(notebook: NotebookNode) -> NotebookNode:
-    """Return the one code cell tagged ``parameters``, which must be the first code cell.
+    """Return the one code cell tagged ``parameters``, the first code cell but those tagged ``first-screen``.
+
+    Cells of the first screen stand above the parameters: they hold places for what the notebook finds.
 
     Raises:
         NotebookError: there is none, there are several, or other code comes before it.
     """
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     tagged = [place for place, cell in enumerate(code, start=1) if "parameters" in cell.metadata.get("tags", [])]
+    others = [
+        place for place, cell in enumerate(code, start=1) if FIRST_SCREEN not in cell.metadata.get("tags", [])
+    ]
     if not tagged:
         raise NotebookError(
             "No cell is tagged `parameters`, so parameters would be ignored silently; tag the first code cell."
         )
     if len(tagged) > 1:
         raise NotebookError(f"Code cells {', '.join(map(str, tagged))} are all tagged `parameters`; keep one.")
-    if tagged != [1]:
+    if tagged != others[:1]:
         raise NotebookError(f"The cell tagged `parameters` is code cell {tagged[0]}; it must be the first.")
-    first: NotebookNode = code[0]
+    first: NotebookNode = code[tagged[0] - 1]
     return first
 
 

@@ -1,0 +1,218 @@
+"""From tests to a verdict on every claim, by the rules of the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from math import isnan, nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sp
+
+from persona_studies.analyse import stats, tables, verdicts
+from persona_studies.design.protocol import Claim, Protocol
+from persona_studies.paths import Project
+from released_results.design import Parameters
+
+SHOWN = (
+    *("n", "unit", "printed", "estimate", "low", "high", "test", "p", "family_size", "p_family", "p_global"),
+    *("minimum_detectable", "margin", "p_equivalence"),
+)
+ELSEWHERE = "judged in persona_choice"
+
+
+def smallest_effect(claim: Claim, row: Mapping[Any, Any]) -> float:
+    """Return the smallest effect of interest: the parameters' margin on its scale, or else the claim's own."""
+    margin = row.get("margin", nan)
+    return float(claim.smallest_effect or 0.0) if pd.isna(margin) else float(margin)
+
+
+def power(row: Mapping[Any, Any], effect: float, parameters: Parameters) -> float | None:
+    """Return the power of a test for an effect, at alpha over the size of its family.
+
+    By the normal distribution, or for a correlation by its own; None where a correlation has too few units.
+    """
+    alpha = parameters.alpha / int(row["family_size"])
+    if pd.isna(row["se"]):
+        found = stats.power_correlation(effect, int(row["n"]), alpha=alpha)
+        return None if isnan(found) else found
+    reach, shift = sp.norm.isf(alpha / 2), effect / row["se"]
+    return float(sp.norm.sf(reach - shift) + sp.norm.cdf(-reach - shift))
+
+
+def evidence(row: Mapping[Any, Any], claim: Claim, parameters: Parameters) -> verdicts.Evidence:
+    """Return what one test came to."""
+    return verdicts.Evidence(
+        estimate=float(row["estimate"]),
+        rejected=bool(row["rejected"]),
+        equivalent=bool(row["p_equivalence"] <= parameters.alpha),
+        power=power(row, smallest_effect(claim, row), parameters),
+    )
+
+
+def about_set(claim: Claim, members: pd.DataFrame) -> tuple[str, str]:
+    """Return the verdict on a claim about several tests, by the rule that the protocol's ``design.sets`` states."""
+    n = len(members)
+    equal, rejected = members["equivalent"].astype(bool), members["rejected"].astype(bool)
+    if claim.direction == "none":
+        against = int((rejected & ~equal).sum())
+        counted = f"{against} of {n} tests significant and not equivalent, {int(equal.sum())} equivalent"
+        if equal.all():
+            return verdicts.REPRODUCED, counted
+        return (verdicts.CONTRADICTED if against else verdicts.INCONCLUSIVE), counted
+    claimed = members["estimate"] > 0 if claim.direction == "positive" else members["estimate"] < 0
+    for_it, against = int((rejected & claimed).sum()), int((rejected & ~claimed).sum())
+    signs = int(claimed.sum())
+    counted = f"{for_it} of {n} tests significant as claimed, {against} against; {signs} have the claimed sign"
+    if for_it and against:
+        return verdicts.HETEROGENEOUS, counted
+    if against or equal.all():
+        return verdicts.CONTRADICTED, counted
+    if for_it > n / 2:
+        return verdicts.REPRODUCED, counted
+    return (verdicts.SAME_DIRECTION if claimed.all() else verdicts.INCONCLUSIVE), counted
+
+
+def about_description(claim: Claim, row: Mapping[Any, Any], parameters: Parameters) -> tuple[str, str]:
+    """Return the verdict on a claim that no test decides, by the purpose of the family ``described``.
+
+    Printed numbers may contradict a claim about themselves, and an equivalence test may contradict an effect.
+    Otherwise limits on the claimed side of 0 make it the same direction, and anything else inconclusive.
+    """
+    if claim.direction == "none":
+        off = abs(row["estimate"]) > (claim.smallest_effect or 0.0)
+        return (verdicts.CONTRADICTED if off else verdicts.REPRODUCED), "the printed numbers decide"
+    if row["p_equivalence"] <= parameters.alpha:
+        return verdicts.CONTRADICTED, f"equivalent to less than {claim.smallest_effect}"
+    sign = 1 if claim.direction == "positive" else -1
+    if min(sign * row["low"], sign * row["high"]) > 0:
+        return verdicts.SAME_DIRECTION, "no test; limits on the claimed side of 0"
+    return verdicts.INCONCLUSIVE, "no test; limits include 0"
+
+
+def deciding(claim: Claim, members: pd.DataFrame) -> dict[Any, Any]:
+    """Return the test that stands for a set: the smallest p for a claim of no effect, else the median estimate."""
+    key = "p" if claim.direction == "none" else "estimate"
+    ordered = members.sort_values(key, kind="stable")
+    return dict(ordered.iloc[0 if claim.direction == "none" else (len(ordered) - 1) // 2])
+
+
+def _judge(
+    claim: Claim, tests: pd.DataFrame, described: pd.DataFrame, protocol: Protocol, parameters: Parameters
+) -> tuple[str, str, dict[Any, Any]]:
+    """Return the verdict, the reason, and the row that stands for it."""
+    if claim.not_testable is not None:
+        return (*verdicts.verdict(claim, None), {})
+    if claim.family == "sets":
+        kind = protocol.design["sets"][claim.hypothesis]
+        named = tests["hypothesis"].map(lambda name: fnmatchcase(name, kind["members"]))
+        members = tests[(tests["family"] == kind["family"]) & named.astype(bool)]
+        if members.empty:
+            return verdicts.NOT_TESTABLE, "left out by the parameter sources", {}
+        return (*about_set(claim, members), deciding(claim, members))
+    known = described if claim.family == "described" else tests
+    found = known[(known["family"] == claim.family) & (known["hypothesis"] == claim.hypothesis)]
+    if found.empty:
+        return verdicts.NOT_TESTABLE, "left out by the parameter sources", {}
+    row = dict(found.iloc[0])
+    own = claim.model_copy(update={"smallest_effect": smallest_effect(claim, row)})
+    if claim.family == "described":
+        return (*about_description(own, row, parameters), row)
+    return (*verdicts.verdict(own, evidence(row, own, parameters)), row)
+
+
+def verdict_table(
+    protocol: Protocol,
+    tests: pd.DataFrame,
+    described: pd.DataFrame,
+    recomputed: Mapping[str, str],
+    details: Mapping[str, str],
+    parameters: Parameters,
+) -> pd.DataFrame:
+    """Return one row per claim: the test that stands for it, the verdict and why.
+
+    Args:
+        protocol: Claims, families, sets.
+        tests: Of :func:`released_results.analysis.corrected`.
+        described: Estimates that are no tests.
+        recomputed: Claim -> the printed numbers, recomputed.
+        details: Claim -> what to add to the rule's own words.
+        parameters: Layer, alpha.
+    """
+    described = described[described["source"].isin(parameters.sources)]
+    rows = []
+    for name, claim in protocol.claims.items():
+        said, why, row = _judge(claim, tests, described, protocol, parameters)
+        added = details.get(name, "")
+        rows.append(
+            {
+                "claim": name,
+                "source": claim.source.partition(",")[0],
+                "layer": parameters.layer,
+                "statement": claim.statement,
+                "published": claim.published,
+                "recomputed": recomputed.get(name, "rows not released"),
+                "hypothesis": row.get("hypothesis", ""),
+                **{key: row.get(key, nan) for key in SHOWN},
+                "verdict": said,
+                "why": f"{why}; {added}" if added and row else why,
+            }
+        )
+    return pd.DataFrame(rows).astype({"n": "Int64", "family_size": "Int64"})
+
+
+def elsewhere(project: Project, protocol: Protocol) -> pd.DataFrame:
+    """Return the verdicts on claims of two papers that another study judges, from its committed results.
+
+    A claim's rows are those whose name is the declared one, or begins with it and an underscore. Until that study
+    has results, the verdict says where the claim is judged.
+
+    Returns:
+        ``claim, statement, published, verdict, why``.
+    """
+    path = project.results("persona_choice") / "verdicts.csv"
+    known = tables.load(path) if path.is_file() else pd.DataFrame(columns=["claim"])
+    rows = []
+    for name, declared in protocol.design["elsewhere"].items():
+        found = known[(known["claim"] == name) | known["claim"].str.startswith(f"{name}_")]
+        if found.empty:
+            rows.append({"claim": name, **declared, "verdict": ELSEWHERE, "why": "that study has no results yet"})
+        for row in found.to_dict("records"):
+            rows.append(
+                {
+                    "claim": row["claim"],
+                    "statement": row["statement"],
+                    "published": row["published"],
+                    "verdict": row["verdict"],
+                    "why": row["why"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def tally(judged: pd.DataFrame) -> pd.DataFrame:
+    """Count the verdicts by paper: ``source`` and one column per verdict, in the order of their definition."""
+    counts = pd.crosstab(judged["source"], judged["verdict"])
+    order = [name for name in verdicts.SIGNS if name in counts]
+    return counts[order].loc[judged["source"].unique()].rename_axis(columns=None).reset_index()
+
+
+def by_family(tests: pd.DataFrame, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
+    """Count decisions by family: uncorrected, within the family, over all tests; and equivalent ones."""
+    rows = []
+    for name, found in tests.groupby("family", sort=False):
+        rows.append(
+            {
+                "family": name,
+                "size": protocol.families[str(name)].size,
+                "p_below_alpha": int((found["p"] <= parameters.alpha).sum()),
+                "significant": int(found["rejected"].sum()),
+                "significant_globally": int(found["rejected_global"].sum()),
+                "negative": int((found["estimate"] < 0).sum()),
+                "equivalent": int(found["equivalent"].sum()),
+                "largest_detectable": float(np.nanmax(found["minimum_detectable"])),
+            }
+        )
+    return pd.DataFrame(rows)
