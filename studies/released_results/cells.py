@@ -280,71 +280,58 @@ def printed_shares(
     return pd.concat(parts, ignore_index=True)
 
 
+def _description(source: str, hypothesis: str, unit: str, n: int, test: str, **values: float) -> dict[str, Any]:
+    about = {"source": source, "family": "described", "hypothesis": hypothesis, "unit": unit, "n": n, "test": test}
+    return {**about, **values}
+
+
 def described(
     gym: pd.DataFrame, apc: pd.DataFrame, perma: pd.DataFrame, parameters: Parameters
 ) -> list[dict[str, Any]]:
-    """Return what is decided without a test: printed means, pooled correlations, gains, tokens, noise."""
-    totals = task_means(gym)
-    worst = totals["difference"].to_numpy()[int(totals["difference"].abs().to_numpy().argmax())]
+    """Return what is decided without a test: printed means, pooled correlations, gains, tokens, noise.
+
+    Where ``test`` says range, the limits are the least and the largest cell.
+    """
+    apart = task_means(gym)["difference"].to_numpy()
     pooled = faithfulness_otherwise(apc, parameters).query("what == 'pooled'").sort_values("estimate")
     weaker: dict[Any, Any] = pooled.iloc[0].to_dict()
-    gain = preference_gains(apc)["gain"]
+    limits = {name: float(weaker[name]) for name in ("estimate", "low", "high")}
+    gain = preference_gains(apc)["gain"].to_numpy()
     saved = tokens(perma).to_numpy().ravel()
-    change = noise(perma)
-    se = float(sp.sem(change))
-    common = {"family": "described"}
+    change = noise(perma).to_numpy()
+    mean = analysis.difference(float(change.mean()), float(sp.sem(change)), parameters, df=len(change) - 1)
+    both = "method and character"
     return [
-        {
-            **common,
-            "source": "PersonaGym",
-            "hypothesis": "printed means",
-            "unit": "printed total",
-            "n": len(totals),
-            "test": "largest difference of six",
-            "printed": 0.0,
-            "estimate": float(worst),
-        },
-        {
-            **common,
-            "source": "APC",
-            "hypothesis": "pooled",
-            "unit": "method and character",
-            "n": int(weaker["n"]),
-            "test": "Pearson, cells not independent",
-            **{name: float(weaker[name]) for name in ("estimate", "low", "high")},
-        },
-        {
-            **common,
-            "source": "APC",
-            "hypothesis": "tuned by preference",
-            "unit": "method and character",
-            "n": len(gain),
-            "test": "mean and range of nine dependent cells",
-            "printed": float(gain.mean()),
-            "estimate": float(gain.mean()),
-            "low": float(gain.min()),
-            "high": float(gain.max()),
-        },
-        {
-            **common,
-            "source": "PERMA",
-            "hypothesis": "tokens",
-            "unit": "printed cell",
-            "n": len(saved),
-            "test": "median and range of eighteen cells",
-            "estimate": float(np.median(saved)),
-            "low": float(saved.min()),
-            "high": float(saved.max()),
-        },
-        {
-            **common,
-            "source": "PERMA",
-            "hypothesis": "noise",
-            "unit": "model",
-            "n": len(change),
-            "test": "mean, t over models",
-            "printed": np.nan,
-            **analysis.difference(float(change.mean()), se, parameters, df=len(change) - 1),
-            "p": np.nan,
-        },
+        _description(
+            "PersonaGym",
+            "printed means",
+            "printed total",
+            len(apart),
+            "largest difference of six",
+            printed=0.0,
+            estimate=float(apart[np.abs(apart).argmax()]),
+        ),
+        _description("APC", "pooled", both, int(weaker["n"]), "Pearson, cells not independent", **limits),
+        _description(
+            "APC",
+            "tuned by preference",
+            both,
+            len(gain),
+            "mean and range of nine dependent cells",
+            printed=float(gain.mean()),
+            estimate=float(gain.mean()),
+            low=float(gain.min()),
+            high=float(gain.max()),
+        ),
+        _description(
+            "PERMA",
+            "tokens",
+            "printed cell",
+            len(saved),
+            "median and range of eighteen cells",
+            estimate=float(np.median(saved)),
+            low=float(saved.min()),
+            high=float(saved.max()),
+        ),
+        _description("PERMA", "noise", "model", len(change), "mean, t over models", **{**mean, "p": np.nan}),
     ]

@@ -51,93 +51,7 @@ LABELS = {
 }
 """Claim -> its line in the forest. Claims on a scale of their own stand in the table only."""
 
-
-def _interval(axis: Axes, place: float, row: pd.Series, verdict: str) -> None:
-    colour = COLOURS[verdict]
-    if not np.isnan(row["low"]):
-        axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.6, zorder=2)
-    face = colour if verdict in DECIDED else "white"
-    axis.plot(row["estimate"], place, MARKERS[verdict], color=colour, mfc=face, mew=1.4, ms=7.5, zorder=4)
-    if not np.isnan(row["printed"]):
-        axis.plot(row["printed"], place, "|", color="0.1", ms=15, mew=2.2, zorder=3)
-
-
-def forest(judged: pd.DataFrame) -> Figure:
-    """Draw the printed number of every claim against the recomputed interval, the verdict as the marker's shape.
-
-    Args:
-        judged: Of :func:`released_results.judging.verdict_table`.
-    """
-    frame = judged.set_index("claim").loc[[name for name in LABELS if name in set(judged["claim"])]]
-    frame = frame[frame["estimate"].notna()]
-    correlations = frame["test"].str.contains("Pearson|Spearman")
-    parts = [frame[~correlations], frame[correlations]]
-    heights = [len(part) + 0.6 for part in parts]
-    figure, axes = plt.subplots(
-        2, 1, figsize=(9.6, 0.36 * sum(heights) + 1.5), height_ratios=heights, layout="constrained"
-    )
-    for axis, part, label in zip(axes, parts, ("difference on a scale of 0 to 1", "correlation"), strict=True):
-        axis.axvline(0, color="0.5", lw=1, ls=":", zorder=1)
-        if label.startswith("difference"):
-            margin = float(part["margin"].max())
-            axis.axvspan(-margin, margin, color="0.92", zorder=0)
-        for place, (_, row) in enumerate(part.iterrows()):
-            _interval(axis, place, row, row["verdict"])
-        texts = [f"{LABELS[str(name)]}  (n = {int(row['n']):,})" for name, row in part.iterrows()]
-        axis.set(xlabel=label, yticks=range(len(part)), yticklabels=texts, ylim=(len(part) - 0.4, -0.6))
-    axes[1].set_xlim(-1.05, 1.05)
-    said = [name for name in COLOURS if name in set(frame["verdict"])]
-    marks = [
-        Line2D(
-            [],
-            [],
-            marker=MARKERS[name],
-            color=COLOURS[name],
-            ls="-",
-            ms=7.5,
-            mew=1.4,
-            mfc=COLOURS[name] if name in DECIDED else "white",
-            label=name,
-        )
-        for name in said
-    ]
-    marks.append(
-        Line2D([], [], marker="|", color="0.1", ls="", ms=13, mew=2.2, label="printed, or claimed to be 0")
-    )
-    figure.legend(handles=marks, loc="outside upper left", ncols=2, fontsize="small")
-    return figure
-
-
-def failures(scored: pd.DataFrame) -> Figure:
-    """Draw PersoBench's score against the share of failed replies: as printed, and of parsed replies."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.3), sharex=True, layout="constrained")
-    columns = (("printed", "printed score, points"), ("valid", "mean of parsed replies, points of 100"))
-    plain = scored[scored["setting"] == "vanilla"]
-    for axis, (column, label), name in zip(axes, columns, ("as printed", "parsed replies only"), strict=True):
-        r = float(np.corrcoef(plain["failures"], plain[column])[0, 1])
-        axis.set_title(f"{name}: direct answers r = {r:+.2f}".replace("-", "−"), fontsize="medium")
-        for setting, marker, colour in (("vanilla", "o", PALETTE[0]), ("COT", "^", PALETTE[1])):
-            part = scored[scored["setting"] == setting]
-            axis.plot(part["failures"], part[column], marker, color=colour, ms=7, ls="")
-        wide = scored.pivot(index="model", columns="setting")
-        for model in wide.index:
-            axis.annotate(
-                "",
-                (wide["failures"]["COT"][model], wide[column]["COT"][model]),
-                (wide["failures"]["vanilla"][model], wide[column]["vanilla"][model]),
-                arrowprops={"arrowstyle": "-", "color": "0.75", "lw": 1},
-                zorder=0,
-            )
-        axis.set(xlabel="share of replies that cannot be parsed", ylabel=label)
-        axis.margins(x=0.08, y=0.13)
-    _name_models(axes[0], scored, "printed", LEFT)
-    _name_models(axes[1], scored, "valid", RIGHT)
-    marks = [
-        Line2D([], [], marker=marker, color=colour, ls="", ms=7, label=label)
-        for marker, colour, label in (("o", PALETTE[0], "direct answer"), ("^", PALETTE[1], "chain of thought"))
-    ]
-    axes[0].legend(handles=marks, loc="upper right")
-    return figure
+Colour = str | tuple[float, float, float]
 
 
 SHORT = {
@@ -172,24 +86,6 @@ RIGHT = {
     "gpt-4-turbo": ("left", "top", 6, -1),
 }
 
-
-def _name_models(
-    axis: Axes, scored: pd.DataFrame, column: str, places: dict[str, tuple[str, str, int, int]]
-) -> None:
-    plain = scored[scored["setting"] == "vanilla"].set_index("model")
-    for model, (ha, va, right, up) in places.items():
-        axis.annotate(
-            SHORT[model],
-            (plain.loc[model, "failures"], plain.loc[model, column]),
-            xytext=(right, up),
-            textcoords="offset points",
-            ha=ha,
-            va=va,
-            fontsize="small",
-            color="0.25",
-        )
-
-
 TYPES = {
     "generalizing_to_new_scenarios": "generalise to new scenarios",
     "provide_preference_aligned_recommendations": "recommend by preference",
@@ -202,6 +98,104 @@ TYPES = {
 }
 
 
+def _estimate(
+    axis: Axes, place: float, limits: tuple[float, float], value: float, marker: str, colour: Colour, filled: bool
+) -> None:
+    """Draw an interval and its estimate on the line at ``place``; open where nothing was decided."""
+    if not np.isnan(limits[0]):
+        axis.plot(limits, [place, place], color=colour, lw=1.6, zorder=2)
+    axis.plot(value, place, marker, color=colour, mfc=colour if filled else "white", mew=1.4, ms=7, zorder=4)
+
+
+def _key(marker: str, colour: Colour, label: str, *, filled: bool = True, line: str = "-") -> Line2D:
+    """Return an entry of a legend."""
+    face = colour if filled else "white"
+    return Line2D([], [], marker=marker, color=colour, mfc=face, mew=1.4, ms=7, ls=line, label=label)
+
+
+def forest(judged: pd.DataFrame) -> Figure:
+    """Draw the printed number of every claim against the recomputed interval, the verdict as the marker's shape.
+
+    Args:
+        judged: Of :func:`released_results.judging.verdict_table`.
+    """
+    frame = judged[judged["claim"].isin(list(LABELS)) & judged["estimate"].notna()].set_index("claim")
+    frame = frame.loc[[name for name in LABELS if name in frame.index]].reset_index()
+    correlations = frame["test"].str.contains("Pearson|Spearman")
+    panels = [
+        (part, label)
+        for part, label in (
+            (frame[~correlations], "difference on a scale of 0 to 1"),
+            (frame[correlations], "correlation"),
+        )
+        if len(part)
+    ]
+    heights = [len(part) + 0.6 for part, _ in panels]
+    size = (9.6, 0.36 * sum(heights) + 1.5)
+    figure, grid = plt.subplots(
+        len(panels), 1, figsize=size, height_ratios=heights, layout="constrained", squeeze=False
+    )
+    for axis, (part, label) in zip(grid[:, 0], panels, strict=True):
+        margin = float(part["margin"].max())
+        axis.axvspan(-margin, margin, color="0.92", zorder=0)
+        axis.axvline(0, color="0.5", lw=1, ls=":", zorder=1)
+        for place, row in enumerate(part.to_dict("records")):
+            said = row["verdict"]
+            limits = (row["low"], row["high"])
+            _estimate(axis, place, limits, row["estimate"], MARKERS[said], COLOURS[said], said in DECIDED)
+            if not np.isnan(row["printed"]):
+                axis.plot(row["printed"], place, "|", color="0.1", ms=15, mew=2.2, zorder=3)
+        texts = [f"{LABELS[row['claim']]}  (n = {int(row['n']):,})" for row in part.to_dict("records")]
+        axis.set(xlabel=label, yticks=range(len(part)), yticklabels=texts, ylim=(len(part) - 0.4, -0.6))
+        if label == "correlation":
+            axis.set_xlim(-1.05, 1.05)
+    marks = [
+        _key(MARKERS[name], colour, name, filled=name in DECIDED)
+        for name, colour in COLOURS.items()
+        if name in set(frame["verdict"])
+    ]
+    marks.append(
+        Line2D([], [], marker="|", color="0.1", ls="", ms=13, mew=2.2, label="printed, or claimed to be 0")
+    )
+    figure.legend(handles=marks, loc="outside upper left", ncols=3, fontsize="small")
+    return figure
+
+
+def failures(scored: pd.DataFrame) -> Figure:
+    """Draw PersoBench's score against the share of failed replies: as printed, and of parsed replies."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.3), sharex=True, layout="constrained")
+    panels = (
+        ("printed", "printed score, points", "as printed", LEFT),
+        ("valid", "mean of parsed replies, points of 100", "parsed replies only", RIGHT),
+    )
+    settings = {"vanilla": ("o", PALETTE[0], "direct answer"), "COT": ("^", PALETTE[1], "chain of thought")}
+    plain = scored[scored["setting"] == "vanilla"].set_index("model")
+    for axis, (column, label, title, places) in zip(axes, panels, strict=True):
+        r = float(np.corrcoef(plain["failures"], plain[column])[0, 1])
+        axis.set_title(f"{title}: direct answers r = {r:+.2f}".replace("-", "−"), fontsize="medium")
+        for _, part in scored.groupby("model"):
+            axis.plot(part["failures"], part[column], color="0.8", lw=1, zorder=1)
+        for setting, (marker, colour, _) in settings.items():
+            part = scored[scored["setting"] == setting]
+            axis.plot(part["failures"], part[column], marker, color=colour, ms=7, ls="", zorder=2)
+        for row in plain.reset_index().to_dict("records"):
+            ha, va, right, up = places[row["model"]]
+            axis.annotate(
+                SHORT[row["model"]],
+                (row["failures"], row[column]),
+                xytext=(right, up),
+                textcoords="offset points",
+                ha=ha,
+                va=va,
+                fontsize="small",
+                color="0.25",
+            )
+        axis.set(xlabel="share of replies that cannot be parsed", ylabel=label)
+        axis.margins(x=0.08, y=0.13)
+    axes[0].legend(handles=[_key(*look, line="") for look in settings.values()], loc="upper right")
+    return figure
+
+
 def memory(typed: pd.DataFrame, rejected: Sequence[str], reported: float = 0.5) -> Figure:
     """Draw GPT-4o's accuracy without history and with retrieval, by type of question.
 
@@ -210,99 +204,70 @@ def memory(typed: pd.DataFrame, rejected: Sequence[str], reported: float = 0.5) 
         rejected: Types whose difference is significant.
         reported: Accuracy reported with the whole history.
     """
-    frame = pd.concat(
-        [typed[typed["question_type"] != "all"].sort_values("blind"), typed[typed["question_type"] == "all"]]
-    )
+    last = typed["question_type"] == "all"
+    frame = pd.concat([typed[~last].sort_values("blind"), typed[last]])
     figure, axis = plt.subplots(figsize=(9.4, 4.6), layout="constrained")
-    axis.axvline(0.25, color="0.45", lw=1, ls=":")
-    axis.axvline(reported, color="0.45", lw=1, ls="--")
     for place, row in enumerate(frame.to_dict("records")):
         for what, marker, colour, shift in (
             ("blind", "s", PALETTE[1], -0.14),
             ("retrieval", "o", PALETTE[0], 0.14),
         ):
+            limits = (row[f"{what}_low"], row[f"{what}_high"])
             filled = what == "blind" or row["question_type"] in rejected
-            axis.plot([row[f"{what}_low"], row[f"{what}_high"]], [place + shift] * 2, color=colour, lw=1.6)
-            axis.plot(
-                row[what], place + shift, marker, color=colour, mfc=colour if filled else "white", ms=7, mew=1.4
-            )
+            _estimate(axis, place + shift, limits, row[what], marker, colour, filled)
     texts = [f"{TYPES[kind]}  (n = {n})" for kind, n in zip(frame["question_type"], frame["n"], strict=True)]
     axis.axhline(len(frame) - 1.5, color="0.85", lw=1)
-    axis.set(
-        xlabel="share of right answers",
-        yticks=range(len(frame)),
-        yticklabels=texts,
-        ylim=(len(frame) - 0.4, -0.6),
-        xlim=(0, 1.02),
-    )
-    top = axis.get_xaxis_transform()
-    axis.text(0.25, 1.01, "chance", transform=top, ha="center", va="bottom", fontsize="small", color="0.35")
-    axis.text(
-        reported,
-        1.01,
-        "reported, whole history",
-        transform=top,
-        ha="center",
-        va="bottom",
-        fontsize="small",
-        color="0.35",
-    )
+    axis.set(xlabel="share of right answers", yticks=range(len(frame)), yticklabels=texts)
+    axis.set(ylim=(len(frame) - 0.4, -0.6), xlim=(0, 1.02))
+    for at, style, said in ((0.25, ":", "chance"), (reported, "--", "reported, whole history")):
+        axis.axvline(at, color="0.45", lw=1, ls=style, zorder=1)
+        axis.annotate(
+            said,
+            (at, 1.01),
+            xycoords=axis.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            fontsize="small",
+            color="0.35",
+        )
     marks = [
-        Line2D([], [], marker="s", color=PALETTE[1], ls="-", ms=7, label="question only (blind)"),
-        Line2D([], [], marker="o", color=PALETTE[0], ls="-", ms=7, label="retrieval, significantly better"),
-        Line2D(
-            [],
-            [],
-            marker="o",
-            color=PALETTE[0],
-            mfc="white",
-            ls="-",
-            ms=7,
-            mew=1.4,
-            label="retrieval, not significant",
-        ),
+        _key("s", PALETTE[1], "question only (blind)"),
+        _key("o", PALETTE[0], "retrieval, significantly better"),
+        _key("o", PALETTE[0], "retrieval, not significant", filled=False),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=3, fontsize="small")
     return figure
 
 
+SHIFTS = (-0.24, 0.0, 0.24)
+OPEN = "open: not significant"
+
+
 def capabilities(contrasts: pd.DataFrame, margin: float) -> Figure:
     """Draw the 45 contrasts of tuned with untuned models, by persona and task, with the equivalence margin."""
-    parts = contrasts["hypothesis"].str.extract(r"^(?P<model>\w+) (?P<persona>\w+): (?P<task>.+)$")
-    frame = contrasts.join(parts)
+    frame = contrasts.join(contrasts["hypothesis"].str.extract(r"^(?P<model>\w+) (?P<persona>\w+): (?P<task>.+)$"))
     tasks = list(dict.fromkeys(frame["task"]))
     looks = {"Llama": ("o", PALETTE[0]), "Qwen": ("s", PALETTE[1]), "Gemma": ("^", PALETTE[2])}
     figure, axes = plt.subplots(1, 3, figsize=(10.4, 4.6), sharex=True, sharey=True, layout="constrained")
-    for axis, (persona, chosen) in zip(axes, frame.groupby("persona", sort=False), strict=True):
+    for axis, (persona, part) in zip(axes, frame.groupby("persona", sort=False), strict=True):
         axis.axvspan(-margin, margin, color="0.9", zorder=0)
         axis.axvline(0, color="0.5", lw=1, ls=":", zorder=1)
-        for shift, (model, (marker, colour)) in zip((-0.24, 0, 0.24), looks.items(), strict=True):
-            for row in chosen[chosen["model"] == model].to_dict("records"):
-                place = tasks.index(row["task"]) + shift
-                axis.plot([row["low"], row["high"]], [place] * 2, color=colour, lw=1.5, zorder=2)
-                axis.plot(
-                    row["estimate"],
-                    place,
-                    marker,
-                    color=colour,
-                    mfc=colour if row["rejected"] else "white",
-                    ms=6,
-                    mew=1.3,
-                    zorder=3,
-                )
+        for row in part.to_dict("records"):
+            place = tasks.index(row["task"]) + SHIFTS[list(looks).index(row["model"])]
+            marker, colour = looks[row["model"]]
+            _estimate(axis, place, (row["low"], row["high"]), row["estimate"], marker, colour, row["rejected"])
         axis.set(title=str(persona), yticks=range(len(tasks)), yticklabels=tasks, ylim=(len(tasks) - 0.5, -0.5))
     axes[1].set_xlabel("accuracy, tuned less untuned model")
-    marks = [Line2D([], [], marker=m, color=c, ls="-", ms=6, label=name) for name, (m, c) in looks.items()]
-    marks.append(Line2D([], [], marker="o", color="0.3", mfc="white", ls="", ms=6, label="open: not significant"))
+    marks = [_key(marker, colour, name) for name, (marker, colour) in looks.items()]
+    marks.append(_key("o", "0.3", OPEN, filled=False, line=""))
     figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize="small")
     return figure
 
 
 def memory_systems(contrasts: pd.DataFrame, margin: float) -> Figure:
     """Draw the accuracy of every memory system less that of retrieval alone, in three settings."""
-    parts = contrasts["hypothesis"].str.extract(r"^(?P<system>.+): (?P<setting>.+)$")
-    frame = contrasts.join(parts)
-    systems = frame.groupby("system")["estimate"].mean().sort_values(ascending=False).index
+    frame = contrasts.join(contrasts["hypothesis"].str.extract(r"^(?P<system>.+): (?P<setting>.+)$"))
+    systems = list(frame.groupby("system")["estimate"].mean().sort_values(ascending=False).index)
     looks = {
         "clean single": ("o", PALETTE[0], "one domain"),
         "noise single": ("s", PALETTE[1], "one domain, noise"),
@@ -311,27 +276,12 @@ def memory_systems(contrasts: pd.DataFrame, margin: float) -> Figure:
     figure, axis = plt.subplots(figsize=(9, 4.6), layout="constrained")
     axis.axvspan(-margin, margin, color="0.92", zorder=0)
     axis.axvline(0, color="0.5", lw=1, ls=":", zorder=1)
-    for shift, (setting, (marker, colour, _)) in zip((-0.24, 0, 0.24), looks.items(), strict=True):
-        for row in frame[frame["setting"] == setting].to_dict("records"):
-            place = list(systems).index(row["system"]) + shift
-            axis.plot([row["low"], row["high"]], [place] * 2, color=colour, lw=1.6, zorder=2)
-            axis.plot(
-                row["estimate"],
-                place,
-                marker,
-                color=colour,
-                mfc=colour if row["rejected"] else "white",
-                ms=6.5,
-                mew=1.3,
-                zorder=3,
-            )
-    axis.set(
-        xlabel="accuracy, memory system less retrieval alone",
-        yticks=range(len(systems)),
-        yticklabels=systems,
-        ylim=(len(systems) - 0.5, -0.5),
-    )
-    marks = [Line2D([], [], marker=m, color=c, ls="-", ms=6.5, label=text) for m, c, text in looks.values()]
-    marks.append(Line2D([], [], marker="o", color="0.3", mfc="white", ls="", ms=6.5, label="open: not significant"))
+    for row in frame.to_dict("records"):
+        place = systems.index(row["system"]) + SHIFTS[list(looks).index(row["setting"])]
+        marker, colour, _ = looks[row["setting"]]
+        _estimate(axis, place, (row["low"], row["high"]), row["estimate"], marker, colour, row["rejected"])
+    axis.set(xlabel="accuracy, memory system less retrieval alone", ylim=(len(systems) - 0.5, -0.5))
+    axis.set(yticks=range(len(systems)), yticklabels=systems)
+    marks = [*(_key(*look) for look in looks.values()), _key("o", "0.3", OPEN, filled=False, line="")]
     figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize="small")
     return figure
