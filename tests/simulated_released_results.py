@@ -35,7 +35,7 @@ def parameters(**given: Any) -> design.Parameters:
     return design.Parameters.check(DEFAULTS | given)
 
 
-def tests_of(facts: dict[str, pd.DataFrame], chosen: design.Parameters) -> pd.DataFrame:
+def all_tests(facts: dict[str, pd.DataFrame], chosen: design.Parameters) -> pd.DataFrame:
     """Return all corrected tests of the tables, as the notebook does."""
     scored = persobench.scores(facts["persobench_tables"], facts["persobench_failures"], facts["persobench_scores"])
     parts = [
@@ -60,7 +60,7 @@ def judged(facts: dict[str, pd.DataFrame], chosen: design.Parameters) -> pd.Data
             *cells.described(facts["personagym_scores"], facts["apc_table"], facts["perma_tables"], chosen),
         ]
     )
-    return judging.verdict_table(PROTOCOL, tests_of(facts, chosen), described, {}, {}, chosen).set_index("claim")
+    return judging.verdict_table(PROTOCOL, all_tests(facts, chosen), described, {}, {}, chosen).set_index("claim")
 
 
 def answers(

@@ -20,12 +20,12 @@ from tests.simulated_released_results import (
     FACTS,
     PROJECT,
     PROTOCOL,
+    all_tests,
     answers,
     capabilities,
     judged,
     memory_systems,
     parameters,
-    tests_of,
 )
 
 CHOSEN = parameters(replicates=2000)
@@ -33,7 +33,7 @@ CHOSEN = parameters(replicates=2000)
 
 @pytest.fixture(scope="module")
 def tests() -> pd.DataFrame:
-    return tests_of(FACTS, CHOSEN)
+    return all_tests(FACTS, CHOSEN)
 
 
 @pytest.fixture(scope="module")
@@ -308,11 +308,11 @@ def test_planted_effects_are_found_and_judged() -> None:
     facts = FACTS | {
         "personamem_32k_gpt4o": answers(rng, blind=0.4, gain=0.2),
         "open_character_training_lighteval": capabilities(rng, {"misalignment": -0.08}),
-        "perma_tables": memory_systems(rng, {"Mem0": 0.13, "Lightmem": -0.15}),
+        "perma_tables": memory_systems(rng, {"Mem0": 0.2, "Lightmem": -0.2}),
     }
     said = judged(facts, CHOSEN)
     assert said.loc["personamem_retrieval", "verdict"] == verdicts.REPRODUCED
-    assert said.loc["personamem_retrieval", "low"] < 0.2 < said.loc["personamem_retrieval", "high"]
+    assert said.loc["personamem_retrieval", "estimate"] == pytest.approx(0.2, abs=0.08)
     assert said.loc["oct_misalignment", "verdict"] == verdicts.CONTRADICTED
     assert said.loc["perma_mem0", "verdict"] == verdicts.REPRODUCED
     assert said.loc["perma_lightmem", "verdict"] == verdicts.CONTRADICTED
@@ -432,16 +432,17 @@ def test_releases_that_are_left_out_are_not_judged() -> None:
         "left out by the parameter sources",
     ]
     assert said.loc["perma_memos", "verdict"] == verdicts.REPRODUCED
-    tests = tests_of(FACTS, chosen)
+    tests = all_tests(FACTS, chosen)
     assert len(tests) == 18 and (tests["p_global"] == tests["p_family"]).all()
 
 
 def test_the_published_layer_does_not_correct() -> None:
-    tests = tests_of(FACTS, parameters(layer="published"))
-    assert (tests["p_family"] == tests["p"]).all() and tests["rejected"].sum() > 51
+    tests = all_tests(FACTS, parameters(layer="published"))
+    assert (tests["p_family"] == tests["p"]).all() and (tests["rejected"] == (tests["p"] <= 0.05)).all()
+    assert tests.loc[tests["family"] == "oct", "rejected"].sum() == 19
     naturalness = of(tests, "UniEval Naturalness")
     assert naturalness["test"] == "paired t, as filed"
-    valid = tests_of(FACTS, parameters(failures="valid"))
+    valid = all_tests(FACTS, parameters(failures="valid"))
     assert of(valid, "C Score")["n"] == 947
 
 

@@ -288,7 +288,9 @@ def markdown_tables(readme: str) -> list[pd.DataFrame]:
             [re.sub(r":\w+:|\*", "", cell).strip() for cell in line.strip("|\n ").split("|")]
             for line in block.splitlines()
         ]
-        made.append(pd.DataFrame([line for line in lines[2:] if all(line)], columns=lines[0]))
+        made.append(
+            pd.DataFrame([line for line in lines[2:] if len(line) == len(lines[0]) and all(line)], columns=lines[0])
+        )
     return made
 
 
