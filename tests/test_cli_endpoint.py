@@ -56,6 +56,14 @@ def test_a_capped_recording_says_what_was_spent_and_goes_on(cells: Path, monkeyp
     assert b"a" * 40 in stored and CANARY.encode() not in stored
 
 
+def test_a_sample_is_asked_and_no_more(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        code, said, raised = record(cells, "--api", "completions", "--chat", "chatml", "--sample", "5")
+        assert code == 0, raised
+        assert "5 cells planned, 0 recorded, 5 to go" in said and "complete" in said
+
+
 @pytest.fixture
 def whole(cells: Path) -> Path:
     """Cells of every kind: whole continuations, letters and words."""

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from persona_studies.design.plan import HASHES, IDENTITY, chosen, combine, drawn, measure, text_hash, union
+from persona_studies.design.plan import HASHES, IDENTITY, chosen, combine, drawn, measure, sample, text_hash, union
 from persona_studies.errors import ParameterError, ProtocolError
 
 
@@ -142,3 +142,13 @@ def test_measures_are_chosen_by_name_and_by_kind() -> None:
         ParameterError, match=r"'leter' is no measure.*'letter'.*agree, letters, ratings; .*cloze, letter"
     ):
         chosen(plan, ["leter"])
+
+
+def test_a_sample_is_the_same_in_whatever_order_a_plan_stands() -> None:
+    plan = measure("score", "cloze", conditions=conditions(), items=items("a", "b", "c"), templates=templates())
+    cells = sample(plan, 3)
+    assert len(cells) == 3 and len(sample(plan, 100)) == len(plan)
+    again = sample(plan.sample(frac=1, random_state=1), 3)
+    assert {*map(tuple, cells[IDENTITY].to_numpy())} == {*map(tuple, again[IDENTITY].to_numpy())}
+    others = [{*map(tuple, sample(plan, 3, seed=seed)[IDENTITY].to_numpy())} for seed in range(5)]
+    assert len({frozenset(other) for other in others}) > 1

@@ -97,14 +97,6 @@ def test_prompts_show_the_labels_in_their_order(plan: pd.DataFrame) -> None:
     )
 
 
-def test_the_precision_sample_is_drawn_by_hash(protocol: Protocol, plan: pd.DataFrame) -> None:
-    sample = design_2.precision_sample(plan, protocol)
-    shuffled = design_2.precision_sample(plan.sample(frac=1, random_state=1), protocol)
-    assert len(sample) == 200
-    assert set(map(tuple, sample[KEY].to_numpy())) == set(map(tuple, shuffled[KEY].to_numpy()))
-    assert set(sample["measure"]) == set(design_2.LABELS)
-
-
 def test_the_first_protocol_plans_what_is_recorded_under_it(plan: pd.DataFrame) -> None:
     """Letters are asked alike under both, so that the two recordings can be compared."""
     first = declared.load(PROJECT.protocol("sycophancy")).measures["agree_letter"]

@@ -272,6 +272,10 @@ def record(
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Record the I-th of N shares, for several processes.")
     ] = "1/1",
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, help="Ask so many cells only, drawn by a hash: everybody asks the same."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many cells.")] = None,
     hours: Annotated[float | None, typer.Option(min=0, help="Stop after so many hours.")] = None,
     cells: Annotated[
@@ -366,6 +370,7 @@ def record(
     )
     called = asker.info.name
     asked = options.answerable(asked, asker, measures, _say)
+    asked = asked if sample is None else grid.sample(asked, sample)
     left = recording.pending(project, study, asked, asker.info, out, reask=again)
     _say(
         f"{study}, {called}: {len(asked):,} cells planned, {len(asked) - len(left):,} recorded, {len(left):,} to go"

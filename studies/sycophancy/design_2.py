@@ -81,19 +81,5 @@ def label_orders(asked: pd.DataFrame, orders: int) -> pd.Series:
     return (number + asked["side"].eq("mirror")) % orders
 
 
-def precision_sample(plan: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
-    """Return the cells that are also scored with the weights in f32: those with the lowest hash of their identity.
-
-    Args:
-        plan: The whole grid.
-        protocol: Declares how many, and a seed.
-    """
-    declared = protocol.design["precision_sample"]
-    labelled = plan[plan["measure"].isin(LABELS)]
-    drawn = [text_hash(str(declared["seed"]), *map(str, cell)) for cell in labelled[grid.IDENTITY].to_numpy()]
-    chosen = pd.Series(drawn, index=labelled.index).sort_values().index[: declared["cells"]]
-    return plan.loc[chosen.sort_values()]
-
-
 def _of_topics(asked: pd.DataFrame, topics: int) -> pd.DataFrame:
     return asked[asked["topic"].isin(asked["topic"].unique()[:topics])]
