@@ -104,18 +104,10 @@ def test_a_null_is_rejected_no_more_often_than_declared() -> None:
         rng = np.random.default_rng(seed)
         noise = rng.normal(0, 0.05, (len(ASKED), len(names)))
         wide = pd.DataFrame(level.to_numpy()[:, None] + noise, index=index, columns=names)
-        found = analysis.families.contrasts(PROTOCOL, ["experts"], _differences(wide, usable), how)
+        found = analysis.families.contrasts(PROTOCOL, ["experts"], analysis.differences(wide, usable), how)
         wrong += bool(found["rejected"].any())
     # Binomial with 60 trials at .05: nine or more have probability .004.
     assert wrong <= 8
-
-
-def _differences(wide: pd.DataFrame, usable: list[str]) -> analysis.families.Differences:
-    def differences(contrast: protocols.Hypothesis, part: str | None) -> pd.Series:
-        mine = wide[wide.index.get_level_values("benchmark").isin(analysis.pooled(contrast.on, usable))]
-        return mine[contrast.first] - mine[contrast.second]
-
-    return differences
 
 
 def test_accuracy_is_the_mean_probability_over_orders(planted: analysis.Analysis) -> None:

@@ -29,7 +29,7 @@ class Analysis:
         scored: One row per condition and question (:func:`scores`).
         gate: Checks of the measure, and of every benchmark.
         usable: Benchmarks that passed.
-        tests: Every family of the protocol, published ones included.
+        tests: Every family of the protocol, published ones included; ``gate`` says what behind a row failed.
         verdicts: One row per claim.
     """
 
@@ -65,6 +65,7 @@ def analyse(
     )
     model = [name for name in protocol.families if name not in PUBLISHED]
     why = gates.failures(gate[gate["benchmark"] == "all"])
+    tests["gate"] = np.where(tests["family"].isin(model), why, "")
     moved = tests[tests["family"] == "steerability"].iloc[0]
     stuck = (
         ""
@@ -77,7 +78,7 @@ def analyse(
         failed=dict.fromkeys(model, why),
         not_steerable=dict.fromkeys(model, stuck),
     )
-    return Analysis(scored, gate, usable, tests.reset_index(drop=True), judged)
+    return Analysis(scored, gate, usable, tests, judged)
 
 
 def scores(recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:
@@ -138,16 +139,21 @@ def pooled(on: str, usable: list[str]) -> list[str]:
     return names.get(on, [on])
 
 
-def model_tests(protocol: Protocol, wide: pd.DataFrame, usable: list[str], how: Settings) -> pd.DataFrame:
-    """Test every family about the model, as :func:`persona_studies.analyse.families.corrected` returns them."""
+def differences(wide: pd.DataFrame, usable: list[str]) -> families.Differences:
+    """Return how to take the paired differences of a contrast from questions x personas."""
 
-    def differences(contrast: Hypothesis, part: str | None) -> pd.Series:
+    def of(contrast: Hypothesis, part: str | None) -> pd.Series:
         mine = wide[wide.index.get_level_values("benchmark").isin(pooled(contrast.on, usable))]
         if not {contrast.first, contrast.second} <= set(mine):
             return pd.Series(dtype=float, index=mine.index[:0])
         found: pd.Series = (mine[contrast.first] - mine[contrast.second]).dropna()
         return found
 
+    return of
+
+
+def model_tests(protocol: Protocol, wide: pd.DataFrame, usable: list[str], how: Settings) -> pd.DataFrame:
+    """Test every family about the model, as :func:`persona_studies.analyse.families.corrected` returns them."""
     special = ("thresholds", "omnibus", *PUBLISHED)
     plain = [name for name in protocol.families if name not in special]
     mine = wide[wide.index.get_level_values("benchmark").isin(pooled("in-domain", usable))]
@@ -156,7 +162,7 @@ def model_tests(protocol: Protocol, wide: pd.DataFrame, usable: list[str], how: 
     omnibus = protocol.families["omnibus"]
     return pd.concat(
         [
-            families.contrasts(protocol, plain, differences, how),
+            families.contrasts(protocol, plain, differences(wide, usable), how),
             families.corrected("thresholds", family, counted, how),
             families.corrected("omnibus", omnibus, {omnibus.hypotheses[0]: any_condition(mine, protocol)}, how),
         ],
