@@ -248,6 +248,32 @@ def derive(project: Project) -> str:
     return buffer.getvalue()
 
 
+def derive_extractors(project: Project) -> str:
+    """Return as CSV text how much a persona's effect on a question changes with how replies are read.
+
+    Per model and persona: the difference to a human in being right, -1 to 1, under the filed answers less that
+    under the published extractor, as the number of questions with each value. A missing answer counts as wrong.
+    """
+    every = replies(project)
+    mine = every[every["extractor"].isin(["as filed", "published"])]
+    mine = mine.drop_duplicates(["model", "persona", "extractor", "item"]).fillna({"correct": 0.0})
+    rows = []
+    for model, group in mine.groupby("model", sort=False):
+        right = group.pivot(index="item", columns=["persona", "extractor"], values="correct")
+        if ("a human", "as filed") not in right:
+            continue
+        for persona in [name for name in dict.fromkeys(group["persona"]) if name != "a human"]:
+            filed, read = (right[(persona, e)] - right[("a human", e)] for e in ("as filed", "published"))
+            changes = (filed - read).astype(int).value_counts().sort_index()
+            rows += [(model, persona, change, n) for change, n in changes.items()]
+    buffer = io.StringIO()
+    pd.DataFrame(rows, columns=["model", "persona", "change", "questions"]).to_csv(
+        buffer, index=False, lineterminator="\n"
+    )
+    return buffer.getvalue()
+
+
 if __name__ == "__main__":
     here = Project.find()
     (here.published / "gupta2024_public_runs.csv").write_text(derive(here), encoding="utf-8")
+    (here.published / "gupta2024_public_extractors.csv").write_text(derive_extractors(here), encoding="utf-8")
