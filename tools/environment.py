@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ MISLEADING = {
     *("UV_PROJECT", "UV_WORKING_DIRECTORY", "UV_SYSTEM_PYTHON", "UV_LOCKED", "UV_FROZEN", "UV_NO_EDITABLE"),
     *("UV_PYTHON", "UV_EXCLUDE_NEWER", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME"),
 }
+# What installers say where they reach nothing.
+UNREACHED = re.compile(r"connection|name resolution|resolve|dns error|timed? ?out|unreachable", re.IGNORECASE)
 
 
 class NotReadyError(Exception):
@@ -78,7 +81,7 @@ def main(arguments: list[str]) -> int:
     try:
         if words[:1] == ["--check"]:
             fault = fault_of_venv(words[1:])
-            sys.stdout.write(fault.reason if fault else "")
+            sys.stdout.write(json.dumps(asdict(fault) if fault else None))
         elif words[:1] == ["--separate"]:
             make_separate(Path(words[1]), Path(words[2]))
         elif python == ".venv/bin/python":
@@ -121,18 +124,23 @@ def mend(extras: list[str], fault: Fault) -> None:
         if waited and not looked_at(extras):
             return  # another make has done it
         by = "uv" if shutil.which("uv") else "pip, from hashes"
+        left: Fault | None = fault
         if not fault.whole:
             say(f".venv: {fault.reason}; installing with {by}")
             add(extras, fault)
-            if left := looked_at(extras):
-                fault = Fault(left, whole=True)
-        if fault.whole:
-            say(f".venv: {fault.reason}; making it with {by}, which takes a minute or two")
+            left = looked_at(extras)
+        if left:
+            say(f".venv: {left.reason}; making it with {by}, which takes a minute or two")
             empty(VENV)
             make(VENV)
             add(extras, Fault(""))
-            if left := looked_at(extras):
-                raise NotReadyError(f".venv was made anew and still {left}; what was said is in {LOG}.")
+            left = looked_at(extras)
+        if left and left.damaged:
+            # The files that uv keeps are the same as those of .venv, and damaged with them.
+            add(extras, left)
+            left = looked_at(extras)
+        if left:
+            raise NotReadyError(f".venv was made anew and still {left.reason}; what was said is in {LOG}.")
     say(".venv is ready")
 
 
@@ -163,14 +171,17 @@ def fault_of_venv(extras: list[str]) -> Fault | None:
     return Fault(" and ".join(said), tuple(lacking), tuple(damaged)) if said else None
 
 
-def looked_at(extras: list[str]) -> str:
-    """Return what .venv's own Python finds wrong with .venv, in words; empty where it is ready."""
+def looked_at(extras: list[str]) -> Fault | None:
+    """Return what .venv's own Python finds wrong with .venv, or None."""
     command = [str(VENV / "bin" / "python"), __file__, "", "--check", *extras]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
-        return "its Python does not start"
-    return done.stdout if done.returncode == 0 else f"its Python fails: {done.stderr.strip()[-200:]}"
+        return Fault("its Python does not start", whole=True)
+    if done.returncode:
+        return Fault(f"its Python fails: {done.stderr.strip()[-200:]}", whole=True)
+    found = json.loads(done.stdout)
+    return Fault(**found) if found else None
 
 
 def locked(extras: list[str]) -> dict[str, str]:
@@ -191,7 +202,6 @@ def add(extras: list[str], fault: Fault) -> None:
     python = str(VENV / "bin" / "python")
     if shutil.which("uv"):
         wanted = [word for extra in dict.fromkeys(["dev", *extras]) for word in ("--extra", extra)]
-        # What is damaged may be so in uv's cache too: their files are one.
         again = [f"--reinstall-package={one.partition('==')[0]}" for one in fault.damaged]
         install(["uv", "sync", "--frozen", "--inexact", *wanted, *again, *(["--no-cache"] if again else [])])
         return
@@ -412,7 +422,10 @@ def install(command: list[str]) -> None:
         said = log.read()
     if process.returncode:
         tool = next(name for name in ("uv", "ensurepip", "venv", "pip") if name in map(os.path.basename, command))
-        raise NotReadyError(f"{tool} failed: {reason(said)}.{network.advice()} All that it said is in {LOG}.")
+        advice = network.advice() or (
+            " Is there a connection to a package index?" if UNREACHED.search(said) else ""
+        )
+        raise NotReadyError(f"{tool} failed: {reason(said)}.{advice} All that it said is in {LOG}.")
 
 
 def reason(said: str) -> str:
