@@ -249,16 +249,37 @@ def test_repeated_calls_that_give_the_same_text_or_not() -> None:
 def test_judges_who_agree_pass_and_others_do_not(tmp_path: Path) -> None:
     chosen = parameters()
     close = analysis.agreement(scores(np.random.default_rng(11), slip=0.05), chosen)
-    gated = analysis.gates(close, PROTOCOL).set_index("metric")
+    gated = analysis.gates(close, PROTOCOL, 2).set_index("metric")
     assert gated["point_passes"].all() and gated["passes"].all()
     assert set(close["domain"]) == {"all", *DOMAINS} and (close["queries"].isin([24, 6])).all()
     noisy = scores(np.random.default_rng(12), slip=0.05)
     lost = noisy["judge"] == MODELS[0]
     noisy.loc[lost, "infantilization"] = np.random.default_rng(13).integers(0, 5, lost.sum())
-    gated = analysis.gates(analysis.agreement(noisy, chosen), PROTOCOL).set_index("metric")
+    gated = analysis.gates(analysis.agreement(noisy, chosen), PROTOCOL, 2).set_index("metric")
     assert not gated.loc["infantilization", "passes"] and gated.loc["masking_reinforcement", "passes"]
     assert analysis.agreement(noisy, parameters(judges=MODELS[:1])).empty
     figures.save(draw.plot_agreement(close, 0.67), tmp_path / "agreement")
+
+
+def test_the_mean_of_two_judges_is_more_reliable_than_one() -> None:
+    one = pd.DataFrame([{"domain": "all", "metric": "validation_quality", "alpha": 0.7, "low": 0.55, "high": 0.8}])
+    alone, both = (analysis.gates(one, PROTOCOL, judges).iloc[0] for judges in (1, 2))
+    assert alone["mean_low"] == 0.55 and not alone["passes"] and alone["point_passes"]
+    assert both["mean_low"] == pytest.approx(1.1 / 1.55) and both["passes"]
+
+
+@pytest.mark.parametrize(("sign", "opposite"), [(-1.0, True), (1.0, False)])
+def test_models_that_move_apart_are_found_and_named(sign: float, opposite: bool) -> None:
+    metrics = ("list_density",)
+    chosen = parameters(metrics=list(metrics), replicates=20_000)
+    first, second = MODELS
+    rows = answers(np.random.default_rng(21), effects={"C2": 1.5}, metrics=metrics)
+    moved = (rows["model"] == second) & (rows["condition_id"] == "C2")
+    rows.loc[moved, "list_density"] += (sign - 1.0) * 1.5 if opposite else 0.0
+    found = analysis.interactions(rows, PROTOCOL, chosen).set_index("hypothesis").loc["list_density: C2 - C0"]
+    assert found["rejected"] == opposite
+    assert (found["rising"], found["falling"]) == ((first, second) if opposite else ("", ""))
+    assert analysis.interactions(rows[rows["model"] == first], PROTOCOL, chosen).empty
 
 
 def test_a_judge_that_favours_its_own_model_is_found(tmp_path: Path) -> None:
@@ -295,11 +316,11 @@ def test_scopes_only_widen(tmp_path: Path) -> None:
 
 
 def _no_gates() -> pd.DataFrame:
-    return analysis.gates(pd.DataFrame(), PROTOCOL)
+    return analysis.gates(pd.DataFrame(), PROTOCOL, 2)
 
 
 def _repeated(estimate: float) -> dict[str, float]:
-    return {"estimate": estimate, "low": np.nan, "high": np.nan, "p_equivalence": np.nan, "power_margin": np.nan}
+    return {"estimate": estimate, "low": np.nan, "high": np.nan, "p_equivalence": np.nan}
 
 
 def test_verdicts_follow_the_gates_and_the_evidence() -> None:
@@ -311,12 +332,13 @@ def test_verdicts_follow_the_gates_and_the_evidence() -> None:
     fits = analysis.every_wald(rows, metrics)
     both = analysis.beside(analysis.contrasts(rows, PROTOCOL, chosen), fits, rows, chosen)
     single, parts = analysis.by_model(rows, PROTOCOL, chosen), analysis.steps(rows, PROTOCOL, chosen)
+    apart = analysis.interactions(rows, PROTOCOL, chosen)
 
     def verdicts(gated: pd.DataFrame, **given: object) -> pd.DataFrame:
         with_layer = chosen.model_copy(update=given)
         evidence = pd.concat(
             [
-                judging.tested(both, single, parts, pd.DataFrame(), fits, gated, with_layer),
+                judging.tested(both, single, parts, pd.DataFrame(), fits, gated, apart, with_layer),
                 judging.decided(both, gated, _repeated(1.0), 2, with_layer),
             ]
         )

@@ -1,10 +1,12 @@
 import math
 
+import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 from persona_studies.analyse import verdicts
 from persona_studies.analyse.verdicts import Evidence, verdict
-from persona_studies.design.protocol import Claim
+from persona_studies.design.protocol import Claim, Family, Protocol
 
 
 def claim(**changes: object) -> Claim:
@@ -112,3 +114,132 @@ def test_a_claim_of_no_gain_is_one_sided(evidence: Evidence, expected: str) -> N
 )
 def test_a_claim_without_a_direction_takes_either_sign(evidence: Evidence, expected: str) -> None:
     assert verdict(claim(direction="either"), evidence)[0] == expected
+
+
+# --- Heterogeneous, steerability, and the table of all claims ---
+
+
+def test_significant_moves_in_opposite_directions_are_heterogeneous() -> None:
+    evidence = Evidence(0.02, False, power=0.1, rising=("model a",), falling=("model b", "model c"))
+    said, why = verdict(claim(), evidence)
+    assert said == verdicts.HETEROGENEOUS
+    assert why == "significantly up: model a; down: model b, model c"
+
+
+@pytest.mark.parametrize("moved", [{"rising": ("a", "b")}, {"falling": ("a",)}])
+def test_moves_in_one_direction_are_not_heterogeneous(moved: dict[str, tuple[str, ...]]) -> None:
+    assert verdict(claim(), Evidence(0.5, True, **moved))[0] == verdicts.REPRODUCED
+
+
+def test_a_failed_gate_goes_before_heterogeneity() -> None:
+    evidence = Evidence(0.5, True, informative=False, reason="gate", rising=("a",), falling=("b",))
+    assert verdict(claim(), evidence)[0] == verdicts.UNINFORMATIVE
+
+
+def test_a_model_that_no_instruction_moves_keeps_its_verdict_and_says_so() -> None:
+    said, why = verdict(claim(direction="none"), Evidence(0.01, False, equivalent=True, steerable=False))
+    assert said == verdicts.REPRODUCED and why.endswith("; not steerable")
+    assert "steerable" not in verdict(claim(), Evidence(0.5, True, steerable=True))[1]
+
+
+FAMILY = {"purpose": "p", "hypotheses": ("h", "g"), "size": 2}
+
+
+def declared(**claims: Claim) -> Protocol:
+    """A protocol whose claims rest on the family ``f`` of two hypotheses."""
+    return Protocol.model_construct(
+        families={"f": Family.model_validate(FAMILY)}, claims={"first": claim(), **claims}
+    )
+
+
+def test_every_claim_has_one_row_per_layer_with_evidence() -> None:
+    found = {
+        ("f", "h", "published"): Evidence(0.5, True, low=0.4, high=0.6, p_adjusted=0.01, corrected=False),
+        ("f", "h", "corrected"): Evidence(0.5, False, power=0.2),
+    }
+    told = verdicts.table(declared(second=claim(hypothesis="g")), found, absent={"second": "no letters"})
+    assert list(told) == list(verdicts.COLUMNS)
+    assert list(zip(told["claim"], told["layer"], told["verdict"], strict=True)) == [
+        ("first", "published", verdicts.REPRODUCED),
+        ("first", "corrected", verdicts.INCONCLUSIVE),
+        ("second", "corrected", verdicts.NOT_TESTABLE),
+    ]
+    assert told["why"].tolist()[::2] == ["significant without correction, as claimed", "no letters"]
+    assert told.loc[0, ["estimate", "low", "high", "p_adjusted"]].tolist() == [0.5, 0.4, 0.6, 0.01]
+
+
+@pytest.mark.parametrize("layer", verdicts.LAYERS)
+def test_the_layer_filters(layer: str) -> None:
+    found = {("f", "h", each): Evidence(0.5, True) for each in verdicts.LAYERS}
+    assert verdicts.table(declared(), found, layer=layer)["layer"].tolist() == [layer]
+
+
+def test_an_unknown_layer_is_refused() -> None:
+    with pytest.raises(ValueError, match="layer is 'second'; known: published, corrected, both"):
+        verdicts.table(declared(), {}, layer="second")
+
+
+UP, DOWN, LOST = Evidence(0.5, True), Evidence(-0.5, True), Evidence(0.5, True, informative=False, reason="gate")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (UP, UP, verdicts.REPRODUCED),
+        (DOWN, DOWN, verdicts.CONTRADICTED),
+        (UP, DOWN, verdicts.HETEROGENEOUS),
+        (UP, LOST, verdicts.UNINFORMATIVE),
+        (UP, None, verdicts.INCONCLUSIVE),
+        (UP, Evidence(0.1, False, power=0.1), verdicts.INCONCLUSIVE),
+    ],
+)
+def test_a_claim_on_two_hypotheses_needs_both(one: Evidence, other: Evidence | None, expected: str) -> None:
+    found = {("f", "h", "corrected"): one} | ({("f", "g", "corrected"): other} if other else {})
+    told = verdicts.table(declared(first=claim(also=("g",))), found, layer="corrected")
+    assert told["verdict"].tolist() == [expected]
+
+
+@pytest.mark.parametrize(("correction", "expected"), [("holm", 0.025), ("bonferroni", 0.025), ("none", 0.05)])
+def test_power_is_at_the_level_of_the_family(correction: str, expected: float) -> None:
+    assert verdicts.level(Family.model_validate(FAMILY), alpha=0.05, correction=correction) == expected
+
+
+def mean(direction: str, estimate: float, **how: float) -> Evidence:
+    """Evidence of 25 units with a standard deviation of 1 for a claim about 0.5."""
+    facts = {"se": 0.2, "n": 25, "rejected": False, "level": 0.05, "alpha": 0.05, **how}
+    return verdicts.of_mean(claim(direction=direction, smallest_effect=0.5), estimate=estimate, **facts)  # type: ignore[arg-type]
+
+
+def test_power_and_units_are_at_the_claims_own_smallest_effect() -> None:
+    found = mean("positive", 0.3)
+    assert found.power == pytest.approx(0.6697077042) and found.needed == 34
+    said, why = verdict(claim(smallest_effect=0.5), found)
+    assert said == verdicts.INCONCLUSIVE and why.endswith("; n = 34 would decide")
+
+
+def test_equivalence_is_two_one_sided_tests_at_the_claims_margin() -> None:
+    # t = (0.5 - 0.1) / 0.2 = 2 on 24 degrees of freedom.
+    assert mean("none", 0.1).p_equivalence == pytest.approx(scipy_stats.t.sf(2.0, 24))
+    assert mean("none", 0.1).equivalent and not mean("none", 0.2).equivalent
+    assert mean("none", -0.1).p_equivalence == mean("none", 0.1).p_equivalence
+
+
+def test_a_denied_gain_is_excluded_from_one_side() -> None:
+    assert mean("not positive", -3.0).equivalent and mean("not negative", 3.0).equivalent
+    assert not mean("not positive", 3.0).equivalent
+    assert mean("not positive", 0.1).p_equivalence == pytest.approx(scipy_stats.t.sf(2.0, 24))
+
+
+@pytest.mark.parametrize("direction", ["none", "not positive"])
+def test_the_units_needed_would_decide(direction: str) -> None:
+    """A true zero is decided in about 80 of 100 designs of the size that is called for."""
+    n = int(mean(direction, 0.3).needed or 0)
+    draws = np.random.default_rng(3).normal(0, 1, size=(4000, n))
+    facts = zip(draws.mean(1), draws.std(1, ddof=1) / n**0.5, strict=True)
+    decided = [mean(direction, float(m), se=float(se), n=n).equivalent for m, se in facts]
+    assert np.mean(decided) == pytest.approx(0.8, abs=0.04)
+
+
+def test_without_a_standard_error_nothing_is_said_of_power() -> None:
+    found = mean("none", 0.0, se=math.nan)
+    assert found.power is None and not found.equivalent and found.needed is None

@@ -242,7 +242,7 @@ def paired(differences: pd.Series, unit: float, chosen: Parameters) -> dict[str,
         "p": flipped.p,
         "p_equivalence": float(about.ttost_mean(-chosen.margin, chosen.margin)[0]),
         "minimum_detectable": float((reach + stats.t.ppf(0.8, len(d) - 1)) * about.std_mean),
-        "power_margin": float(stats.nct.sf(reach, len(d) - 1, chosen.margin / about.std_mean)),
+        "power_margin": lib_stats.power_mean(chosen.margin, about.std_mean, len(d) - 1, alpha=chosen.alpha),
     }
 
 
@@ -318,6 +318,59 @@ def by_model(rows: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.D
         for contrast in PLANNED
     ]
     return corrected(pd.DataFrame(found), "models", protocol, chosen)
+
+
+def interactions(rows: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
+    """Return whether the models differ in what a condition changes, corrected within the family.
+
+    The estimate is the first model's contrast less the second's, paired by query, in standard deviations under C0.
+    With the response as unit it is still taken over queries: a response belongs to one model.
+
+    Returns:
+        As :func:`contrasts`, with ``rising`` and ``falling``: the models whose own estimates have that sign, where
+        the difference is significant and the signs are opposite. Empty where this run has not two models.
+    """
+    by_query = chosen.model_copy(update={"unit": "query"})
+    models = sorted(rows["model"].unique())
+    if len(models) != 2:
+        return pd.DataFrame(columns=["hypothesis", "metric", "contrast", "rising", "falling"])
+    found = []
+    for metric in chosen.metrics:
+        for contrast in PLANNED:
+            first, second = (
+                differences(rows[rows["model"] == model], metric, *PAIRS[contrast], by_query) for model in models
+            )
+            means = {model: float(each.mean()) for model, each in zip(models, (first, second), strict=True)}
+            found.append(
+                {
+                    "hypothesis": f"{metric}: {contrast}",
+                    "metric": metric,
+                    "contrast": contrast,
+                    **paired(first - second, scale(rows, metric), by_query),
+                    "rising": ", ".join(model for model, mean in means.items() if mean > 0),
+                    "falling": ", ".join(model for model, mean in means.items() if mean < 0),
+                }
+            )
+    table = corrected(pd.DataFrame(found), "interaction", protocol, chosen)
+    opposite = table["rejected"] & (table["rising"] != "") & (table["falling"] != "")
+    return table.assign(rising=table["rising"].where(opposite, ""), falling=table["falling"].where(opposite, ""))
+
+
+def by_domain(rows: pd.DataFrame, metric: str, chosen: Parameters) -> pd.DataFrame:
+    """Return the planned contrasts of a metric in each domain of queries, in the metric's own units.
+
+    A domain holds six queries: a sign flip cannot give a p below 2/64. So this describes; it tests nothing.
+
+    Returns:
+        ``domain, contrast, n, difference, low, high``.
+    """
+    found = []
+    for domain, part in rows.groupby("query_domain", sort=True):
+        for contrast in PLANNED:
+            told = paired(differences(part, metric, *PAIRS[contrast], chosen), 1.0, chosen)
+            kept = {name: told[name] for name in ("n", "difference", "low", "high")}
+            found.append({"domain": domain, "contrast": contrast, **kept})
+    return pd.DataFrame(found)
 
 
 def beside(table: pd.DataFrame, refitted: pd.DataFrame, rows: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
@@ -527,20 +580,32 @@ def agreement(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def gates(agreed: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
-    """Apply the threshold of alpha to its point estimate, as the paper does, and to its lower limit.
+GATE = [
+    *("metric", "alpha", "low", "high", "judges", "mean_reliability", "mean_low", "mean_high"),
+    *("threshold", "point_passes", "passes"),
+]
+
+
+def gates(agreed: pd.DataFrame, protocol: Protocol, judges: int) -> pd.DataFrame:
+    """Apply the threshold of alpha to its point estimate, as the paper does, and to what the analysis uses.
+
+    The analysis uses the mean over judges, which is more reliable than one judge: of k judges with a single-judge
+    reliability of alpha it is k alpha / (1 + (k - 1) alpha) (Spearman-Brown). The lower limit of that must reach
+    the threshold. The formula rises with alpha, so the limits of alpha's interval become the limits of the mean's.
 
     Returns:
-        ``metric, alpha, low, high, threshold, point_passes, passes``.
+        :data:`GATE`.
     """
     threshold = float(protocol.design["alpha_threshold"])
     if agreed.empty:
-        return pd.DataFrame(columns=["metric", "alpha", "low", "high", "threshold", "point_passes", "passes"])
-    whole = agreed[agreed["domain"] == "all"]
-    limits = {row["metric"]: (row["low"], ">=", threshold) for row in whole.to_dict("records")}
+        return pd.DataFrame(columns=GATE)
+    whole = agreed[agreed["domain"] == "all"].assign(judges=judges)
+    for name, single in (("mean_reliability", "alpha"), ("mean_low", "low"), ("mean_high", "high")):
+        whole[name] = [lib_stats.spearman_brown(value, judges) for value in whole[single].astype(float)]
+    limits = {row["metric"]: (row["mean_low"], ">=", threshold) for row in whole.to_dict("records")}
     points = {row["metric"]: (row["alpha"], ">=", threshold) for row in whole.to_dict("records")}
     return (
-        whole[["metric", "alpha", "low", "high"]]
+        whole[GATE[:8]]
         .assign(
             threshold=threshold,
             point_passes=scoring.gate(points)["passes"].to_numpy(),

@@ -11,12 +11,12 @@ from scipy import stats
 
 from neurodivergence.design import JUDGED, Parameters
 from persona_studies.analyse import verdicts
-from persona_studies.design.protocol import Protocol
+from persona_studies.design.protocol import Claim, Protocol
 
 # What the paper tested where the declared hypothesis is another.
 PAPERS_OWN = {"depth: C2 - C0": "mean_step_words: C2 - C0"}
-LAYERS = ("published", "corrected")
 EVIDENCE = ["family", "hypothesis", "layer", "estimate", "low", "high", "p_adjusted", "p_equivalence"]
+MORE = ["rejected", "equivalent", "informative", "reason", "rising", "falling", "n", "se", "sd"]
 
 
 def tested(
@@ -26,20 +26,29 @@ def tested(
     seen: pd.DataFrame,
     refitted: pd.DataFrame,
     gated: pd.DataFrame,
+    apart: pd.DataFrame,
     chosen: Parameters,
 ) -> pd.DataFrame:
     """Return what each declared test came to, by the paper's analysis where it has one, and by the declared one.
 
-    A judged metric is informative when its alpha passes: its point estimate in the paper's analysis, the lower
-    limit of its interval in the declared one. Who judges is compared whether or not judges agree.
+    A judged metric is informative when its judges agree: alpha itself in the paper's analysis, in the declared one
+    the lower limit of the reliability of their mean. Who judges is compared whether or not judges agree.
+
+    Args:
+        both, single, parts, seen: The declared contrasts: over models, of each model, of step depth, by judge.
+        refitted: The paper's own fits.
+        gated: Of :func:`neurodivergence.analysis.gates`.
+        apart: Of :func:`neurodivergence.analysis.interactions`.
+        chosen: Parameters.
 
     Returns:
-        :data:`EVIDENCE`, ``rejected, equivalent, power_margin, informative, reason``.
+        :data:`EVIDENCE`, :data:`MORE`.
     """
     reach = stats.norm.ppf(0.5 + chosen.confidence / 2)
     fits = {(row["scope"], row["metric"], row["contrast"]): row for row in refitted.to_dict("records")}
     gate = gated.set_index("metric")
-    apart = seen[seen["judged"] == "self - cross"] if len(seen) else seen
+    judges = seen[seen["judged"] == "self - cross"] if len(seen) else seen
+    opposite = {row["hypothesis"]: (row["rising"], row["falling"]) for row in apart.to_dict("records")}
     rows = []
 
     def add(row: dict[Any, Any], layer: str, **how: Any) -> None:
@@ -47,9 +56,13 @@ def tested(
         doubted = metric in JUDGED and row["family"] != "judges"
         passes = not doubted or (metric in gate.index and bool(gate.loc[str(metric), column]))
         reason = "" if passes else f"judges do not agree well enough on {metric}"
-        rows.append({**row, "layer": layer, "informative": passes, "reason": reason, **how})
+        pooled = row["family"] == "pooled"
+        moved = opposite.get(row["hypothesis"], ("", "")) if layer == "corrected" else _opposed(fits, row)
+        rising, falling = moved if pooled else ("", "")
+        found = {"layer": layer, "informative": passes, "reason": reason, "rising": rising, "falling": falling}
+        rows.append({**row, **found, **how})
 
-    for row in pd.concat([both, single, parts, apart], ignore_index=True).to_dict("records"):
+    for row in pd.concat([both, single, parts, judges], ignore_index=True).to_dict("records"):
         row["family"] = row["family"] if isinstance(row["family"], str) else "judges"
         add(row, "corrected")
         own = PAPERS_OWN.get(row["hypothesis"])
@@ -70,10 +83,22 @@ def tested(
             rejected=fit["p_holm"] <= 0.05,
             equivalent=False,
             p_equivalence=nan,
-            power_margin=nan,
         )
-    kept = [*EVIDENCE, "rejected", "equivalent", "power_margin", "informative", "reason"]
-    return pd.DataFrame(rows)[kept]
+    return pd.DataFrame(rows)[[*EVIDENCE, *MORE]]
+
+
+def _opposed(fits: dict[Any, Any], row: dict[Any, Any]) -> tuple[str, str]:
+    """Return the models that rise and those that fall significantly in the paper's own fits of single models."""
+    own = {
+        scope: fit
+        for (scope, metric, contrast), fit in fits.items()
+        if scope != "pooled" and (metric, contrast) == (row.get("metric"), row.get("contrast"))
+    }
+    moved = {scope: fit["estimate"] for scope, fit in own.items() if fit["p_holm"] <= 0.05}
+    return (
+        ", ".join(scope for scope, estimate in moved.items() if estimate > 0),
+        ", ".join(scope for scope, estimate in moved.items() if estimate < 0),
+    )
 
 
 def decided(
@@ -94,9 +119,10 @@ def decided(
     rows: list[dict[str, Any]] = []
 
     def add(family: str, hypothesis: str, layer: str, estimate: float, rejected: bool, **how: Any) -> None:
-        empty = {"low": nan, "high": nan, "p_adjusted": nan, "p_equivalence": nan, "power_margin": nan}
+        empty = dict.fromkeys(("low", "high", "p_adjusted", "p_equivalence", "n", "se", "sd"), nan)
         row = {"family": family, "hypothesis": hypothesis, "layer": layer, "estimate": estimate}
-        rows.append({**empty, **row, "rejected": rejected, "equivalent": False, "informative": True, **how})
+        plain = {"equivalent": False, "informative": True, "reason": "", "rising": "", "falling": ""}
+        rows.append({**empty, **plain, **row, "rejected": rejected, **how})
 
     primary = ("masking_reinforcement", "validation_quality")
     rest = gated[~gated["metric"].isin(primary)]
@@ -126,7 +152,7 @@ def decided(
             share = float((counts["sum"] / counts["size"]).min()) - 0.5
             said = ", ".join(f"{name}: {row['sum']} of {row['size']}" for name, row in counts.iterrows())
             add("scope", "majority", layer, share, share > 0, why=f"significant metrics, {said}")
-    shown = {key: repeated[key] for key in ("low", "high", "p_equivalence", "power_margin")}
+    shown = {key: repeated[key] for key in ("low", "high", "p_equivalence")}
     differ = bool(repeated["low"] > 0) or (repeated["estimate"] > 0 and np.isnan(repeated["low"]))
     equal = bool(repeated["p_equivalence"] <= chosen.alpha) or repeated["estimate"] == 0
     said = f"{repeated['estimate']:.0%} of pairs of calls with one prompt differ"
@@ -139,39 +165,41 @@ def decided(
 def verdict_table(protocol: Protocol, evidence: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
     """Return the verdict on every claim, for each analysis that tests it.
 
+    Power and equivalence of the declared tests are those at the claim's own smallest effect; power is at the level
+    of the claim's family.
+
     Args:
         protocol: Claims.
         evidence: Of :func:`tested` and :func:`decided`.
-        chosen: Layer.
+        chosen: Layer, alpha, correction.
     """
-    found = {(row["family"], row["hypothesis"], row["layer"]): row for row in evidence.to_dict("records")}
-    layers = LAYERS if chosen.layer == "both" else (chosen.layer,)
-    rows = []
-    for name, claim in protocol.claims.items():
-        known = {layer: found.get((claim.family, claim.hypothesis, layer)) for layer in layers}
-        if not any(known.values()):
-            known = {layers[-1]: None}
-        for layer, row in known.items():
-            if row is None and len(known) > 1:
-                continue
-            shown: dict[str, Any] = dict.fromkeys(EVIDENCE[3:], nan)
-            given = None
-            if row is not None:
-                shown = {key: row[key] for key in EVIDENCE[3:]}
-                given = verdicts.Evidence(
-                    estimate=float(row["estimate"]),
-                    rejected=bool(row["rejected"]),
-                    equivalent=bool(row["equivalent"]),
-                    power=None if np.isnan(row["power_margin"]) else float(row["power_margin"]),
-                    informative=bool(row["informative"]),
-                    reason=str(row["reason"]),
-                )
-            said, why = verdicts.verdict(claim, given)
-            if row is not None and isinstance(row["why"], str):
-                why = row["why"]
-            about = {"statement": claim.statement, "published": claim.published, "hypothesis": claim.hypothesis}
-            rows.append({"claim": name, "layer": layer, **about, **shown, "verdict": said, "why": why})
-    return pd.DataFrame(rows)
+    rows = {(row["family"], row["hypothesis"], row["layer"]): row for row in evidence.to_dict("records")}
+    found = {}
+    for claim in protocol.claims.values():
+        for layer in verdicts.LAYERS:
+            key = (str(claim.family), str(claim.hypothesis), layer)
+            if key in rows:
+                level = verdicts.level(protocol.families[key[0]], alpha=chosen.alpha, correction=chosen.correction)
+                found[key] = _evidence(claim, rows[key], level, chosen)
+    return verdicts.table(protocol, found, layer=chosen.layer)
+
+
+def _evidence(claim: Claim, row: dict[Any, Any], level: float, chosen: Parameters) -> verdicts.Evidence:
+    """Return a row as evidence for a claim."""
+    estimate, rejected = float(row["estimate"]), bool(row["rejected"])
+    how: dict[str, Any] = {
+        **{name: float(row[name]) for name in ("low", "high", "p_adjusted")},
+        "informative": bool(row["informative"]),
+        "reason": str(row["reason"]),
+        "rising": tuple(row["rising"].split(", ")) if row["rising"] else (),
+        "falling": tuple(row["falling"].split(", ")) if row["falling"] else (),
+        "why": row["why"] if isinstance(row["why"], str) else "",
+    }
+    if row["layer"] == "corrected" and row["n"] > 1 and row["sd"] > 0:
+        facts = {"se": row["se"] / row["sd"], "n": int(row["n"]), "level": level, "alpha": chosen.alpha}
+        return verdicts.of_mean(claim, estimate=estimate, rejected=rejected, **facts, **how)
+    equal, p = bool(row["equivalent"]), float(row["p_equivalence"])
+    return verdicts.Evidence(estimate=estimate, rejected=rejected, equivalent=equal, p_equivalence=p, **how)
 
 
 def finding(

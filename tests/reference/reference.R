@@ -90,6 +90,13 @@ write(lapply(c(4, 5, 12, 55, 275), function(n) {
        rho_p = spearman$p.value, rho_ci = tanh(atanh(rho) + c(-1, 1) * half),
        tost = list(margin = 0.1, p_lower = pnorm(z[1], lower.tail = FALSE), p_upper = pnorm(z[2]), ci = limits))
 }), "correlation")
+# Power of the two-sided one-sample t test, both tails, and the sample size for power .80.
+cases <- expand.grid(n = c(5, 10, 24, 100, 1000), delta = c(0.1, 0.3, 0.5, 1), alpha = c(0.05, 0.01, 0.05 / 34))
+write(lapply(seq_len(nrow(cases)), function(i) with(cases[i, ], list(
+  n = n, delta = delta, alpha = alpha,
+  power = power.t.test(n = n, delta = delta, sig.level = alpha, type = "one.sample", strict = TRUE)$power,
+  needed = power.t.test(power = 0.8, delta = delta, sig.level = alpha, type = "one.sample", strict = TRUE)$n))), "power_mean")
+
 # The smallest correlation that has power .80, and the power for r = .10.
 write(lapply(c(20, 55, 275, 1000), function(n) list(
   n = n, mde = pwr.r.test(n = n, power = 0.8, sig.level = 0.05)$r,

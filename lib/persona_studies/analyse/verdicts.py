@@ -1,11 +1,22 @@
-"""The verdict on a claim, by one rule for every study."""
+"""The verdict on a claim, by one rule for every study.
+
+A study hands over what each hypothesis came to (:class:`Evidence`), by family, hypothesis and layer; :func:`table`
+makes one row per claim and layer of it. Power and equivalence are always those at the claim's own smallest effect,
+and power is at the level of the claim's family (:func:`level`).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from persona_studies.design.protocol import Claim
+import pandas as pd
+from scipy import stats as distributions
+
+from persona_studies.analyse import stats
+from persona_studies.design.protocol import Claim, Family, Protocol
 
 REPRODUCED = "reproduced"
 SAME_DIRECTION = "same direction, not significant"
@@ -30,12 +41,21 @@ MEANINGS = {
     REPRODUCED: "significant after correction with the claimed sign; for a claim of no effect, equivalent to none",
     SAME_DIRECTION: "the claimed sign, not significant, with power enough or power not known",
     CONTRADICTED: "significant with the opposite sign, or equivalent to no effect where one is claimed",
-    HETEROGENEOUS: "models or sets move significantly in opposite directions",
+    HETEROGENEOUS: "models or sets of items move significantly in opposite directions",
     INCONCLUSIVE: "too little power, or the opposite sign; for a claim of no effect, not equivalent",
     UNINFORMATIVE: "a measure behind it failed its validity gate, whatever the p-value",
     NOT_TESTABLE: "what it takes is not public, or not part of the recordings",
 }
 """One line per verdict, for the legend of a table."""
+
+LAYERS = ("published", "corrected")
+"""The paper's own analysis, and the declared one."""
+
+COLUMNS = (
+    *("claim", "layer", "statement", "published", "hypothesis"),
+    *("estimate", "low", "high", "p_adjusted", "p_equivalence", "power", "verdict", "why"),
+)
+"""Columns of a table of verdicts."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,17 @@ class Evidence:
         power: Power of the test for the smallest effect of interest, where it can be computed.
         informative: Whether the validity gate of every measure behind it was passed.
         reason: Why not, when it was not.
+        low: Lower limit of the interval of the estimate.
+        high: Upper limit.
+        p_adjusted: p of its test, corrected within its family.
+        p_equivalence: p of the equivalence test behind ``equivalent``.
+        rising: Models or sets of items that move significantly upwards, each by its own corrected test.
+        falling: Those that move significantly downwards.
+        steerable: Whether any instruction moves the outcome beyond the fillers; None where that was not asked. A
+            check beside the verdict: it never changes the verdict, and stands in its reason when it failed.
+        needed: Units with which the design would decide the claim, with a power of .8; None where not known.
+        corrected: Whether ``rejected`` is after correction; only the words of the reason depend on it.
+        why: Words for the reason where those of the rule do not fit.
     """
 
     estimate: float
@@ -58,15 +89,25 @@ class Evidence:
     power: float | None = None
     informative: bool = True
     reason: str = ""
+    low: float = math.nan
+    high: float = math.nan
+    p_adjusted: float = math.nan
+    p_equivalence: float = math.nan
+    rising: tuple[str, ...] = ()
+    falling: tuple[str, ...] = ()
+    steerable: bool | None = None
+    needed: float | None = None
+    corrected: bool = True
+    why: str = ""
 
 
 def verdict(claim: Claim, evidence: Evidence | None, *, least_power: float = 0.8) -> tuple[str, str]:
     """Return the verdict on a claim and the reason for it in one line.
 
-    In this order: not testable here; uninformative (a gate failed, or the estimate is undefined);
-    reproduced or contradicted (rejected, by sign); contradicted (equivalent to nothing of interest);
-    inconclusive (the power for the smallest effect of interest is below ``least_power``, or the sign is the
-    opposite without being significant); same direction, not significant.
+    In this order: not testable here; uninformative (a gate failed, or the estimate is undefined); heterogeneous
+    (models or sets move significantly in opposite directions); reproduced or contradicted (rejected, by sign);
+    contradicted (equivalent to nothing of interest); inconclusive (the power for the smallest effect of interest is
+    below ``least_power``, or the sign is the opposite without being significant); same direction, not significant.
 
     A claim of no effect is reproduced by equivalence alone, contradicted by a rejection that is not equivalent,
     and otherwise inconclusive: a test that is not significant shows nothing. A claim of no effect in one direction
@@ -77,6 +118,19 @@ def verdict(claim: Claim, evidence: Evidence | None, *, least_power: float = 0.8
         return NOT_TESTABLE, claim.not_testable or "no evidence in this run"
     if not evidence.informative or math.isnan(evidence.estimate):
         return UNINFORMATIVE, evidence.reason or "the estimate is undefined"
+    if evidence.rising and evidence.falling:
+        return HETEROGENEOUS, f"significantly up: {', '.join(evidence.rising)}; down: {', '.join(evidence.falling)}"
+    said, why = _by_direction(claim, evidence, least_power)
+    if not evidence.corrected:
+        why = why.replace("after correction", "without correction")
+    why = evidence.why or why
+    if said == INCONCLUSIVE and evidence.needed is not None and evidence.needed < math.inf:
+        why += f"; n = {evidence.needed:,.0f} would decide"
+    return said, f"{why}; not steerable" if evidence.steerable is False else why
+
+
+def _by_direction(claim: Claim, evidence: Evidence, least_power: float) -> tuple[str, str]:
+    """Return verdict and reason for evidence that counts and points one way."""
     if claim.direction == "none":
         if evidence.equivalent:
             return REPRODUCED, f"equivalent to less than {claim.smallest_effect}"
@@ -109,3 +163,118 @@ def verdict(claim: Claim, evidence: Evidence | None, *, least_power: float = 0.8
     if as_claimed:
         return SAME_DIRECTION, "not significant after correction"
     return INCONCLUSIVE, "opposite sign, not significant after correction"
+
+
+def level(family: Family, *, alpha: float, correction: str) -> float:
+    """Return the error rate at which one hypothesis of a family is tested in the worst case.
+
+    Holm's and Bonferroni's first step share ``alpha`` over the family; power at this level is what the design can
+    promise before the data are seen. Without correction, and under Benjamini-Hochberg when all are false, it is
+    ``alpha`` itself.
+    """
+    return alpha / family.size if correction in ("holm", "bonferroni") else alpha
+
+
+def of_mean(
+    claim: Claim,
+    *,
+    estimate: float,
+    se: float,
+    n: int,
+    rejected: bool,
+    level: float,
+    alpha: float,
+    **how: Any,
+) -> Evidence:
+    """Return the evidence of a t test of a mean, or of a mean difference, for one claim.
+
+    Power, equivalence and the units needed are those at the claim's own smallest effect.
+
+    Args:
+        claim: Direction and smallest effect.
+        estimate: Mean over units.
+        se: Its standard error, in the same units.
+        n: Units.
+        rejected: Whether the test was rejected within its family.
+        level: Error rate of one test of the family (:func:`level`); power is at this.
+        alpha: Error rate of the equivalence test, or of the one-sided test that a denied effect is excluded.
+        how: Further fields of :class:`Evidence`.
+    """
+    smallest, df = float(claim.smallest_effect or math.nan), n - 1
+    if not (se > 0 and smallest > 0 and df >= 1):
+        return Evidence(estimate=estimate, rejected=rejected, **how)
+    if claim.direction in ("not positive", "not negative"):
+        sign = 1 if claim.direction == "not positive" else -1
+        p = float(distributions.t.sf((smallest - sign * estimate) / se, df))
+        needed = stats.units_needed(smallest, se * n**0.5, alpha=2 * alpha)
+    else:
+        p = stats.equivalence_p(estimate, se, margin=smallest, df=df)
+        tails = stats.units_needed(smallest, se * n**0.5, alpha=2 * alpha, power=0.9)
+        needed = tails if claim.direction == "none" else stats.units_needed(smallest, se * n**0.5, alpha=level)
+    return Evidence(
+        estimate=estimate,
+        rejected=rejected,
+        equivalent=p <= alpha,
+        p_equivalence=p,
+        power=stats.power_mean(smallest, se, df, alpha=level),
+        needed=needed,
+        **how,
+    )
+
+
+def table(
+    protocol: Protocol,
+    found: Mapping[tuple[str, str, str], Evidence],
+    *,
+    layer: str = "both",
+    absent: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Return one row per claim and layer: :data:`COLUMNS`.
+
+    A claim that no layer has evidence for keeps one row, "not testable here". A claim that names further hypotheses
+    (``also``) is decided where all of them come out alike; where they contradict each other it is heterogeneous.
+
+    Args:
+        protocol: Claims.
+        found: (family, hypothesis, layer) -> what it came to.
+        layer: ``published``, ``corrected`` or ``both``.
+        absent: Claim -> why this run has no evidence for it, such as a measure that was not recorded.
+
+    Raises:
+        ValueError: an unknown layer.
+    """
+    if layer not in (*LAYERS, "both"):
+        raise ValueError(f"layer is {layer!r}; known: {', '.join((*LAYERS, 'both'))}.")
+    shown = LAYERS if layer == "both" else (layer,)
+    rows = []
+    for name, claim in protocol.claims.items():
+        about = {"claim": name, "statement": claim.statement, "published": claim.published}
+        about["hypothesis"] = claim.hypothesis or ""
+        known = [each for each in shown if (claim.family, claim.hypothesis, each) in found]
+        if claim.not_testable is not None or not known:
+            said, why = verdict(claim, None)
+            why = claim.not_testable or (absent or {}).get(name, why)
+            rows.append({**about, "layer": shown[-1], "verdict": said, "why": why})
+            continue
+        for each in known:
+            parts = [found.get((str(claim.family), part, each)) for part in (str(claim.hypothesis), *claim.also)]
+            first = parts[0]
+            assert first is not None
+            said, why = _together([verdict(claim, part) for part in parts])
+            numbers = {column: getattr(first, column) for column in COLUMNS[5:11]}
+            rows.append({**about, "layer": each, **numbers, "verdict": said, "why": why})
+    return pd.DataFrame(rows).reindex(columns=[*COLUMNS])
+
+
+def _together(verdicts: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    """Return the verdict on a claim whose hypotheses must come out alike."""
+    each = list(verdicts)
+    words = {word for word, _ in each}
+    if len(words) == 1:
+        return each[0]
+    reasons = "; ".join(dict.fromkeys(f"{word}: {why}" for word, why in each))
+    if UNINFORMATIVE in words:
+        return UNINFORMATIVE, reasons
+    if {REPRODUCED, CONTRADICTED} <= words:
+        return HETEROGENEOUS, reasons
+    return INCONCLUSIVE, reasons

@@ -27,6 +27,7 @@ from persona_studies.analyse.stats.estimate import Estimate
 from persona_studies.analyse.stats.meta_analysis import RandomEffects, random_effects, random_effects_correlation
 from persona_studies.analyse.stats.multiplicity import Correction, correct
 from persona_studies.analyse.stats.paired import McNemar, mcnemar, sign_flip, sign_flips
+from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed
 from persona_studies.analyse.stats.regression import clustered_ols
 from persona_studies.analyse.stats.reliability import Reliability, disattenuate, omega, spearman_brown, split_half
 from persona_studies.analyse.stats.resampling import bca, cluster_bootstrap, two_way_bootstrap
@@ -57,9 +58,11 @@ __all__ = [
     "krippendorff_alpha",
     "mcnemar",
     "minimum_detectable_correlation",
+    "minimum_detectable_mean",
     "omega",
     "pearson",
     "power_correlation",
+    "power_mean",
     "random_effects",
     "random_effects_correlation",
     "raw_agreement",
@@ -69,4 +72,5 @@ __all__ = [
     "spearman_brown",
     "split_half",
     "two_way_bootstrap",
+    "units_needed",
 ]

@@ -84,19 +84,20 @@ def omega(items: ArrayLike | pd.DataFrame) -> Reliability:
     return Reliability(float(common / (common + (1 - loadings**2).sum())), n, k, method)
 
 
-def spearman_brown(r: float) -> float:
-    """Return the reliability of a whole from the correlation of its halves, 2r / (1 + |r|).
+def spearman_brown(r: float, parts: int = 2) -> float:
+    """Return the reliability of the mean of ``parts`` parallel parts from that of one, k r / (1 + (k - 1) |r|).
 
-    The absolute value keeps the result in [-1, 1] when the halves disagree, where the formula without it
-    runs off to minus infinity.
+    With two parts it is the reliability of a whole from the correlation of its halves. The absolute
+    value keeps the result in [-1, 1] when the halves disagree, where the formula without it runs off
+    to minus infinity.
 
     Examples:
-        >>> round(spearman_brown(0.6), 6)
-        0.75
+        >>> round(spearman_brown(0.6), 6), round(spearman_brown(0.5, 4), 6)
+        (0.75, 0.8)
     """
     if abs(r) > 1:
         raise StatisticsError(f"A correlation lies in [-1, 1], not at {r}.")
-    return 2 * r / (1 + abs(r))
+    return parts * r / (1 + (parts - 1) * abs(r))
 
 
 def disattenuate(r: float, reliability_x: float, reliability_y: float) -> float:

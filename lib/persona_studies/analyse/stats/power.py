@@ -1,0 +1,104 @@
+"""Power of tests of a mean, and the smallest effect that a design can find."""
+
+from __future__ import annotations
+
+from math import inf, isnan, nan
+
+import numpy as np
+from scipy import optimize, stats
+
+from persona_studies.analyse.stats.estimate import fraction
+from persona_studies.errors import StatisticsError
+
+
+def power_mean(effect: float, se: float, df: float, *, alpha: float) -> float:
+    """Return the power of the two-sided t test of a mean, or of a mean difference.
+
+    Args:
+        effect: True mean, in the units of ``se``.
+        se: Standard error of the mean; NaN gives NaN.
+        df: Degrees of freedom; infinite for the normal distribution, below 1 gives NaN.
+        alpha: Error rate of the test. Under Holm, alpha over the size of the family bounds power from below.
+
+    Raises:
+        StatisticsError: alpha outside (0, 1), or a negative standard error.
+
+    References:
+        Cohen (1988), Statistical Power Analysis, chapter 2; the noncentral t distribution is scipy's.
+
+    Examples:
+        >>> round(power_mean(0.5, 0.2, 24, alpha=0.05), 3)  # R: power.t.test(25, .5, type = "one.sample")
+        0.67
+    """
+    fraction("alpha", alpha)
+    if se < 0:
+        raise StatisticsError(f"A standard error cannot be negative, as {se} is.")
+    if isnan(effect) or isnan(se) or df < 1:
+        return nan
+    if se == 0:
+        return 1.0 if effect else alpha
+    shift, edge = abs(effect) / se, float(stats.t.isf(alpha / 2, df))
+    if df == inf:
+        return float(stats.norm.sf(edge - shift) + stats.norm.cdf(-edge - shift))
+    # The far tail is NaN in scipy where it is too small to be told from 0.
+    return float(stats.nct.sf(edge, df, shift) + np.nan_to_num(stats.nct.cdf(-edge, df, shift)))
+
+
+def minimum_detectable_mean(se: float, df: float, *, alpha: float, power: float) -> float:
+    """Return the smallest mean that a two-sided t test finds with the given power, in the units of ``se``.
+
+    NaN where the power is undefined.
+
+    Raises:
+        StatisticsError: alpha or power outside (0, 1), or power not above alpha.
+
+    Examples:
+        >>> round(minimum_detectable_mean(0.2, 24, alpha=0.05, power=0.8), 3)
+        0.584
+    """
+    fraction("power", power)
+    if power <= alpha:
+        raise StatisticsError(f"A power of {power} is not above alpha, {alpha}: any effect has it.")
+    if isnan(power_mean(0.0, se, df, alpha=alpha)):
+        return nan
+    if se == 0:
+        return 0.0
+    # Twenty standard errors are beyond every power at any alpha in use.
+    most = _enough(df, alpha)
+    return se * float(optimize.brentq(lambda d: power_mean(d, 1.0, df, alpha=alpha) - power, 0.0, most))
+
+
+def _enough(df: float, alpha: float) -> float:
+    """Return an effect in standard errors that is found all but surely."""
+    return float(stats.t.isf(alpha / 2, df)) * 4 + 20
+
+
+def units_needed(effect: float, sd: float, *, alpha: float, power: float = 0.8) -> float:
+    """Return how many units a two-sided t test of a mean needs for the given power; NaN where that is undefined.
+
+    Args:
+        effect: True mean.
+        sd: Standard deviation over units.
+        alpha: Error rate of the test.
+        power: Wanted power.
+
+    Raises:
+        StatisticsError: alpha or power outside (0, 1).
+
+    Examples:
+        >>> units_needed(0.5, 1.0, alpha=0.05)  # R: power.t.test(power = .8, delta = .5, type = "one.sample"), 33.4
+        34
+    """
+    fraction("power", power)
+    if isnan(effect) or isnan(sd) or effect == 0:
+        return nan
+    if sd == 0:
+        return 2
+    low, high = 2, 4
+    while power_mean(effect, sd / high**0.5, high - 1, alpha=alpha) < power:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = power_mean(effect, sd / middle**0.5, middle - 1, alpha=alpha) >= power
+        low, high = (low, middle) if enough else (middle, high)
+    return low if power_mean(effect, sd / low**0.5, low - 1, alpha=alpha) >= power else high
