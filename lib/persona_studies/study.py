@@ -19,7 +19,7 @@ from persona_studies.ask import models, recording, responses
 from persona_studies.design import protocol
 from persona_studies.design.parameters import Parameters
 from persona_studies.design.plan import DERIVED
-from persona_studies.errors import ResponsesError
+from persona_studies.errors import NotebookError, ResponsesError, quoted
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks
 
@@ -56,8 +56,12 @@ class Study:
 
         The runner names the folder in ``PERSONA_STUDIES_OUT``; in JupyterLab results go to
         ``runs/<study>/interactive/``, never to the reference.
+
+        Raises:
+            NotebookError: the notebook or the parameters are another study's.
         """
         project = Project.find()
+        _own(project, name, parameters)
         named = os.environ.get("PERSONA_STUDIES_OUT")
         out = Path(named) if named else project.runs / name / "interactive"
         for folder in (out / "tables", out / "figures"):
@@ -223,6 +227,20 @@ class Study:
     def image(self, name: str) -> Any:
         """Return a figure that this run has drawn, to be shown once more."""
         return figures.image(self.out / "figures" / f"{name}.png", alt=self._alt[name])
+
+
+def _own(project: Project, name: str, parameters: Parameters) -> None:
+    """Refuse a notebook that was copied from another study and still opens that one."""
+    package = type(parameters).__module__.split(".")[0]
+    # JupyterLab names the notebook of a kernel; elsewhere the runner has looked into it.
+    notebook = Path(os.environ.get("JPY_SESSION_NAME", "")).stem
+    for other in (package, notebook):
+        if other != name and other in project.names():
+            what = "parameters are" if other == package else "notebook is"
+            raise NotebookError(
+                f"Study.open names {quoted(name)}, but the {what} of {other!r}; "
+                f'write Study.open("{other}", parameters), and import from {other!r}.'
+            )
 
 
 @contextlib.contextmanager

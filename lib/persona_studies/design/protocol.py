@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from persona_studies.errors import ProtocolError, ResponsesError, problems
+from persona_studies.errors import ProtocolError, ResponsesError, problems, quoted
 
 Role = Literal["persona", "none", "baseline", "placebo", "filler", "shuffled", "positive control"]
 Direction = Literal["positive", "negative", "none", "not positive", "not negative", "either"]
@@ -351,9 +351,15 @@ def load(path: Path) -> Protocol:
     """Read and check a protocol.
 
     Raises:
-        ProtocolError: the file is missing, is not TOML, or a declaration is missing, unknown or contradictory.
+        ProtocolError: the file is missing, is not TOML, declares the study of another folder, or a declaration is
+            missing, unknown or contradictory.
     """
     declared = _toml(path)
+    folder = path.parent
+    if folder.parent.name == "studies" and (name := declared.get("study", folder.name)) != folder.name:
+        raise ProtocolError(
+            f'{_place(path)} declares the study {quoted(name)}; write study = "{folder.name}" there.'
+        )
     try:
         return Protocol.model_validate(declared)
     except ValidationError as error:

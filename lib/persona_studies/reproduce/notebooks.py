@@ -139,6 +139,49 @@ def parameters(notebook: NotebookNode) -> dict[str, Default]:
     return found
 
 
+def foreign(project: Project, study: str) -> list[str]:
+    """Return where a study's notebook or code belongs to another study, one line each; empty where it does not.
+
+    A copied study keeps the name of the one that it was copied from until every such place is changed.
+    """
+    others = {*project.names(), *(path.parent.name for path in project.studies.glob("*/*.py"))} - {study}
+    cells = [cell.source for cell in read(project.notebook(study)).cells if cell.cell_type == "code"]
+    code = [(f"{study}.ipynb, code cell {place}", source) for place, source in enumerate(cells, start=1)]
+    code += [
+        (f"{study}/{path.name}", path.read_text("utf-8")) for path in sorted(project.folder(study).glob("*.py"))
+    ]
+    found = []
+    for place, source in code:
+        try:
+            nodes = [*ast.walk(ast.parse(source))]
+        except (SyntaxError, ValueError):  # a cell of the shell, or one whose own error says more
+            continue
+        for node in nodes:
+            where = f"{place}, line {getattr(node, 'lineno', 1)}"
+            for name in _imported(node) & others:
+                remedy = f"import from {study!r} or the library, for no study imports another"
+                found.append(f"{where}: imports the study {name!r}; {remedy}.")
+            opened = _opened(node)
+            if opened not in (None, study):
+                found.append(f'{where}: opens the study {opened!r}; write Study.open("{study}", parameters).')
+    return found
+
+
+def _imported(node: ast.AST) -> set[str]:
+    """Return the packages that a statement imports."""
+    if isinstance(node, ast.Import):
+        return {alias.name.split(".")[0] for alias in node.names}
+    return {(node.module or "").split(".")[0]} if isinstance(node, ast.ImportFrom) and not node.level else set()
+
+
+def _opened(node: ast.AST) -> str | None:
+    """Return the study that a call of ``Study.open`` names."""
+    if not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Study.open") and node.args):
+        return None
+    name = node.args[0]
+    return name.value if isinstance(name, ast.Constant) and isinstance(name.value, str) else None
+
+
 def title(notebook: NotebookNode) -> str:
     """Return the heading that a notebook opens with; empty where there is none."""
     first = notebook.cells[0].source if notebook.cells else ""
@@ -296,6 +339,7 @@ def problems(project: Project, study: str) -> list[str]:
         parameters(notebook)
     except NotebookError as error:
         found.append(str(error))
+    found += foreign(project, study)
     first = notebook.cells[:1]
     if not first or first[0].cell_type != "markdown" or not first[0].source.startswith("# "):
         found.append("The first cell must be a title (`# ...`).")
@@ -310,11 +354,11 @@ def problems(project: Project, study: str) -> list[str]:
         from persona_studies.design.sources import load
 
         ids = list(load(project))
-        foreign = [p for p in patterns if not any(fnmatchcase(id, p) for id in ids)]
-        found += [f"Tag {SOURCE_TAG}{pattern} names no source." for pattern in foreign]
+        unknown = [p for p in patterns if not any(fnmatchcase(id, p) for id in ids)]
+        found += [f"Tag {SOURCE_TAG}{pattern} names no source." for pattern in unknown]
     if nbformat.writes(normalise(read(path))) + "\n" != path.read_text(encoding="utf-8"):
         found.append("The file is not in its committed form; run make accept.")
-    return [f"{path.name}: {problem}" for problem in found]
+    return [problem if problem.startswith(study) else f"{path.name}: {problem}" for problem in found]
 
 
 def _cell_problems(cell: NotebookNode) -> list[str]:

@@ -157,7 +157,7 @@ def resolve(project: Project, study: str, assignments: Iterable[str]) -> tuple[P
 
     Raises:
         ParameterError: a name or value is wrong.
-        NotebookError: the notebook's parameters cell is.
+        NotebookError: the notebook's parameters cell is, or the study opens or imports another one.
     """
     from persona_studies.reproduce import notebooks
 
@@ -166,6 +166,9 @@ def resolve(project: Project, study: str, assignments: Iterable[str]) -> tuple[P
         declared = notebooks.parameters(notebooks.read(path))
     except NotebookError as error:
         raise NotebookError(f"{path.name}: {str(error).removeprefix(f'{path.name} ')}") from error
+    if foreign := notebooks.foreign(project, study):
+        more = f" ({len(foreign) - 1} more such places)" if len(foreign) > 1 else ""
+        raise NotebookError(f"{foreign[0]}{more}")
     model = parameters_class(project, study)
     given = model.parse(assignments)
     defaults = {name: default.value for name, default in declared.items()}
