@@ -319,6 +319,19 @@ def test_a_smaller_grid_that_is_complete_is_no_part(project: Project) -> None:
     assert record["unfinished"]["planned"] == {"score": 12, "talk": 12}
 
 
+def test_a_datasheet_says_what_a_model_of_the_registry_is_not_for(project: Project) -> None:
+    facts = (
+        'title = "t"\nbackend = "llama.cpp"\nfile = "f.gguf"\nbytes = 5\nlicence = "l"\nlimits = "For code only."'
+    )
+    source = '[[simulated.sources]]\npackage = "p"\nversion = "1"\nfile = "f.gguf"'
+    recording.record(project, "toy", small_plan(), SimulatedBackend(answer))
+    recording.pack(project, "toy", small_plan(), "simulated")
+    for sha256, said in (("0" * 64, True), ("1" * 64, False)):  # another file of that name is another model
+        registry = f'[simulated]\n{facts}\nsha256 = "{sha256}"\n{source}\n'
+        (project.data / "models.toml").write_text(registry)
+        assert ("For code only." in datasheets.recordings(project)) == said
+
+
 def test_nothing_is_no_part(project: Project) -> None:
     plan = small_plan()
     with pytest.raises(ResponsesError, match="Nothing of simulated is recorded for toy"):
