@@ -3,13 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 
+from persona_studies.design import protocol as protocols
 from persona_studies.design.plan import HASHES, IDENTITY
+from persona_studies.design.protocol import Protocol
+from persona_studies.paths import Project
 
 Probability = Callable[[pd.DataFrame], np.ndarray]
+
+
+class Second:
+    """The second protocol of a study and its grid, each made when it is first asked for."""
+
+    def __init__(self, study: str) -> None:
+        self.study = study
+        self.project = Project(Path(__file__).parents[1])
+
+    @cached_property
+    def design(self) -> ModuleType:
+        return import_module(f"{self.study}.design_2")
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        return protocols.load(self.project.protocol(self.study, 2))
+
+    @cached_property
+    def asked(self) -> pd.DataFrame:
+        found: pd.DataFrame = self.design.questions(self.project, self.protocol)
+        return found
+
+    @cached_property
+    def people(self) -> pd.DataFrame:
+        given = (self.protocol,) if self.study == "clinical_personas" else (self.project, self.protocol)
+        found: pd.DataFrame = self.design.people(*given)
+        return found
+
+    @cached_property
+    def plan(self) -> pd.DataFrame:
+        found: pd.DataFrame = self.design.plan(self.project, self.protocol)
+        return found
 
 
 def answers(

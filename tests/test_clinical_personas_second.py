@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from clinical_personas import analysis_2 as analysis
-from clinical_personas import design_2 as design
 from persona_studies.analyse.families import Settings
-from persona_studies.design import protocol as protocols
-from persona_studies.paths import Project
-from tests.simulated_letters import answers
+from tests.simulated_letters import Second, answers
 
-PROJECT = Project(Path(__file__).parents[1])
-PROTOCOL = protocols.load(PROJECT.protocol("clinical_personas", 2))
+SECOND = Second("clinical_personas")
+PROJECT = SECOND.project
 HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=1999, seed=1)
-ASKED = design.questions(PROJECT, PROTOCOL)
-PEOPLE = design.people(PROTOCOL)
-PLAN = design.plan(PROJECT, PROTOCOL)
 NAMED = ["Emergency care now.", "Within one day.", "Within one week.", "Self-care."]
 
 
@@ -41,8 +33,8 @@ def run(
         seed: Of noise that belongs to a case, and to a case and condition.
     """
     rng = np.random.default_rng(seed)
-    own = dict(zip(ASKED["item"], rng.normal(0, 0.5, len(ASKED))))
-    who = dict(zip(PEOPLE["condition"], PEOPLE["who"]))
+    own = dict(zip(SECOND.asked["item"], rng.normal(0, 0.5, len(SECOND.asked))))
+    who = dict(zip(SECOND.people["condition"], SECOND.people["who"]))
     noise = {(c, i): rng.normal(0, 0.1) for c in who for i in own}
 
     def probability(cells: pd.DataFrame) -> np.ndarray:
@@ -63,8 +55,8 @@ def run(
         steps = cells["condition"].map(who).map(moved or {}).fillna(0).round()
         return [NAMED[int(place)] for place in (cells["gold"] + steps).clip(0, 3)]
 
-    recorded = answers(PLAN, ASKED, probability, replies=replies)
-    return analysis.analyse(PROJECT, PROTOCOL, recorded, ASKED, PEOPLE, HOW)
+    recorded = answers(SECOND.plan, SECOND.asked, probability, replies=replies)
+    return analysis.analyse(PROJECT, SECOND.protocol, recorded, SECOND.asked, SECOND.people, HOW)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +80,7 @@ def verdicts(found: analysis.Analysis) -> pd.DataFrame:
 
 def test_every_family_is_tested_at_its_size(planted: analysis.Analysis) -> None:
     sizes = planted.tests.groupby("family", sort=False).size()
-    assert sizes.to_dict() == {name: family.size for name, family in PROTOCOL.families.items()}
+    assert sizes.to_dict() == {name: family.size for name, family in SECOND.protocol.families.items()}
     n = tabled(planted)["n"]
     assert n.loc[("care", "physician - assistant | cases, critical, accuracy")] == 69
     assert n.loc[("care", "physician - assistant | cases, primary, accuracy")] == 49
@@ -128,22 +120,27 @@ def test_without_effects_nothing_is_significant_and_claims_are_contradicted(null
 
 def test_a_null_is_rejected_no_more_often_than_declared() -> None:
     wrong = 0
-    scored = run().scored
+    wide = analysis.by_case(run().scored, "score")
     how = Settings(0.05, 0.95, "holm", 499, 1)
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        noisy = scored.assign(score=rng.normal(0.5, 0.2, len(scored)))
-        tests = analysis.families.contrasts(PROTOCOL, ["care"], analysis.differences(noisy), how)
+        noisy = pd.DataFrame(rng.normal(0.5, 0.2, wide.shape), index=wide.index, columns=wide.columns)
+        of = analysis.differences({"accuracy": noisy})
+        tests = analysis.families.contrasts(SECOND.protocol, ["care"], of, how)
         wrong += bool(tests["rejected"].any())
     # Binomial with 40 trials at .05: more than seven have probability .001.
     assert wrong <= 7
 
 
 def test_scores_by_hand() -> None:
-    item = ASKED[ASKED["dataset"] == "triage"].iloc[0]
+    item = SECOND.asked[SECOND.asked["dataset"] == "triage"].iloc[0]
     p = np.array([0.1, 0.2, 0.3, 0.4])
-    recorded = answers(PLAN, ASKED, lambda cells: np.tile(np.r_[p, 0.2], (len(cells), 1)))
-    row = analysis.scores(recorded, ASKED, PEOPLE).set_index(["condition", "item"]).loc[("none", item["item"])]
+    recorded = answers(SECOND.plan, SECOND.asked, lambda cells: np.tile(np.r_[p, 0.2], (len(cells), 1)))
+    row = (
+        analysis.scores(recorded, SECOND.asked, SECOND.people)
+        .set_index(["condition", "item"])
+        .loc[("none", item["item"])]
+    )
     gold = int(item["gold"])
     assert row["score"] == pytest.approx(p[gold], abs=1e-6)
     assert row["place"] == pytest.approx(2.0 - gold, abs=1e-6)
@@ -163,7 +160,7 @@ def test_answers_that_ignore_urgency_fail_the_gate() -> None:
 def test_published_rows(null: analysis.Analysis) -> None:
     found = tabled(null)
     committed = pd.read_csv(PROJECT.results("clinical_personas") / "labels.csv").set_index("hypothesis")
-    for hypothesis, contrast in PROTOCOL.families["published_labels"].contrasts.items():
+    for hypothesis, contrast in SECOND.protocol.families["published_labels"].contrasts.items():
         row, other = (
             found.loc[("published_labels", hypothesis)],
             committed.loc[f"{contrast.first} - {contrast.second}"],

@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from expert_personas import analysis_2 as analysis
-from expert_personas import design_2 as design
 from persona_studies.analyse.families import Settings
-from persona_studies.design import protocol as protocols
-from persona_studies.paths import Project
-from tests.simulated_letters import answers, questions_with_level
+from tests.simulated_letters import Second, answers, questions_with_level
 
-PROJECT = Project(Path(__file__).parents[1])
-PROTOCOL = protocols.load(PROJECT.protocol("expert_personas", 2))
+SECOND = Second("expert_personas")
+PROJECT = SECOND.project
 HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=2000, seed=1)
-ASKED = design.questions(PROJECT, PROTOCOL)
-PEOPLE = design.people(PROJECT, PROTOCOL)
-PLAN = design.plan(PROJECT, PROTOCOL)
-WHO: dict[tuple[str, str], str] = (
-    design.crossed(ASKED, PEOPLE).set_index(["condition", "item"])["persona"].to_dict()
-)
+
+
+@cache
+def who() -> dict[tuple[str, str], str]:
+    """Return what the protocol calls a condition's persona for a question."""
+    met = SECOND.design.crossed(SECOND.asked, SECOND.people)
+    return dict(zip(zip(met["condition"], met["item"]), met["persona"]))
 
 
 def run(
     effects: dict[str, float], *, seed: int = 1, mean: float = 0.55, noise: float = 0.05, mass: float = 0.9
 ) -> analysis.Analysis:
     """Analyse a recording in which personas add to the probability of the right option."""
-    level = questions_with_level(ASKED, seed, mean=mean)
+    level = questions_with_level(SECOND.asked, seed, mean=mean)
     rng = np.random.default_rng(seed + 1000)
-    own = {key: rng.normal(0, noise) for key in WHO}
+    own = {key: rng.normal(0, noise) for key in who()}
 
     def probability(cells: pd.DataFrame) -> np.ndarray:
-        keys = list(zip(cells["condition"], cells["item"]))
-        added = np.array([effects.get(WHO[key], 0.0) + own[key] for key in keys])
+        keys, names = list(zip(cells["condition"], cells["item"])), who()
+        added = np.array([effects.get(names[key], 0.0) + own[key] for key in keys])
         return np.clip(cells["item"].map(level).to_numpy() + added, 0.01, 0.99)
 
-    recorded = answers(PLAN, ASKED, probability, mass=mass)
-    return analysis.analyse(PROJECT, PROTOCOL, recorded, ASKED, PEOPLE, HOW)
+    recorded = answers(SECOND.plan, SECOND.asked, probability, mass=mass)
+    return analysis.analyse(PROJECT, SECOND.protocol, recorded, SECOND.asked, SECOND.people, HOW)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +61,7 @@ def verdicts(found: analysis.Analysis) -> pd.DataFrame:
 
 def test_every_family_is_tested_at_its_size(planted: analysis.Analysis) -> None:
     sizes = planted.tests.groupby("family", sort=False).size()
-    assert sizes.to_dict() == {name: family.size for name, family in PROTOCOL.families.items()}
+    assert sizes.to_dict() == {name: family.size for name, family in SECOND.protocol.families.items()}
     assert planted.tests["n"].min() > 0
 
 
@@ -95,48 +93,48 @@ def test_without_effects_claims_of_none_are_reproduced_and_the_others_contradict
 
 def test_a_null_is_rejected_no_more_often_than_declared() -> None:
     wrong = 0
-    level = questions_with_level(ASKED, 3)
-    usable = list(PROTOCOL.design["benchmarks"])
-    index = pd.MultiIndex.from_frame(ASKED[["benchmark", "item", "cluster"]])
-    names = sorted({*WHO.values(), "low knowledge"})
+    level = questions_with_level(SECOND.asked, 3)
+    usable = list(SECOND.protocol.design["benchmarks"])
+    index = pd.MultiIndex.from_frame(SECOND.asked[["benchmark", "item", "cluster"]])
+    names = sorted({*who().values(), "low knowledge"})
     how = Settings(0.05, 0.95, "holm", 999, 1)
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        noise = rng.normal(0, 0.05, (len(ASKED), len(names)))
+        noise = rng.normal(0, 0.05, (len(SECOND.asked), len(names)))
         wide = pd.DataFrame(level.to_numpy()[:, None] + noise, index=index, columns=names)
-        found = analysis.families.contrasts(PROTOCOL, ["experts"], analysis.differences(wide, usable), how)
+        found = analysis.families.contrasts(SECOND.protocol, ["experts"], analysis.differences(wide, usable), how)
         wrong += bool(found["rejected"].any())
     # Binomial with 60 trials at .05: nine or more have probability .004.
     assert wrong <= 8
 
 
 def test_accuracy_is_the_mean_probability_over_orders(planted: analysis.Analysis) -> None:
-    condition, item = "none", ASKED["item"].iloc[0]
+    condition, item = "none", SECOND.asked["item"].iloc[0]
     row = planted.scored.set_index(["condition", "item"]).loc[(condition, item)]
-    level = questions_with_level(ASKED, 1)[item]
+    level = questions_with_level(SECOND.asked, 1)[item]
     rng = np.random.default_rng(1001)
-    own = {key: rng.normal(0, 0.05) for key in WHO}[condition, item]
+    own = {key: rng.normal(0, 0.05) for key in who()}[condition, item]
     assert row["score"] == pytest.approx(np.clip(level + own, 0.01, 0.99), abs=1e-5)
 
 
 @pytest.mark.parametrize(("given", "reason"), [({"mean": 0.3}, "above chance"), ({"mass": 0.3}, "option mass")])
 def test_a_failed_gate_decides_nothing_about_the_model(given: dict[str, float], reason: str) -> None:
     said = verdicts(run({}, **given))
-    model = [name for name, claim in PROTOCOL.claims.items() if claim.family not in analysis.PUBLISHED]
+    model = [name for name, claim in SECOND.protocol.claims.items() if claim.family not in analysis.PUBLISHED]
     assert (said.loc[model, "verdict"] == "uninformative").all()
     assert said.loc["in_domain", "why"] == f"gate: {reason}"
     assert said.loc["open_question_expert", "verdict"] == "reproduced"
 
 
 def test_a_benchmark_at_floor_is_left_out() -> None:
-    low = dict.fromkeys(ASKED.loc[ASKED["benchmark"] == "mmlu", "item"], -0.3)
-    level = questions_with_level(ASKED, 1)
+    low = dict.fromkeys(SECOND.asked.loc[SECOND.asked["benchmark"] == "mmlu", "item"], -0.3)
+    level = questions_with_level(SECOND.asked, 1)
     recorded = answers(
-        PLAN,
-        ASKED,
+        SECOND.plan,
+        SECOND.asked,
         lambda cells: np.clip(cells["item"].map(level) + cells["item"].map(low).fillna(0), 0.05, 0.95).to_numpy(),
     )
-    found = analysis.analyse(PROJECT, PROTOCOL, recorded, ASKED, PEOPLE, HOW)
+    found = analysis.analyse(PROJECT, SECOND.protocol, recorded, SECOND.asked, SECOND.people, HOW)
     assert found.usable == ["openbookqa", "commonsenseqa"]
     row = tabled(found).loc[("experts", "expert, short - no persona | in-domain, accuracy")]
     assert row["n"] == 75
@@ -150,10 +148,10 @@ def test_thresholds_count_questions() -> None:
     wide = pd.DataFrame(
         {"expert, elaborate": [0.9, 0.6, 0.4, 0.1], "no persona": [0.4, 0.6, 0.4, 0.6]}, index=index
     )
-    contrast = PROTOCOL.families["thresholds"].contrasts[
+    contrast = SECOND.protocol.families["thresholds"].contrasts[
         "expert, elaborate - no persona | in-domain, at least 13 of 25"
     ]
-    row = analysis._counted(wide, contrast, PROTOCOL, HOW)
+    row = analysis._counted(wide, contrast, SECOND.protocol, HOW)
     assert (row["n"], row["estimate"], row["p"]) == (4, 0.0, 1.0)
     assert analysis.passing(wide["no persona"], 13, 25).tolist() == [False, True, False, True]
 
@@ -162,10 +160,10 @@ def test_published_rows_are_those_of_the_committed_table(null: analysis.Analysis
     committed = pd.read_csv(PROJECT.results("expert_personas") / "open_models.csv").set_index("contrast")
     found = tabled(null)
     for family in ("open_models_none", "open_models_placebo"):
-        for hypothesis, contrast in PROTOCOL.families[family].contrasts.items():
+        for hypothesis, contrast in SECOND.protocol.families[family].contrasts.items():
             row, other = found.loc[(family, hypothesis)], committed.loc[f"{contrast.first} - {contrast.second}"]
             assert row["estimate"] == pytest.approx(other["estimate"], abs=1e-12)
             assert row["p_adjusted"] == pytest.approx(other["p_adjusted"], rel=1e-9)
-    floor = found.loc[("permutation_floor", PROTOCOL.families["permutation_floor"].hypotheses[0])]
+    floor = found.loc[("permutation_floor", SECOND.protocol.families["permutation_floor"].hypotheses[0])]
     assert floor["estimate"] == pytest.approx(0.05 - 432 / 5001)
     assert verdicts(null).loc["permutation_floor", "verdict"] == "contradicted"

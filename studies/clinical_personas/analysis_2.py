@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -202,9 +203,12 @@ def _kappa(scored: pd.DataFrame, how: Settings) -> float:
     return found.low
 
 
-def differences(scored: pd.DataFrame) -> families.Differences:
-    """Return how to take the paired differences of a contrast from scores."""
-    wide = {outcome: by_case(scored, column) for outcome, column in VALUES.items()}
+def differences(wide: Mapping[str, pd.DataFrame]) -> families.Differences:
+    """Return how to take the paired differences of a contrast.
+
+    Args:
+        wide: Outcome -> cases x who, of :func:`by_case`.
+    """
 
     def of(contrast: Hypothesis, part: str | None) -> pd.Series:
         mine = wide[contrast.outcome]
@@ -222,7 +226,8 @@ def differences(scored: pd.DataFrame) -> families.Differences:
 def model_tests(protocol: Protocol, scored: pd.DataFrame, said: pd.DataFrame, how: Settings) -> pd.DataFrame:
     """Test every family about the model, as :func:`persona_studies.analyse.families.corrected` returns them."""
     names = [name for name in protocol.families if name not in ("replies", *PUBLISHED)]
-    tests = families.contrasts(protocol, names, differences(scored), how)
+    wide = {outcome: by_case(scored, column) for outcome, column in VALUES.items()}
+    tests = families.contrasts(protocol, names, differences(wide), how)
     return pd.concat([tests, reply_tests(protocol, said, how)], ignore_index=True)
 
 

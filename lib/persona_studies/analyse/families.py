@@ -17,6 +17,7 @@ from scipy import stats as distributions
 
 from persona_studies.analyse import multiple_choice, stats
 from persona_studies.design.protocol import Family, Hypothesis, Protocol
+from persona_studies.errors import ProtocolError
 
 Differences = Callable[[Hypothesis, str | None], pd.Series]
 """Returns the paired differences of a contrast within a part of its items, or over all of them (None).
@@ -49,6 +50,18 @@ class Settings:
     correction: stats.Correction
     replicates: int
     seed: int
+
+    @classmethod
+    def of(cls, protocol: Protocol, *, replicates: int = 100_000, seed: int = 20260411) -> Settings:
+        """Return the settings of a protocol's confirmatory run.
+
+        Raises:
+            ProtocolError: it declares none.
+        """
+        run = protocol.confirmatory
+        if run is None:
+            raise ProtocolError(f"Protocol {protocol.version} of {protocol.study} declares no confirmatory run.")
+        return cls(run.alpha, run.confidence, run.correction, replicates, seed)
 
 
 def contrasts(protocol: Protocol, names: Iterable[str], differences: Differences, how: Settings) -> pd.DataFrame:
