@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from persona_studies.analyse import claims, families, gates, verdicts
+from persona_studies.analyse import families, gates, verdicts
+from persona_studies.analyse import stats as lib_stats
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Claim, Family, Hypothesis, Measure, Protocol
 from persona_studies.errors import ProtocolError
@@ -119,19 +120,24 @@ def test_a_family_keeps_its_size_and_is_corrected_twice() -> None:
     assert table["n"].tolist() == [100, 100, 0]
 
 
-def test_power_and_needed_items_by_hand() -> None:
-    row = {"n": 100, "se": 0.03, "smallest_effect": 0.1, "direction": "either"}
-    found = families.able(row, 1, HOW)
-    assert found["detectable"] == pytest.approx((1.959964 + 0.841621) * 0.03, abs=1e-6)
-    assert found["power"] == pytest.approx(stats.norm.sf(1.959964 - 0.1 / 0.03), abs=1e-6)
-    assert found["n_needed"] == np.ceil(100 * ((1.959964 + 0.841621) * 0.3) ** 2)
-    assert families.able({**row, "direction": "none"}, 1, HOW)["n_needed"] == np.ceil(
-        100 * ((1.644854 + 1.281552) * 0.3) ** 2
-    )
-    # With as many items as are needed the test has the promised power.
-    se = 0.03 / sqrt(found["n_needed"] / 100)
-    assert families.able({**row, "se": se}, 1, HOW)["power"] == pytest.approx(0.8, abs=0.02)
-    assert families.able(row, 6, HOW)["detectable"] > found["detectable"]
+def test_power_and_needed_items_are_those_of_the_t_test_at_the_familys_level() -> None:
+    row = {"n": 100, "se": 0.03, "df": 99, "smallest_effect": 0.1, "direction": "either"}
+    found = families.able(row, 4, HOW)
+    assert found["power"] == pytest.approx(lib_stats.power_mean(0.1, 0.03, 99, alpha=0.05 / 4))
+    assert lib_stats.power_mean(found["detectable"], 0.03, 99, alpha=0.05 / 4) == pytest.approx(0.8)
+    se = 0.3 / sqrt(found["n_needed"])
+    assert lib_stats.power_mean(0.1, se, found["n_needed"] - 1, alpha=0.05 / 4) == pytest.approx(0.8, abs=0.02)
+    # With so many items and no effect, both one-sided tests pass in four of five samples, one alone as well.
+    rng = np.random.default_rng(1)
+    for direction in ("none", "not positive"):
+        needed = int(families.able({**row, "direction": direction}, 1, HOW)["n_needed"])
+        draws = rng.normal(0, 0.3, (4000, needed))
+        means, ses = draws.mean(axis=1), draws.std(axis=1, ddof=1) / sqrt(needed)
+        p = [
+            families.bound_p(m, s, needed - 1, margin=0.1, direction=direction)
+            for m, s in zip(means.tolist(), ses.tolist())
+        ]
+        assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.8, abs=0.03), direction
 
 
 def test_counts_are_exact_mcnemar() -> None:
@@ -193,44 +199,70 @@ def protocol(**claim: Any) -> Protocol:
     return Protocol.model_construct(families={"f": made}, claims={"claim": decided})
 
 
-def judged(first: dict[str, Any], second: dict[str, Any] | None = None, **how: Any) -> pd.Series:
-    declared = protocol(**({"also": ["c - b | all, accuracy"]} if second is not None else {}))
-    base = {"n": 50, "estimate": 0.01, "se": 0.05, "p": 0.5, "p_bound": 0.5}
-    rows = dict(zip(declared.families["f"].hypotheses, [{**base, **first}, {**base, **(second or {})}]))
-    tests = families.corrected("f", declared.families["f"], rows, HOW)
-    given = {"failed": {"f": ""}, "not_steerable": {"f": ""}, **how}
-    return claims.decided(declared, tests, **given).iloc[0]
+def made_up(declared: Protocol, *given: dict[str, Any]) -> pd.DataFrame:
+    base = {"n": 50, "estimate": 0.01, "se": 0.05, "df": 49, "low": -0.1, "high": 0.1, "p": 0.5, "p_bound": 0.5}
+    rows = {h: {**base, **row} for h, row in zip(declared.families["f"].hypotheses, given)}
+    return families.corrected("f", declared.families["f"], rows, HOW).assign(gate="")
+
+
+def judged(first: dict[str, Any], **how: Any) -> pd.Series:
+    declared = protocol()
+    found = families.evidence(made_up(declared, first, {}), **{"failed": {"f": ""}, "stuck": {}, **how})
+    return verdicts.table(declared, found, layer="corrected").iloc[0]
+
+
+NONE = {"n": 0, "estimate": nan, "se": nan, "p": nan, "p_bound": nan}
 
 
 def test_a_claim_takes_the_verdict_of_its_hypothesis() -> None:
     row = judged({"p_bound": 0.001})
-    assert (row["verdict"], row["estimate"]) == (verdicts.REPRODUCED, 0.01)
+    assert (row["verdict"], row["estimate"], row["p_equivalence"]) == (verdicts.REPRODUCED, 0.01, 0.002)
     assert judged({"estimate": 0.5, "p": 0.001})["verdict"] == verdicts.CONTRADICTED
 
 
 def test_an_inconclusive_claim_says_how_many_items_would_decide_it() -> None:
+    declared = protocol()
+    needed = made_up(declared, {}, {})["n_needed"].iloc[0]
     row = judged({})
-    assert row["verdict"] == verdicts.INCONCLUSIVE
-    assert row["why"].endswith(f"{row['n_needed']:,.0f} items would decide it, 50 were asked")
+    assert row["verdict"] == verdicts.INCONCLUSIVE and needed > 50
+    assert row["why"].endswith(f"; n = {needed:,.0f} would decide")
+    assert "would decide" not in judged({"se": 0.001})["why"]
 
 
 def test_a_failed_gate_and_a_contrast_that_no_set_is_left_for_are_uninformative() -> None:
     assert judged({"p_bound": 0.001}, failed={"f": "gate: option mass"})["why"] == "gate: option mass"
-    none = judged({"n": 0, "estimate": nan, "se": nan, "p": nan, "p_bound": nan})
+    none = judged(NONE)
     assert none["verdict"] == verdicts.UNINFORMATIVE and "passed the gate" in none["why"]
-    public = judged({"n": 0, "estimate": nan, "se": nan, "p": nan, "p_bound": nan}, failed={})
-    assert public["verdict"] == verdicts.NOT_TESTABLE
+    assert judged(NONE, failed={})["verdict"] == verdicts.NOT_TESTABLE
 
 
 def test_not_steerable_is_said_beside_an_absent_effect_only() -> None:
-    how = {"not_steerable": {"f": "nothing moves it"}}
-    assert judged({"p_bound": 0.001}, **how)["why"].endswith("; not steerable: nothing moves it")
-    assert "steerable" not in judged({"estimate": 0.5, "p": 0.001}, **how)["why"]
+    assert judged({"p_bound": 0.001}, stuck={"f": True})["why"].endswith("; not steerable")
+    assert "steerable" not in judged({"estimate": 0.5, "p": 0.001}, stuck={"f": True})["why"]
+    assert "steerable" not in judged({"p_bound": 0.001}, stuck={"f": False})["why"]
 
 
-def test_hypotheses_that_disagree_leave_a_claim_open() -> None:
-    row = judged({"p_bound": 0.001}, {"p_bound": 0.001})
-    assert row["verdict"] == verdicts.REPRODUCED
-    row = judged({"p_bound": 0.001}, {"estimate": 0.5, "p": 0.001})
-    assert row["verdict"] == verdicts.INCONCLUSIVE
-    assert "a - b | all, accuracy: reproduced; c - b | all, accuracy: contradicted" in row["why"]
+def test_models_that_move_in_opposite_directions_make_a_claim_heterogeneous() -> None:
+    declared = protocol()
+    up, down = ({"estimate": sign * 0.3, "p": 0.001} for sign in (1, -1))
+    row = judged(up, others={"small": made_up(declared, down, {})})
+    assert row["verdict"] == verdicts.HETEROGENEOUS
+    assert row["why"] == "significantly up: this model; down: small"
+    assert judged(up, others={"small": made_up(declared, up, {})})["verdict"] == verdicts.CONTRADICTED
+
+
+def test_models_side_by_side_and_combined() -> None:
+    declared = protocol()
+    wanted = [("f", declared.families["f"].hypotheses[0])]
+    models = {
+        name: made_up(declared, {"estimate": value}, {}) for name, value in (("a", 0.1), ("b", 0.2), ("c", 0.9))
+    }
+    models["c"]["gate"] = "gate: option mass"
+    table = families.over_models(models, wanted, HOW)
+    assert table["model"].tolist() == ["a", "b", "c", "random effects"]
+    combined = table.iloc[-1]
+    assert combined["n"] == 2 and combined["estimate"] == pytest.approx(0.15)
+    expected = lib_stats.random_effects([0.1, 0.2], [0.05**2] * 2, confidence=0.95)
+    assert [combined["low"], combined["high"]] == pytest.approx([expected.low, expected.high])
+    alone = families.over_models({"a": models["a"]}, wanted, HOW)
+    assert alone["model"].tolist() == ["a"]

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats as distributions
 
 from clinical_personas import published, replies
-from persona_studies.analyse import claims, families, gates, multiple_choice, stats
+from persona_studies.analyse import families, gates, multiple_choice, stats, verdicts
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
@@ -72,19 +72,10 @@ def analyse(
         "" if family in PUBLISHED else failed.get(_part(protocol, family, hypothesis), "")
         for family, hypothesis in zip(tests["family"], tests["hypothesis"], strict=True)
     ]
-    model = {name: _part(protocol, name, family.hypotheses[0]) for name, family in protocol.families.items()}
-    return Analysis(
-        scored,
-        said,
-        gate,
-        tests,
-        claims.decided(
-            protocol,
-            tests,
-            failed={name: failed.get(part, "") for name, part in model.items() if name not in PUBLISHED},
-            not_steerable=not_steerable(protocol, tests),
-        ),
-    )
+    model = {name: family for name, family in protocol.families.items() if name not in PUBLISHED}
+    rest = {name: failed.get(_part(protocol, name, family.hypotheses[0]), "") for name, family in model.items()}
+    found = families.evidence(tests, failed=rest, stuck=stuck(protocol, tests))
+    return Analysis(scored, said, gate, tests, verdicts.table(protocol, found, layer="corrected"))
 
 
 def _part(protocol: Protocol, family: str, hypothesis: str) -> str:
@@ -93,19 +84,18 @@ def _part(protocol: Protocol, family: str, hypothesis: str) -> str:
     return "text" if contrast.measure == "text" else "medical" if contrast.on == "medical" else "cases"
 
 
-def not_steerable(protocol: Protocol, tests: pd.DataFrame) -> dict[str, str]:
-    """Return, for every family about the model, what no instruction moved: accuracy or the assigned place."""
+def stuck(protocol: Protocol, tests: pd.DataFrame) -> dict[str, bool]:
+    """Say, for every family about the model, whether no instruction moved its outcome: accuracy, or the place."""
     rows = tests[tests["family"] == "steerability"].set_index("hypothesis").to_dict("index")
-    stuck = {}
+    still = {}
     for hypothesis, contrast in protocol.families["steerability"].contrasts.items():
         sign = -1 if contrast.direction == "negative" else 1
-        moved = bool(rows[hypothesis]["rejected"]) and sign * float(rows[hypothesis]["estimate"]) > 0
-        stuck[contrast.outcome] = "" if moved else f"an order moves {contrast.outcome} no more than a filler"
+        still[contrast.outcome] = not (rows[hypothesis]["rejected"] and sign * rows[hypothesis]["estimate"] > 0)
     found = {}
     for name, family in protocol.families.items():
         if name not in PUBLISHED:
             outcome = next(iter(family.contrasts.values())).outcome
-            found[name] = stuck.get("place" if outcome == "place" else "accuracy", "")
+            found[name] = still["place" if outcome == "place" else "accuracy"]
     return found
 
 

@@ -11,7 +11,7 @@ from statsmodels.stats.contingency_tables import cochrans_q
 
 from expert_personas import published
 from expert_personas.design_2 import NO_PERSONA, crossed
-from persona_studies.analyse import claims, families, gates, multiple_choice
+from persona_studies.analyse import families, gates, multiple_choice, verdicts
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
@@ -67,17 +67,9 @@ def analyse(
     why = gates.failures(gate[gate["benchmark"] == "all"])
     tests["gate"] = np.where(tests["family"].isin(model), why, "")
     moved = tests[tests["family"] == "steerability"].iloc[0]
-    stuck = (
-        ""
-        if moved["rejected"] and moved["estimate"] < 0
-        else "an order to choose wrongly does no more than a filler"
-    )
-    judged = claims.decided(
-        protocol,
-        tests,
-        failed=dict.fromkeys(model, why),
-        not_steerable=dict.fromkeys(model, stuck),
-    )
+    stuck = not (moved["rejected"] and moved["estimate"] < 0)
+    found = families.evidence(tests, failed=dict.fromkeys(model, why), stuck=dict.fromkeys(model, stuck))
+    judged = verdicts.table(protocol, found, layer="corrected")
     return Analysis(scored, gate, usable, tests, judged)
 
 

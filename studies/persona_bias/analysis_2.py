@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from persona_bias import extractors, published
-from persona_studies.analyse import claims, families, gates, multiple_choice
+from persona_studies.analyse import families, gates, multiple_choice, verdicts
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
@@ -70,14 +70,11 @@ def analyse(
     failed = {name: reason for name, reason in failed.items() if name not in PUBLISHED}
     tests["gate"] = tests["family"].map(failed).fillna("")
     moved = tests[tests["family"] == "steerability"].iloc[0]
-    stuck = (
-        ""
-        if moved["rejected"] and moved["estimate"] < 0
-        else "an order to choose wrongly does no more than a filler"
-    )
+    stuck = not (moved["rejected"] and moved["estimate"] < 0)
     # Whether replies abstain is not what that order is about.
     held = {name: stuck for name in failed if name != "replies"}
-    return Analysis(scored, said, gate, tests, claims.decided(protocol, tests, failed=failed, not_steerable=held))
+    found = families.evidence(tests, failed=failed, stuck=held)
+    return Analysis(scored, said, gate, tests, verdicts.table(protocol, found, layer="corrected"))
 
 
 def scores(recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:

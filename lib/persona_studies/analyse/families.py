@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import ceil, nan, sqrt
+from math import inf, nan, sqrt
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats as distributions
 
-from persona_studies.analyse import multiple_choice, stats
+from persona_studies.analyse import multiple_choice, stats, verdicts
 from persona_studies.design.protocol import Family, Hypothesis, Protocol
 from persona_studies.errors import ProtocolError
 
@@ -240,7 +241,7 @@ def able(row: Mapping[Any, Any], size: int, how: Settings) -> dict[str, float]:
     """Return what a contrast could have shown, by its observed standard error and at the family's first step.
 
     Args:
-        row: ``n, se, smallest_effect, direction``.
+        row: ``n, se, df, smallest_effect, direction``.
         size: Of the family: tests are at alpha / size.
         how: Alpha.
 
@@ -249,22 +250,103 @@ def able(row: Mapping[Any, Any], size: int, how: Settings) -> dict[str, float]:
         power), ``n_needed`` (items for 80 % power: to bound a difference that is zero where the hypothesis is that
         there is none, to find the smallest effect elsewhere).
     """
-    se, margin, alpha = row["se"], row["smallest_effect"], how.alpha / size
-    if not se > 0:
+    se, margin, level = row["se"], row["smallest_effect"], how.alpha / size
+    if not se > 0 or np.isnan(margin):
         return {"power": nan, "detectable": nan, "n_needed": nan}
-    z = float(distributions.norm.ppf(1 - alpha / 2))
-    reach = z + float(distributions.norm.ppf(0.8))
-    if row["direction"] in ("not positive", "not negative"):
-        needed = float(distributions.norm.ppf(1 - alpha) + distributions.norm.ppf(0.8))
-    elif row["direction"] == "none":
-        needed = float(distributions.norm.ppf(1 - alpha) + distributions.norm.ppf(0.9))
-    else:
-        needed = reach
+    df = inf if np.isnan(row["df"]) else row["df"]
+    tests = {"not positive": (2 * level, 0.8), "not negative": (2 * level, 0.8), "none": (2 * level, 0.9)}
+    alpha, power = tests.get(row["direction"], (level, 0.8))
     return {
-        "power": float(distributions.norm.sf(z - margin / se)),
-        "detectable": reach * se,
-        "n_needed": nan if np.isnan(margin) else float(ceil(row["n"] * (needed * se / margin) ** 2)),
+        "power": stats.power_mean(margin, se, df, alpha=level),
+        "detectable": stats.minimum_detectable_mean(se, df, alpha=level, power=0.8),
+        "n_needed": float(stats.units_needed(margin, se * sqrt(row["n"]), alpha=alpha, power=power)),
     }
+
+
+def evidence(
+    tests: pd.DataFrame,
+    *,
+    failed: Mapping[str, str],
+    stuck: Mapping[str, bool],
+    others: Mapping[str, pd.DataFrame] = MappingProxyType({}),
+) -> dict[tuple[str, str, str], verdicts.Evidence]:
+    """Return what every hypothesis came to, for :func:`persona_studies.analyse.verdicts.table`.
+
+    Args:
+        tests: Families as :func:`corrected` returns them, of the model that is analysed in full.
+        failed: Family -> why the measure behind it does not count, or nothing; families that are not named rest on
+            no measure.
+        stuck: Family -> whether no instruction moves its outcome, which is said beside an effect that is absent.
+        others: Further models whose gate passed -> their tests; an effect that is significant in opposite
+            directions makes a claim heterogeneous.
+    """
+    found = {}
+    moved = {name: part.set_index(["family", "hypothesis"]) for name, part in others.items()}
+    for row in tests.to_dict("records"):
+        family, hypothesis, n = str(row["family"]), str(row["hypothesis"]), row["n"]
+        if not n and family not in failed:
+            continue
+        why = failed.get(family, "")
+        if not n:
+            why = why or "no set of items that this contrast is about passed the gate, or was asked"
+        signs: dict[str, Any] = {"this model": row}
+        signs |= {name: part.loc[(family, hypothesis)] for name, part in moved.items()}
+        rising, falling = (
+            tuple(name for name, each in signs.items() if each["rejected"] and sign * each["estimate"] > 0)
+            for sign in (1, -1)
+        )
+        found[family, hypothesis, "corrected"] = verdicts.Evidence(
+            estimate=float(row["estimate"]),
+            low=float(row["low"]),
+            high=float(row["high"]),
+            p_adjusted=float(row["p_adjusted"]),
+            rejected=bool(row["rejected"]),
+            equivalent=bool(row["bounded"]),
+            p_equivalence=float(row["p_bound_adjusted"]),
+            power=None if np.isnan(row["power"]) else float(row["power"]),
+            informative=not why,
+            reason=why,
+            rising=rising,
+            falling=falling,
+            steerable=False if stuck.get(family) and not row["rejected"] else None,
+            needed=float(row["n_needed"]) if row["n_needed"] > n else None,
+        )
+    return found
+
+
+def over_models(
+    tests: Mapping[str, pd.DataFrame], hypotheses: Iterable[tuple[str, str]], how: Settings
+) -> pd.DataFrame:
+    """Return contrasts model by model, and combined over the models whose gate passed.
+
+    Args:
+        tests: Model -> its families, with ``gate`` (what behind a row failed; empty where nothing did).
+        hypotheses: Family and hypothesis of every contrast that is wanted.
+        how: Confidence.
+
+    Returns:
+        ``family, hypothesis, model, n`` (items; models on the combined line), ``estimate, low, high, rejected,
+        gate``; the combined line is called ``random effects``, has ``i2``, and needs two models that passed.
+    """
+    rows: list[dict[str, Any]] = []
+    for family, hypothesis in hypotheses:
+        mine = []
+        for model, table in tests.items():
+            row = table[(table["family"] == family) & (table["hypothesis"] == hypothesis)].iloc[0]
+            kept = {name: row[name] for name in ("n", "estimate", "low", "high", "rejected", "gate")}
+            rows.append({"family": family, "hypothesis": hypothesis, "model": model, **kept})
+            if not row["gate"] and row["se"] > 0:
+                mine.append((row["estimate"], row["se"] ** 2))
+        if len(mine) > 1:
+            effects, variances = zip(*mine, strict=True)
+            all_ = stats.random_effects(effects, variances, confidence=how.confidence)
+            rows.append(
+                {"family": family, "hypothesis": hypothesis, "model": "random effects", "n": all_.k, "gate": ""}
+                | {"estimate": all_.estimate, "low": all_.low, "high": all_.high, "i2": all_.i2}
+                | {"rejected": bool(all_.p <= how.alpha)}
+            )
+    columns = ["family", "hypothesis", "model", "n", "estimate", "low", "high", "rejected", "gate", "i2"]
+    return pd.DataFrame(rows).reindex(columns=columns)
 
 
 def share(successes: int, n: int, *, null: float, how: Settings) -> dict[str, Any]:
