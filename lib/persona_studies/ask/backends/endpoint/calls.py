@@ -59,8 +59,8 @@ class Session:
             transport = openai.DefaultAsyncHttpxClient(follow_redirects=False)
         # Certificates that cannot be read, a proxy of an unknown kind.
         except (OSError, ValueError) as error:
-            problem = network.advice() or f" {error}"
-            raise BackendError(f"{without_password(backend.address)} cannot be asked.{problem}") from None
+            where = without_password(backend.address or "The endpoint")
+            raise BackendError(f"{where} cannot be asked.{network.advice() or f' {error}'}") from None
         self.client: openai.AsyncOpenAI = openai.AsyncOpenAI(
             # The client insists on a key; servers without keys do not read it.
             api_key=os.environ.get(KEY) or "none",
