@@ -35,6 +35,7 @@ NAMED := $(filter $(STUDIES),$(GOALS))
 ABOUT := $(filter study sweep record accept verify,$(GOALS))
 GIVEN := $(sort $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
 takes = $(if $(filter $(STUDIES),$(1)),PARAMS FLAGS,$(takes.$(1)))
+takes.reproduce := JOBS
 takes.study := STUDY PARAMS FLAGS
 takes.record := STUDY MODEL PARAMS MEASURES FLAGS
 takes.sweep := STUDY GRID FLAGS
@@ -79,6 +80,7 @@ define newline
 
 endef
 # As they were given: neither make nor a shell looks for variables or quotations in them.
+override export JOBS := $(value JOBS)
 override export STUDY := $(value STUDY)
 override export MODEL := $(value MODEL)
 override export MEASURES := $(value MEASURES)
@@ -95,8 +97,8 @@ help:  ## show this list
 	@echo "persona-studies: reproducible studies of how personas change large language models"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-reproduce: $(STUDIES:%=run-%)  ## run every study from its recorded responses and compare with the reference (-j2: two at a time)
-	@$(python) -m persona_studies verify
+reproduce: environment  ## run every study from its recorded responses, two at a time, and compare with the reference (JOBS=1: one at a time)
+	@$(python) -m persona_studies reproduce $(if $(JOBS),--jobs "$$JOBS")
 
 $(STUDIES:%=run-%): run-%: environment
 	@$(python) -m persona_studies run $*

@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import shlex
 import signal
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +16,7 @@ from persona_studies.errors import ParameterError, PersonaStudiesError, quoted, 
 from persona_studies.paths import Project
 
 if TYPE_CHECKING:
+    from persona_studies.reproduce.runs import Run
     from persona_studies.reproduce.verify import Report
 
 # Everything else is imported where it is used: `--help` and an up-to-date `run` must answer at once.
@@ -75,15 +75,14 @@ def run(
     if len(chosen) > 1 and (assignments or out):
         raise ParameterError("Parameters and --out go with one study; name it.")
     if len(chosen) > 1 and jobs > 1:
-        _in_parallel(chosen, jobs, force)
+        if failed := _in_processes(project, chosen, jobs, force):
+            raise PersonaStudiesError(f"{', '.join(failed)} did not complete.")
         return
     for study in chosen:
         _say(f"{study}: running" + (f" with {' '.join(assignments)}" if assignments else ""))
         done = runs.run(project, study, assignments, out=out, force=force)
         place = _short(project, done.folder)
-        _say(f"{study}: {'done' if done.fresh else 'up to date'}, {place}")
-        for address in done.not_rebuilt.values():
-            _say(f"{study}: not rebuilt is what needs {address}; its committed results are shown")
+        _say_done(project, done)
         if done.overrides:
             from persona_studies.reproduce import changes
             from persona_studies.reproduce import verify as comparison
@@ -94,6 +93,38 @@ def run(
             for line in changes.write(project, study, done.folder).summary():
                 _say(f"  {line}")
             _say(f"{study}: side by side with the reference in {place}/diff.html, cell by cell in {place}/diff.md")
+
+
+@app.command()
+def reproduce(
+    studies: Studies = None,
+    force: Annotated[bool, typer.Option("--force", help="Run although nothing has changed.")] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, show_default="2, or 1 on one core", help="Studies at the same time."),
+    ] = None,
+) -> None:
+    """Run every study whose inputs have changed, then compare all with the committed reference.
+
+    Each study at the same time takes up to 1 GiB of memory. Exit code 1: a study did not complete, or something
+    differs.
+    """
+    from persona_studies.reproduce import processes, runs
+    from persona_studies.reproduce import verify as comparison
+
+    project = Project.find()
+    chosen = [runs.known(project, study) for study in studies or project.names()]
+    unchanged = {study: None if force else runs.unchanged(project, study) for study in chosen}
+    for done in filter(None, unchanged.values()):
+        _say_done(project, done)
+    to_run = [study for study, done in unchanged.items() if done is None]
+    failed = _in_processes(project, to_run, jobs or min(2, processes.cores()), force)
+    report = comparison.verify(project, chosen)
+    _print(report)
+    _say(f"The report is in {_short(project, project.build / 'report.md')}.")
+    if failed:
+        raise PersonaStudiesError(f"{', '.join(failed)} did not complete.")
+    raise typer.Exit(0 if report.ok else 1)
 
 
 @app.command()
@@ -581,14 +612,26 @@ def _complain(text: str) -> None:
     typer.secho(visible(text), err=True, fg="red" if sys.stderr.isatty() else None)
 
 
-def _in_parallel(studies: list[str], jobs: int, force: bool) -> None:
-    """Run each study in a process of its own."""
+def _in_processes(project: Project, studies: list[str], jobs: int, force: bool) -> list[str]:
+    """Run each study in a process of its own and return those that did not complete."""
+    from persona_studies.reproduce import processes
+
     command = [sys.executable, "-m", "persona_studies.cli", "run", *(["--force"] if force else [])]
-    with ThreadPoolExecutor(jobs) as pool:
-        codes = list(pool.map(lambda study: subprocess.run([*command, study]).returncode, studies))
-    failed = [study for study, code in zip(studies, codes, strict=True) if code]
-    if failed:
-        raise PersonaStudiesError(f"{', '.join(failed)} did not complete.")
+    failed = []
+    with closing(
+        processes.run(project, {study: [*command, study] for study in studies}, jobs=jobs, shown=True)
+    ) as ended:
+        for study, problem in ended:
+            if problem is not None:
+                _complain(problem)
+                failed.append(study)
+    return failed
+
+
+def _say_done(project: Project, done: Run) -> None:
+    _say(f"{done.study}: {'done' if done.fresh else 'up to date'}, {_short(project, done.folder)}")
+    for address in done.not_rebuilt.values():
+        _say(f"{done.study}: not rebuilt is what needs {address}; its committed results are shown")
 
 
 def _cells(project: Project, study: str, assignments: list[str], version: int, *, texts: bool = True) -> Any:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from great_tables import GT
 
 from persona_studies.errors import PersonaStudiesError, visible
 
@@ -97,6 +96,8 @@ def show(
         notes: Lines below the table.
         rows: Show the first so many rows only and say so.
     """
+    from great_tables import GT  # half of what comparing with the reference would otherwise import
+
     shown = frame if rows is None else frame.head(rows)
     text = pd.DataFrame(
         {column: _texts(shown[column], str(column), (decimals or {}).get(str(column), 2)) for column in shown}

@@ -57,7 +57,12 @@ class Engine(NBClientEngine):
         client = Client(
             nb_man, km=manager, timeout=execution_timeout, startup_timeout=start_timeout, log_output=log_output
         )
-        return client.execute(env=environment, cleanup_kc=True)
+        # papermill would write the whole notebook twice a cell; it is written when it is done, or has failed.
+        path, nb_man.output_path = nb_man.output_path, None
+        try:
+            return client.execute(env=environment, cleanup_kc=True)
+        finally:
+            nb_man.output_path = path
 
 
 def register() -> None:

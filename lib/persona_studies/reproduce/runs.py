@@ -262,6 +262,20 @@ def parameters_class(project: Project, study: str) -> type[Parameters]:
     return found
 
 
+def unchanged(project: Project, study: str) -> Run | None:
+    """Return the run in ``build/`` when neither its inputs nor its outputs have changed, and None otherwise.
+
+    A run that left out what needed a source is unchanged as long as that source cannot be had.
+    """
+    folder = project.build / study
+    if not up_to_date(folder, key(project, study, {})):
+        return None
+    left_out: dict[str, str] = (record(folder) or {})["not_rebuilt"]
+    if left_out and left_out != _lacking(project, study):
+        return None
+    return Run(study, folder, False, {}, left_out)
+
+
 def run(
     project: Project,
     study: str,
@@ -292,10 +306,8 @@ def run(
         # The kernel works in another folder: a relative path would mean another place there.
         out = out.resolve()
         _free(project, study, out)
-    if not assignments and not force and out is None:
-        folder = project.build / study
-        if _complete(folder, key(project, study, {})):
-            return Run(study, folder, False, {})
+    if not assignments and not force and out is None and (found := unchanged(project, study)):
+        return found
     in_force, overrides = prepare(project, study, assignments)
     # A cell that asks the model may take the hours that were granted for that, and its own time.
     allowed = CELL_SECONDS + 3600 * (in_force.model_dump().get("live_hours") or 0.0)
@@ -333,11 +345,6 @@ def run(
     except OSError as error:
         raise RunError(f"{study} did not complete: {error}. What was in {folder} before is still there.") from error
     return Run(study, folder, True, overrides, lacking)
-
-
-def _complete(folder: Path, expected: Mapping[str, str]) -> bool:
-    """Return whether a folder holds a run with these inputs that left nothing out."""
-    return up_to_date(folder, expected) and not (record(folder) or {})["not_rebuilt"]
 
 
 def _lacking(project: Project, study: str) -> dict[str, str]:

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +23,7 @@ from persona_studies.analyse import figures, tables
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
 from persona_studies.publish import scoreboard
-from persona_studies.reproduce import changes, checkout, grid, pages, runs
+from persona_studies.reproduce import changes, checkout, grid, pages, processes, runs
 
 
 @dataclass(frozen=True)
@@ -114,52 +110,21 @@ def run(
         running ones cleanly, and a next call goes on from what is finished.
     """
     ended = {specification.number: specification for specification in specified}
-    ready = [specification for specification in specified if specification.problem is None]
-    # Processes are interrupted before the pool waits for the threads that watch them.
-    with ThreadPoolExecutor(jobs) as pool, _processes() as start:
-        futures = {pool.submit(start, project, study, one): one for one in ready}
-        try:
-            for future in as_completed(futures):
-                one = replace(futures[future], problem=future.result())
-                ended[one.number] = one
-                report(one)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    ready = {one.number: one for one in specified if one.problem is None}
+    commands = {
+        number: [
+            *(sys.executable, "-m", "persona_studies.cli", "run", study),
+            *(part for assignment in one.assignments for part in ("-p", assignment)),
+        ]
+        for number, one in ready.items()
+    }
+    changed = "The inputs of the study changed while the sweep ran; give the same command again."
+    with closing(processes.run(project, commands, jobs=jobs)) as finished:
+        for number, problem in finished:
+            one = ready[number]
+            ended[number] = replace(one, problem=problem or (None if one.finished else changed))
+            report(ended[number])
     return list(ended.values())
-
-
-@contextmanager
-def _processes() -> Iterator[Callable[[Project, str, Specification], str | None]]:
-    """Yield a function that runs one specification and returns why it failed; leaving early interrupts them."""
-    alive: list[subprocess.Popen[str]] = []
-
-    def start(project: Project, study: str, one: Specification) -> str | None:
-        command = [sys.executable, "-m", "persona_studies.cli", "run", study]
-        command += [part for assignment in one.assignments for part in ("-p", assignment)]
-        with subprocess.Popen(
-            command,
-            env={**os.environ, "PERSONA_STUDIES_ROOT": str(project.root)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            # The terminal's Ctrl-C reaches this process alone, which passes it on once.
-            start_new_session=True,
-        ) as process:
-            alive.append(process)
-            _, said = process.communicate()
-            alive.remove(process)
-        if process.returncode:
-            return said.strip() or f"exit code {process.returncode}"
-        changed = "The inputs of the study changed while the sweep ran; give the same command again."
-        return None if one.finished else changed
-
-    try:
-        yield start
-    except BaseException:
-        for process in list(alive):
-            process.send_signal(signal.SIGINT)
-        raise
 
 
 def gather(specified: Sequence[Specification], cell: Cell | None = None) -> pd.DataFrame:
