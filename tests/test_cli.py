@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -54,9 +55,6 @@ def test_every_command_explains_itself(toy_project: Project) -> None:
 
 
 def test_outside_a_project_the_variable_is_named(toy_project: Project) -> None:
-    (toy_project.root / "studies" / "toy.ipynb").unlink()
-    for path in (toy_project.root / "studies").iterdir():
-        path.unlink()
-    (toy_project.root / "studies").rmdir()
+    shutil.rmtree(toy_project.studies)
     code, said = call(toy_project, "list")
     assert code == 1 and "PERSONA_STUDIES_ROOT" in said
