@@ -26,7 +26,7 @@ RANGE := 3.11-lowest 3.12-highest 3.13-highest
 STUDIES := $(basename $(notdir $(wildcard studies/*.ipynb)))
 VERBS := help reproduce verify accept study sweep grid test test-range test-live test-load test-slurm check lab \
   release site screenshots test-browser readme record bench parity lock licences audit test-faults environment \
-  development workflow $(STUDIES:%=run-%) $(RANGE:%=range-%)
+  development live gpu workflow $(STUDIES:%=run-%) $(RANGE:%=range-%)
 .PHONY: $(VERBS) $(STUDIES)
 
 GOALS := $(or $(MAKECMDGOALS),help)
@@ -220,6 +220,12 @@ environment:
 
 development:
 	@tools/environment dev
+
+live:  ## install what recording with llama.cpp takes, as locked (compiles for about ten minutes)
+	@tools/environment dev live
+
+gpu:  ## install what recording with transformers takes, as locked (gigabytes)
+	@tools/environment dev gpu
 
 # Snakemake in an environment of its own, beside the studies'.
 workflow:

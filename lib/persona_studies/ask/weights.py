@@ -78,7 +78,7 @@ def _installed(source: Installed, model: Model) -> Path:
     # The package is located, not imported: it may need packages of its own that a model file does not.
     spec = importlib.util.find_spec(source.package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        raise SourceUnavailable('not installed here; install the extra `live`: pip install -e ".[live]"')
+        raise SourceUnavailable("not installed here; make live installs it")
     path = Path(spec.submodule_search_locations[0]) / source.file
     if problem := _differs(path, model):
         raise SourceUnavailable(f"{path}: {problem}")

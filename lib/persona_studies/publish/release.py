@@ -120,7 +120,7 @@ def metadata(project: Project, files: dict[str, tuple[bytes, int]], commit: chec
         from rocrate.model.contextentity import ContextEntity
         from rocrate.rocrate import ROCrate
     except ImportError as error:
-        raise PersonaStudiesError("The metadata need the package rocrate: pip install -e '.[release]'") from error
+        raise PersonaStudiesError("The metadata need the package rocrate: make development") from error
     citation = yaml.safe_load(files["CITATION.cff"][0])
     crate = ROCrate(gen_preview=False)
     crate.name = f"{citation['title']} {version}"

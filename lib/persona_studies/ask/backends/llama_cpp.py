@@ -38,7 +38,7 @@ try:
 except ImportError as missing:  # pragma: no cover - depends on the environment
     raise BackendError(
         "This model runs on llama.cpp, which is not installed here. Install the extra `live`: "
-        'pip install -e ".[live]" (compiles for about ten minutes; conda-forge has llama-cpp-python prebuilt).'
+        "make live (compiles for about ten minutes; conda-forge has llama-cpp-python prebuilt)."
     ) from missing
 
 CONTEXT = 2048

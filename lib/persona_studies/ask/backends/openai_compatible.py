@@ -103,7 +103,7 @@ class OpenAICompatible:
         if find_spec("openai") is None:
             raise BackendError(
                 "This model is reached with the package openai, which is not installed here. "
-                'Install the extra `api`: pip install -e ".[api]"'
+                "Install the extra `api`: make development"
             )
         _check(api, chat, system_role, concurrency, retries, timeout, top_logprobs, extra or {})
         self.address = address.checked(base_url)

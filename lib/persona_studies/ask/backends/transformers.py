@@ -42,8 +42,7 @@ try:
     import transformers
 except ImportError as missing:  # pragma: no cover - depends on the environment
     raise BackendError(
-        "This model runs on transformers and torch, which are not installed here. Install the extra `gpu`: "
-        'pip install -e ".[gpu]"'
+        "This model runs on transformers and torch, which are not installed here. Install the extra `gpu`: make gpu"
     ) from missing
 
 SCHEDULES = {"batched": "bfloat16", "single": "float32"}
