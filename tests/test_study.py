@@ -113,7 +113,10 @@ def test_what_a_recording_holds_and_what_is_primary(study: Study, capsys: pytest
     assert study.primary(letters) == "letter"
     assert study.primary(letters, {"letter": False, "text": True}) == "text"
     assert study.primary(pd.DataFrame({"measure": ["agree", "agree_text"]})) == "pmi"
-    held = study.measures(letters).set_index("measure")["recorded"]
-    assert (held["agree_letter"], held["agree"]) == (1, 0)
+    planned = pd.DataFrame({"measure": ["agree", "agree", "agree_letter"]})
+    assert study.accounted(planned, letters)[["measure", "planned", "recorded"]].to_numpy().tolist() == [
+        ["agree", 2, 0],
+        ["agree_letter", 1, 1],
+    ]
     chosen = Study("toy", study.project, declared, With(measure="text"), study.out)
     assert chosen.primary(letters) == "text"

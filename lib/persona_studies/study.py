@@ -85,19 +85,14 @@ class Study:
         """Return the recorded response of every planned cell (:func:`persona_studies.ask.responses.load`)."""
         return responses.load(self.project, self.name, models.slug(model), plan, partly=partly)
 
-    def measures(self, recorded: pd.DataFrame) -> pd.DataFrame:
-        """Return which declared measures a recording holds: ``measure, kind, recorded, purpose``."""
+    def accounted(self, plan: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
+        """Return how much of each measure is planned and recorded: ``measure, planned, recorded, purpose``."""
+        planned = plan["measure"].value_counts(sort=False).rename("planned").rename_axis("measure").reset_index()
         count = recorded["measure"].value_counts()
-        return pd.DataFrame(
-            [
-                {
-                    "measure": name,
-                    "kind": measure.kind,
-                    "recorded": int(count.get(name, 0)),
-                    "purpose": measure.purpose,
-                }
-                for name, measure in self.protocol.measures.items()
-            ]
+        purposes = {name: measure.purpose for name, measure in self.protocol.measures.items()}
+        return planned.assign(
+            recorded=[int(count.get(name, 0)) for name in planned["measure"]],
+            purpose=planned["measure"].map(purposes),
         )
 
     def has(self, recorded: pd.DataFrame, measure: str) -> bool:

@@ -495,7 +495,7 @@ def gates(
 
     Args:
         protocol: Thresholds.
-        scored: Scores by measure: ``cloze``, ``pmi``, ``letter``.
+        scored: Scores by measure, of those that are recorded.
         recorded: Responses, for option mass and position dominance.
         asked: Questions.
         parsed: Share of replies that name an urgency.
@@ -506,6 +506,8 @@ def gates(
     """
     parts = []
     for name, table in scored.items():
+        if name == "text":
+            continue
         declared = protocol.measures["letter" if name == "letter" else "cloze"].gate
         cells = main(table)
         if name == "letter":
@@ -547,6 +549,10 @@ def gates(
                 )
                 checks["kappa with the truth"] = (kappa.low, ">=", declared["kappa"])
             parts.append(scoring.gate(checks).assign(measure=name, dataset=dataset))
+    if "text" not in scored:
+        return pd.concat(parts, ignore_index=True)[
+            ["measure", "dataset", "check", "value", "rule", "threshold", "passes"]
+        ]
     checks = {"an urgency is named": (parsed, ">=", protocol.measures["text"].gate["parsed"])}
     parts.append(scoring.gate(checks).assign(measure="text", dataset="triage"))
     whole = pd.concat(parts, ignore_index=True)
@@ -640,6 +646,8 @@ def _judged(
         elif paper is not None:
             continue
         said, why = verdicts.verdict(claim, evidence)
+        if evidence is None and claim.not_testable is None:
+            why = f"this contrast was not asked by the measure {chosen.measure}"
         if paper is not None:
             why = why.replace("after correction", "without correction")
         rows.append(

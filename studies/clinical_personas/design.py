@@ -47,7 +47,9 @@ class Parameters(parameters.Parameters):
     roles: tuple[Role, ...] = Field(min_length=1, description="roles; the assistant is the reference")
     styles: tuple[Style, ...] = Field(min_length=1, description="interaction styles; neutral is the reference")
     datasets: tuple[Dataset, ...] = Field(min_length=1, description="what is asked")
-    measure: Literal["cloze", "pmi", "letter"] = Field(description="measure of the chosen option")
+    measure: Literal["primary", "cloze", "pmi", "letter", "text"] = Field(
+        description="measure of the chosen option"
+    )
     permutations: int = Field(ge=0, le=5, description="cyclic option orders of the letters; 0 means all")
     cost_ratio: float = Field(
         gt=0, le=1000, description="cost of one level too little urgency against one level too much"

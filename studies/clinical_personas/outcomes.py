@@ -17,11 +17,13 @@ from statsmodels.genmod import families as distributions
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
+from clinical_personas import replies
 from clinical_personas.design import Parameters
 from persona_studies.analyse import multiple_choice as shared
 from persona_studies.analyse import scoring
 from persona_studies.analyse import stats as lib_stats
 from persona_studies.ask import responses
+from persona_studies.design.plan import DERIVED
 
 ORDINAL = ("triage", "esi")
 REFERENCE = "assistant"
@@ -43,7 +45,7 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, me
         recorded: Responses.
         asked: Questions, as :func:`clinical_personas.questions` returns them.
         people: Of :func:`named`.
-        measure: ``cloze``, ``pmi`` or ``letter``.
+        measure: ``cloze``, ``pmi``, ``letter`` or ``text`` (replies that name an urgency, without probabilities).
 
     Returns:
         One row per condition and case, variants included: ``condition, who, role, style, wording, kind`` and the
@@ -51,12 +53,15 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, me
         probability), ``error`` (chosen minus true place), ``probability`` (an array over options), ``confidence``
         (of the chosen one), ``brier``, ``log_loss``, ``option_mass``.
     """
-    cells = recorded[recorded["measure"] == ("letter" if measure == "letter" else "cloze")]
-    if measure == "pmi":
-        cells = pd.concat([cells, _contexts(cells, asked)], ignore_index=True)
-    found = shared.probabilities(cells, asked.drop(columns="item_hash"), measure)
+    if measure == "text":
+        found = _named_by_replies(recorded, asked, people)
+    else:
+        cells = recorded[recorded["measure"] == ("letter" if measure == "letter" else "cloze")]
+        if measure == "pmi":
+            cells = pd.concat([cells, _contexts(cells, asked)], ignore_index=True)
+        found = shared.probabilities(cells, asked.drop(columns="item_hash"), measure)
     about = ["condition", "who", "role", "style", "wording", "kind"]
-    found = found.drop(columns="kind", errors="ignore").merge(people[about], on="condition")
+    found = found.drop(columns=about[1:], errors="ignore").merge(people[about], on="condition")
     gold = found["gold"].to_numpy()
     right = np.array([p[k] for p, k in zip(found["probability"], gold, strict=True)])
     squares = np.array([(p**2).sum() for p in found["probability"]])
@@ -77,6 +82,23 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, me
     turn = found["condition"].map({name: k for k, name in enumerate(people["condition"])})
     order = found.assign(place=place, turn=turn).sort_values(["place", "turn"], kind="stable").index
     return found.loc[order, columns].reset_index(drop=True)
+
+
+def scores_by_measure(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return :func:`scores` of every measure that is recorded."""
+    held = {*recorded["measure"]}
+    names = [name for name in ("cloze", "pmi", "letter", "text") if DERIVED.get(name, name) in held]
+    return {name: scores(recorded, asked, people, name) for name in names}
+
+
+def _named_by_replies(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:
+    """Return the cases whose reply names an urgency, as the other measures' cells; probabilities are unknown."""
+    read = replies.read(recorded, asked, people).dropna(subset="named")[["condition", "item", "named"]]
+    found = read.merge(asked.drop(columns="item_hash"), on="item")
+    unknown = [np.full(n, nan) for n in found["n_options"]]
+    chosen = found["named"].astype(int)
+    correct = (chosen == found["gold"]).astype(float)
+    return found.assign(chosen=chosen, correct=correct, probability=unknown, option_mass=nan)
 
 
 def _contexts(cells: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
@@ -525,7 +547,8 @@ def consistency(
         wide = pd.concat(parts)
         if wide.shape[1] > 1:
             rows.append(_same(wide, "option orders", str(dataset), str(condition), chosen))
-    return pd.DataFrame(rows)
+    columns = ["over", "dataset", "who", "n", "consistency", "low", "high", "by_chance"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _same(wide: pd.DataFrame, over: str, dataset: str, who: str, chosen: Parameters) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from persona_studies.analyse import multiple_choice as shared
 from persona_studies.analyse import scoring, verdicts
 from persona_studies.analyse import stats as lib_stats
 from persona_studies.analyse.contrasts import outcome
+from persona_studies.design.plan import DERIVED
 from persona_studies.design.protocol import Protocol
 
 REFERENCE = "no persona"
@@ -84,15 +85,19 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, me
         recorded: Responses.
         asked: Questions, as :func:`expert_personas.questions` returns them.
         people: Conditions, as :func:`expert_personas.people` returns them.
-        measure: ``cloze``, ``pmi`` or ``letter``.
+        measure: ``cloze``, ``pmi``, ``letter`` or ``text`` (replies that name an option).
 
     Returns:
         One row per condition and question: ``condition, persona`` (:func:`label`), ``paraphrase, item, benchmark,
         cluster, gold, n_options, chosen`` (0-based), ``correct`` (0 or 1), ``score`` (what is averaged: correct,
         or the right option's probability), ``option_mass, words`` of the persona.
     """
-    every = shared.choices(recorded, asked, measure).merge(
-        people[["condition", "kind", "field", "wording", "paraphrase", "placement", "words"]], on="condition"
+    every = (
+        shared.choices(recorded, asked, measure, parse)
+        .dropna(subset="score")
+        .merge(
+            people[["condition", "kind", "field", "wording", "paraphrase", "placement", "words"]], on="condition"
+        )
     )
     every["persona"] = label(every)
     every = every[every["persona"].notna()].sort_values(["item", "condition"], kind="stable", ignore_index=True)
@@ -115,6 +120,13 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, me
             "option_mass",
         ]
     ]
+
+
+def scores_by_measure(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return :func:`scores` of every measure that is recorded."""
+    held = {*recorded["measure"]}
+    names = [name for name in ("cloze", "pmi", "letter", "text") if DERIVED.get(name, name) in held]
+    return {name: scores(recorded, asked, people, name) for name in names}
 
 
 def by_question(scored: pd.DataFrame, value: str = "score") -> pd.DataFrame:
@@ -282,7 +294,7 @@ def gates(
 
     Args:
         protocol: Thresholds.
-        scored: Scores by measure: ``cloze``, ``pmi``, ``letter``.
+        scored: Scores by measure, of those that are recorded.
         recorded: Responses, for position dominance.
         asked: Questions.
         read: Parsed replies, of :func:`replies`.
@@ -292,7 +304,7 @@ def gates(
         ``measure, check, value, rule, threshold, passes``.
     """
     parts = []
-    for name in ("cloze", "pmi"):
+    for name in [name for name in ("cloze", "pmi") if name in scored]:
         wide = by_question(scored[name])
         thresholds = protocol.measures["cloze"].gate
         fall = _mean(wide, REFERENCE) - _mean(wide, "toddler") if "toddler" in wide else nan
@@ -302,26 +314,29 @@ def gates(
             "paraphrases agree": (_paraphrases(scored[name]), ">=", thresholds["paraphrases"]),
         }
         parts.append(scoring.gate(checks).assign(measure=name))
-    thresholds = protocol.measures["letter"].gate
-    letters = recorded[recorded["measure"] == "letter"]
-    checks = {
-        **_floors(scored["letter"], thresholds["ceiling"], chosen),
-        "option mass": (float(letters["option_mass"].astype(float).mean()), ">=", thresholds["min_option_mass"]),
-        "position decides": (
-            shared.position_dominance(recorded, asked),
-            "<=",
-            thresholds["max_position_dominance"],
-        ),
-    }
-    parts.append(scoring.gate(checks).assign(measure="letter"))
-    thresholds = protocol.measures["text"].gate
-    parsed = read["chosen"].notna()
-    agree = (read["chosen"] == read["by_letter"])[parsed & read["by_letter"].notna()]
-    checks = {
-        "parsed": (float(parsed.mean()) if len(read) else nan, ">=", thresholds["parsed"]),
-        "agrees with the letters": (float(agree.mean()) if len(agree) else nan, ">=", thresholds["agreement"]),
-    }
-    parts.append(scoring.gate(checks).assign(measure="text"))
+    if "letter" in scored:
+        thresholds = protocol.measures["letter"].gate
+        letters = recorded[recorded["measure"] == "letter"]
+        mass = float(letters["option_mass"].astype(float).mean())
+        checks = {
+            **_floors(scored["letter"], thresholds["ceiling"], chosen),
+            "option mass": (mass, ">=", thresholds["min_option_mass"]),
+            "position decides": (
+                shared.position_dominance(recorded, asked),
+                "<=",
+                thresholds["max_position_dominance"],
+            ),
+        }
+        parts.append(scoring.gate(checks).assign(measure="letter"))
+    if "text" in scored:
+        thresholds = protocol.measures["text"].gate
+        parsed = read["chosen"].notna()
+        agree = (read["chosen"] == read["by_letter"])[parsed & read["by_letter"].notna()]
+        checks = {"parsed": (float(parsed.mean()) if len(read) else nan, ">=", thresholds["parsed"])}
+        if "letter" in scored:
+            agreement = float(agree.mean()) if len(agree) else nan
+            checks["agrees with the letters"] = (agreement, ">=", thresholds["agreement"])
+        parts.append(scoring.gate(checks).assign(measure="text"))
     whole = pd.concat(parts, ignore_index=True)
     return whole[["measure", "check", "value", "rule", "threshold", "passes"]]
 
@@ -399,7 +414,12 @@ def parse(text: str, n_options: int) -> int | None:
     return place if place < n_options else None
 
 
-def replies(recorded: pd.DataFrame, asked: pd.DataFrame, letter: pd.DataFrame) -> pd.DataFrame:
+def _favoured(logprob: np.ndarray, order: int) -> float:
+    """Return the option, as declared, whose letter is the most probable in an order; NaN where none is listed."""
+    return nan if np.isnan(logprob).all() else float((np.nanargmax(logprob) + order) % len(logprob))
+
+
+def replies(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
     """Read the greedy replies and set them beside what the letters' probabilities favour.
 
     Returns:
@@ -409,21 +429,21 @@ def replies(recorded: pd.DataFrame, asked: pd.DataFrame, letter: pd.DataFrame) -
     cells = recorded[recorded["measure"] == "text"].merge(
         asked[["item", "benchmark", "gold", "n_options"]], on="item"
     )
-    chosen = [
-        parse(text, n) if isinstance(text, str) else None
-        for text, n in zip(cells["text"], cells["n_options"], strict=True)
-    ]
-    cells["chosen"] = pd.array(chosen, dtype="Int64")
-    # The reply saw the first order only, so it is compared with that order's probabilities.
+    # Options as declared, whichever order the reply saw.
+    cells["chosen"] = shared.named_options(cells, parse).astype("Int64")
     cells["status"] = np.select(
         [cells["finish"] == "failed", cells["chosen"].notna(), cells["finish"] == "length"],
         ["failed", "answered", "truncated"],
         "unparsed",
     )
     cells["correct"] = (cells["chosen"] == cells["gold"]).astype("boolean").where(cells["chosen"].notna())
-    first = recorded[(recorded["measure"] == "letter") & (recorded["order"] == 0)]
-    best = first.assign(by_letter=[int(np.argmax(values)) for values in first["logprob"]])
-    cells = cells.merge(best[["condition", "item", "by_letter"]], on=["condition", "item"], how="left")
+    letters = recorded[recorded["measure"] == "letter"]
+    best = letters.assign(
+        by_letter=[_favoured(values, k) for values, k in letters[["logprob", "order"]].to_numpy()]
+    )
+    best = best[["condition", "item", "order", "by_letter"]]
+    # The reply saw one order, so it is compared with that order's probabilities.
+    cells = cells.merge(best, on=["condition", "item", "order"], how="left")
     return cells[["condition", "item", "benchmark", "status", "chosen", "correct", "by_letter", "text"]]
 
 
@@ -558,10 +578,10 @@ def other_models(
     found: list[pd.DataFrame] = []
     for model, recorded in recordings.items():
         theirs = asked[asked["item"].isin(recorded["item"])]
-        scored = {name: scores(recorded, theirs, people, name) for name in ("cloze", "pmi", "letter")}
+        scored = scores_by_measure(recorded, theirs, people)
         state = extremes(accuracy(scored[chosen.measure], chosen), protocol.measures["cloze"].gate["ceiling"])
         usable = state.loc[state["status"] == "usable", "benchmark"].tolist()
-        checked = gates(protocol, scored, recorded, theirs, replies(recorded, theirs, scored["letter"]), chosen)
+        checked = gates(protocol, scored, recorded, theirs, replies(recorded, theirs), chosen)
         table = contrasts(scored[chosen.measure], protocol, chosen, usable)
         for parts, part in ((states, state), (checks, checked), (found, table[table["benchmark"] == "overall"])):
             parts.append(part.assign(model=model))
@@ -602,6 +622,7 @@ def verdict_table(
     failed = checked[(checked["measure"] == chosen.measure) & ~checked["passes"]]["check"].tolist()
     overall = table[table["benchmark"] == "overall"].set_index("contrast").to_dict("index")
     strength = able[able["benchmark"] == "overall"].set_index("contrast")["power_margin"].to_dict()
+    asked = {*table.loc[table["n"] > 0, "contrast"]}
     rows = []
     for name, claim in protocol.claims.items():
         row: dict[Any, Any] | None = overall.get(claim.hypothesis or "")
@@ -615,7 +636,12 @@ def verdict_table(
                 informative=not failed,
                 reason=f"gate of {chosen.measure}: {', '.join(failed)}" if failed else "",
             )
+        elif claim.hypothesis in asked:
+            reason = f"no benchmark is usable by {chosen.measure}"
+            evidence = verdicts.Evidence(nan, rejected=False, informative=False, reason=reason)
         said, why = verdicts.verdict(claim, evidence)
+        if evidence is None and claim.not_testable is None:
+            why = f"this contrast was not asked by the measure {chosen.measure}"
         rows.append(
             {
                 "claim": name,
@@ -756,7 +782,8 @@ def finding(table: pd.DataFrame, judged: pd.DataFrame, state: pd.DataFrame, mode
     usable = state[state["status"] == "usable"]["benchmark"].tolist()
     largest = max(overall.to_dict("records"), key=lambda row: abs(row["difference"]), default=None)
     told = ", ".join(f"{n} {name}" for name, n in counts.items())
-    text = f"**{model}**: of {len(overall)} contrasts against no persona, {told}. "
+    tested = f"of {len(overall)} contrasts against no persona, {told}" if told else "no contrast could be tested"
+    text = f"**{model}**: {tested}. "
     if largest is not None:
         text += (
             f"The largest difference in accuracy is {largest['difference']:+.3f} "

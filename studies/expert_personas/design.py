@@ -32,7 +32,7 @@ class Parameters(parameters.Parameters):
     conditions: tuple[Kind, ...] = Field(min_length=1, description="kinds of persona beside none")
     placements: tuple[Literal["system", "user"], ...] = Field(min_length=1, description="where the persona stands")
     paraphrases: int = Field(ge=1, le=3, description="wordings of each persona")
-    measure: Literal["cloze", "pmi", "letter"] = Field(description="measure of accuracy")
+    measure: Literal["primary", "cloze", "pmi", "letter", "text"] = Field(description="measure of accuracy")
     permutations: int = Field(ge=0, le=10, description="cyclic option orders of the letters; 0 means all")
     layer: Literal["both", "published", "corrected"] = Field(description="which analysis is shown")
     margin: float = Field(gt=0, lt=0.5, description="equivalence margin for a difference in accuracy")
@@ -145,13 +145,15 @@ def _crossed(
             relations = [relation for relation in relations if relation != "adjacent"]
         theirs = asked[(asked[relations] == field).any(axis=1)] if field else asked
         for n in sorted(set(theirs["n_options"])):
-            items = theirs[theirs["n_options"] == n]
+            items = multiple_choice.items(theirs[theirs["n_options"] == n])
+            if declared.kind == "text":
+                items["order"] = grid.drawn(items["item"], n, protocol.design["sample_seed"])
             parts.append(
                 grid.measure(
                     name,
                     declared.kind,
                     conditions=group[["condition", "condition_hash", "system", "description"]],
-                    items=multiple_choice.items(items),
+                    items=items,
                     templates=multiple_choice.lettered(templates, n),
                     labels=tuple(LETTERS[:n]) if declared.kind == "letter" else (),
                     orders=1 if declared.kind != "letter" else min(permutations or n, n),

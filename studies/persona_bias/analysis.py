@@ -16,11 +16,13 @@ from scipy import stats
 from statsmodels.discrete.conditional_models import ConditionalLogit
 from statsmodels.stats.weightstats import DescrStatsW
 
+from persona_bias import extractors
 from persona_bias.design import Parameters
 from persona_studies.analyse import multiple_choice as shared
 from persona_studies.analyse import scoring, verdicts
 from persona_studies.analyse import stats as lib_stats
 from persona_studies.analyse.contrasts import outcome
+from persona_studies.design.plan import DERIVED
 from persona_studies.design.protocol import Protocol
 
 OVERALL = "mean of all personas"
@@ -30,14 +32,26 @@ EFFECT = ["n", "difference", "sd", "se", "low", "high", "p", "p_equivalence"]
 # --- Scores ---
 
 
-def scores(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, measure: str) -> pd.DataFrame:
+def scores_by_measure(
+    recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, extractor: str
+) -> dict[str, pd.DataFrame]:
+    """Return :func:`scores` of every measure that is recorded."""
+    held = {*recorded["measure"]}
+    names = [name for name in ("cloze", "pmi", "letter", "text") if DERIVED.get(name, name) in held]
+    return {name: scores(recorded, asked, people, name, extractor) for name in names}
+
+
+def scores(
+    recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, measure: str, extractor: str = "lenient"
+) -> pd.DataFrame:
     """Score every question under every condition, as :func:`multiple_choice_scores.choices` does.
 
     Args:
         recorded: Responses.
         asked: Questions, as :func:`persona_bias.questions` returns them.
         people: Conditions, as :func:`persona_bias.people` returns them.
-        measure: ``cloze``, ``pmi`` or ``letter``.
+        measure: ``cloze``, ``pmi``, ``letter`` or ``text`` (replies from which an answer is read).
+        extractor: How replies are read.
 
     Returns:
         One row per condition and question: ``condition, who`` (the persona, with its mitigation or paraphrase),
@@ -45,7 +59,8 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, me
         correct, score, option_mass``.
     """
     about = people.drop(columns=["system", "description", "condition_hash", "words"])
-    every = shared.choices(recorded, asked, measure).merge(about, on="condition")
+    read = extractors.place(extractor)
+    every = shared.choices(recorded, asked, measure, read).dropna(subset="score").merge(about, on="condition")
     every["who"] = every["persona"].where(
         every["variant"] == "",
         every["persona"] + np.where(every["kind"] == "mitigated", " + ", " ") + every["variant"],
@@ -370,7 +385,7 @@ def gates(
 
     Args:
         protocol: Thresholds.
-        scored: Scores by measure: ``cloze``, ``pmi``, ``letter``.
+        scored: Scores by measure, of those that are recorded.
         recorded: Responses, for option mass and position dominance.
         asked: Questions.
         parsed: Share of replies from which an answer is read.
@@ -380,7 +395,7 @@ def gates(
         ``measure, check, value, rule, threshold, passes``.
     """
     parts = []
-    for name in ("cloze", "pmi", "letter"):
+    for name in [name for name in scored if name != "text"]:
         declared = protocol.measures["letter" if name == "letter" else "cloze"].gate
         state = headroom(accuracy(scored[name], chosen), declared["ceiling"], chosen)
         usable = state.loc[state["status"] == "usable", "dataset"]
@@ -403,6 +418,8 @@ def gates(
             checks["fall under the toddler"] = (fall, ">=", declared["positive_control"])
             checks["instructions agree"] = (_instructions(scored[name]), ">=", declared["instructions"])
         parts.append(scoring.gate(checks).assign(measure=name))
+    if "text" not in scored:
+        return pd.concat(parts, ignore_index=True)[["measure", "check", "value", "rule", "threshold", "passes"]]
     checks = {"an answer is read": (parsed, ">=", protocol.measures["text"].gate["parsed"])}
     parts.append(scoring.gate(checks).assign(measure="text"))
     whole = pd.concat(parts, ignore_index=True)
@@ -557,7 +574,12 @@ def power(table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
 
 
 def verdict_table(
-    protocol: Protocol, table: pd.DataFrame, able: pd.DataFrame, checked: pd.DataFrame, chosen: Parameters
+    protocol: Protocol,
+    table: pd.DataFrame,
+    able: pd.DataFrame,
+    checked: pd.DataFrame,
+    scored: pd.DataFrame,
+    chosen: Parameters,
 ) -> pd.DataFrame:
     """Return the verdict on every claim.
 
@@ -566,8 +588,10 @@ def verdict_table(
         table: Of :func:`contrasts`.
         able: Of :func:`power`.
         checked: Of :func:`gates`.
+        scored: Of :func:`scores`: who was asked by the measure.
         chosen: The measure whose gate counts.
     """
+    asked = {*scored["who"]}
     failed = checked[(checked["measure"] == chosen.measure) & ~checked["passes"]]["check"].tolist()
     found = {(row["family"], row["hypothesis"]): row for row in table.to_dict("records")}
     strength = {(row["family"], row["hypothesis"]): row["power_margin"] for row in able.to_dict("records")}
@@ -586,7 +610,12 @@ def verdict_table(
                 informative=not failed,
                 reason=f"gate of {chosen.measure}: {', '.join(failed)}" if failed else "",
             )
+        elif claim.hypothesis is not None and asked >= {*claim.hypothesis.split(" - ")}:
+            reason = f"no dataset is usable by {chosen.measure}"
+            evidence = verdicts.Evidence(nan, rejected=False, informative=False, reason=reason)
         said, why = verdicts.verdict(claim, evidence)
+        if evidence is None and claim.not_testable is None:
+            why = f"this contrast was not asked by the measure {chosen.measure}"
         rows.append(
             {
                 "claim": name,
@@ -616,10 +645,11 @@ def finding(
     failed = checked[(checked["measure"] == chosen.measure) & ~checked["passes"]]["check"].tolist()
     told = ", ".join(f"{n} {name}" for name, n in people["verdict"].value_counts().items())
     said = ", ".join(f"{n} {name}" for name, n in judged["verdict"].value_counts().items())
+    tested = told or "none could be tested"
     text = (
         f"**{chosen.model}**: personas answer {overall['difference']:+.3f} [{overall['low']:.3f}, "
         f"{overall['high']:.3f}] against {chosen.baseline.replace('-', ' ')} in accuracy; of "
-        f"{len(people)} personas, {told}. Counted the way of the paper, {uncorrected} of {len(tallied)} "
+        f"{len(people)} personas, {tested}. Counted the way of the paper, {uncorrected} of {len(tallied)} "
         f"personas are significantly worse on some dataset; after correction over persona x dataset, {adjusted}. "
     )
     if failed:
@@ -676,7 +706,7 @@ def plot_heat(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         cbar_kws={"label": "difference in accuracy"},
         linewidths=0.5,
     )
-    for row in table.to_dict("records"):
+    for row in table.dropna(subset="difference").to_dict("records"):
         x, y = across[row["dataset"]], down[row["persona"]]
         if row["p"] <= row["alpha"]:
             axis.plot(x, y, ".", color="black", ms=5)

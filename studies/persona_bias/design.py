@@ -72,7 +72,7 @@ class Parameters(parameters.Parameters):
     items: int = Field(ge=20, le=2000, description="questions of each dataset")
     choice: Literal["random", "first"] = Field(description="which questions of a dataset that has more")
     baseline: Literal["human", "average-human", "none"] = Field(description="what personas are compared with")
-    measure: Literal["cloze", "pmi", "letter"] = Field(description="measure of accuracy")
+    measure: Literal["primary", "cloze", "pmi", "letter", "text"] = Field(description="measure of accuracy")
     permutations: int = Field(ge=0, le=10, description="cyclic option orders of the letters; 0 means all")
     extractor: Literal["published", "strict", "lenient"] = Field(description="how replies are read")
     abstention: Literal["apart", "wrong"] = Field(description="a reply without an answer: apart, or wrong")
@@ -272,12 +272,15 @@ def _crossed(
     parts = []
     for n in sorted(set(asked["n_options"])):
         letters = multiple_choice.LETTERS[:n]
+        items = multiple_choice.items(asked[asked["n_options"] == n])
+        if declared.kind == "text":
+            items["order"] = grid.drawn(items["item"], n, protocol.design["sample_seed"])
         parts.append(
             grid.measure(
                 name,
                 declared.kind,
                 conditions=conditions[["condition", "condition_hash", "system", "description"]],
-                items=multiple_choice.items(asked[asked["n_options"] == n]),
+                items=items,
                 templates=multiple_choice.lettered(templates, n),
                 labels=tuple(letters) if declared.kind == "letter" else (),
                 orders=1 if declared.kind != "letter" else min(permutations or n, n),

@@ -77,6 +77,20 @@ def lenient(text: str) -> str | None:
 EXTRACTORS: dict[str, Callable[[str], str | None]] = {"published": published, "strict": strict, "lenient": lenient}
 
 
+def place(extractor: str) -> Callable[[str, int], int | None]:
+    """Return an extractor as a rule from reply and number of options to the place that it names, or None.
+
+    >>> place("lenient")("The answer is D.", 4), place("lenient")("The answer is D.", 3)
+    (3, None)
+    """
+
+    def read(text: str, n: int) -> int | None:
+        letter = EXTRACTORS[extractor](text)
+        return LETTERS.index(letter) if letter is not None and letter in LETTERS[:n] else None
+
+    return read
+
+
 def status(text: str, answer: object, *, cut: bool) -> str:
     """Return what a reply is: an answer goes before a refusal, because a reply can hedge and still answer.
 
@@ -102,7 +116,8 @@ def under_each(texts: pd.DataFrame) -> pd.DataFrame:
     """Read replies under every extractor.
 
     Args:
-        texts: ``text, gold`` (0-based), ``n_options, cut`` and whatever identifies a reply.
+        texts: ``text, gold`` (0-based place among the options that the reply saw), ``n_options, cut`` and whatever
+            identifies a reply.
 
     Returns:
         One row per extractor and reply: without ``text``; with ``extractor, status, correct`` (NaN without an
@@ -137,6 +152,9 @@ def read(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame) -> p
     )
     cells = cells.merge(people[["condition", "persona"]], on="condition")
     cells["cut"] = cells["finish"] == "length"
+    # Order k showed option (i + k) mod n at place i.
+    cells["gold"] = (cells["gold"] - cells["order"]) % cells["n_options"]
+    cells["text"] = cells["text"].where(cells["finish"] != "failed")
     return under_each(cells[["persona", "item", "dataset", "gold", "n_options", "cut", "text"]])
 
 

@@ -78,81 +78,89 @@ def truthfulness_gap(a: pd.Series, s: pd.Series, baseline: float) -> pd.Series:
     return (s - baseline) * (1 + a)
 
 
+def _sentence_checks(
+    bound: dict[str, float], agree: pd.DataFrame, scores: pd.DataFrame, persona: pd.DataFrame
+) -> dict[str, tuple[float, str, float]]:
+    """Return the checks of agreement by sentences."""
+    pairs = (
+        agree[agree["attributed"]].groupby("condition")[["pair_1", "pair_2", "pair_3"]].mean().loc[persona.index]
+    )
+    poles = pairs.loc[persona.index].corr().to_numpy()[np.triu_indices(3, 1)].min()
+    asserted = scores.set_index("condition")["asserted"]
+    return {
+        "option mass": (float(agree["option_mass"].astype(float).mean()), ">=", bound["min_option_mass"]),
+        "least correlation of sentence pairs": (float(poles), ">=", bound["pole_agreement"]),
+        "manipulation: designed level and self-report": (
+            lib_stats.correlation(persona["level"].astype(float), persona["self_contrast"]).estimate,
+            ">=",
+            bound["manipulation"],
+        ),
+        "told to agree minus told to disagree": (
+            float(asserted["told_to_agree"] - asserted["told_to_disagree"]),
+            ">=",
+            bound["positive_control"],
+        ),
+        "mean P(agree) above the floor": (float(persona["asserted"].mean()), ">=", bound["floor"]),
+        "mean P(agree) below the ceiling": (float(persona["asserted"].mean()), "<=", bound["ceiling"]),
+    }
+
+
 def gates(
     protocol: Protocol,
     *,
-    agree: pd.DataFrame,
+    agree: pd.DataFrame | None,
     scores: pd.DataFrame,
     recorded: pd.DataFrame,
     read: pd.DataFrame,
-    contrast: pd.DataFrame,
+    contrast: pd.DataFrame | None,
     ratings: dict[str, pd.DataFrame],
 ) -> pd.DataFrame:
-    """Check every measure against the thresholds of the protocol.
+    """Check every measure that is recorded against the thresholds of the protocol.
 
     Args:
         protocol: Declared gates.
-        agree: :func:`agreement`.
+        agree: :func:`agreement`; None where sentences are not recorded.
         scores: One row per condition with the columns of :func:`persona_scores`, ``role``, ``level`` and
             ``self_contrast``.
         recorded: Responses.
         read: :func:`replies`.
-        contrast: :func:`self_contrast`.
-        ratings: :func:`ratings` of both rating measures.
+        contrast: :func:`self_contrast`; None where it is not recorded.
+        ratings: :func:`ratings` of the rating measures that are recorded.
 
     Returns:
         ``measure, check, value, rule, threshold, passes``.
     """
     declared = {name: measure.gate for name, measure in protocol.measures.items()}
     persona = scores[scores["role"] == "persona"].set_index("condition")
-    pairs = (
-        agree[agree["attributed"]].groupby("condition")[["pair_1", "pair_2", "pair_3"]].mean().loc[persona.index]
-    )
-    poles = pairs.loc[persona.index].corr().to_numpy()[np.triu_indices(3, 1)].min()
-    asserted = scores.set_index("condition")["asserted"]
-    bound = declared["agree"]
-    checks = {
-        "agree": {
-            "option mass": (float(agree["option_mass"].astype(float).mean()), ">=", bound["min_option_mass"]),
-            "least correlation of sentence pairs": (float(poles), ">=", bound["pole_agreement"]),
-            "manipulation: designed level and self-report": (
-                lib_stats.correlation(persona["level"].astype(float), persona["self_contrast"]).estimate,
-                ">=",
-                bound["manipulation"],
-            ),
-            "told to agree minus told to disagree": (
-                float(asserted["told_to_agree"] - asserted["told_to_disagree"]),
-                ">=",
-                bound["positive_control"],
-            ),
-            "mean P(agree) above the floor": (float(persona["asserted"].mean()), ">=", bound["floor"]),
-            "mean P(agree) below the ceiling": (float(persona["asserted"].mean()), "<=", bound["ceiling"]),
-        }
-    }
+    checks = {}
+    if agree is not None:
+        checks["agree"] = _sentence_checks(declared["agree"], agree, scores, persona)
     letters = recorded[recorded["measure"] == "agree_letter"]
-    checks["agree_letter"] = {
-        "option mass": (
-            float(letters["option_mass"].astype(float).mean()),
-            ">=",
-            declared["agree_letter"]["min_option_mass"],
-        ),
-        "position dominance": (
-            scoring.position_dominance(responses.matrix(letters), letters["order"].to_numpy()),
-            "<=",
-            declared["agree_letter"]["position_dominance"],
-        ),
-    }
-    checks["agree_text"] = {
-        "share of readable replies": (float(read["value"].notna().mean()), ">=", declared["agree_text"]["parsed"])
-    }
-    halves = keyed_halves(contrast[contrast["condition"].isin(persona.index)])
-    checks["self_contrast"] = {
-        "correlation of keyed halves": (
-            lib_stats.correlation(halves["positive"], halves["negative"]).estimate,
-            ">=",
-            declared["self_contrast"]["half_agreement"],
-        )
-    }
+    if len(letters):
+        checks["agree_letter"] = {
+            "option mass": (
+                float(letters["option_mass"].astype(float).mean()),
+                ">=",
+                declared["agree_letter"]["min_option_mass"],
+            ),
+            "position dominance": (
+                scoring.position_dominance(responses.matrix(letters), letters["order"].to_numpy()),
+                "<=",
+                declared["agree_letter"]["position_dominance"],
+            ),
+        }
+    if len(read):
+        readable = float(read["value"].notna().mean())
+        checks["agree_text"] = {"share of readable replies": (readable, ">=", declared["agree_text"]["parsed"])}
+    if contrast is not None:
+        halves = keyed_halves(contrast[contrast["condition"].isin(persona.index)])
+        checks["self_contrast"] = {
+            "correlation of keyed halves": (
+                lib_stats.correlation(halves["positive"], halves["negative"]).estimate,
+                ">=",
+                declared["self_contrast"]["half_agreement"],
+            )
+        }
     for name, statements in ratings.items():
         halves = keyed_halves(statements[statements["condition"].isin(persona.index)])
         checks[name] = {
@@ -456,16 +464,18 @@ def _residual(y: pd.Series, x: pd.Series) -> pd.Series:
 def verdict_table(
     protocol: Protocol,
     *,
-    family: pd.DataFrame,
+    family: pd.DataFrame | None,
     across: pd.DataFrame,
     six: pd.DataFrame,
     gates: pd.DataFrame,
     chosen: Parameters,
+    missing: str = "",
 ) -> pd.DataFrame:
     """Return the verdict on every claim, in the layers that the parameters ask for.
 
     The published layer judges the paper's own claim by the paper's own rule, on the chosen measures; the
-    corrected layer judges every claim by its declared hypothesis.
+    corrected layer judges every claim by its declared hypothesis. Without sentences there is no ``family``, and
+    ``missing`` says so.
 
     Returns:
         ``claim, layer, statement, published, estimate, low, high, p_adjusted, verdict, why``.
@@ -484,7 +494,7 @@ def verdict_table(
             rows.append({**about, "layer": "published", **_published_verdict(six, chosen, gate(measures))})
         if chosen.layer == "published":
             continue
-        if claim.family == "personas":
+        if claim.family == "personas" and family is not None:
             row = family[family["hypothesis"] == claim.hypothesis].iloc[0]
             scores = HYPOTHESES[str(claim.hypothesis)]
             behind = [name for name in ("self_contrast",) if name in scores]
@@ -500,6 +510,8 @@ def verdict_table(
         else:
             row, evidence, found = pd.Series({"p_adjusted": np.nan}), None, {}
         verdict, why = verdicts.verdict(claim, evidence)
+        if evidence is None and claim.not_testable is None:
+            why = missing
         rows.append(
             {
                 **about,
@@ -556,8 +568,12 @@ def _power_of_mean(row: pd.Series, chosen: Parameters) -> float:
     )
 
 
-def finding(verdict_table: pd.DataFrame, family: pd.DataFrame, model: str) -> str:
+def finding(verdict_table: pd.DataFrame, family: pd.DataFrame | None, model: str) -> str:
     """Return the finding in Markdown, made of the computed numbers."""
+    if family is None:
+        said_of = verdict_table.drop_duplicates("claim")
+        told = "; ".join(f"{row['claim']}: *{row['verdict']}*" for row in said_of.to_dict("records"))
+        return f"**{model} was not asked by sentences, which the declared correlations need.** Verdicts: {told}."
     rows = family.set_index("hypothesis")
 
     def said(hypothesis: str) -> str:

@@ -89,7 +89,9 @@ class Parameters(parameters.Parameters):
     topics: int = Field(ge=2, le=33, description="topics of the claim bank")
     claims_per_topic: int = Field(ge=1, le=5, description="claims of each topic, each with its mirror")
     frames: tuple[Frame, ...] = Field(min_length=1, description="templates that assert the claim")
-    measure: Literal["cloze", "letter", "text"] = Field(description="measure of sycophancy for the paper's tests")
+    measure: Literal["primary", "cloze", "letter", "text"] = Field(
+        description="measure of sycophancy for the paper's tests"
+    )
     agreeableness: Literal["self_contrast", "self_rating", "other_rating", "designed"] = Field(
         description="measure of agreeableness for the paper's tests"
     )

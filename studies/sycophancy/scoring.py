@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 
 from persona_studies.analyse import scoring
 from persona_studies.ask import responses
@@ -146,7 +145,7 @@ def letter_agreement(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFram
     cells = recorded[recorded["measure"] == "agree_letter"]
     declared = scoring.in_declared_order(responses.matrix(cells), cells["order"].to_numpy())
     scored = cells[["condition", "item", "order", "option_mass"]].assign(
-        p_agree=softmax(declared, axis=1)[:, 0], first_place=softmax(responses.matrix(cells), axis=1)[:, 0]
+        p_agree=scoring.shares(declared)[:, 0], first_place=scoring.shares(responses.matrix(cells))[:, 0]
     )
     return (
         scored.groupby(["condition", "item"], sort=False)[["p_agree", "first_place", "option_mass"]]
@@ -164,13 +163,18 @@ def replies(recorded: pd.DataFrame, parser: str) -> pd.DataFrame:
 
     Returns:
         ``condition, item, text, status, value``. A reply cut at the token limit without a label is
-        ``TRUNCATED``; the value is NaN where there is none.
+        ``TRUNCATED``, a cell without a reply ``FAILED``; the value is NaN where there is none.
     """
     read = {"anchored": published.parse_anchored, "published": published.parse_published}[parser]
     cells = recorded[recorded["measure"] == "agree_text"]
-    readings = [read(text) for text in cells["text"]]
+    # A failed cell holds the reason, which is no reply.
+    readings = [read(text) for text in cells["text"].where(cells["finish"] != "failed", "")]
     status = [
-        "TRUNCATED" if reading.status == "UNPARSED" and finish == "length" else reading.status
+        "FAILED"
+        if finish == "failed"
+        else "TRUNCATED"
+        if reading.status == "UNPARSED" and finish == "length"
+        else reading.status
         for reading, finish in zip(readings, cells["finish"], strict=True)
     ]
     return cells[["condition", "item", "text"]].assign(

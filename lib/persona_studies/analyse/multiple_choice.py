@@ -5,7 +5,7 @@ What every study with such questions does alike; conditions and hypotheses are e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import nan, sqrt
 from typing import Any
 
@@ -22,25 +22,39 @@ from persona_studies.analyse.stats import equivalence_p
 from persona_studies.ask import responses
 from persona_studies.design.multiple_choice import LETTERS
 from persona_studies.design.protocol import Family
+from persona_studies.errors import ProtocolError
 
 
-def choices(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.DataFrame:
+def choices(
+    recorded: pd.DataFrame,
+    asked: pd.DataFrame,
+    measure: str,
+    read: Callable[[str, int], int | None] | None = None,
+) -> pd.DataFrame:
     """Say which option each cell chooses.
 
     ``cloze`` takes the option with the highest log-likelihood per character, ``pmi`` the one that gains most
     over a neutral context (Holtzman et al. 2021). ``letter`` averages the probability of each option, among the
     labels, over cyclic orders; the mean probability of the right option is the expected accuracy of an answer
-    drawn from it.
+    drawn from it. ``text`` takes the option that a reply names; one that names none is no answer.
 
     Args:
         recorded: Responses.
         asked: Questions: ``item, gold, n_options`` and whatever a study needs beside.
-        measure: ``cloze``, ``pmi`` or ``letter``.
+        measure: ``cloze``, ``pmi``, ``letter`` or ``text``.
+        read: Of ``text``: reply and number of options -> the place it names among those shown, or None.
 
     Returns:
-        One row per condition and question: the columns of both, ``chosen`` (0-based), ``correct`` (0 or 1) and
-        ``score`` (what is averaged: correct, or the right option's probability).
+        One row per condition and question: the columns of both, ``chosen`` (0-based), ``correct`` (0 or 1; both NaN
+        where a reply names none) and ``score`` (what is averaged: correct, or the right option's probability).
     """
+    if measure == "text":
+        if read is None:
+            raise ProtocolError("Replies are read by a study's own rule; give it as read=.")
+        replies = recorded[recorded["measure"] == "text"].merge(asked, on="item", suffixes=("", "_asked"))
+        chosen = named_options(replies, read)
+        correct = (chosen == replies["gold"]).astype(float).where(chosen.notna())
+        return replies.assign(chosen=chosen, correct=correct, score=correct)
     parts = []
     for rows, by_option in _by_option(recorded, asked, measure):
         gold = rows["gold"].to_numpy()
@@ -55,6 +69,25 @@ def choices(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.Dat
         )
     whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return whole
+
+
+def named_options(replies: pd.DataFrame, read: Callable[[str, int], int | None]) -> pd.Series:
+    """Return the option that each reply names, as declared; NaN where it names none or has failed.
+
+    Args:
+        replies: ``text, finish, n_options, order``: order ``k`` showed option ``(i + k) mod n`` at place ``i``.
+        read: Reply and number of options -> the place it names among those shown, or None.
+    """
+    found = [
+        None if place is None else (place + order) % n
+        for n, order, place in (
+            (n, order, read(text, n) if isinstance(text, str) and finish != "failed" else None)
+            for text, finish, n, order in zip(
+                replies["text"], replies["finish"], replies["n_options"], replies["order"], strict=True
+            )
+        )
+    ]
+    return pd.Series(found, index=replies.index, dtype=float)
 
 
 def probabilities(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -97,7 +130,7 @@ def _by_option(
         logprob = responses.matrix(group)
         if measure == "letter":
             turned = scoring.in_declared_order(logprob, group["order"].to_numpy())
-            chance = pd.DataFrame(softmax(turned, axis=1), columns=range(n))
+            chance = pd.DataFrame(scoring.shares(turned), columns=range(n))
             chance[["condition", "item"]] = group[["condition", "item"]].to_numpy()
             value = chance.groupby(["condition", "item"], sort=False).mean()
             mass = (
@@ -194,7 +227,7 @@ def positions(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for n in sorted(set(letters["n_options"])):
         group = letters[letters["n_options"] == n]
-        shares = softmax(responses.matrix(group), axis=1)
+        shares = scoring.shares(responses.matrix(group))
         place = (group["gold"] - group["order"]).to_numpy() % n
         right = shares.argmax(axis=1) == place
         rows += [

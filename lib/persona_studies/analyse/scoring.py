@@ -63,6 +63,23 @@ def in_declared_order(logprob: Array, order: NDArray[np.int_]) -> Array:
     return np.take_along_axis(logprob, place, axis=1)
 
 
+def shares(logprob: Array) -> Array:
+    """Return the probability of every label among the labels.
+
+    A censored label, whose log-probability an endpoint does not report, has less probability than any that it
+    lists, and takes no share. Where every label is censored, nothing is known.
+
+    Args:
+        logprob: cells x labels, natural log-probabilities; NaN: censored.
+
+    >>> shares(np.log([[0.3, 0.1, np.nan], [np.nan, np.nan, np.nan]])).round(2).tolist()
+    [[0.75, 0.25, 0.0], [nan, nan, nan]]
+    """
+    censored = np.isnan(logprob)
+    known: Array = softmax(np.where(censored & ~censored.all(axis=1, keepdims=True), -np.inf, logprob), axis=1)
+    return known
+
+
 def expected_rating(logprob: Array, values: Sequence[float]) -> Array:
     """Return the mean of a rating scale under the label probabilities, renormalised to the labels.
 
@@ -70,7 +87,7 @@ def expected_rating(logprob: Array, values: Sequence[float]) -> Array:
         logprob: cells x labels.
         values: The value of each label.
     """
-    rating: Array = softmax(logprob, axis=1) @ np.asarray(values, dtype=float)
+    rating: Array = shares(logprob) @ np.asarray(values, dtype=float)
     return rating
 
 
@@ -84,9 +101,9 @@ def position_dominance(logprob: Array, order: NDArray[np.int_]) -> float:
         logprob: cells x labels in shown order; every item in all cyclic orders.
         order: cells; the option order.
     """
-    shares = softmax(logprob, axis=1)
-    by_order = np.array([shares[order == k].mean(axis=0) for k in np.unique(order)])
-    n = shares.shape[1]
+    found = shares(logprob)
+    by_order = np.array([np.nanmean(found[order == k], axis=0) for k in np.unique(order)])
+    n = found.shape[1]
     return float((by_order.mean(axis=0).max() - 1 / n) / (1 - 1 / n))
 
 
