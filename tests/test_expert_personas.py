@@ -272,8 +272,7 @@ def test_replies_split_into_answered_and_right(simulation: Simulation) -> None:
     recorded = simulation.responses(6)
     text = recorded.index[recorded["measure"] == "text"]
     recorded.loc[text[: len(text) // 4], "text"] = "I cannot say."
-    scored = analysis.scores(recorded, simulation.asked, simulation.people, "letter")
-    read = analysis.replies(recorded, simulation.asked, scored)
+    read = analysis.replies(recorded, simulation.asked)
     split = analysis.decomposition(read, simulation.people)
     assert split["n"].sum() == len(text)
     product = split["answered"] * split["right_given_answered"]
