@@ -27,7 +27,7 @@ DEFAULTS = {
 
 
 def parameters(**changes: object) -> design.Parameters:
-    return design.Parameters.check({**DEFAULTS, "replicates": 100, **changes})
+    return design.Parameters.check({**DEFAULTS, "measure": "cloze", "replicates": 100, **changes})
 
 
 SMALL = parameters(personas=20, topics=33, frames=["think"])

@@ -26,7 +26,7 @@ DEFAULTS = {
 
 
 def parameters(**changes: object) -> design.Parameters:
-    return design.Parameters.check({**DEFAULTS, **changes})
+    return design.Parameters.check({**DEFAULTS, "measure": "cloze", **changes})
 
 
 SMALL = parameters(personas=55, topics=4, frames=["think"], replicates=100)
