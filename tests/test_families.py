@@ -73,21 +73,6 @@ def test_a_paired_contrast_is_students_and_its_bound_is_scipys() -> None:
         assert row["p_bound"] == pytest.approx(p)
 
 
-def test_what_differs_by_rounding_alone_does_not_differ() -> None:
-    c = contrast(direction="none")
-    declared = protocol()
-    name = declared.families["f"].hypotheses[0]
-    row = families.estimated({c.name: c}, lambda h, part: series(np.full(80, 1.1e-16)), HOW)[c.name]
-    assert (row["estimate"], row["se"], row["p"]) == (0, 0, 1) and isnan(row["p_bound"])
-    tests = families.corrected("f", declared.families["f"], {name: row}, HOW)
-    found = families.evidence(tests, failed={"f": ""}, stuck={})
-    judged = verdicts.table(declared, found, layer="corrected").iloc[0]
-    assert (judged["verdict"], judged["why"]) == (
-        verdicts.INCONCLUSIVE,
-        "no item differs, so that no test is defined",
-    )
-
-
 def test_an_interaction_is_welchs_and_permutes_within_sets() -> None:
     rng = np.random.default_rng(2)
     one, other = rng.normal(0.1, 0.3, 40), rng.normal(-0.05, 0.2, 25)

@@ -13,7 +13,6 @@ import pytest
 from typer.testing import CliRunner
 
 from persona_studies import cli
-from persona_studies.analyse.families import Settings
 from persona_studies.ask import responses
 from persona_studies.design import plan as grid
 from persona_studies.design import protocol as protocols
@@ -21,7 +20,6 @@ from persona_studies.design.protocol import Protocol
 from persona_studies.errors import SourceUnavailable
 from persona_studies.paths import Project
 from persona_studies.reproduce import runs
-from tests.simulated_letters import Second, answers
 
 PROJECT = Project(Path(__file__).parents[1])
 STUDIES = ["expert_personas", "clinical_personas", "persona_bias"]
@@ -128,28 +126,3 @@ def test_parameters_have_no_place_beside_a_later_protocol() -> None:
         assert "--protocol 2 fixes what is asked, so 'items=20' has no place" in str(result.exception)
         result = CliRunner().invoke(cli.app, [*command, "--protocol", "7"])
         assert "persona_bias declares no protocol 7; it has 1, 2." in str(result.exception)
-
-
-def test_a_recording_of_part_of_the_grid_is_analysed_as_far_as_it_goes(study: str, plan: pd.DataFrame) -> None:
-    """No replies in words, no filler and one persona less: what rests on them says so, and nothing stops."""
-    second_protocol = Second(study)
-    kept = plan[
-        (plan["measure"] == "letter") & ~plan["condition"].str.match("filler|physician-1|physician-2|religious")
-    ]
-    recorded = answers(kept.reset_index(drop=True), second_protocol.asked, lambda cells: np.full(len(cells), 0.7))
-    found = import_module(f"{study}.analysis_2").analyse(
-        PROJECT,
-        second_protocol.protocol,
-        recorded,
-        second_protocol.asked,
-        second_protocol.people,
-        Settings.of(second_protocol.protocol, replicates=999),
-    )
-    tests = found.tests.set_index(["family", "hypothesis"])
-    sizes = found.tests.groupby("family").size()
-    assert sizes.to_dict() == {name: f.size for name, f in second_protocol.protocol.families.items()}
-    assert (tests.loc["steerability", "n"] == 0).any() and not tests.loc["steerability", "rejected"].any()
-    # Every answer is the same under every persona: nothing differs, and nothing is significant.
-    model = found.tests[found.tests["gate"].ne("") | found.tests["family"].isin(["experts", "controls", "roles"])]
-    assert not model["rejected"].any()
-    assert len(found.verdicts) == len(second_protocol.protocol.claims)

@@ -21,7 +21,7 @@ from persona_studies.design.parameters import Parameters
 from persona_studies.design.plan import DERIVED
 from persona_studies.errors import NotebookError, ResponsesError, quoted
 from persona_studies.paths import Project
-from persona_studies.reproduce import notebooks
+from persona_studies.reproduce import notebooks, reads
 
 HOW_TO_STOP = "To stop: the square in the toolbar, or the key I twice. Every answer is kept."
 BUTTON = (
@@ -67,6 +67,7 @@ class Study:
         for folder in (out / "tables", out / "figures"):
             folder.mkdir(parents=True, exist_ok=True)
         figures.style()
+        reads.hold_to(project, name)
         return cls(name, project, protocol.load(project.protocol(name)), parameters, out)
 
     def deviations(self) -> pd.DataFrame:

@@ -124,7 +124,7 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame) 
 def by_case(scored: pd.DataFrame, value: str) -> pd.DataFrame:
     """Return cases and questions x who, wordings averaged.
 
-    Columns are also the three styles, each the mean of the four roles, where all of these were asked.
+    Columns are also the three styles, each the mean of the four roles.
 
     Returns:
         Indexed by ``stratum`` (cases, which weigh the same whatever their set; or medical), ``set, item, cluster,
@@ -138,8 +138,7 @@ def by_case(scored: pd.DataFrame, value: str) -> pd.DataFrame:
     roles = scored.loc[scored["style"] != "neutral", "role"].unique()
     for style in scored["style"].unique():
         who = [role if style == "neutral" else f"{role}-{style}" for role in roles]
-        if set(who) <= set(wide):
-            wide[style] = wide[who].mean(axis=1, skipna=False)
+        wide[style] = wide[who].mean(axis=1, skipna=False)
     return wide
 
 

@@ -27,8 +27,6 @@ The index of the series names a stratum first (strata weigh the same), then ``it
 ``set`` keeps the permutations of an interaction within sets of items.
 """
 
-# Means of the same numbers in another order differ in the last digits, which is no difference.
-DECIMALS = 12
 ESTIMATES = ["n", "estimate", "se", "df", "low", "high", "p", "p_bound"]
 COLUMNS = [
     *("family", "hypothesis", "direction", "smallest_effect", "n", "estimate", "se", "df", "low", "high"),
@@ -99,9 +97,9 @@ def estimated(
     rows: dict[str, dict[str, Any]] = {}
     plain: dict[str, pd.Series] = {}
     for name, contrast in contrasts.items():
-        within = differences(contrast, contrast.within).round(DECIMALS)
+        within = differences(contrast, contrast.within)
         if contrast.interaction is not None:
-            rows[name] = between(within, differences(contrast, contrast.interaction).round(DECIMALS), how)
+            rows[name] = between(within, differences(contrast, contrast.interaction), how)
         else:
             plain[name] = within.dropna()
     if plain:
@@ -312,7 +310,6 @@ def evidence(
             falling=falling,
             steerable=False if stuck.get(family) and not row["rejected"] else None,
             needed=float(row["n_needed"]) if row["n_needed"] > n else None,
-            why="no item differs, so that no test is defined" if row["se"] == 0 and row["estimate"] == 0 else "",
         )
     return found
 

@@ -224,6 +224,8 @@ class Protocol(_Declared):
     """A study's declared design.
 
     ``primary`` lists what the parameter ``measure`` can be, the preferred one first (:meth:`primary_measure`).
+    ``reads`` names the files and folders below ``data/`` that the study reads, ``sources`` patterns of ids in
+    ``data/sources.toml``; a run depends on these and on nothing else there.
     """
 
     study: str
@@ -240,6 +242,8 @@ class Protocol(_Declared):
     confirmatory: Confirmatory | None = None
     amendments: tuple[Amendment, ...] = ()
     primary: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     design: dict[str, Any] = {}
     tolerance: dict[str, float] = {}
 

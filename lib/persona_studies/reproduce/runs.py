@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from persona_studies.errors import NotebookError, ParameterError, RunError, SourceUnavailable, quoted
 from persona_studies.paths import Project
+from persona_studies.reproduce import reads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,13 +107,13 @@ def key(project: Project, study: str, overrides: Mapping[str, Any]) -> dict[str,
         texts = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
     except (ValueError, LookupError, TypeError) as error:
         raise NotebookError(f"{path.name} is not a notebook: {error!r}; restore it with git checkout.") from error
-    data = [project.items, project.published, project.sources, project.data / "models.toml"]
     return {
         "notebook": _digest(json.dumps(texts).encode()),
-        "code": _tree(project.root, [project.folder(study), project.root / "lib"], "*.py"),
+        "code": _tree(project.root, reads.code(project, study), "*.py"),
         "lock": _tree(project.root, [project.root / "uv.lock"]),
-        "protocol": _tree(project.root, [project.protocol(study)]),
-        "data": _tree(project.root, data),
+        "protocol": _tree(project.root, [project.folder(study)], "*.toml"),
+        "data": _tree(project.root, reads.data(project, study)),
+        "sources": _digest(json.dumps(reads.pins(project, study), sort_keys=True).encode()),
         "responses": _tree(project.root, [project.responses(study)]),
         "parameters": _digest(json.dumps(overrides, sort_keys=True).encode()),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",

@@ -1,0 +1,135 @@
+"""A run depends on what its protocol says it reads, and on nothing else below data/."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from persona_studies.errors import ProtocolError
+from persona_studies.paths import Project
+from persona_studies.reproduce import reads, runs
+
+REPOSITORY = Project(Path(__file__).parents[1])
+SOURCES = """[[source]]
+id = "own-rows"
+kind = "github"
+
+[[source]]
+id = "other"
+kind = "github"
+"""
+
+
+@pytest.fixture
+def declaring(toy_project: Project) -> Project:
+    """The toy study, which names one bank and one source; another bank and source lie beside them."""
+    (toy_project.items / "own.csv").write_text("id\n1\n")
+    (toy_project.items / "other.csv").write_text("id\n1\n")
+    (toy_project.sources).write_text(SOURCES)
+    declare(toy_project, 'reads = ["items/own.csv"]\nsources = ["own-*"]\n')
+    return toy_project
+
+
+def declare(project: Project, lines: str) -> None:
+    project.protocol("toy").write_text('study = "toy"\ntitle = "A toy"\n' + lines)
+
+
+CHANGES: dict[str, tuple[Callable[[Project], object], str | None]] = {
+    "a bank that it names": (lambda p: (p.items / "own.csv").write_text("id\n2\n"), "data"),
+    "a bank that it does not name": (lambda p: (p.items / "other.csv").write_text("id\n2\n"), None),
+    "a new bank": (lambda p: (p.items / "new.csv").write_text("id\n2\n"), None),
+    "the pin of its source": (lambda p: p.sources.write_text(SOURCES.replace("github", "hub", 1)), "sources"),
+    "the pin of another source": (
+        lambda p: p.sources.write_text(SOURCES.replace('"other"\nkind = "github"', '"other"\nkind = "hub"')),
+        None,
+    ),
+    "another study": (lambda p: made(p.studies / "neighbour" / "design.py").write_text("x = 1\n"), None),
+    "its own code": (lambda p: made(p.folder("toy") / "extra.py").write_text("x = 1\n"), "code"),
+    "its second protocol": (lambda p: made(p.folder("toy") / "protocol_2.toml").write_text("x = 1\n"), "protocol"),
+    "a wing that runs use": (
+        lambda p: made(p.root / "lib/persona_studies/analyse/new.py").write_text("x = 1\n"),
+        "code",
+    ),
+    "the wing that publishes": (
+        lambda p: made(p.root / "lib/persona_studies/publish/new.py").write_text("x = 1\n"),
+        None,
+    ),
+}
+
+
+def made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_the_key_changes_with_what_is_read_and_with_nothing_else(declaring: Project, what: str) -> None:
+    for wing in ("analyse", "publish"):
+        made(declaring.root / "lib" / "persona_studies" / wing / "old.py").write_text("x = 1\n")
+    before = runs.key(declaring, "toy", {})
+    change, expected = CHANGES[what]
+    change(declaring)
+    after = runs.key(declaring, "toy", {})
+    changed = [name for name in before if before[name] != after[name]]
+    assert changed == ([expected] if expected else [])
+
+
+def test_without_a_declaration_everything_counts(toy_project: Project) -> None:
+    before = runs.key(toy_project, "toy", {})
+    (toy_project.items / "new.csv").write_text("id\n")
+    assert runs.key(toy_project, "toy", {})["data"] != before["data"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('reads = ["items/none.csv"]\n', "names data/items/none.csv, which is not there"),
+        ('reads = ["../pyproject.toml"]\n', "names data/../pyproject.toml, which is not there"),
+        ("reads = 3\n", "`reads` of toy/protocol.toml must be a list of texts"),
+        ('sources = ["nothing-*"]\n', "names 'nothing-\\*'; data/sources.toml has none"),
+    ],
+)
+def test_a_declaration_that_leads_nowhere_is_refused(declaring: Project, lines: str, message: str) -> None:
+    declare(declaring, lines)
+    with pytest.raises(ProtocolError, match=message):
+        runs.key(declaring, "toy", {})
+
+
+HELD = """
+import sys
+from pathlib import Path
+from persona_studies.paths import Project
+from persona_studies.reproduce import reads
+project = Project(Path(sys.argv[1]))
+reads.hold_to(project, "toy")
+import pandas as pd
+print(len(pd.read_csv(project.items / sys.argv[2])))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "refused"),
+    [("own.csv", True, False), ("other.csv", True, True), ("other.csv", False, False)],
+)
+def test_a_run_cannot_read_what_it_does_not_declare(
+    declaring: Project, monkeypatch: pytest.MonkeyPatch, name: str, inside: bool, refused: bool
+) -> None:
+    if inside:
+        monkeypatch.setenv("PERSONA_STUDIES_OUT", str(declaring.root / "out"))
+    else:
+        monkeypatch.delenv("PERSONA_STUDIES_OUT", raising=False)
+    command = [sys.executable, "-c", HELD, str(declaring.root), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode != 0) == refused
+    if refused:
+        assert f"toy reads data/items/{name}, which its protocol does not name" in done.stderr
+        assert "add it to `reads` in studies/toy/protocol.toml" in done.stderr
+
+
+@pytest.mark.parametrize("study", REPOSITORY.names())
+def test_every_study_declares_what_it_reads(study: str) -> None:
+    assert reads.declared(REPOSITORY, study) is not None
+    assert all(path.exists() for path in reads.data(REPOSITORY, study))
+    assert reads.pins(REPOSITORY, study)
