@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from persona_studies.ask.backends import ModelInfo, Request, RequestKey, Response, Size
+from persona_studies.errors import BackendError
+
+
+def by_request(request: Request) -> tuple[float, ...]:
+    """Answer by the request alone, as the canonical schedule does."""
+    rng = random.Random(f"{request.system}{request.user}")
+    return tuple(-rng.randrange(1, 4096) / 1024 for _ in request.options)
 
 
 class SimulatedBackend:
@@ -44,3 +55,36 @@ class SimulatedBackend:
 
     def close(self) -> None:
         pass
+
+
+# Backends of processes of their own; they import no more than this file does.
+
+
+class Slow(SimulatedBackend):
+    """Takes its time, and says which process answered."""
+
+    def __init__(self, pause: float = 0.0, unanswerable: str = "", deadly: str = "") -> None:
+        super().__init__(by_request)
+        self.pause, self.unanswerable, self.deadly = pause, unanswerable, deadly
+
+    def respond(self, requests: Iterable[Request]) -> Iterator[tuple[int, Response]]:
+        for place, request in enumerate(requests):
+            time.sleep(self.pause)
+            if self.unanswerable and self.unanswerable in request.user:
+                raise BackendError(f"{request.user} exceeds the context.")
+            if self.deadly and self.deadly in request.user:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield place, self._respond(request)
+
+
+class Other(SimulatedBackend):
+    def __init__(self) -> None:
+        super().__init__(by_request, name="other")
+
+
+class Local(Slow):
+    """Names itself as llama.cpp's canonical schedule, whose answers depend on nothing else."""
+
+    def __init__(self, schedule: str = "canonical") -> None:
+        super().__init__()
+        self.info = ModelInfo("local", "0" * 64, "llama.cpp", "0", schedule, "plain")

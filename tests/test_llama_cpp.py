@@ -58,7 +58,7 @@ def precision(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def answers(precision: str) -> list[dict[str, Any]]:
-    return ask(requests(), precision=precision, threads=2)
+    return ask(requests(), precision=precision)
 
 
 def test_canonical_schedule_is_bit_identical_in_any_order(answers: list[dict[str, Any]], precision: str) -> None:
@@ -68,8 +68,10 @@ def test_canonical_schedule_is_bit_identical_in_any_order(answers: list[dict[str
     assert shuffled == [answers[place] for place in places]
 
 
-def test_canonical_schedule_is_bit_identical_with_one_thread(answers: list[dict[str, Any]], precision: str) -> None:
-    assert ask(requests(), precision=precision, threads=1) == answers
+def test_canonical_schedule_is_bit_identical_with_two_threads(
+    answers: list[dict[str, Any]], precision: str
+) -> None:
+    assert ask(requests(), precision=precision, threads=2) == answers
 
 
 def test_canonical_schedule_is_bit_identical_after_resumption(
@@ -251,3 +253,16 @@ def test_committed_answers_can_be_asked_again() -> None:
             assert list(answer.logprob) == list(row["logprob"] if row["logprob"] is not None else ())
         backend.close()
     assert asked >= 6
+
+
+def test_processes_answer_as_one_does(answers: list[dict[str, Any]], precision: str) -> None:
+    """Every number to the last bit, whoever answered, and the file of weights mapped rather than copied."""
+    from functools import partial
+
+    from persona_studies.ask.workers import Workers
+
+    load = partial(models.load, PROJECT, MODEL, precision=precision)
+    pool = Workers(load(), load, 2)
+    found = dict(pool.respond(requests()))
+    pool.close()
+    assert [asdict(found[place]) for place in range(len(answers))] == answers

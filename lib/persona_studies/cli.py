@@ -7,6 +7,8 @@ import shlex
 import signal
 import sys
 from contextlib import closing
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -323,7 +325,11 @@ def record(
     precision: Annotated[
         str | None, typer.Option(help="file, f32, f16 or bf16; default: what is recorded already, or the model's.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the CPU backend.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes of llama.cpp, of one thread each; default: one per idle core."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each process of llama.cpp; 1.")] = None,
     api: Annotated[str, typer.Option(help="Of an endpoint: chat or completions.")] = "chat",
     chat: Annotated[
         str | None,
@@ -366,7 +372,8 @@ def record(
 
     Exit code 0: every cell of this share has an answer. 1: some have none yet; the same command goes on.
     """
-    from persona_studies.ask import options, recording
+    from persona_studies.ask import models, options, recording
+    from persona_studies.ask import workers as processes
     from persona_studies.design import plan as grid
 
     project = Project.find()
@@ -386,19 +393,14 @@ def record(
     usual = {"api": api, "concurrency": concurrency, "revision": revision, "system_role": system_role}
     only = {"timeout": timeout, "retries": retries, "top_logprobs": top_logprobs}
     endpoint = options.endpoint(model, {**usual, "budget": budget}, extra, chat, only)
-    asker = recording.load(
-        project,
-        study,
-        model,
-        name=name,
-        out=out,
-        backend=backend,
-        threads=threads,
-        precision=precision,
-        schedule=schedule,
-        chat=chat,
-        endpoint=endpoint,
-    )
+    how: dict[str, Any] = {
+        "backend": backend,
+        "threads": threads or 1,
+        "precision": precision,
+        "schedule": schedule,
+        "chat": chat,
+    }
+    asker = recording.load(project, study, model, name=name, out=out, endpoint=endpoint, **how)
     called = asker.info.name
     asked = options.answerable(asked, asker, measures, _say)
     asked = asked if sample is None else grid.sample(asked, sample)
@@ -407,9 +409,18 @@ def record(
         f"{study}, {called}: {len(asked):,} cells planned, {len(asked) - len(left):,} recorded, {len(left):,} to go"
     )
     if len(left):
+        again_there = partial(models.load, project, model, name=called, recorded=asdict(asker.info), **how)
+        asker = processes.spread(
+            asker,
+            again_there,
+            cells=min(len(left), limit or len(left)),
+            workers=workers,
+            threads=threads,
+            shards=part[1],
+        )
         table = recording.estimate(left, asker)
         _say(table.drop(columns="money").to_string(index=False, float_format=lambda x: f"{x:.3f}"))
-        _say(recording.summary(table, part[1]))
+        _say(recording.summary(table, part[1] * getattr(asker, "number", 1)))
     if dry_run:
         return
     progress = recording.record(

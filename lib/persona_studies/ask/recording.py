@@ -230,7 +230,7 @@ def record(
         BackendError: the model does not answer, or its first answers to a measure say nothing; what it answered
             before is kept.
     """
-    textless = plan["user"].isna() | plan["shared"].isna()
+    textless = plan["user"].isna() | plan["shared"].isna() | (plan["options"].isna() & (plan["kind"] != "text"))
     if textless.any():
         first = plan.loc[textless, "measure"].iloc[0]
         raise ResponsesError(
