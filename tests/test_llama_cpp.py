@@ -179,15 +179,35 @@ def test_an_item_of_several_batches_is_answered_as_in_one_piece() -> None:
 
 def test_a_file_with_another_hash_is_refused(tmp_path: Path) -> None:
     from persona_studies.ask.backends.llama_cpp import LlamaCpp
+    from tests.test_model_files import MODEL as FACTS
+    from tests.test_model_files import gguf
 
     path = tmp_path / "model.gguf"
-    path.write_bytes(b"not a model")
+    path.write_bytes(gguf(FACTS))
     with pytest.raises(BackendError, match="expected 0000"):
         LlamaCpp(path, name="x", sha256="0" * 64)
-    with pytest.raises(BackendError, match="cannot load"):
+    with pytest.raises(BackendError, match=r"cannot load model\.gguf: .*Does it know this model"):
         LlamaCpp(path, name="x")
     with pytest.raises(BackendError, match="No model file"):
         LlamaCpp(tmp_path / "absent.gguf", name="x")
+
+
+def test_values_that_are_no_numbers_stop_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ctypes
+
+    import llama_cpp
+
+    backend = models.load(PROJECT, MODEL)
+    size = backend.size(requests()[0])
+    assert size.prefix + size.suffix
+    for value in (float("nan"), float("inf"), -float("inf")):
+        row = (ctypes.c_float * 60_000)(*[value] * 60_000)
+        monkeypatch.setattr(llama_cpp, "llama_get_logits_ith", lambda *_, row=row: row)
+        with pytest.raises(BackendError, match=r"no numbers \(NaN or infinite\) in precision f32"):
+            next(iter(backend.respond(requests()[:1])))
+    monkeypatch.undo()
+    assert next(iter(backend.respond(requests()[:1])))[1].finish == "scored"
+    backend.close()
 
 
 def test_a_turn_marker_in_a_persona_ends_no_turn() -> None:

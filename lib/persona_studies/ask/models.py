@@ -5,6 +5,7 @@ A model is named in a parameter or on the command line as
 - ``smollm2-135m-instruct``: an entry of ``data/models.toml``;
 - ``gguf:PATH``: a GGUF file of one's own, on llama.cpp;
 - ``hf:OWNER/NAME@REVISION`` or ``hf:FOLDER``: transformers, from the hub at a pinned revision or from a folder;
+- a path to a GGUF file or to such a folder, and ``OWNER/NAME@REVISION``, without ``gguf:`` or ``hf:``;
 - ``openai:MODEL``: an OpenAI-compatible endpoint (``OPENAI_BASE_URL``, ``OPENAI_API_KEY``).
 """
 
@@ -113,6 +114,22 @@ def registry(project: Project) -> dict[str, Model]:
         raise BackendError(f"{path} breaks its form, mend it there: {'; '.join(problems(error))}") from error
 
 
+def spelled(model: str) -> str:
+    """Return a path, or a model of the hub with its revision, in full: with ``gguf:`` or ``hf:``.
+
+    >>> spelled("models/My Model.gguf"), spelled("smollm2-135m-instruct"), spelled("openai:gpt-4o-mini")
+    ('gguf:models/My Model.gguf', 'smollm2-135m-instruct', 'openai:gpt-4o-mini')
+    """
+    kind, _, rest = model.partition(":")
+    if kind in KINDS and rest:
+        return model
+    if model.lower().endswith(".gguf"):
+        return f"gguf:{model}"
+    if Path(model).expanduser().is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", model):
+        return f"hf:{model}"
+    return model
+
+
 def slug(model: str) -> str:
     """Return the folder name of a model.
 
@@ -123,10 +140,13 @@ def slug(model: str) -> str:
     >>> slug("openai:gpt-4o-mini")
     'gpt-4o-mini'
     """
+    model = spelled(model)
     kind, _, rest = model.partition(":")
     if kind not in KINDS or not rest:
         return model
-    name = Path(rest).stem if kind == "gguf" else rest.partition("@")[0].rstrip("/").rpartition("/")[2]
+    # The parts of a model in several files are one model.
+    name = re.sub(r"-\d{5}-of-\d{5}$", "", Path(rest).stem) if kind == "gguf" else rest.partition("@")[0]
+    name = name.rstrip("/").rpartition("/")[2]
     return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")
 
 
@@ -141,8 +161,17 @@ def known(project: Project, model: str, name: str | None = None) -> str:
     Raises:
         BackendError: an unknown model, or a name that cannot name a recording.
     """
+    model = spelled(model)
     kind, _, rest = model.partition(":")
     if not (kind in KINDS and rest) and model not in (entries := registry(project)):
+        if re.fullmatch(r"[\w.-]+/[\w.-]+(@.*)?", model) and not model.startswith("."):
+            raise BackendError(
+                f"{model} looks like a model of the hub, which is named with a pinned revision: "
+                f"hf:{model.partition('@')[0]}@REVISION, 40 hexadecimal digits of a commit (the model's page lists "
+                "its commits under `Files and versions`). A folder or file of that name is not here."
+            )
+        if model.startswith(("/", "~", ".")):
+            raise BackendError(f"No model file or folder {model}; a file's name ends in .gguf.")
         near = get_close_matches(model, entries, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise BackendError(
@@ -190,6 +219,7 @@ def load(
         BackendError: unknown name, weights that are not to be had, wrong hash.
     """
     called = known(project, model, name)
+    model = spelled(model)
     kind, _, rest = model.partition(":")
     runs_on = "transformers" if kind == "hf" else backend or "llama.cpp"
     if precision is None and recorded is not None and recorded["backend"] == runs_on:

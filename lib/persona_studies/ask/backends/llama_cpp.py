@@ -16,9 +16,9 @@ to ``f32`` on loading agree to about 1e-4. The conversion is llama.cpp's own and
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -27,11 +27,11 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from persona_studies.ask import planner
+from persona_studies.ask import model_files, planner
 from persona_studies.ask.backends import ModelInfo, Request, RequestKey, Response, Size
 from persona_studies.ask.chat import Chat, detect
 from persona_studies.design.sources import cache_folder
-from persona_studies.errors import BackendError
+from persona_studies.errors import BackendError, visible
 
 try:
     import llama_cpp as llama
@@ -50,10 +50,17 @@ PRECISIONS = {"file": None, "f32": 0, "f16": 1, "bf16": 32}
 SCHEDULES = ("canonical", "parallel")
 
 
+# llama.cpp's level of messages that are errors, and the last ones.
+ERROR = 4
+_said: deque[str] = deque(maxlen=4)
+
+
 # llama-cpp-python ships no types.
 @llama.llama_log_callback  # type: ignore[untyped-decorator]
 def _silence(level: int, text: bytes, data: ctypes.c_void_p) -> None:
-    """llama.cpp narrates every load on stderr; its errors come back as return codes."""
+    """llama.cpp narrates every load on stderr; its errors come back as return codes, and the last one is kept."""
+    if level == ERROR and (said := text.decode(errors="replace").strip()):
+        _said.append(visible(said.partition("error loading model: ")[2] or said))
 
 
 class LlamaCpp:
@@ -87,9 +94,8 @@ class LlamaCpp:
         for what, value, known in (("precision", precision, PRECISIONS), ("schedule", schedule, SCHEDULES)):
             if value not in known:
                 raise BackendError(f"Unknown {what} {value!r} of llama.cpp; known: {', '.join(known)}.")
-        if not path.is_file():
-            raise BackendError(f"No model file {path}.")
-        actual = _sha256(path)
+        parts = model_files.files(path)
+        path, actual = parts[0], model_files.sha256(parts)
         if sha256 is not None and actual != sha256:
             raise BackendError(f"{path.name} has sha256 {actual}, expected {sha256}; fetch the file again.")
         llama.llama_log_set(_silence, ctypes.c_void_p(0))
@@ -102,7 +108,9 @@ class LlamaCpp:
         loading.use_extra_bufts = False
         self._model = llama.llama_model_load_from_file(str(weights).encode(), loading)
         if not self._model:
-            raise BackendError(f"llama.cpp cannot load {path.name}; is it a GGUF file of a supported model?")
+            said = f": {_said[-1]}" if _said else ""
+            release = version("llama-cpp-python")
+            raise BackendError(f"llama.cpp ({release}) cannot load {path.name}{said}. Does it know this model?")
         self._vocab = llama.llama_model_get_vocab(self._model)
         self._n_vocab: int = llama.llama_vocab_n_tokens(self._vocab)
         params = llama.llama_context_default_params()
@@ -354,7 +362,14 @@ class LlamaCpp:
 
     def _logits(self, row: int) -> NDArray[np.float32]:
         pointer = llama.llama_get_logits_ith(self._context, row)
-        return np.ctypeslib.as_array(pointer, shape=(self._n_vocab,))
+        logits = np.ctypeslib.as_array(pointer, shape=(self._n_vocab,))
+        # The largest of values with a NaN among them is NaN.
+        if not np.isfinite(logits.max()):
+            raise BackendError(
+                f"{self.info.name} computes values that are no numbers (NaN or infinite) in precision "
+                f"{self.info.precision}: its weights are damaged or overflow. Try --precision f32, or another file."
+            )
+        return logits
 
     def _piece(self, token: int) -> str:
         buffer = ctypes.create_string_buffer(64)
@@ -366,11 +381,6 @@ class LlamaCpp:
         ids = (llama.llama_token * len(tokens))(*tokens)
         size = llama.llama_detokenize(self._vocab, ids, len(tokens), buffer, len(buffer), False, False)
         return buffer.raw[: max(size, 0)].decode(errors="replace")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _converted(path: Path, digest: str, precision: str) -> Path:
@@ -385,7 +395,7 @@ def _converted(path: Path, digest: str, precision: str) -> Path:
     seal = target.with_suffix(".sha256")
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
-        if target.is_file() and seal.is_file() and seal.read_text() == _sha256(target):
+        if target.is_file() and seal.is_file() and seal.read_text() == model_files.sha256([target]):
             return target
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         options = llama.llama_model_quantize_default_params()
@@ -397,7 +407,7 @@ def _converted(path: Path, digest: str, precision: str) -> Path:
                     f"llama.cpp cannot convert {path.name} to {precision} in {target.parent} (code {code}); is "
                     "there room on the disk? Otherwise load it with precision `file`."
                 )
-            seal.write_text(_sha256(partial))
+            seal.write_text(model_files.sha256([partial]))
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from persona_studies.ask import planner
+from persona_studies.ask import model_files, planner
 from persona_studies.ask.backends import ModelInfo, Request, Response, Size
 from persona_studies.ask.chat import Chat, detect
 from persona_studies.errors import BackendError
@@ -503,6 +503,8 @@ class Transformers:
         n = len(jobs)
         options = np.array([len(job.tree.first) for job in jobs])
         begin = np.cumsum(options) - options
+        if np.isnan(found).any():
+            raise _no_numbers(self.info)
         scores, entropies, best = found[: -2 * n], found[-2 * n : -n], found[-n:]
         first = scores[: options.sum()].astype(np.float64)
         fresh = np.concatenate([job.tree.fresh for job in jobs])
@@ -544,6 +546,8 @@ class Transformers:
             total.append(sum(float(log_p[i, token]) for i, token in enumerate(option)))
             computed += n + len(option) - 1
         assert start is not None
+        if not np.isfinite(total).any() or bool(start.isnan().any()):
+            raise _no_numbers(self.info)
         distinct = sorted({option[0] for option in options})
         return job.place, Response(
             self._key(job),
@@ -703,6 +707,13 @@ class _Encoder:
             self._tokenizer.encode_special_tokens = False
 
 
+def _no_numbers(info: ModelInfo) -> BackendError:
+    return BackendError(
+        f"{info.name} computes values that are no numbers (NaN or infinite) in {info.precision}: its weights are "
+        "damaged, or overflow; try --precision f32, or another model."
+    )
+
+
 def _turns(tokenizer: Any, encode: planner.Encode, name: str, chosen: str | None) -> Chat:
     """Return how a model marks turns, with the begin token that its tokeniser sets.
 
@@ -727,9 +738,11 @@ def _origin(source: str | Path, revision: str | None) -> tuple[dict[str, Any], s
     """
     path = Path(source).expanduser()
     if path.suffix == ".gguf":
-        if not path.is_file():
-            raise BackendError(f"No model file {path}.")
-        return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}, _sha256([path])
+        parts = model_files.files(path)
+        if len(parts) > 1:
+            raise BackendError(f"transformers reads no GGUF model in {len(parts)} files; take --backend llama.cpp.")
+        where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+        return where, model_files.sha256(parts)
     safe = {"pretrained_model_name_or_path": str(source), "use_safetensors": True}
     if path.is_dir():
         weights = sorted(path.glob("*.safetensors"))
@@ -737,7 +750,7 @@ def _origin(source: str | Path, revision: str | None) -> tuple[dict[str, Any], s
             raise BackendError(
                 f"{path} holds no *.safetensors; other formats of weights can run code and are not read."
             )
-        return {**safe, "pretrained_model_name_or_path": str(path)}, _sha256(weights)
+        return {**safe, "pretrained_model_name_or_path": str(path)}, model_files.sha256(weights)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         raise BackendError(f"{source} is no folder, no GGUF file and no OWNER/NAME of the hub.")
     if revision is None or not re.fullmatch("[0-9a-f]{40}", revision):
@@ -794,16 +807,6 @@ def _context(config: Any) -> int:
     if window and (kinds is None or "sliding_attention" in kinds):
         limit = min(limit, int(window))
     return limit
-
-
-def _sha256(paths: list[Path]) -> str:
-    """Return the sha256 of files, read one after the other."""
-    total = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                total.update(piece)
-    return total.hexdigest()
 
 
 def _digits(tokens: tuple[int, ...]) -> str:
