@@ -232,8 +232,17 @@ class LlamaCpp:
 
     def _respond(self, group: list[tuple[int, Request, planner.Prompt]]) -> Iterator[tuple[int, Response]]:
         """Answer requests that share a prefix, in one pass."""
+        try:
+            self._start(group[0][2].prefix)
+            yield from self._answers(group)
+        except BackendError:
+            # Whatever broke off may have left tokens in the cache.
+            llama.llama_memory_clear(self._memory, False)
+            self._prefix = []
+            raise
+
+    def _answers(self, group: list[tuple[int, Request, planner.Prompt]]) -> Iterator[tuple[int, Response]]:
         place, request, prompt = group[0]
-        self._start(prompt.prefix)
         if request.kind == "text":
             self._forward(prompt.suffix, len(prompt.prefix))
             n = len(prompt.whole)
