@@ -24,7 +24,7 @@ RANGE := 3.11-lowest 3.12-highest 3.13-highest
 # --- Words that a user gives -----------------------------------------------------------------------------------
 
 STUDIES := $(basename $(notdir $(wildcard studies/*.ipynb)))
-VERBS := help reproduce verify accept study sweep grid test test-range test-live test-load test-slurm check lab \
+VERBS := help reproduce verify accept study sweep grid test test-all test-range test-live test-load test-slurm check lab \
   release site screenshots test-browser readme record bench parity lock licences audit test-faults environment \
   development live gpu workflow $(STUDIES:%=run-%) $(RANGE:%=range-%)
 .PHONY: $(VERBS) $(STUDIES)
@@ -44,6 +44,7 @@ takes.verify := STUDY
 takes.grid := RUNS PROFILE
 takes.lab := FLAGS
 takes.test := FLAGS
+takes.test-all := FLAGS
 TAKEN := $(sort $(foreach goal,$(GOALS),$(call takes,$(goal))))
 OTHERS := $(filter-out $(TAKEN) MAKE%,$(GIVEN))
 # Names of parameters begin with a small letter.
@@ -148,9 +149,11 @@ lab: environment  ## open the studies in JupyterLab, on the index studies/README
 	@$(python) tools/words.py jupyterlab --notebook-dir=. --LabApp.default_url=/lab/tree/studies/README.md \
 	  --LabApp.app_settings_dir=lib/persona_studies/publish/lab
 
-test: development  ## run the tests (FLAGS= for pytest)
+test test-all: development
 	@PYTEST_ADDOPTS="$$FLAGS" FLAGS= $(python) -m pytest -n auto --maxprocesses 8 --dist loadfile \
-	  -m "not live and not browser and not slow and not slurm and not load"
+	  -m "not live and not browser and not slow and not slurm and not load$(if $(filter test,$@), and not attack)"
+test:  ## run the tests of the studies and the library (FLAGS= for pytest)
+test-all:  ## run these and the attacks: kills, damage, odd input at length (FLAGS= for pytest)
 
 test-faults: development  ## kill recordings and runs 200 times, flip thousands of bits, about 20 minutes
 	@$(python) -m pytest -n auto --maxprocesses 8 -m slow -rP

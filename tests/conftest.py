@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -90,6 +91,20 @@ def make_project(tmp_path: Path) -> Callable[..., Project]:
 @pytest.fixture
 def toy_project(make_project: Callable[..., Project]) -> Project:
     return make_project()
+
+
+@pytest.fixture(scope="session")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A toy project whose study has been run, for tests to copy: a kernel takes a second."""
+    project = project_at(tmp_path_factory.mktemp("executed") / "project")
+    runs.run(project, "toy")
+    return project
+
+
+@pytest.fixture
+def run_project(executed: Project, tmp_path: Path) -> Project:
+    """The toy project with a completed run in ``build/toy``."""
+    return Project(Path(shutil.copytree(executed.root, tmp_path / "project")))
 
 
 MODEL = """    model: str = Field(description="a model")

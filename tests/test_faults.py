@@ -23,6 +23,8 @@ from tests.simulated import SimulatedBackend
 from tests.test_recording import answer, contents, small_plan
 from tests.test_runs import files
 
+pytestmark = pytest.mark.attack
+
 Make = Callable[..., Project]
 ROOT = Path(__file__).parents[1]
 

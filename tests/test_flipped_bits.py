@@ -21,6 +21,8 @@ from tests.test_fuzz import PINS
 from tests.test_recording import small_plan
 from tests.test_sources import ENTRY, register
 
+pytestmark = pytest.mark.attack
+
 ROOT = Path(__file__).parents[1]
 BANK = "item,text\none,Tea is warm.\ntwo,Cats purr.\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from persona_studies.design import sources
 from persona_studies.errors import PersonaStudiesError, SourceError, SourceUnavailable
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks, runs, verify
+from tests.conftest import project_at
 
 ROWS = b"x\n1\n2\n3\n"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -59,27 +61,65 @@ LAST = "len(study.__class__.__name__)"
 TAGGED = (FIRST, FOREIGN)
 
 
-@pytest.fixture
-def project(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
-    """A study with two cells that need a source, accepted while the source was at hand; nothing is reachable."""
-    monkeypatch.setattr(sources, "GITHUB", "http://127.0.0.1:9")
-    monkeypatch.setenv("PERSONA_STUDIES_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PERSONA_STUDIES_MIRROR", str(tmp_path / "mirror"))
-    place = tmp_path / "mirror" / "github" / "someone" / "rows" / COMMIT
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a mirror and a project whose study has two cells that need a source.
+
+    The study was run and accepted while the source was at hand.
+    """
+    folder = tmp_path_factory.mktemp("whole")
+    place = folder / "mirror" / "github" / "someone" / "rows" / COMMIT
     place.mkdir(parents=True)
     (place / "rows.csv").write_bytes(ROWS)
-    made = make_project(STUDY, *(FIRST, OWN, FOREIGN, LAST))
+    made = project_at(folder / "project", STUDY, *(FIRST, OWN, FOREIGN, LAST))
     (made.root / "data" / "sources.toml").write_text(REGISTER)
     notebook = notebooks.read(made.notebook("toy"))
     for cell in notebook.cells:
         if cell.source in TAGGED:
             cell.metadata["tags"] = ["source:foreign-*"]
     notebooks.write(notebook, made.notebook("toy"))
-    runs.run(made, "toy")
-    assert verify.accept(made, "toy", confirm=lambda _: True) is not None
-    # The notebook's outputs are none of its inputs: the build stands.
-    assert verify.verify(made, ["toy"]).ok
-    return made
+    with pytest.MonkeyPatch.context() as patch:
+        alone(patch, folder)
+        runs.run(made, "toy")
+        assert verify.accept(made, "toy", confirm=lambda _: True) is not None
+        # The notebook's outputs are none of its inputs: the build stands.
+        assert verify.verify(made, ["toy"]).ok
+    return folder
+
+
+@pytest.fixture(scope="module")
+def without(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after a run for which the source could not be had."""
+    folder = Path(shutil.copytree(whole, tmp_path_factory.mktemp("without") / "whole"))
+    with pytest.MonkeyPatch.context() as patch:
+        alone(patch, folder)
+        lose(patch)
+        runs.run(Project(folder / "project"), "toy", force=True)
+    return folder
+
+
+def alone(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let the mirror in a folder be all that can be reached."""
+    monkeypatch.setattr(sources, "GITHUB", "http://127.0.0.1:9")
+    monkeypatch.setenv("PERSONA_STUDIES_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("PERSONA_STUDIES_MIRROR", str(folder / "mirror"))
+
+
+@pytest.fixture
+def project(whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
+    """A copy of the accepted project with its mirror."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    alone(monkeypatch, tmp_path)
+    return Project(tmp_path / "project")
+
+
+@pytest.fixture
+def incomplete(without: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
+    """A copy of the project whose run is without the source, which still cannot be had."""
+    shutil.copytree(without, tmp_path, dirs_exist_ok=True)
+    alone(monkeypatch, tmp_path)
+    lose(monkeypatch)
+    return Project(tmp_path / "project")
 
 
 def lose(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,9 +189,8 @@ def test_an_incomplete_run_is_repeated_once_the_source_is_back(
     assert set(statuses(project).values()) == {verify.IDENTICAL}
 
 
-def test_an_incomplete_run_is_never_accepted(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    lose(monkeypatch)
-    runs.run(project, "toy", force=True)
+def test_an_incomplete_run_is_never_accepted(incomplete: Project) -> None:
+    project = incomplete
     before = {path: path.read_bytes() for path in project.results("toy").iterdir()}
     with pytest.raises(PersonaStudiesError, match=f"not rebuilt, as {ADDRESS} could not be had"):
         verify.accept(project, "toy", confirm=lambda _: True)
@@ -203,22 +242,16 @@ def pretend(project: Project) -> None:
         (pretend, "missing from the run"),
     ],
 )
-@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.attack)])
 def test_tampering_is_found_while_not_rebuilt(
-    project: Project,
-    change: Callable[[Project], None],
-    message: str,
-    again: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    incomplete: Project, change: Callable[[Project], None], message: str, again: bool
 ) -> None:
     if again and change is pretend:
         pytest.skip("a new run writes its own record")
-    lose(monkeypatch)
-    runs.run(project, "toy", force=True)
-    change(project)
+    change(incomplete)
     if again:
-        runs.run(project, "toy", force=True)
-    report = verify.verify(project, ["toy"])
+        runs.run(incomplete, "toy", force=True)
+    report = verify.verify(incomplete, ["toy"])
     assert not report.ok and message in "\n".join(report.lines())
 
 

@@ -43,20 +43,20 @@ def test_two_runs_give_identical_bytes_and_an_unchanged_one_is_not_repeated(toy_
     assert leftovers(toy_project) == []
 
 
-def test_a_changed_output_or_input_is_noticed(toy_project: Project) -> None:
-    folder = runs.run(toy_project, "toy").folder
-    expected = runs.key(toy_project, "toy", {})
+def test_a_changed_output_or_input_is_noticed(run_project: Project) -> None:
+    folder = run_project.build / "toy"
+    expected = runs.key(run_project, "toy", {})
     assert runs.up_to_date(folder, expected)
     (folder / "tables" / "result.csv").write_text("alpha,rounds\n0.06,3\n")
     assert not runs.up_to_date(folder, expected)
     for part, path in {
-        "code": toy_project.design("toy"),
-        "lock": toy_project.root / "uv.lock",
-        "protocol": toy_project.protocol("toy"),
-        "data": toy_project.sources,
+        "code": run_project.design("toy"),
+        "lock": run_project.root / "uv.lock",
+        "protocol": run_project.protocol("toy"),
+        "data": run_project.sources,
     }.items():
         path.write_text(path.read_text() + "\n# changed\n")
-        changed = runs.key(toy_project, "toy", {})
+        changed = runs.key(run_project, "toy", {})
         assert {name for name in expected if changed[name] != expected[name]} == {part}
         expected = changed
 
@@ -153,18 +153,24 @@ def test_a_name_the_types_do_not_know_is_refused(make_project: Make) -> None:
         ),
     ],
 )
-def test_a_cell_that_does_not_complete_fails_the_run(make_project: Make, cell: str, message: str) -> None:
-    project = make_project()
-    good = files(runs.run(project, "toy").folder)
+def test_a_cell_that_does_not_complete_fails_the_run(
+    run_project: Project, make_project: Make, cell: str, message: str
+) -> None:
+    project = run_project
+    good = files(project.build / "toy")
     make_project(cell, "print('after')")
     with pytest.raises(RunError, match=message):
         runs.run(project, "toy")
     assert (project.build / "toy.failed.ipynb").is_file()
     assert files(project.build / "toy") == good
     assert leftovers(project) == []
-    make_project()
-    runs.run(project, "toy", force=True)
-    assert not (project.build / "toy.failed.ipynb").exists()
+
+
+def test_what_is_left_of_a_failure_goes_with_the_next_run(run_project: Project) -> None:
+    failed = run_project.build / "toy.failed.ipynb"
+    failed.write_text("")
+    runs.run(run_project, "toy", force=True)
+    assert not failed.exists()
 
 
 def test_papermill_itself_cannot_slip_an_unknown_name_in(toy_project: Project, tmp_path: Path) -> None:
@@ -314,9 +320,9 @@ def test_a_relative_folder_and_what_others_put_there(toy_project: Project, monke
     assert leftovers(toy_project) == []
 
 
-def test_a_file_of_a_user_is_not_replaced_by_a_new_output(make_project: Make) -> None:
-    project = make_project()
-    folder = runs.run(project, "toy").folder
+def test_a_file_of_a_user_is_not_replaced_by_a_new_output(run_project: Project, make_project: Make) -> None:
+    project = run_project
+    folder = project.build / "toy"
     (folder / "tables" / "more.csv").write_text("mine")
     before = files(folder)
     make_project(
@@ -328,15 +334,15 @@ def test_a_file_of_a_user_is_not_replaced_by_a_new_output(make_project: Make) ->
     assert files(folder) == before
 
 
-def test_a_swap_killed_half_way_is_undone_by_the_next_run(toy_project: Project) -> None:
-    folder = runs.run(toy_project, "toy").folder
+def test_a_swap_killed_half_way_is_undone_by_the_next_run(run_project: Project) -> None:
+    folder = run_project.build / "toy"
     made = files(folder)
     folder.rename(runs._beside(folder, "old"))
     runs._beside(folder, "partial").mkdir()
-    assert not runs.run(toy_project, "toy").fresh
+    assert not runs.run(run_project, "toy").fresh
     assert files(folder) == made
-    runs.run(toy_project, "toy", force=True)
-    assert leftovers(toy_project) == []
+    runs.run(run_project, "toy", force=True)
+    assert leftovers(run_project) == []
 
 
 @pytest.mark.parametrize("name", ["build", "runs"])
@@ -346,8 +352,8 @@ def test_a_file_where_a_folder_must_be(toy_project: Project, name: str) -> None:
         runs.run(toy_project, "toy", ["alpha=0.1"] if name == "runs" else [])
 
 
-def test_a_full_disk_keeps_the_earlier_result(toy_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = runs.run(toy_project, "toy").folder
+def test_a_full_disk_keeps_the_earlier_result(run_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_project.build / "toy"
     before = files(folder)
     write = Path.write_text
 
@@ -358,8 +364,8 @@ def test_a_full_disk_keeps_the_earlier_result(toy_project: Project, monkeypatch:
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(RunError, match=r"No space left on device.*before is still there"):
-        runs.run(toy_project, "toy", force=True)
-    assert files(folder) == before and leftovers(toy_project) == []
+        runs.run(run_project, "toy", force=True)
+    assert files(folder) == before and leftovers(run_project) == []
 
 
 @pytest.mark.parametrize("text", ["<<<<<<< HEAD\n{}", "[]", '{"cells": 1}', "\xff"])
@@ -370,10 +376,11 @@ def test_a_damaged_notebook_is_named(toy_project: Project, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"study": "toy", "key": {}, "overrides": {}, "outputs": []}'])
-def test_a_damaged_run_is_not_up_to_date(toy_project: Project, text: str) -> None:
-    folder = runs.run(toy_project, "toy").folder
+def test_a_damaged_run_is_not_up_to_date(run_project: Project, text: str) -> None:
+    folder = run_project.build / "toy"
+    assert runs.up_to_date(folder, runs.key(run_project, "toy", {}))
     (folder / "run.json").write_text(text)
-    assert not runs.up_to_date(folder, runs.key(toy_project, "toy", {}))
+    assert not runs.up_to_date(folder, runs.key(run_project, "toy", {}))
 
 
 def test_an_empty_cell_is_passed_over(make_project: Make) -> None:
