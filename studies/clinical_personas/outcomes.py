@@ -95,7 +95,7 @@ def _named_by_replies(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.Da
     """Return the cases whose reply names an urgency, as the other measures' cells; probabilities are unknown."""
     read = replies.read(recorded, asked, people).dropna(subset="named")[["condition", "item", "named"]]
     found = read.merge(asked.drop(columns="item_hash"), on="item")
-    unknown = [np.full(n, nan) for n in found["n_options"]]
+    unknown = found["n_options"].map(lambda n: np.full(n, nan))
     chosen = found["named"].astype(int)
     correct = (chosen == found["gold"]).astype(float)
     return found.assign(chosen=chosen, correct=correct, probability=unknown, option_mass=nan)
