@@ -8,8 +8,9 @@ from collections.abc import Callable
 import nbformat
 import pytest
 from nbformat import NotebookNode
-from nbformat.v4 import new_markdown_cell, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
+from persona_studies.errors import NotebookError
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks
 
@@ -125,3 +126,15 @@ def test_normalised_twice_is_the_same_and_without_traces(clean: Project) -> None
     assert "papermill" not in once
     assert len(notebook.cells[-1].outputs) == 1 and notebook.cells[-1].outputs[0].text == "one line\n"
     assert nbformat.writes(notebooks.normalise(notebook)) == once
+
+
+def test_only_cells_of_the_first_screen_stand_above_the_parameters(clean: Project) -> None:
+    path = clean.notebook("toy")
+    notebook = notebooks.read(path)
+    declared = notebooks.parameters(notebook)
+    above = new_code_cell("places = []", id="above", metadata={"tags": [notebooks.FIRST_SCREEN]})
+    notebook.cells.insert(1, above)
+    assert notebooks.parameters(notebook) == declared
+    above.metadata.tags = []
+    with pytest.raises(NotebookError, match="is code cell 2; it must be the first"):
+        notebooks.parameters(notebook)

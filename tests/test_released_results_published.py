@@ -188,7 +188,7 @@ def test_a_retriever_of_words_on_a_small_benchmark(tmp_path: Path) -> None:
     sessions = [{"session": "s", "segment_id": f"{k}", "text": text} for k, text in enumerate(texts)]
     asked = [("q0", "What does the cat like?", "Basic information"), ("q1", "When is yoga?", "Social")]
     asked += [("q2", "Is it nice?", "Subjective"), ("q3", "Who plays chess?", "Preference")]
-    qa = [{"q_id": q, "question": text, "type": kind} for q, text, kind in asked]
+    qa = [{"q_id": q, "question": text, "type": kind, "answer": 3 if q == "q3" else "x"} for q, text, kind in asked]
     people = [{"Name": "A", "Eval_Info": {"qa": qa}}, {"Name": "B", "Eval_Info": {"qa": qa}}]
     gold = [
         {"q_id": "q0", "segment_id": {"tuna": ["0"]}},
@@ -197,7 +197,9 @@ def test_a_retriever_of_words_on_a_small_benchmark(tmp_path: Path) -> None:
     gold += [{"q_id": "q3", "segment_id": {"uncle": ["3"]}}]
     files = (write("q.json", people), write("g.json", gold), [write("d.json", [{"Name": "A", "Data": sessions}])])
     made = published.personabench_tfidf({"0": files}, 0.5, k=1)
-    assert made.to_dict("records") == [{"noise": 0.5, "person": 0, "questions": 3, "recall_sum": 2.5}]
+    assert made.to_dict("records") == [
+        {"noise": 0.5, "person": 0, "questions": 3, "recall_sum": 2.5, "integer_answers": 1}
+    ]
 
 
 def test_speakers_are_ranked_by_their_own_personas(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ done once, in :func:`corrected`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import nan, sqrt
+from math import inf, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,14 @@ COLUMNS = (
     *("source", "family", "hypothesis", "unit", "n", "test", "printed", "estimate", "low", "high"),
     *("p", "minimum_detectable", "margin", "p_equivalence", "se"),
 )
+ADDED = ("family_size", "p_adjusted", "p_global", "rejected", "rejected_global", "equivalent")
+"""What :func:`corrected` adds."""
 UNPAIRED = "z, unpaired, conservative"
 
 
 def minimum_detectable(se: float, parameters: Parameters) -> float:
     """Return the smallest difference that a two-sided z test at alpha finds with the parameters' power."""
-    return float((sp.norm.isf(parameters.alpha / 2) + sp.norm.ppf(parameters.power)) * se)
+    return stats.minimum_detectable_mean(se, inf, alpha=parameters.alpha, power=parameters.power)
 
 
 def difference(
@@ -56,7 +58,7 @@ def difference(
     law = sp.norm if df is None else sp.t(df)
     half = float(law.ppf(0.5 + parameters.confidence / 2)) * se
     margin = parameters.margin if share else nan
-    outside = max(law.sf((estimate + margin) / se), law.cdf((estimate - margin) / se)) if share and se else nan
+    outside = stats.equivalence_p(estimate, se, margin=margin, df=inf if df is None else df) if share else nan
     return {
         "estimate": estimate,
         "low": estimate - half,
@@ -64,7 +66,7 @@ def difference(
         "p": float(2 * law.sf(abs(estimate) / se)) if p is None else p,
         "minimum_detectable": minimum_detectable(se, parameters),
         "margin": margin,
-        "p_equivalence": float(outside),
+        "p_equivalence": outside,
         "se": se,
     }
 
@@ -153,9 +155,11 @@ def corrected(tests: pd.DataFrame, protocol: Protocol, parameters: Parameters) -
     published layer a test decides by its own p.
 
     Returns:
-        ``tests`` and ``family_size, p_family, p_global, rejected, rejected_global, equivalent``.
+        ``tests`` and ``family_size, p_adjusted, p_global, rejected, rejected_global, equivalent``.
     """
     tests = tests[tests["source"].isin(parameters.sources)].reset_index(drop=True)
+    if tests.empty:
+        return tests.assign(**dict.fromkeys(ADDED, pd.Series(dtype=float)))
     method = parameters.correction if parameters.layer == "corrected" else "none"
     parts = []
     for name, found in tests.groupby("family", sort=False):
@@ -165,7 +169,7 @@ def corrected(tests: pd.DataFrame, protocol: Protocol, parameters: Parameters) -
         parts.append(
             made.loc[found["hypothesis"], ["family_size", "p_adjusted", "rejected"]].set_index(found.index)
         )
-    whole = tests.join(pd.concat(parts)).rename(columns={"p_adjusted": "p_family"})
+    whole = tests.join(pd.concat(parts))
     everything = stats.correct(
         whole["p"], size=len(whole), alpha=parameters.alpha, method=parameters.correction, undefined="one"
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sp
 
+from persona_studies.design.protocol import Protocol
 from released_results import analysis
 from released_results.design import Parameters
 
@@ -75,6 +76,32 @@ def capabilities(results: pd.DataFrame, parameters: Parameters, layer: str) -> p
     made = analysis.rows(found)
     persona = made["hypothesis"].str.extract(r" (\w+: )", expand=False).map(order)
     return made.assign(place=persona).sort_values("place", kind="stable", ignore_index=True).drop(columns="place")
+
+
+def capability_layers(results: pd.DataFrame, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
+    """Count the decisions on the 45 contrasts by the released and by the binomial standard error of MMLU.
+
+    Returns:
+        ``layer, contrasts, p_below_alpha, significant, equivalent, negative, smallest, largest``; significant after
+        the parameters' correction in both layers.
+    """
+    own = parameters.model_copy(update={"sources": ("Open Character Training",), "layer": "corrected"})
+    rows = []
+    for layer in ("published", "corrected"):
+        found = analysis.corrected(capabilities(results, own, layer), protocol, own)
+        rows.append(
+            {
+                "layer": layer,
+                "contrasts": len(found),
+                "p_below_alpha": int((found["p"] <= own.alpha).sum()),
+                "significant": int(found["rejected"].sum()),
+                "equivalent": int(found["equivalent"].sum()),
+                "negative": int((found["estimate"] < 0).sum()),
+                "smallest": float(found["estimate"].min()),
+                "largest": float(found["estimate"].max()),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def smallest_by_task(results: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:

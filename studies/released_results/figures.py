@@ -121,6 +121,11 @@ def forest(judged: pd.DataFrame) -> Figure:
     """
     frame = judged[judged["claim"].isin(list(LABELS)) & judged["estimate"].notna()].set_index("claim")
     frame = frame.loc[[name for name in LABELS if name in frame.index]].reset_index()
+    if frame.empty:
+        figure, axis = plt.subplots(figsize=(9.6, 1.2), layout="constrained")
+        axis.set_axis_off()
+        axis.text(0, 0.5, "The chosen releases test no claim on these scales.", fontsize="medium")
+        return figure
     correlations = frame["test"].str.contains("Pearson|Spearman")
     panels = [
         (part, label)

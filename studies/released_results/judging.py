@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from math import isnan, nan
+from math import inf, isnan, nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats as sp
 
 from persona_studies.analyse import stats, tables, verdicts
-from persona_studies.design.protocol import Claim, Protocol
+from persona_studies.design.protocol import Claim, Family, Protocol
 from persona_studies.paths import Project
 from released_results.design import Parameters
 
 SHOWN = (
-    *("n", "unit", "printed", "estimate", "low", "high", "test", "p", "family_size", "p_family", "p_global"),
+    *("n", "unit", "printed", "estimate", "low", "high", "test", "p", "family_size", "p_adjusted", "p_global"),
     *("minimum_detectable", "margin", "p_equivalence"),
 )
 ELSEWHERE = "judged in persona_choice"
@@ -29,26 +28,26 @@ def smallest_effect(claim: Claim, row: Mapping[Any, Any]) -> float:
     return float(claim.smallest_effect or 0.0) if pd.isna(margin) else float(margin)
 
 
-def power(row: Mapping[Any, Any], effect: float, parameters: Parameters) -> float | None:
+def power(row: Mapping[Any, Any], effect: float, family: Family, parameters: Parameters) -> float | None:
     """Return the power of a test for an effect, at alpha over the size of its family.
 
     By the normal distribution, or for a correlation by its own; None where a correlation has too few units.
     """
-    alpha = parameters.alpha / int(row["family_size"])
+    alpha = verdicts.level(family, alpha=parameters.alpha, correction=parameters.correction)
     if pd.isna(row["se"]):
         found = stats.power_correlation(effect, int(row["n"]), alpha=alpha)
         return None if isnan(found) else found
-    reach, shift = sp.norm.isf(alpha / 2), effect / row["se"]
-    return float(sp.norm.sf(reach - shift) + sp.norm.cdf(-reach - shift))
+    return stats.power_mean(effect, float(row["se"]), inf, alpha=alpha)
 
 
-def evidence(row: Mapping[Any, Any], claim: Claim, parameters: Parameters) -> verdicts.Evidence:
+def evidence(row: Mapping[Any, Any], claim: Claim, family: Family, parameters: Parameters) -> verdicts.Evidence:
     """Return what one test came to."""
     return verdicts.Evidence(
         estimate=float(row["estimate"]),
         rejected=bool(row["rejected"]),
         equivalent=bool(row["p_equivalence"] <= parameters.alpha),
-        power=power(row, smallest_effect(claim, row), parameters),
+        power=power(row, smallest_effect(claim, row), family, parameters),
+        corrected=parameters.layer == "corrected",
     )
 
 
@@ -120,7 +119,7 @@ def _judge(
     own = claim.model_copy(update={"smallest_effect": smallest_effect(claim, row)})
     if claim.family == "described":
         return (*about_description(own, row, parameters), row)
-    return (*verdicts.verdict(own, evidence(row, own, parameters)), row)
+    return (*verdicts.verdict(own, evidence(row, own, protocol.families[str(own.family)], parameters)), row)
 
 
 def verdict_table(
@@ -215,4 +214,5 @@ def by_family(tests: pd.DataFrame, protocol: Protocol, parameters: Parameters) -
                 "largest_detectable": float(np.nanmax(found["minimum_detectable"])),
             }
         )
-    return pd.DataFrame(rows)
+    columns = ["family", "size", "p_below_alpha", "significant", "significant_globally", "negative", "equivalent"]
+    return pd.DataFrame(rows, columns=[*columns, "largest_detectable"])

@@ -218,9 +218,10 @@ def personabench_tfidf(
         k: Segments retrieved.
 
     Returns:
-        ``noise, person`` (a number), ``questions`` (subjective ones left out), ``recall_sum``.
+        ``noise, person`` (a number), ``questions`` (subjective ones left out), ``recall_sum``, and
+        ``integer_answers``: the release's scorer compares these with the words of the question before.
     """
-    rows: list[tuple[float, int, int, float]] = []
+    rows: list[tuple[float, int, int, float, int]] = []
     for questions, gold, documents in communities.values():
         segments = {
             entry["q_id"]: list(entry["segment_id"].values()) for entry in json.loads(gold.read_text("utf-8"))
@@ -245,8 +246,9 @@ def personabench_tfidf(
                 best_recall(segments[entry["q_id"]], {str(own[place]["segment_id"]) for place in places})
                 for entry, places in zip(asked, near[:, :k], strict=True)
             )
-            rows.append((noise, len(rows), len(asked), float(total)))
-    return pd.DataFrame(rows, columns=["noise", "person", "questions", "recall_sum"])
+            integers = sum(isinstance(entry["answer"], int) for entry in asked)
+            rows.append((noise, len(rows), len(asked), float(total), integers))
+    return pd.DataFrame(rows, columns=["noise", "person", "questions", "recall_sum", "integer_answers"])
 
 
 def synthetic_persona_chat_ranks(conversations: Path) -> pd.DataFrame:
