@@ -13,7 +13,6 @@ from scipy import stats as sp
 
 from persona_studies.analyse import verdicts
 from released_results.cells import DATA
-from released_results.design import Parameters
 
 ROUNDING = 0.0051
 """Numbers with two decimals agree when they differ by less."""
@@ -46,7 +45,6 @@ class Found:
         tokens: Of :func:`released_results.cells.tokens`.
         noise: Of :func:`released_results.cells.noise`.
         letters: Of :func:`released_results.items.letters`.
-        typed: Of :func:`released_results.items.by_type`.
     """
 
     scored: pd.DataFrame
@@ -62,7 +60,6 @@ class Found:
     tokens: pd.DataFrame
     noise: pd.Series
     letters: pd.DataFrame
-    typed: pd.DataFrame
 
 
 def by(frame: pd.DataFrame, key: str) -> dict[Any, dict[Any, Any]]:
@@ -70,29 +67,23 @@ def by(frame: pd.DataFrame, key: str) -> dict[Any, dict[Any, Any]]:
     return frame.set_index(key).to_dict("index")
 
 
-def finding(judged: pd.DataFrame, found: Found, parameters: Parameters) -> str:
+def finding(judged: pd.DataFrame) -> str:
     """Say in one sentence what was found."""
     counts = judged["verdict"].value_counts()
     testable = len(judged) - int(counts.get(verdicts.NOT_TESTABLE, 0))
-    parts = [
+    said = (
         f"Of {testable} claims that the released results of eleven persona papers can test, "
         f"{int(counts.get(verdicts.REPRODUCED, 0))} are reproduced and {int(counts.get(verdicts.CONTRADICTED, 0))} "
         "contradicted"
-    ]
+    )
     ranking = by(judged, "claim")["persobench_ranking"]
     if not isnan(ranking["estimate"]):
-        parts.append(
-            "PersoBench's ranking follows the share of replies that cannot be parsed (r = "
-            f"{ranking['estimate']:.2f} [{ranking['low']:.3f}, {ranking['high']:.3f}], {int(ranking['n'])} models)"
+        said += (
+            ": PersoBench, for instance, ranks models by how often their replies can be parsed (correlation of "
+            f"score and unparsed share {ranking['estimate']:.2f} [{ranking['low']:.3f}, {ranking['high']:.3f}], "
+            f"{int(ranking['n'])} models)"
         )
-    if "PersonaMem" in parameters.sources:
-        whole = by(found.typed, "question_type")["all"]
-        parts.append(
-            f"GPT-4o answers {100 * whole['blind']:.0f} % [{100 * whole['blind_low']:.0f}, "
-            f"{100 * whole['blind_high']:.0f}] of PersonaMem's questions without seeing any history, where chance "
-            "is 25 % and about 50 % is reported with all of it"
-        )
-    return minus("; ".join(parts) + ".")
+    return minus(f"{said}.")
 
 
 def details(found: Found) -> dict[str, str]:
