@@ -120,7 +120,7 @@ def test_accept_and_verify_take_the_study_that_is_named(environment: dict[str, s
         (["study", "MODEL=x"], "not MODEL"),
         (["sweep", "PARAMS=alpha=0.01"], "make sweep takes FLAGS GRID STUDY"),
         (["reproduce", "alpha=0.01"], "make study STUDY=clinical_personas PARAMS="),
-        (["reproduce", "STUDY=sycophancy"], "make reproduce takes no variables"),
+        (["reproduce", "STUDY=sycophancy"], "make reproduce takes JOBS, not STUDY"),
         (["run-sycophancy", "alpha=0.01"], "make run-sycophancy takes no variables, not alpha"),
         (["test", "PARAMS=alpha=0.01"], "make test takes FLAGS, not PARAMS"),
         (["reproduce", "OMP_NUM_THREADS=1"], "stands before make: OMP_NUM_THREADS=... make reproduce"),
