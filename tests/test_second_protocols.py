@@ -19,6 +19,7 @@ from persona_studies.design import protocol as protocols
 from persona_studies.design.protocol import Protocol
 from persona_studies.errors import SourceUnavailable
 from persona_studies.paths import Project
+from persona_studies.publish import scoreboard
 from persona_studies.reproduce import runs
 
 PROJECT = Project(Path(__file__).parents[1])
@@ -111,6 +112,13 @@ def test_every_persona_of_a_claim_stands_beside_placebo_filler_and_shuffled(stud
         beside = {c.second.split(" ")[0] for c in tested if c.first == first}
         assert {"placebo", "filler"} <= beside
         assert "shuffled" in beside or first == "unrelated expert"
+
+
+def test_every_estimate_of_a_claim_has_a_unit(study: str) -> None:
+    _, declared = second(study)
+    units = scoreboard.units_of(PROJECT, study)
+    assert {name for name, claim in declared.claims.items() if claim.hypothesis} <= set(units)
+    assert set(units.values()) <= set(scoreboard.units(PROJECT))
 
 
 def test_amendments_tell_when_the_second_protocol_was_declared(study: str) -> None:

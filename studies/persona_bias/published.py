@@ -3,7 +3,7 @@
 Version 1 of Gupta et al. is known as numbers: drops read from its vector figures (within 0.1), counts, pairs.
 Replies of one of its runs and of a fork's runs are public; what is committed of them is counts.
 
-    python studies/persona_bias/published.py   # derive the committed counts from the sources
+    cd studies && python -m persona_bias.published   # derive the committed counts from the sources
 """
 
 from __future__ import annotations

@@ -70,7 +70,10 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         study=study,
         source=[claims[name].source for name in found["claim"]],
         here=[_here(*row) for row in found[["estimate", "low", "high"]].itertuples(index=False)],
-        unit=[unit.get(name, "") for name in found["claim"]],
+        unit=[
+            "" if pd.isna(estimate) else unit.get(name, "")
+            for name, estimate in zip(found["claim"], found["estimate"], strict=True)
+        ],
         sign=found["verdict"].map(verdicts.SIGNS),
     )
 
