@@ -86,3 +86,12 @@ def test_gate_holds_at_its_threshold_and_fails_without_a_number() -> None:
 def test_gate_with_another_rule_is_refused() -> None:
     with pytest.raises(ProtocolError, match="'mass' has rule '>'"):
         scoring.gate({"mass": (1.0, ">", 0.5)})
+
+
+def test_a_censored_label_takes_no_share_and_spoils_none() -> None:
+    logprob = np.log([[0.6, 0.2, np.nan], [0.25, 0.5, 0.25], [np.nan, np.nan, np.nan]])
+    found = scoring.shares(logprob)
+    np.testing.assert_allclose(found[:2], [[0.75, 0.25, 0.0], [0.25, 0.5, 0.25]])
+    assert np.isnan(found[2]).all()
+    np.testing.assert_allclose(scoring.expected_rating(logprob[:1], [1, 2, 3]), [1.25])
+    assert np.isfinite(scoring.position_dominance(logprob, np.array([0, 1, 1])))

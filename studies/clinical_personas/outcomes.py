@@ -88,7 +88,7 @@ def scores_by_measure(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.Da
     """Return :func:`scores` of every measure that is recorded."""
     held = {*recorded["measure"]}
     names = [name for name in ("cloze", "pmi", "letter", "text") if DERIVED.get(name, name) in held]
-    return {name: scores(recorded, asked, people, name) for name in names}
+    return shared.readable({name: scores(recorded, asked, people, name) for name in names}, recorded)
 
 
 def _named_by_replies(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:

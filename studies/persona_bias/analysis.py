@@ -38,7 +38,7 @@ def scores_by_measure(
     """Return :func:`scores` of every measure that is recorded."""
     held = {*recorded["measure"]}
     names = [name for name in ("cloze", "pmi", "letter", "text") if DERIVED.get(name, name) in held]
-    return {name: scores(recorded, asked, people, name, extractor) for name in names}
+    return shared.readable({name: scores(recorded, asked, people, name, extractor) for name in names}, recorded)
 
 
 def scores(

@@ -22,7 +22,7 @@ from persona_studies.analyse.stats import equivalence_p
 from persona_studies.ask import responses
 from persona_studies.design.multiple_choice import LETTERS
 from persona_studies.design.protocol import Family
-from persona_studies.errors import ProtocolError
+from persona_studies.errors import ProtocolError, ResponsesError, quoted
 
 
 def choices(
@@ -69,6 +69,23 @@ def choices(
         )
     whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return whole
+
+
+def readable(scored: dict[str, pd.DataFrame], recorded: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return scores by measure, unless replies are all there is and none of them names an option.
+
+    Raises:
+        ResponsesError: nothing is left to analyse.
+    """
+    if [*scored] == ["text"] and scored["text"].empty:
+        replies = recorded.loc[recorded["measure"] == "text", "text"].dropna()
+        first = quoted(replies.iloc[0]) if len(replies) else "none"
+        raise ResponsesError(
+            f"None of {len(replies)} replies names an option (the first: {first}), and no other measure is there: "
+            "there is nothing to analyse. Record a model that answers in the form asked for, or another measure, "
+            "--measures letter"
+        )
+    return scored
 
 
 def named_options(replies: pd.DataFrame, read: Callable[[str, int], int | None]) -> pd.Series:
