@@ -471,7 +471,8 @@ def blocks(folder: Path) -> dict[str, str]:
     files = {name: folder / f"bench_{name}.csv" for name in ("machine", "rounds", "growth")}
     parity = folder / "parity.csv"
     agreement = {"parity": _parity(tables.load(parity)) if parity.is_file() else "Not measured yet."}
-    for name, shown in (("scale", _scale), ("many_runs", _many_runs), ("precision", _precision)):
+    others = {"scale": _scale, "many_runs": _many_runs, "precision": _precision, "processes": _processes}
+    for name, shown in others.items():
         path = folder / f"{name}.csv"
         agreement[name] = shown(tables.load(path)) if path.is_file() else "Not measured yet."
     if not all(path.is_file() for path in files.values()):
@@ -485,6 +486,24 @@ def blocks(folder: Path) -> dict[str, str]:
         "growth": _growth(tables.load(files["growth"])),
         **agreement,
     }
+
+
+def _processes(frame: pd.DataFrame) -> str:
+    """Return what processes.py measured."""
+    first = frame.iloc[0]
+    head = (
+        f"{first['day']}, {first['model']} in {first['precision']}, {first['cores']} cores; median of "
+        f"{first['rounds']} rounds of {first['cells']} cells. Besides, on the machine: {first['others']}."
+    )
+    shown = pd.DataFrame(
+        {
+            "beside": frame["beside"],
+            "way": frame["way"],
+            "evaluations/s": frame["evaluations_per_second"].map("{:.2f}".format),
+            "tokens/s": frame["tokens_per_second"].map("{:.0f}".format),
+        }
+    )
+    return f"{head}\n\n{shown.to_markdown(index=False)}"
 
 
 def _parity(frame: pd.DataFrame) -> str:

@@ -38,6 +38,7 @@ workloads = script(FOLDER / "workloads.py")
 job = script(FOLDER / "peers" / "job.py")
 scale = script(FOLDER / "scale.py")
 many_runs = script(FOLDER / "many_runs.py")
+processes = script(FOLDER / "processes.py")
 cost = script(FOLDER / "cost.py")
 
 
@@ -407,3 +408,13 @@ def test_the_planners_tokens_are_those_that_recordings_computed() -> None:
     # A generated answer is planned at its longest.
     texts = both[both["kind"] == "text"]
     assert (texts["apart"] >= texts["apart_recorded"]).all()
+
+
+def test_processes_are_measured_in_every_way_and_company() -> None:
+    found = tables.load(RESULTS / "processes.csv")
+    assert len(found) == 6 and len(found.drop_duplicates(["beside", "way"])) == 6
+    assert found["others"].str.len().min() > 3
+    assert (found["tokens_per_second"] > found["evaluations_per_second"]).all()
+    asked = processes.requests(40)
+    assert len({(request.system, request.user) for request in asked}) == 40
+    assert len({request.system for request in asked}) == 3
