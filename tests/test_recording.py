@@ -23,8 +23,9 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from persona_studies.ask import models, recording, responses
+from persona_studies.ask import models, recording, responses, unfinished
 from persona_studies.ask.backends import Request, Response
+from persona_studies.ask.estimate import estimate, summary
 from persona_studies.design.plan import combine, measure
 from persona_studies.errors import BackendError, BudgetSpent, ResponsesError
 from persona_studies.paths import Project
@@ -558,9 +559,13 @@ class TestCommitted:
             recording.record(project, "toy", small_plan(), backend)
             recording.pack(project, "toy", small_plan(), name)
         command = 'make record STUDY=toy MODEL={} PARAMS="n=7"'.format
-        said = responses.to_record(project, "toy", "smollm2-135m-instruct", "n=7")
-        assert said == command("smollm2-135m-instruct")
-        assert responses.to_record(project, "toy", "mine", "n=7") == command("gguf:FILE") + ' FLAGS="--name mine"'
+        expected = {
+            "smollm2-135m-instruct": command("smollm2-135m-instruct"),
+            "mine": command("gguf:FILE") + ' FLAGS="--name mine"',
+        }
+        for name, said in expected.items():
+            record = responses.record_of(project.responses("toy", name))
+            assert record is not None and unfinished.to_record(project, "toy", record, "n=7") == said
 
     def test_another_model_is_refused(self, clone: Project) -> None:
         other = SimulatedBackend(answer)
@@ -715,9 +720,9 @@ class TestLoad:
 
 
 def test_estimate_counts_every_measure_and_stores_nothing(project: Project) -> None:
-    table = recording.estimate(small_plan(), SimulatedBackend(answer))
+    table = estimate(small_plan(), SimulatedBackend(answer))
     assert (table["logical"] > table["computed"]).all()
-    assert "24 cells" in recording.summary(table) and "no money" in recording.summary(table)
+    assert "24 cells" in summary(table) and "no money" in summary(table)
     assert dict(zip(table["measure"], table["cells"])) == {"score": 12, "talk": 12}
     assert (table["hours"] > 0).all()
     assert not recording.folder(project, "toy", "simulated").exists()
@@ -728,12 +733,10 @@ def test_estimate_takes_its_time_from_few_replies(monkeypatch: pytest.MonkeyPatc
     plan = small_plan(200).query("measure == 'talk'").assign(max_tokens=100)
     backend = SimulatedBackend(answer)
     monkeypatch.setattr(recording.time, "perf_counter", lambda: backend.asked / 2)
-    table = recording.estimate(plan, backend)
+    table = estimate(plan, backend)
     assert backend.asked == 2 and table["seconds_per_cell"].tolist() == [0.5]
-    assert f"about {len(plan) / 120:.1f} minutes;" in recording.summary(table)
-    assert f"about {len(plan) / 7200 * 100:.1f} hours;" in recording.summary(
-        table.assign(hours=table["hours"] * 100)
-    )
+    assert f"about {len(plan) / 120:.1f} minutes;" in summary(table)
+    assert f"about {len(plan) / 7200 * 100:.1f} hours;" in summary(table.assign(hours=table["hours"] * 100))
 
 
 def test_record_names_its_model_and_files(project: Project) -> None:

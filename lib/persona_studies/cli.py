@@ -374,6 +374,7 @@ def record(
     """
     from persona_studies.ask import models, options, recording
     from persona_studies.ask import workers as processes
+    from persona_studies.ask.estimate import estimate, summary
     from persona_studies.design import plan as grid
 
     project = Project.find()
@@ -418,9 +419,9 @@ def record(
             threads=threads,
             shards=part[1],
         )
-        table = recording.estimate(left, asker)
+        table = estimate(left, asker)
         _say(table.drop(columns="money").to_string(index=False, float_format=lambda x: f"{x:.3f}"))
-        _say(recording.summary(table, part[1] * getattr(asker, "number", 1)))
+        _say(summary(table, part[1] * getattr(asker, "number", 1)))
     if dry_run:
         return
     progress = recording.record(
@@ -462,14 +463,14 @@ def pack(
 
     `record` does this by itself once every cell has an answer.
     """
-    from persona_studies.ask import recording, responses
+    from persona_studies.ask import recording, responses, unfinished
 
     project = Project.find()
     assignments = [*(parameter or []), *_split(params)]
     cells = _cells(project, study, assignments, protocol, texts=False)
     options = [*(f"-p {word}" for word in assignments), *([f"--protocol {protocol}"] if protocol > 1 else [])]
     place = recording.pack(project, study, cells, model, partly=partly, asked_with=" ".join(options))
-    _say(f"{responses.incomplete(responses.record_of(place) or {}) or 'complete'}: {_short(project, place)}")
+    _say(f"{unfinished.incomplete(responses.record_of(place) or {}) or 'complete'}: {_short(project, place)}")
 
 
 @app.command(name="import")

@@ -16,6 +16,8 @@ from IPython.display import Markdown, display
 
 from persona_studies.analyse import figures, tables
 from persona_studies.ask import models, recording, responses
+from persona_studies.ask.backends import kinds
+from persona_studies.ask.estimate import estimate, summary
 from persona_studies.design import protocol
 from persona_studies.design.parameters import Parameters
 from persona_studies.design.plan import DERIVED
@@ -155,12 +157,12 @@ class Study:
         if hours == 0:
             return None
         plan, backend = cells(), recording.load(self.project, self.name, model, **how)
-        plan = plan[plan["kind"].isin(recording.kinds(backend)[0])].reset_index(drop=True)
+        plan = plan[plan["kind"].isin(kinds(backend)[0])].reset_index(drop=True)
         left = recording.pending(self.project, self.name, plan, backend.info)
         progress = None
         if len(left):
             try:
-                print(recording.summary(recording.estimate(left, backend)))
+                print(summary(estimate(left, backend)))
                 with _stop_button():
                     progress = recording.record(self.project, self.name, plan, backend, hours=hours)
             except KeyboardInterrupt:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from persona_studies.ask import recording
-from persona_studies.ask.backends import Backend
+from persona_studies.ask.backends import Backend, kinds
 from persona_studies.ask.chat import named
 from persona_studies.design import plan as grid
 from persona_studies.errors import ParameterError, quoted
@@ -31,16 +30,16 @@ def answerable(
         BackendError: the endpoint does not answer.
     """
     cells = chosen(cells, measures)
-    kinds, why_not = recording.kinds(asker)
+    answered, why_not = kinds(asker)
     name = asker.info.name
-    for kind in [kind for kind in cells["kind"].unique() if kind not in kinds]:
+    for kind in [kind for kind in cells["kind"].unique() if kind not in answered]:
         lacking = ", ".join(cells.loc[cells["kind"] == kind, "measure"].unique())
         if measures is not None:
             raise ParameterError(f"{name} cannot be asked {lacking}: {why_not[kind]}")
         say(f"{name} cannot be asked {lacking}, which is left out: {why_not[kind]}")
-    kept = cells[cells["kind"].isin(kinds)]
+    kept = cells[cells["kind"].isin(answered)]
     if kept.empty:
-        raise ParameterError(f"{name} can be asked nothing of this plan: it answers {', '.join(kinds)} only.")
+        raise ParameterError(f"{name} can be asked nothing of this plan: it answers {', '.join(answered)} only.")
     return kept.reset_index(drop=True)
 
 

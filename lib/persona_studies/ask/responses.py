@@ -34,8 +34,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from persona_studies.ask.backends import ModelInfo, Response
+from persona_studies.ask.unfinished import incomplete, refusal, to_record
 from persona_studies.design.plan import HASHES, IDENTITY
-from persona_studies.errors import BackendError, ParameterError, ResponsesError, quoted
+from persona_studies.errors import ParameterError, ResponsesError, quoted
 from persona_studies.paths import Project, named
 
 FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.parquet")
@@ -317,9 +318,7 @@ def record_of(folder: Path) -> dict[str, Any] | None:
             if not (isinstance(file["sha256"], str) and isinstance(file["rows"], int)):
                 raise TypeError(f"sha256 or rows of {name} are not given")
         dict(record.get("recorded", {}))
-        for counts in (record.get("unfinished", {}).get(name, {}) for name in ("planned", "recorded")):
-            if not all(isinstance(count, int) for count in counts.values()):
-                raise TypeError("a count of planned or recorded cells is no number")
+        incomplete(record)  # its counts can be added up
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ParameterError) as error:
         raise ResponsesError(f"{path} is damaged ({error}); restore it with git checkout.") from error
     return record
@@ -337,47 +336,6 @@ def model_info(declared: Any) -> ModelInfo:
         raise TypeError(f"{', '.join(wrong)} of the model is no text")
     named(made.name)
     return made
-
-
-def to_record(project: Project, study: str, model: str, given: str) -> str:
-    """Return the command that goes on with a recording.
-
-    Args:
-        project: Holds the recording and the registry of models.
-        study: Name of the study.
-        model: Name of the recording.
-        given: Parameters of the run that lacks responses.
-    """
-    from persona_studies.ask.models import registry
-
-    record = record_of(project.responses(study, model)) or {}
-    facts = record.get("model", {})
-    known: Mapping[str, Any] = {}
-    with contextlib.suppress(BackendError):  # a message must not fail for a damaged registry
-        known = registry(project)
-    own = {"llama.cpp": "gguf:FILE", "transformers": "hf:FOLDER", "openai-compatible": "openai:MODEL"}
-    place = None if model in known else own.get(facts.get("backend", ""))
-    flags = [f"--name {model}"] if place else []
-    if unfinished := record.get("unfinished"):
-        given, again = "", str(unfinished.get("asked_with", ""))
-        flags += [again] if again else []
-    called = f"MODEL={place or model}" + (f' PARAMS="{given}"' if given else "")
-    return f"make record STUDY={study} {called}" + (f' FLAGS="{" ".join(flags)}"' if flags else "")
-
-
-def incomplete(record: Mapping[str, Any]) -> str:
-    """Say how much of its plan a recording that was packed in part holds; empty where it is complete.
-
-    >>> incomplete({"unfinished": {"planned": {"agree": 10, "reply": 2}, "recorded": {"agree": 5, "reply": 0}}})
-    'not complete, 5 of 12 planned cells have a response'
-    >>> incomplete({"cells": 5})
-    ''
-    """
-    counts = record.get("unfinished")
-    if counts is None:
-        return ""
-    recorded, planned = (sum(counts[name].values()) for name in ("recorded", "planned"))
-    return f"not complete, {recorded:,} of {planned:,} planned cells have a response"
 
 
 def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly: bool = False) -> pd.DataFrame:
@@ -412,7 +370,7 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
         path = folder / f"{measure}.parquet"
         if not path.is_file() and path.name not in record["files"]:
             if not partly and measure in record.get("unfinished", {}).get("planned", {}):
-                raise _unfinished(project, study, model, record)
+                raise refusal(project, study, record)
             continue
         if not path.is_file():
             raise ResponsesError(f"{path} is missing, which its record names; restore it with git checkout.")
@@ -421,12 +379,12 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
         merged = cells[KEY].merge(kept, on=IDENTITY, how="inner" if partly else "left", suffixes=("", "_stored"))
         absent = merged["checksum"].isna()
         if absent.any() and incomplete(record):
-            raise _unfinished(project, study, model, record)
+            raise refusal(project, study, record)
         if absent.any():
             raise ResponsesError(
                 f"{int(absent.sum())} of {len(merged)} planned cells of {measure} are not recorded for {model}, "
                 f"first {_cell(merged[absent])}. "
-                f"To record them: {to_record(project, study, model, '...')} with the parameters of this run"
+                f"To record them: {to_record(project, study, record, '...')} with the parameters of this run"
             )
         for name in HASHES:
             changed = merged[name] != merged[f"{name}_stored"]
@@ -439,13 +397,6 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
     if not any(map(len, parts)):
         raise ResponsesError(f"The recording of {model} for {study} holds none of the {len(plan):,} planned cells.")
     return pd.concat(parts, ignore_index=True)
-
-
-def _unfinished(project: Project, study: str, model: str, record: Mapping[str, Any]) -> ResponsesError:
-    return ResponsesError(
-        f"The recording of {model} for {study} is {incomplete(record)}. "
-        f"To complete it: {to_record(project, study, model, '')}"
-    )
 
 
 def as_recorded(plan: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

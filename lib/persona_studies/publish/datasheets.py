@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from persona_studies.ask import models, responses
+from persona_studies.ask import models, responses, unfinished
 from persona_studies.design import protocol
 from persona_studies.paths import Project
 
@@ -43,7 +43,7 @@ def _recording(project: Project, place: Path) -> Iterator[str]:
                 "decoding": record["decoding"],
                 "recorded": first if first == last else f"{first} to {last}",
                 **({"instruction set": " | ".join(record["instructions"])} if "instructions" in record else {}),
-                "cells": responses.incomplete(record) or f"{record['cells']:,}",
+                "cells": unfinished.incomplete(record) or f"{record['cells']:,}",
             }.items(),
             columns=["what", "value"],
         )

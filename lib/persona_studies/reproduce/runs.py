@@ -408,7 +408,7 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
         return
     import pandas as pd
 
-    from persona_studies.ask import responses
+    from persona_studies.ask import responses, unfinished
     from persona_studies.ask.models import slug
     from persona_studies.design import protocol
     from persona_studies.design.plan import IDENTITY
@@ -417,7 +417,7 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
     wanted = module.plan(project, declared, in_force)
     model = slug(in_force.model_dump()["model"])
     folder = project.responses(study, model)
-    record = responses.record_of(folder) or {"files": {}}
+    record = responses.record_of(folder) or {"files": {}, "model": {"name": model}}
     files = record["files"]
     stored = [
         responses.read_parquet(folder / name, file["sha256"])
@@ -425,7 +425,7 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
         if (folder / name).is_file()
     ]
     rows = pd.concat([wanted[IDENTITY].head(0), *stored])
-    part = responses.incomplete(record)
+    part = unfinished.incomplete(record)
     if not part:
         wanted = _held(project, study, wanted, rows, declared, in_force)
     wanted = responses.as_recorded(wanted, rows)[IDENTITY]
@@ -437,12 +437,12 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
         if part:
             raise ParameterError(
                 f"Parameter 'model' cannot be {model!r}: its recording for {study} is {part}. "
-                f"To complete it: {responses.to_record(project, study, model, given)}"
+                f"To complete it: {unfinished.to_record(project, study, record, given)}"
             )
         raise ParameterError(
             f"With {given} the grid reaches beyond what is recorded for {model}: {len(absent):,} of "
             f"{len(wanted):,} planned cells have no response, first {first}. "
-            f"To record them: {responses.to_record(project, study, model, given)}"
+            f"To record them: {unfinished.to_record(project, study, record, given)}"
         )
 
 

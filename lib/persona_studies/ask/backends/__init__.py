@@ -12,6 +12,8 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
+from persona_studies.design.plan import KINDS
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -121,6 +123,21 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def kinds(backend: Backend) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the kinds of measures that a model can be asked, and why not the others.
+
+    An endpoint is asked; a model that runs here has every kind.
+
+    Raises:
+        BackendError: the endpoint does not answer.
+    """
+    interface = getattr(backend, "interface", None)
+    if interface is None:
+        return KINDS, {}
+    found = interface()
+    return found.kinds, found.why_not
 
 
 @dataclass(frozen=True)
