@@ -24,7 +24,7 @@ RANGE := 3.11-lowest 3.12-highest 3.13-highest
 # --- Words that a user gives -----------------------------------------------------------------------------------
 
 STUDIES := $(basename $(notdir $(wildcard studies/*.ipynb)))
-VERBS := help reproduce verify accept study sweep grid test test-all test-range test-live test-load test-slurm check lab \
+VERBS := help reproduce verify accept new study sweep grid test test-all test-range test-live test-load test-slurm check lab \
   release site screenshots test-browser readme record bench parity lock licences audit test-faults environment \
   development live gpu workflow $(STUDIES:%=run-%) $(RANGE:%=range-%)
 .PHONY: $(VERBS) $(STUDIES)
@@ -40,6 +40,7 @@ takes.study := STUDY PARAMS FLAGS
 takes.record := STUDY MODEL PARAMS MEASURES FLAGS
 takes.sweep := STUDY GRID FLAGS
 takes.accept := STUDY
+takes.new := STUDY
 takes.verify := STUDY
 takes.grid := RUNS PROFILE
 takes.lab := FLAGS
@@ -119,6 +120,9 @@ else
 $(STUDIES): environment
 	@STUDY=$@ $(python) tools/words.py persona_studies run
 endif
+
+new: environment  ## write a small study that works, to be made one's own (STUDY=name; see docs/adding_a_study.md)
+	@$(python) -m persona_studies new "$$STUDY"
 
 sweep: environment  ## run a grid of parameters, draw the specification curves (STUDY= GRID="alpha=0.01,0.05 ..." FLAGS=)
 	@$(python) tools/words.py persona_studies sweep

@@ -130,6 +130,29 @@ def reproduce(
 
 
 @app.command()
+def new(study: Annotated[str, typer.Argument(help="Name: small letters, digits, '_'.")]) -> None:
+    """Write a small study that works, run it and make what it shows the reference.
+
+    Its questions, personas and claims are then replaced by one's own; see docs/adding_a_study.md.
+    """
+    from persona_studies.design import new as studies
+
+    project = Project.find()
+    for path in studies.write(project, study):
+        _say(f"{study}: wrote {_short(project, path)}")
+
+    from persona_studies.publish import readme
+    from persona_studies.reproduce import runs
+    from persona_studies.reproduce import verify as comparison
+
+    runs.run(project, study)
+    comparison.accept(project, study, confirm=lambda report: True)
+    readme.main()
+    _say(f"{study}: runs, and is in the scoreboard and the site (make site). Nothing is recorded yet.")
+    _say(f"To record it: make record STUDY={study} MODEL=smollm2-135m-instruct; then make accept STUDY={study}")
+
+
+@app.command()
 def verify(studies: Studies = None) -> None:
     """Compare build/ with the committed reference: one line per artifact, exit 1 when something differs.
 

@@ -88,6 +88,18 @@ class Study:
         """Return the recorded response of every planned cell (:func:`persona_studies.ask.responses.load`)."""
         return responses.load(self.project, self.name, models.slug(model), plan, partly=partly)
 
+    def model(self) -> str:
+        """Return the model of this run: the parameter ``model``, or the only recorded one; empty where none is."""
+        return responses.meant(self.project, self.name, self.parameters.model_dump()["model"])
+
+    def recorded(self, model: str) -> bool:
+        """Return whether responses of a model are recorded."""
+        return bool(model) and models.slug(model) in responses.recordings(self.project, self.name)
+
+    def how_to_record(self) -> str:
+        """Return in words that nothing is recorded, with the command that records it."""
+        return f"no responses recorded yet; to record: `make record STUDY={self.name} MODEL=smollm2-135m-instruct`"
+
     def accounted(self, plan: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
         """Return how much of each measure is planned and recorded: ``measure, planned, recorded, purpose``."""
         planned = plan["measure"].value_counts(sort=False).rename("planned").rename_axis("measure").reset_index()

@@ -300,6 +300,26 @@ def write(
     return counts
 
 
+def recordings(project: Project, study: str) -> list[str]:
+    """Return the names of a study's recordings."""
+    return sorted(path.parent.name for path in project.responses(study).glob("*/record.json"))
+
+
+def meant(project: Project, study: str, model: str) -> str:
+    """Return the model that a run is about: the named one, or where none is named the only recorded one.
+
+    Returns:
+        Empty where none is named and none is recorded.
+
+    Raises:
+        ParameterError: none is named, and several are recorded.
+    """
+    known = recordings(project, study)
+    if not model and len(known) > 1:
+        raise ParameterError(f"{study} has {len(known)} recordings; name one: model={' or model='.join(known)}")
+    return model or "".join(known)
+
+
 def record_of(folder: Path) -> dict[str, Any] | None:
     """Return the record of a packed recording, or None where there is none.
 
@@ -360,9 +380,9 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
     folder = project.responses(study, model)
     record = record_of(folder)
     if record is None:
-        known = sorted(path.parent.name for path in project.responses(study).glob("*/record.json"))
+        known = ", ".join(recordings(project, study)) or "none"
         raise ResponsesError(
-            f"No recorded responses of model {model!r} for {study}; recorded: {', '.join(known) or 'none'}. "
+            f"No recorded responses of model {model!r} for {study}; recorded: {known}. "
             f"To record: make record STUDY={study} MODEL={model}"
         )
     parts = []

@@ -384,10 +384,13 @@ def _free(project: Project, study: str, folder: Path) -> None:
 
 def _recorded(project: Project, study: str, parameter: str, model: str | None) -> None:
     """Refuse a model that has no recording."""
+    from persona_studies.ask import responses
     from persona_studies.ask.models import slug
 
-    recorded = sorted(path.parent.name for path in project.responses(study).glob("*/record.json"))
-    if model is not None and slug(model) not in recorded:
+    recorded = responses.recordings(project, study)
+    if model == "":
+        responses.meant(project, study, model)
+    elif model is not None and slug(model) not in recorded:
         near = get_close_matches(model, recorded, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ParameterError(
@@ -415,7 +418,9 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
 
     declared = protocol.load(project.protocol(study))
     wanted = module.plan(project, declared, in_force)
-    model = slug(in_force.model_dump()["model"])
+    model = slug(responses.meant(project, study, in_force.model_dump()["model"]))
+    if not model:
+        return
     folder = project.responses(study, model)
     record = responses.record_of(folder) or {"files": {}, "model": {"name": model}}
     files = record["files"]
