@@ -18,10 +18,10 @@ from persona_studies import cli
 from persona_studies.analyse import tables, verdicts
 from persona_studies.ask import recording
 from persona_studies.ask.backends import Request
-from persona_studies.design import new, protocol
+from persona_studies.design import protocol
 from persona_studies.errors import BankError, ParameterError
 from persona_studies.paths import Project
-from persona_studies.publish import scoreboard, site
+from persona_studies.publish import new, scoreboard, site
 from persona_studies.reproduce import notebooks, runs, verify
 from tests.simulated import SimulatedBackend
 

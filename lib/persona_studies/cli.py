@@ -135,7 +135,7 @@ def new(study: Annotated[str, typer.Argument(help="Name: small letters, digits, 
 
     Its questions, personas and claims are then replaced by one's own; see docs/adding_a_study.md.
     """
-    from persona_studies.design import new as studies
+    from persona_studies.publish import new as studies
 
     project = Project.find()
     for path in studies.write(project, study):

@@ -16,7 +16,7 @@ import persona_studies
 from persona_studies.errors import ParameterError, quoted
 from persona_studies.paths import Project
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates" / "study"
 LONGEST = 30
 # Names of pages and folders beside those of studies.
 TAKEN = {"index", "style", "main", "interactive", "shared", "questions"}
