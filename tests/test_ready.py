@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -336,7 +337,7 @@ def python(folder: Path, works: bool = True) -> Path:
     """Put a Python into an environment: this one, or one that cannot start."""
     place = folder / "bin" / "python"
     place.parent.mkdir(parents=True)
-    place.write_text(f"#!/bin/sh\nexec '{sys.executable}' \"$@\"\n" if works else "#!/nowhere/python\n")
+    place.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n' if works else "#!/nowhere/python\n")
     place.chmod(0o755)
     return folder
 

@@ -15,11 +15,12 @@ from tools import words
 
 ROOT = Path(__file__).parents[1]
 # What stands in for the Python of an environment: it is ready, and says how it was called.
+TELL = "import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))"
 STAND_IN = f"""#!/bin/sh
 case "$1" in
 -c|tools/environment.py) exit 0 ;;
 esac
-exec '{sys.executable}' -c 'import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))' "$@"
+exec {shlex.quote(sys.executable)} -c {shlex.quote(TELL)} "$@"
 """
 
 
