@@ -20,6 +20,8 @@ from persona_studies.ask.backends import Request, RequestKey, Response  # noqa: 
 from persona_studies.ask.backends import transformers as backend_module  # noqa: E402
 from persona_studies.ask.backends.transformers import Transformers  # noqa: E402
 from persona_studies.errors import BackendError  # noqa: E402
+from tests.test_model_files import MODEL as FACTS  # noqa: E402
+from tests.test_model_files import gguf  # noqa: E402
 
 CHATML = (Path(__file__).parent / "chat_templates" / "chatml.jinja").read_text("utf-8")
 GEMMA = (Path(__file__).parent / "chat_templates" / "gemma.jinja").read_text("utf-8")
@@ -394,7 +396,7 @@ def test_what_is_loaded_is_what_was_meant(tiny: Path, tmp_path: Path) -> None:
     assert Transformers(tiny, name="tiny", schedule="single").info.precision == "float32"
     with pytest.raises(BackendError, match=f"expected {'0' * 64}"):
         Transformers(tiny, name="tiny", sha256="0" * 64)
-    (tmp_path / "weights.gguf").write_bytes(b"GGUF?")
+    (tmp_path / "weights.gguf").write_bytes(gguf(FACTS))
     with pytest.raises(BackendError, match="expected 1"):
         Transformers(tmp_path / "weights.gguf", name="tiny", sha256="1")
     with pytest.raises(BackendError, match="cannot load"):
