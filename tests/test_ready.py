@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import packaging.requirements  # noqa: F401 - the tests hide the folder that it is in
 import pytest
 
 from tools import environment

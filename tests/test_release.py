@@ -85,7 +85,7 @@ def test_every_file_is_hashed_and_described(clone: Project, built: Path, tmp_pat
     for study in clone.names():
         notebook = described[f"studies/{study}.ipynb"]
         assert notebook["citation"]["@type"] == "ScholarlyArticle"
-        assert {entity.id for entity in notebook["isBasedOn"]} >= {f"studies/{study}.toml"}
+        assert {entity.id for entity in notebook["isBasedOn"]} >= {f"studies/{study}/protocol.toml"}
         assert {entity.id for entity in notebook["hasPart"]} >= {f"data/results/{study}/verdicts.csv"}
 
 
