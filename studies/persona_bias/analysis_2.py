@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from persona_bias import extractors, published
+from persona_bias.personas import registry
 from persona_studies.analyse import families, gates, multiple_choice, verdicts
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Hypothesis, Protocol
@@ -291,5 +292,5 @@ def extractor_tests(project: Project, protocol: Protocol, how: Settings) -> dict
 
 def published_names(project: Project) -> dict[str, str]:
     """Return the paper's phrase of every persona."""
-    bank = pd.read_csv(project.items / "bias_personas.csv", keep_default_na=False)
+    bank = registry(project)
     return dict(zip(bank["persona"], bank["text"], strict=True))
