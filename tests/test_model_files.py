@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +173,11 @@ def test_a_path_with_a_blank_is_looked_for(tmp_path: Path) -> None:
     write(folder / "a b.gguf", gguf(MODEL))
     with pytest.raises(BackendError, match=r"llama\.cpp \(.*\) cannot load a b\.gguf: .*[a-z]"):
         models.load(PROJECT, str(folder / "a b.gguf"))
+
+
+def test_a_wrong_file_is_named_before_a_missing_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling llama.cpp takes ten minutes; nobody should learn only then that the file is not there."""
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    monkeypatch.delitem(sys.modules, "persona_studies.ask.backends.llama_cpp", raising=False)
+    with pytest.raises(BackendError, match="No model file"):
+        models.load(PROJECT, str(tmp_path / "absent.gguf"))

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
+from persona_studies.ask import model_files
 from persona_studies.ask.backends import Backend
 from persona_studies.errors import BackendError, problems
 from persona_studies.paths import Project
@@ -251,6 +252,8 @@ def _gguf(
 ) -> Backend:
     if backend not in (None, "llama.cpp", "transformers"):
         raise BackendError(f"Unknown backend {backend!r} for {path.name}; known: llama.cpp, transformers.")
+    # Before anybody compiles the backend for ten minutes to learn that the file is wrong.
+    model_files.files(path)
     if backend == "transformers":
         from persona_studies.ask.backends.transformers import Transformers
 
