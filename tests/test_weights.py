@@ -211,7 +211,7 @@ def test_half_a_file_in_the_cache_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_package_that_is_not_installed_is_named_with_what_installs_it() -> None:
-    with pytest.raises(BackendError, match="no-such-weights==1.*make live installs it"):
+    with pytest.raises(BackendError, match=r"no-such-weights==1.*make live installs it"):
         weights.fetch("tiny", model(Installed(package="no-such-weights", version="1", file="tiny.gguf")))
 
 
