@@ -95,16 +95,29 @@ def by_question(scored: pd.DataFrame, value: str = "score") -> pd.DataFrame:
 
 def contrast(wide: pd.DataFrame, first: str, second: str, chosen: Parameters) -> dict[str, Any]:
     """Estimate the difference between two columns of :func:`by_question`; undefined where one is not asked."""
-    there = first in wide and second in wide
-    differences = wide[first] - wide[second] if there else pd.Series(dtype=float, index=wide.index[:0])
-    [found] = shared.paired(
-        differences.to_frame(),
+    [found] = differences(wide, {first: (first, second)}, chosen).values()
+    return found
+
+
+def differences(
+    wide: pd.DataFrame, pairs: Mapping[str, tuple[str, str]], chosen: Parameters
+) -> dict[str, dict[str, Any]]:
+    """Estimate differences as :func:`contrast` does, with one draw of signs for all.
+
+    Args:
+        wide: Of :func:`by_question`.
+        pairs: Name -> who, compared with whom.
+        chosen: Confidence, margin, replicates, seed.
+    """
+    asked = {name: wide[a] - wide[b] for name, (a, b) in pairs.items() if a in wide and b in wide}
+    found = shared.paired(
+        pd.DataFrame(asked, index=wide.index, columns=list(pairs), dtype=float),
         confidence=chosen.confidence,
         margin=chosen.margin,
         replicates=chosen.replicates,
         seed=chosen.seed,
-    ).to_dict("records")
-    return {str(name): value for name, value in found.items()}
+    ).to_dict("index")
+    return {str(name): {str(key): value for key, value in row.items()} for name, row in found.items()}
 
 
 def effects(wide: pd.DataFrame, first: str, second: str, chance: pd.Series) -> dict[str, float]:
@@ -165,18 +178,17 @@ def contrasts(
     chance = (1 / asked.set_index("item")["n_options"]).rename("chance")
     parts = []
     for family in ("overall", "persona", "pairs", "controls"):
-        rows = []
+        pairs = {}
         for name in protocol.families[family].hypotheses:
-            first, second = name.split(" - ") if " - " in name else (name, chosen.baseline)
-            rows.append(
-                {
-                    "family": family,
-                    "hypothesis": name,
-                    **contrast(wide, first, second, chosen),
-                    **effects(wide, first, second, chance),
-                }
-            )
-        table = pd.DataFrame(rows)
+            first, _, second = name.partition(" - ")
+            pairs[name] = first, second or chosen.baseline
+        found = differences(wide, pairs, chosen)
+        table = pd.DataFrame(
+            [
+                {"family": family, "hypothesis": name, **found[name], **effects(wide, *pair, chance)}
+                for name, pair in pairs.items()
+            ]
+        )
         table[["p_adjusted", "rejected"]] = corrected(table, "p", family, protocol, chosen)
         if family == "persona":
             inside = corrected(table, "p_equivalence", "persona_equivalence", protocol, chosen)
@@ -216,6 +228,7 @@ def by_dataset(scored: pd.DataFrame, asked: pd.DataFrame, protocol: Protocol, ch
     rows = []
     for dataset in dict.fromkeys(asked["dataset"]):
         part = wide[wide.index.get_level_values("dataset") == dataset]
+        found = differences(part, {who: (who, chosen.baseline) for who, _ in personas}, chosen)
         for who, group in personas:
             rows.append(
                 {
@@ -223,7 +236,7 @@ def by_dataset(scored: pd.DataFrame, asked: pd.DataFrame, protocol: Protocol, ch
                     "persona": who,
                     "group": group,
                     "dataset": dataset,
-                    **contrast(part, who, chosen.baseline, chosen),
+                    **found[who],
                     **effects(part, who, chosen.baseline, chance),
                 }
             )

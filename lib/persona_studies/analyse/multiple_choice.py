@@ -14,7 +14,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import softmax
-from statsmodels.stats.weightstats import DescrStatsW
 
 from persona_studies.analyse import scoring
 from persona_studies.analyse import stats as lib_stats
@@ -185,37 +184,48 @@ def paired(
         Student's t, stratified by benchmark; p by flipping signs, within clusters together.
     """
     rows: dict[Any, dict[str, Any]] = {}
-    weighted = {}
-    for hypothesis, column in differences.items():
-        d = column.dropna()
-        n, benchmark = len(d), d.index.get_level_values(0)
-        strata = [DescrStatsW(part.to_numpy()) for _, part in d.groupby(benchmark, sort=False) if len(part) > 1]
+    benchmark, _ = pd.factorize(differences.index.get_level_values(0))
+    weighted = np.full(differences.shape, nan)
+    for place, hypothesis in enumerate(differences):
+        values = differences.iloc[:, place].to_numpy(dtype=float)
+        known = ~np.isnan(values)
+        d, inside = values[known], benchmark[known]
+        n, sizes = len(d), np.bincount(inside, minlength=1)
+        # Of each benchmark with two questions or more: mean, and square of its standard error.
+        strata = [_mean_and_error(d[inside == one]) for one in dict.fromkeys(inside.tolist()) if sizes[one] > 1]
         if not strata:
             rows[hypothesis] = {"n": n, **dict.fromkeys(["difference", "sd", "se", "low", "high"], nan)}
             rows[hypothesis]["p_equivalence"] = nan
             continue
-        estimate = float(np.mean([part.mean for part in strata]))
-        se = sqrt(sum(part.std_mean**2 for part in strata)) / len(strata)
-        reach = stats.t.ppf(0.5 + confidence / 2, n - len(strata)) * se
-        weighted[hypothesis] = d * (n / (len(strata) * d.groupby(benchmark).transform("size")))
+        means, squares = zip(*strata, strict=True)
+        k, estimate = len(strata), float(np.mean(means))
+        se = sqrt(sum(squares)) / k
+        reach = stats.t.ppf(0.5 + confidence / 2, n - k) * se
+        weighted[known, place] = d * (n / (k * sizes[inside]))
         rows[hypothesis] = {
             "n": n,
             "difference": estimate,
-            "sd": float(d.std()),
+            "sd": float(d.std(ddof=1)),
             "se": se,
             "low": estimate - reach,
             "high": estimate + reach,
-            "p_equivalence": equivalence_p(estimate, se, margin=margin, df=n - len(strata)) if se > 0 else nan,
+            "p_equivalence": equivalence_p(estimate, se, margin=margin, df=n - k) if se > 0 else nan,
         }
     flipped = lib_stats.sign_flips(
-        pd.DataFrame(weighted, index=differences.index),
+        pd.DataFrame(weighted, index=differences.index, columns=differences.columns),
         cluster=differences.index.get_level_values("cluster"),
         replicates=replicates,
         seed=seed,
     )
     table = pd.DataFrame.from_dict(rows, orient="index").reindex(differences.columns)
-    table.insert(6, "p", flipped["p"].reindex(differences.columns))
+    table.insert(6, "p", flipped["p"])
     return table
+
+
+def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the mean of values and the square of its standard error."""
+    n, mean = len(values), values.sum() / len(values)
+    return mean, ((values - mean) ** 2).sum() / n / (n - 1)
 
 
 def corrected(
