@@ -6,6 +6,7 @@ The templates in ``chat_templates/`` write the turn marks of known families; the
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,23 @@ STOPS = {
     "gemma3": "<end_of_turn>",
     "deepseek-r1": "<｜end▁of▁sentence｜>",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _each_rendering_once() -> Iterator[None]:
+    """A rendering takes a process, and many tests ask for the same."""
+    made: dict[str, list[jinja.Rendering]] = {}
+    render = jinja.render
+
+    def once(source: str, conversations: Any, variables: Any, **how: Any) -> list[jinja.Rendering]:
+        key = repr((source, conversations, variables, how))
+        if key not in made:
+            made[key] = render(source, conversations, variables, **how)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja, "render", once)
+        yield
 
 
 def source(name: str) -> str:

@@ -108,6 +108,7 @@ class Some(parameters.Parameters):
 DEFAULTS = {"alpha": 0.05, "rounds": 3, "label": "x", "kinds": ["a"]}
 
 
+@pytest.mark.attack
 @quick
 @given(st.lists(st.builds("{}={}".format, st.sampled_from([*DEFAULTS, "alhpa", ""]), ANY) | ANY, max_size=4))
 def test_assignments(assignments: list[str]) -> None:
@@ -120,6 +121,7 @@ def test_assignments(assignments: list[str]) -> None:
     assert Some.check(json.loads(made.model_dump_json())) == made
 
 
+@pytest.mark.attack
 @quick
 @given(ANY)
 def test_params_string(text: str) -> None:
@@ -129,6 +131,7 @@ def test_params_string(text: str) -> None:
         assert "NAME=VALUE" in str(error)
 
 
+@pytest.mark.attack
 @quick
 @given(damaged(PARAMETERS.encode()) | ANY.map(str.encode))
 def test_parameters_cell(source: bytes) -> None:
@@ -146,6 +149,7 @@ def test_a_parameters_cell_of_many_brackets(make_project: Any) -> None:
             notebooks.parameters(notebook(OPEN, parameters=f"alpha = {opened}"))
 
 
+@pytest.mark.attack
 @with_files
 @given(damaged(GOOD.encode()))
 def test_protocols(tmp_path: Path, text: bytes) -> None:
@@ -161,6 +165,7 @@ PINS = '["toy/simulated"]\nrepo = "a/b"\nrevision = "' + "a" * 40 + '"\nsha256 =
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.attack
 @with_files
 @given(data=st.data())
 def test_registers(tmp_path: Path, data: st.DataObject) -> None:
@@ -197,6 +202,7 @@ def banks(draw: st.DrawFn) -> pd.DataFrame:
     return frame
 
 
+@pytest.mark.attack
 @quick
 @given(banks(), st.integers(1, 4), st.integers(1, 3))
 def test_a_plan_crosses_whatever_a_bank_holds(items: pd.DataFrame, orders: int, repeats: int) -> None:
@@ -222,6 +228,7 @@ def test_a_plan_crosses_whatever_a_bank_holds(items: pd.DataFrame, orders: int, 
 CHANGES = ["lose a column", "lose a value", "repeat a row", "misname", "spoil a number"]
 
 
+@pytest.mark.attack
 @quick
 @given(st.lists(st.sampled_from(CHANGES), max_size=2), st.data())
 def test_banks_that_are_not_whole(changes: list[str], data: st.DataObject) -> None:
@@ -248,6 +255,7 @@ def test_banks_that_are_not_whole(changes: list[str], data: st.DataObject) -> No
     assert not asked[[*grid.IDENTITY, *grid.HASHES]].isna().to_numpy().any()
 
 
+@pytest.mark.attack
 @with_files
 @given(data=st.data())
 def test_plan_files(tmp_path: Path, data: st.DataObject) -> None:
@@ -319,6 +327,7 @@ def given_responses(draw: st.DrawFn) -> Response:
     )
 
 
+@pytest.mark.attack
 @with_files
 @given(st.lists(given_responses(), min_size=1, max_size=6))
 def test_any_answer_comes_back_as_it_went(tmp_path: Path, answers: list[Response]) -> None:
@@ -371,6 +380,7 @@ JUNK = st.recursive(
 )
 
 
+@pytest.mark.attack
 @settings(quick, max_examples=200)
 @given(st.sampled_from([*responses.KEY, *responses.VALUES]), JUNK)
 def test_a_row_by_another_hand(tmp_path: Path, name: str, value: Any) -> None:
@@ -406,6 +416,7 @@ def test_a_line_that_is_no_row(tmp_path: Path, line: str) -> None:
 # Tables
 
 
+@pytest.mark.attack
 @with_files
 @given(
     st.lists(
@@ -431,6 +442,7 @@ def test_a_table_comes_back_as_it_went(tmp_path: Path, rows: list[tuple[str, flo
     assert read["n"].tolist() == frame["n"].tolist() and read["rejected"].tolist() == frame["rejected"].tolist()
 
 
+@pytest.mark.attack
 @quick
 @given(st.lists(ANY | REPLY, min_size=1, max_size=4))
 def test_a_table_shows_no_markup_of_a_reply(texts: list[str]) -> None:

@@ -149,6 +149,7 @@ print(recording.record(Project.find(), "toy", plan, backend).complete)
 recording.pack(Project.find(), "toy", plan, "toy")"""
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("how", "behaviour"),
     [

@@ -126,7 +126,9 @@ def test_a_record_that_names_files_elsewhere_is_refused(there: Project, server: 
     assert done.returncode == 1 and "outside its folder" in done.stderr
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize(
+    "status", [401, pytest.param(403, marks=pytest.mark.attack), pytest.param(404, marks=pytest.mark.attack)]
+)
 def test_refusals_name_the_remedy(here: Project, there: Project, server: LocalHub, status: int) -> None:
     server.refuse = status
     for what, project in (("publish", here), ("fetch", there)):

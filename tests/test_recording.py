@@ -202,6 +202,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     assert log.read_bytes().startswith(kept)
 
 
+@pytest.mark.attack
 def test_killed_at_random_moments_nothing_is_lost(tmp_path: Path) -> None:
     """SIGKILL a recorder several times; what a finished line says is kept and the result is the same."""
     script = textwrap.dedent(

@@ -77,8 +77,6 @@ def test_two_studies_run_at_once_and_not_again(make_project: Callable[..., Proje
     design.write_text(design.read_text() + "\n# another line\n")
     code, said = call(project, "reproduce", "twin")
     assert code == 0 and "twin: done" in said and "toy" not in said, said
-    code, said = call(project, "reproduce", "--force", "toy")
-    assert code == 0 and "toy: done" in said and "twin" not in said, said
 
 
 def test_a_study_that_fails_is_named_and_the_others_are_compared(make_project: Callable[..., Project]) -> None:

@@ -168,6 +168,7 @@ def alive(process: int) -> bool:
     return True
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_a_recording_in_processes_loses_nothing_when_it_is_stopped(tmp_path: Path, blow: signal.Signals) -> None:
     """Stopped at any moment, with any number of processes in each sitting, the recording is the same."""

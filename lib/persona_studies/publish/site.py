@@ -17,7 +17,6 @@ import bleach
 import pandas as pd
 from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
-from nbconvert import HTMLExporter
 from PIL import Image
 
 from persona_studies.analyse import verdicts
@@ -204,6 +203,9 @@ class _Study:
 
 
 def _exporter(filters: dict[str, Any]) -> Any:
+    notebooks.nbformat()  # before nbconvert imports it
+    from nbconvert import HTMLExporter
+
     exporter = HTMLExporter(
         template_name="site",
         template_file="study.html.j2",
