@@ -68,7 +68,7 @@ COLUMNS = {
 def study(root: Path) -> Project:
     """Write the study of three cells."""
     project = Project(root)
-    for place in (project.studies, project.items, project.published, root / "lib"):
+    for place in (project.folder("toy"), project.items, project.published, root / "lib"):
         place.mkdir(parents=True)
     for file in (root / "pyproject.toml", root / "uv.lock", project.sources, project.protocol("toy")):
         file.touch()

@@ -199,20 +199,26 @@ def store(grid: Grid, root: Path) -> Path:
 
 def analysis(grid: Grid, recorded: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return what the notebook computes from one model's responses: scores, gates, tests, families, robustness."""
-    study, people, chosen = grid.study, grid.people, grid.parameters
-    agree = study.agreement(recorded, grid.asked)
-    scores = people[["condition", "role", "background", "level"]].merge(study.persona_scores(agree), on="condition")
-    contrast = study.self_contrast(recorded, grid.inventory)
-    ratings = {name: study.ratings(recorded, name, grid.inventory) for name in ("self_rating", "other_rating")}
+    people, chosen = grid.people, grid.parameters
+    # Found beside the design, as in a kernel that runs in studies/.
+    sys.path.insert(0, str(grid.project.studies))
+    from sycophancy import analysis, scoring
+
+    agree = scoring.agreement(recorded, grid.asked)
+    scores = people[["condition", "role", "background", "level"]].merge(
+        scoring.persona_scores(agree), on="condition"
+    )
+    contrast = scoring.self_contrast(recorded, grid.inventory)
+    ratings = {name: scoring.ratings(recorded, name, grid.inventory) for name in ("self_rating", "other_rating")}
     for name, statements in {"self_contrast": contrast, **ratings}.items():
-        scores = scores.merge(study.scale(statements).rename(name), on="condition", how="left")
+        scores = scores.merge(scoring.scale(statements).rename(name), on="condition", how="left")
     persona = scores[scores["role"] == "persona"].astype({"level": int}).rename(columns={"level": "designed"})
-    replies = study.replies(recorded, chosen.parser)
+    replies = scoring.replies(recorded, chosen.parser)
     cells = agree.merge(people.query("role == 'persona'")[["condition", "background", "level"]], on="condition")
     cells = cells.assign(level=cells["level"].astype(float) - 3, asserted=cells["attributed"].astype(int))
     families = grid.protocol.families
     return {
-        "gates": study.gates(
+        "gates": analysis.gates(
             grid.protocol,
             agree=agree,
             scores=scores,
@@ -221,20 +227,20 @@ def analysis(grid: Grid, recorded: pd.DataFrame) -> dict[str, pd.DataFrame]:
             contrast=contrast,
             ratings=ratings,
         ),
-        "reliability": study.reliability(persona, agree, contrast, ratings, chosen),
-        "tests": study.six_tests(
+        "reliability": analysis.reliability(persona, agree, contrast, ratings, chosen),
+        "tests": analysis.six_tests(
             persona["self_contrast"],
             persona["asserted"],
             alpha=chosen.alpha,
             replicates=chosen.replicates,
             seed=chosen.seed,
         ),
-        "personas": study.persona_family(families["personas"], persona, agree, chosen),
-        "controls": study.controls_family(families["controls"], people, agree, chosen),
+        "personas": analysis.persona_family(families["personas"], persona, agree, chosen),
+        "controls": analysis.controls_family(families["controls"], people, agree, chosen),
         "items": stats.clustered_ols(
             "p_agree ~ level * asserted", cells, groups=["background", "claim"], confidence=chosen.confidence
         ),
-        "robustness": study.robustness(persona, agree, contrast, people, chosen),
+        "robustness": analysis.robustness(persona, agree, contrast, people, chosen),
     }
 
 

@@ -341,7 +341,7 @@ def test_any_answer_comes_back_as_it_went(tmp_path: Path, answers: list[Response
         file.append({str(name): value for name, value in cell.items()}, response)
     file.close()
     rows = responses.logged(log)
-    responses.write(rows, plan, tmp_path / "packed")
+    responses.write(rows, plan, tmp_path / "packed", failed=True)
     stored = responses.stored(tmp_path / "packed").sort_values(responses.KEY)
     for one, other in zip(
         rows.sort_values(responses.KEY).to_dict("records"), stored.to_dict("records"), strict=True

@@ -166,5 +166,5 @@ class TestInTheStudy:
         recorded = simulation.responses(seed=1, base=1.0)
         scored = analysis.scores(recorded, simulation.asked, simulation.people, "cloze")
         assert set(scored["benchmark"]) == {"gpqa_diamond"} and (scored["score"] == 1).all()
-        read = analysis.replies(recorded, simulation.asked, scored)
+        read = analysis.replies(recorded, simulation.asked)
         assert read.empty and analysis.decomposition(read, simulation.people).empty

@@ -70,8 +70,8 @@ def test_an_interruption_keeps_every_answer_and_says_so(
     study: Study, backend: SimulatedBackend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, whole = small_plan(), backend.respond
-    monkeypatch.setattr(recording, "estimate", lambda *_: pd.DataFrame())
-    monkeypatch.setattr(recording, "summary", lambda *_: "24 cells")
+    monkeypatch.setattr("persona_studies.study.estimate", lambda *_: pd.DataFrame())
+    monkeypatch.setattr("persona_studies.study.summary", lambda *_: "24 cells")
 
     def interrupted(requests: Any) -> Any:
         for place, said in whole(requests):
