@@ -29,7 +29,7 @@ import papermill  # noqa: F401 - so that no victim spends its life importing it
 from persona_studies.ask import models, recording, responses
 from persona_studies.ask.backends import Backend, Request, Response
 from persona_studies.paths import Project
-from persona_studies.reproduce import engine, runs  # noqa: F401
+from persona_studies.reproduce import engine, runs  # noqa: F401 - the engine, for the same reason
 from tests.conftest import MODULE, OPEN, notebook
 from tests.simulated import SimulatedBackend
 from tests.test_recording import answer, contents, small_plan

@@ -8,7 +8,7 @@ import io
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 import pytest
@@ -68,11 +68,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "items" / "people.csv"
 
 
-def rewritten(text: str, ends: str = "\n", **how: object) -> str:
+def rewritten(text: str, ends: str = "\n", **how: Any) -> str:
     """Write a table down as another program does."""
     buffer = io.StringIO()
     rows = list(csv.reader(io.StringIO(text)))
-    csv.writer(buffer, lineterminator=ends, **how).writerows(rows)  # type: ignore[arg-type]
+    csv.writer(buffer, lineterminator=ends, **how).writerows(rows)
     return buffer.getvalue()
 
 

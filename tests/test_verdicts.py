@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,10 +205,10 @@ def test_power_is_at_the_level_of_the_family(correction: str, expected: float) -
     assert verdicts.level(Family.model_validate(FAMILY), alpha=0.05, correction=correction) == expected
 
 
-def mean(direction: str, estimate: float, **how: float) -> Evidence:
+def mean(direction: str, estimate: float, **how: Any) -> Evidence:
     """Evidence of 25 units with a standard deviation of 1 for a claim about 0.5."""
-    facts = {"se": 0.2, "n": 25, "rejected": False, "level": 0.05, "alpha": 0.05, **how}
-    return verdicts.of_mean(claim(direction=direction, smallest_effect=0.5), estimate=estimate, **facts)  # type: ignore[arg-type]
+    facts: dict[str, Any] = {"se": 0.2, "n": 25, "rejected": False, "level": 0.05, "alpha": 0.05, **how}
+    return verdicts.of_mean(claim(direction=direction, smallest_effect=0.5), estimate=estimate, **facts)
 
 
 def test_power_and_units_are_at_the_claims_own_smallest_effect() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from pathlib import Path
 from urllib.parse import urlsplit
 
 CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
@@ -40,7 +41,7 @@ def wrong_settings() -> list[str]:
     wrong = []
     for name in CERTIFICATES:
         value = os.environ.get(name)
-        if value and not os.path.exists(value):  # noqa: PTH110 - any text, also one that is no path
+        if value and not _exists(value):
             wrong.append(f"{name}={value} (no such file)")
     proxies = [name for upper in PROXIES for name in (upper, upper.lower()) if os.environ.get(name)]
     for name in proxies or [name for name in (*INDICES, *HUBS) if os.environ.get(name)]:
@@ -67,11 +68,19 @@ def without_password(address: str) -> str:
     return re.sub(r"(^|//)[^/@\s]*@", r"\1***@", address)
 
 
+def _exists(text: str) -> bool:
+    """Return whether a text names a file or folder; one that cannot be a path, such as one too long, names none."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _unreachable(address: str) -> str | None:
     """Say why nothing can be had from an address, or None where its host accepts a connection."""
     parts = urlsplit(address if "://" in address else f"http://{address}")
     if parts.scheme == "file":
-        return None if os.path.exists(parts.path) else "no such folder"  # noqa: PTH110
+        return None if _exists(parts.path) else "no such folder"
     if parts.scheme not in SCHEMES:
         return f"{parts.scheme}:// is no proxy or web address"
     try:
