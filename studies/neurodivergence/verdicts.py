@@ -217,6 +217,7 @@ def finding(
     passes = checked.loc[checked["passes"].astype(bool), "metric"].tolist() if len(checked) else []
     own = judged[judged["layer"] == "corrected"] if "corrected" in set(judged["layer"]) else judged
     said = ", ".join(f"{n} {name}" for name, n in own["verdict"].value_counts().items())
+    agreed = ", ".join(name.replace("_", " ") for name in passes)
     threshold = float(checked["threshold"].max()) if len(checked) else nan
     unit = {"query": "queries", "response": "responses"}[chosen.unit]
     any_steps, longer = depth["difference"]
@@ -226,6 +227,7 @@ def finding(
         f"{unit} are the unit and the whole study is the family ({chosen.correction}); the standard error over "
         f"{unit} exceeds the published one for {wider} of {len(known)}. With the directives {100 * any_steps:+.0f} "
         f"percentage points of answers have numbered steps, but where there are steps their length changes "
-        f"by {longer:+.1f} words [{low:+.1f}, {high:+.1f}]. The lower limit of alpha reaches {threshold:.2f} for "
-        f"{', '.join(passes) or 'no judged metric'}. Verdicts of the declared analysis: {said}."
+        f"by {longer:+.1f} words [{low:+.1f}, {high:+.1f}]. The reliability of the judges' mean reaches "
+        f"{threshold:.2f} with its lower limit for "
+        f"{agreed or 'no judged metric'}. Verdicts of the declared analysis: {said}."
     ).replace("-", "−")
