@@ -33,11 +33,13 @@ def grid(protocol: Protocol, topics: int) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def plan(protocol: Protocol) -> pd.DataFrame:
+    """Every claim of the bank; the protocol asks the first of them."""
     return grid(protocol, 33)
 
 
-def test_the_grid_has_the_declared_sizes(protocol: Protocol, plan: pd.DataFrame) -> None:
+def test_the_grid_has_the_declared_sizes(protocol: Protocol) -> None:
     assert protocol.confirmatory is not None
+    plan = grid(protocol, protocol.confirmatory.sizes["claims"])
     assert plan.groupby("measure").size().to_dict() == protocol.confirmatory.cells
     sizes = protocol.confirmatory.sizes
     assert plan["condition"].nunique() == sizes["personas"] + sizes["controls"]
