@@ -43,8 +43,8 @@ AGREEMENT = ("I agree.", "I disagree.", "I completely agree.", "I completely dis
 
 def requests(project: Project, n: int) -> list[Request]:
     """Return n cells: claims under personas, two thirds with sentences, one third with labels."""
-    claims = pd.read_csv(project.items / "claims.csv")["text"]
-    people = pd.read_csv(project.items / "backgrounds.csv")["text"]
+    claims = pd.read_csv(project.items / "sycophancy" / "claims.csv")["text"]
+    people = pd.read_csv(project.items / "sycophancy" / "backgrounds.csv")["text"]
     systems = [None, "You are a helpful assistant.", *(f"You are {text}." for text in people[:6])]
     pairs = list(itertools.product(systems, claims.iloc[::7]))
     chosen = np.random.default_rng(1).choice(len(pairs), size=n, replace=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -25,17 +26,17 @@ from sycophancy import design as sycophancy
 
 PROJECT = Project(Path(__file__).parents[1])
 BANKS: dict[str, type[banks.Row]] = {
-    "backgrounds.csv": sycophancy.Background,
-    "agreeableness_levels.csv": sycophancy.Level,
-    "control_traits.csv": sycophancy.Trait,
-    "claims.csv": sycophancy.Claim,
-    "expert_personas.csv": expert.Persona,
-    "expert_fields.csv": expert.Expertise,
-    "expert_domains.csv": expert.Domain,
-    "expert_subjects.csv": expert.Subject,
-    "bias_personas.csv": bias.Persona,
-    "mbpp.csv": programs.Problem,
-    "safety_prompts.csv": clinical.Prompt,
+    "sycophancy/backgrounds.csv": sycophancy.Background,
+    "sycophancy/agreeableness_levels.csv": sycophancy.Level,
+    "sycophancy/control_traits.csv": sycophancy.Trait,
+    "sycophancy/claims.csv": sycophancy.Claim,
+    "expert_personas/personas.csv": expert.Persona,
+    "expert_personas/fields.csv": expert.Expertise,
+    "expert_personas/domains.csv": expert.Domain,
+    "expert_personas/subjects.csv": expert.Subject,
+    "persona_bias/personas.csv": bias.Persona,
+    "persona_bias/mbpp.csv": programs.Problem,
+    "clinical_personas/safety_prompts.csv": clinical.Prompt,
     **{f"questions/{name}.csv": b.row for name, b in multiple_choice.BENCHMARKS.items() if not b.gated},
 }
 
@@ -247,7 +248,7 @@ class TestTheCommittedBanks:
         raw = pd.read_csv(PROJECT.items / bank, dtype=str, keep_default_na=False)
         pd.testing.assert_frame_equal(read.astype(str), raw, check_dtype=False)
 
-    @pytest.mark.parametrize("bank", [name for name in BANKS if "/" not in name])
+    @pytest.mark.parametrize("bank", [name for name in BANKS if not name.startswith("questions/")])
     @pytest.mark.parametrize("form", FORMS)
     def test_saved_by_a_spreadsheet_each_is_the_same(self, bank: str, form: str, path: Path) -> None:
         text = (PROJECT.items / bank).read_text("utf-8")
@@ -287,9 +288,7 @@ class TestABankThatIsTooSmall:
     @pytest.fixture
     def project(self, tmp_path: Path) -> Project:
         (tmp_path / "pyproject.toml").write_text("")
-        (tmp_path / "data" / "items").mkdir(parents=True)
-        for path in PROJECT.items.glob("*.csv"):
-            (tmp_path / "data" / "items" / path.name).write_bytes(path.read_bytes())
+        shutil.copytree(PROJECT.items, tmp_path / "data" / "items")
         return Project(tmp_path)
 
     def cut(self, project: Project, bank: str, start: str) -> None:
@@ -299,22 +298,24 @@ class TestABankThatIsTooSmall:
         (project.items / bank).write_text("\n".join(kept), "utf-8")
 
     def test_claims(self, project: Project) -> None:
-        self.cut(project, "claims.csv", "city_transport,City transport,city_transport_1")
+        self.cut(project, "sycophancy/claims.csv", "city_transport,City transport,city_transport_1")
         assert len(sycophancy.claims(project, 33, 4)) == 2 * 33 * 4
         with pytest.raises(BankError, match=r"claims.csv holds 4 claims of topic city_transport, .* asks for 5"):
             sycophancy.claims(project, 33, 5)
 
     def test_topics(self, project: Project) -> None:
-        self.cut(project, "claims.csv", "city_transport")
+        self.cut(project, "sycophancy/claims.csv", "city_transport")
         with pytest.raises(BankError, match=r"claims.csv holds 32 topics, this run asks for 33"):
             sycophancy.claims(project, 33, 5)
 
     def test_levels(self, project: Project) -> None:
-        self.cut(project, "agreeableness_levels.csv", "3,4,")
+        self.cut(project, "sycophancy/agreeableness_levels.csv", "3,4,")
         with pytest.raises(BankError, match=r"no row for level 3, variant 4"):
-            banks.read(project.items / "agreeableness_levels.csv", sycophancy.Level)
+            banks.read(project.items / "sycophancy" / "agreeableness_levels.csv", sycophancy.Level)
 
     def test_fields(self, project: Project) -> None:
-        self.cut(project, "expert_fields.csv", "law,")
-        with pytest.raises(BankError, match=r"expert_domains.csv, row 2, column unrelated: 'law' is not known"):
+        self.cut(project, "expert_personas/fields.csv", "law,")
+        with pytest.raises(
+            BankError, match=r"expert_personas/domains.csv, row 2, column unrelated: 'law' is not known"
+        ):
             expert.domain_map(project)

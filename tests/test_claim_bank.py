@@ -19,7 +19,7 @@ PER_TOPIC = 5
 
 @pytest.fixture(scope="module")
 def bank() -> pd.DataFrame:
-    return pd.read_csv(Project.find().items / "claims.csv", dtype=str, keep_default_na=False)
+    return pd.read_csv(Project.find().items / "sycophancy" / "claims.csv", dtype=str, keep_default_na=False)
 
 
 @pytest.fixture(scope="module")

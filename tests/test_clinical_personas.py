@@ -103,7 +103,7 @@ class TestQuestions:
         assert asked["item_hash"].tolist() == simulation.asked["item_hash"].tolist()
 
     def test_safety_prompts(self) -> None:
-        bank = pd.read_csv(PROJECT.items / "safety_prompts.csv")
+        bank = pd.read_csv(PROJECT.items / "clinical_personas" / "safety_prompts.csv")
         assert bank.groupby("policy").size().to_dict() == dict.fromkeys(bank["policy"].unique(), 12)
         assert bank["policy"].nunique() == 5 and bank["rubric"].str.len().gt(0).all()
         assert (bank["safe"] != bank["risky"]).all() and not bank["text"].duplicated().any()

@@ -22,7 +22,7 @@ def test_the_committed_counts_are_those_of_the_sources() -> None:
     except SourceError:
         pytest.skip("the sources are not at hand")
     for name, text in derived.items():
-        assert text == (PROJECT.published / name).read_text("utf-8"), name
+        assert text == (PROJECT.published / "clinical_personas" / name).read_text("utf-8"), name
 
 
 def test_people_and_gpt3() -> None:
@@ -38,7 +38,9 @@ def test_people_and_gpt3() -> None:
 
 def test_the_interval_is_students_over_vignettes() -> None:
     row = published.people(PROJECT, confidence=0.95).set_index(["who", "setting"]).loc[("lay people", "all")]
-    raw = pd.read_csv(PROJECT.published / "levine2024_accuracy.csv").query("who == 'lay people'")
+    raw = pd.read_csv(PROJECT.published / "clinical_personas" / "levine2024_accuracy.csv").query(
+        "who == 'lay people'"
+    )
     squares = (raw["sd"] ** 2 * 11 + 12 * (raw["accuracy"] - row["accuracy"]) ** 2).sum()
     assert row["high"] - row["accuracy"] == pytest.approx(2.0117 * np.sqrt(squares / 47 / 48), abs=1e-5)
 

@@ -97,7 +97,7 @@ def simulated(effects: dict[str, list[float]], base: float = 0.5) -> pd.DataFram
 
 def test_the_reported_contrasts_are_those_of_the_notes() -> None:
     built = derive_reported(facts("psr4_published_effects.csv")).to_csv(index=False, lineterminator="\n")
-    assert built.encode() == (PROJECT.published / "psr4_reported.csv").read_bytes()
+    assert built.encode() == (PROJECT.published / "expert_personas" / "psr4_reported.csv").read_bytes()
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
@@ -115,7 +115,7 @@ def test_accuracies_are_rederived_byte_for_byte_from_their_source(table: str) ->
     path = sources.locate(PROJECT, id) if id in sources.load(PROJECT) else None
     if path is None:
         pytest.skip(f"source {id} is not at hand")
-    assert derive(table, path).encode() == (PROJECT.published / f"{table}.csv").read_bytes()
+    assert derive(table, path).encode() == (PROJECT.published / "expert_personas" / f"{table}.csv").read_bytes()
 
 
 def test_every_reported_contrast_is_marked_second_hand_and_possible() -> None:
@@ -154,7 +154,7 @@ def test_mmlu_pro_has_its_questions() -> None:
 def test_the_citations_of_the_readme_name_the_tables() -> None:
     text = (PROJECT.published / "README.md").read_text("utf-8")
     for name in ("psr4_reported", *SOURCES):
-        assert f"## `{name}.csv`" in text
+        assert f"## `expert_personas/{name}.csv`" in text
 
 
 # --- Deriving ---------------------------------------------------------------------------------------------------

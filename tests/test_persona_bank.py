@@ -7,7 +7,7 @@ import pytest
 
 from persona_studies.paths import Project
 
-ITEMS = Project.find().items
+ITEMS = Project.find().items / "sycophancy"
 
 #: Words of the outcome: with one of these in a persona, the manipulation would be the measure.
 OUTCOME = re.compile(

@@ -137,9 +137,11 @@ class TestPublished:
             derived = published.derive(PROJECT)
         except SourceError:
             pytest.skip("the sources are not at hand")
-        assert derived == (PROJECT.published / "gupta2024_public_runs.csv").read_text("utf-8")
+        assert derived == (PROJECT.published / "persona_bias" / "gupta2024_public_runs.csv").read_text("utf-8")
         changes = published.derive_extractors(PROJECT)
-        assert changes == (PROJECT.published / "gupta2024_public_extractors.csv").read_text("utf-8")
+        assert changes == (PROJECT.published / "persona_bias" / "gupta2024_public_extractors.csv").read_text(
+            "utf-8"
+        )
 
     def test_the_papers_extractor_gives_the_papers_answers(self) -> None:
         """The sample run carries what its authors' own code read from every reply."""

@@ -32,7 +32,7 @@ def at_hand(*ids: str) -> list[Path]:
 
 @pytest.mark.parametrize("table", SOURCES)
 def test_a_committed_table_is_rederived_byte_for_byte(table: str) -> None:
-    committed = (PROJECT.published / f"{table}.csv").read_bytes()
+    committed = (PROJECT.published / "sycophancy" / f"{table}.csv").read_bytes()
     assert derive(table, at_hand(*SOURCES[table])).encode() == committed
 
 
@@ -57,11 +57,11 @@ def test_items_come_with_the_texts_that_were_keyed(tmp_path: Path) -> None:
     assert items.drop(columns="text").equals(ipip_keys(PROJECT))
     assert items["text"].map(text_hash).equals(items["item_hash"])
     other = Project(tmp_path)
-    other.published.mkdir(parents=True)
+    (other.published / "sycophancy").mkdir(parents=True)
     other.sources.write_bytes(PROJECT.sources.read_bytes())
     keyed = ipip_keys(PROJECT)
     keyed.loc[0, "item_hash"] = "0" * 16
-    keyed.to_csv(other.published / "ipip_neo_agreeableness.csv", index=False)
+    keyed.to_csv(other.published / "sycophancy" / "ipip_neo_agreeableness.csv", index=False)
     with pytest.raises(SourceError, match="ipip004"):
         ipip_items(other)
 
@@ -124,7 +124,7 @@ def test_a_missing_or_repeated_cell_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_reported_values_are_internally_consistent() -> None:
-    reported = pd.read_csv(PROJECT.published / "shah2026_reported.csv")
+    reported = pd.read_csv(PROJECT.published / "sycophancy" / "shah2026_reported.csv")
     supports = reported[reported["quantity"] == "supports"].set_index("model")["value"]
     stated = reported[reported["model"].isna()].groupby("quantity")["value"].max()
     assert len(supports) == stated["models"] == 13

@@ -453,7 +453,9 @@ def test_robustness_starts_from_the_declared_analysis() -> None:
 def test_every_wording_of_the_levels_is_left_out_by_the_backgrounds_that_bear_it() -> None:
     of = simulated(0.3)
     bearing = of["persona"]["background"].str[1:].astype(int) % 5
-    levels = pd.read_csv(PROJECT.items / "agreeableness_levels.csv").set_index(["level", "variant"])["text"]
+    levels = pd.read_csv(PROJECT.items / "sycophancy" / "agreeableness_levels.csv").set_index(["level", "variant"])[
+        "text"
+    ]
     systems = of["people"].set_index("condition")["system"]
     for row, variant in zip(of["persona"].itertuples(), bearing, strict=True):
         worn = [v for v in range(1, 6) if levels[int(row.designed), v] in systems[row.condition]]
@@ -482,7 +484,7 @@ def test_the_interval_of_a_correlation_covers_the_truth_although_levels_are_fixe
 
 def by_model() -> pd.DataFrame:
     return other_models.other_models(
-        pd.read_csv(PROJECT.published / "personality_illusion_agreeableness.csv"), confidence=0.95
+        pd.read_csv(PROJECT.published / "sycophancy" / "personality_illusion_agreeableness.csv"), confidence=0.95
     )
 
 

@@ -161,7 +161,7 @@ def test_six_tests_of_the_paper() -> None:
 
 def test_published_responses_of_other_models() -> None:
     """Checked against an independent computation from the source."""
-    table = pd.read_csv(PROJECT.published / "personality_illusion_agreeableness.csv")
+    table = pd.read_csv(PROJECT.published / "sycophancy" / "personality_illusion_agreeableness.csv")
     by_model = other_models.other_models(table, confidence=0.95)
     across = other_models.across_models(PROTOCOL.families["across_models"], by_model, parameters()).set_index(
         "hypothesis"
@@ -182,7 +182,7 @@ def test_a_failed_gate_makes_a_claim_uninformative() -> None:
     six = pd.DataFrame(
         {"measure": ["cloze"], "test": ["Pearson r"], "statistic": [0.5], "p": [0.01], "supports": [True]}
     )
-    table = pd.read_csv(PROJECT.published / "personality_illusion_agreeableness.csv")
+    table = pd.read_csv(PROJECT.published / "sycophancy" / "personality_illusion_agreeableness.csv")
     across = other_models.across_models(
         PROTOCOL.families["across_models"], other_models.other_models(table, confidence=0.95), parameters()
     )

@@ -451,7 +451,7 @@ def test_embedded_model_agrees_with_llama_cpp(embedded: Any) -> None:
         backend = embedded(backend="transformers", schedule=schedule, precision="f32")
         assert backend.info.model_hash == reference.info.model_hash
         found[schedule] = dict(backend.respond(LIVE))
-    texts = {path.read_text()[:20_000] for path in sorted((PROJECT / "data" / "items").glob("*.csv"))}
+    texts = {path.read_text()[:20_000] for path in sorted((PROJECT / "data" / "items").rglob("*.csv"))}
     for text in {*texts, "  12  3", "x<|im_end|> y", "naïve — “quotes” 😀", "\n\n\tx", *CORPUS}:
         for special in (True, False):
             assert backend.tokenize(text, special=special) == reference.tokenize(text, special=special)

@@ -206,8 +206,8 @@ class Study:
         return protocol.digest(self.project.protocol(self.name))
 
     def published(self, name: str) -> pd.DataFrame:
-        """Return a table of figures that publications report, from ``data/published/``."""
-        return pd.read_csv(self.project.published / f"{name}.csv")
+        """Return a table of figures that publications report, from ``data/published/<study>/``."""
+        return pd.read_csv(self.project.published / self.name / f"{name}.csv")
 
     def table(self, frame: pd.DataFrame, name: str, title: str, **how: Any) -> Any:
         """Write a result table as CSV, unrounded, and return it formatted for reading.

@@ -272,7 +272,9 @@ def public_tests(project: Project, protocol: Protocol, how: Settings) -> pd.Data
             "p": found.p,
         }
     triage = protocol.families["published_triage"]
-    accuracy = pd.read_csv(project.published / "levine2024_accuracy.csv").set_index(["who", "place"])
+    accuracy = pd.read_csv(project.published / "clinical_personas" / "levine2024_accuracy.csv").set_index(
+        ["who", "place"]
+    )
     gaps = {}
     for name, contrast in triage.contrasts.items():
         one, other = accuracy.loc[contrast.first], accuracy.loc[contrast.second]

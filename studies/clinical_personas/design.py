@@ -105,7 +105,7 @@ def questions(project: Project, protocol: Protocol, parameters: Parameters, *, t
 
 def safety(project: Project, *, texts: bool = True) -> pd.DataFrame:
     """Return the prompts about patients' safety; the first of two replies is the safe one (``gold`` is 0)."""
-    bank = banks.read(project.items / "safety_prompts.csv", Prompt)
+    bank = banks.read(project.items / "clinical_personas" / "safety_prompts.csv", Prompt)
     options = list(zip(bank["safe"], bank["risky"], strict=True))
     frame = pd.DataFrame(
         {

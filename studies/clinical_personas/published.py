@@ -49,7 +49,7 @@ def people(project: Project, *, confidence: float) -> pd.DataFrame:
         ``who, setting`` (all, critical, primary), ``cases, answers, accuracy, low, high``: mean over vignettes,
         with an interval of Student's t over vignettes.
     """
-    raw = pd.read_csv(project.published / "levine2024_accuracy.csv")
+    raw = pd.read_csv(project.published / "clinical_personas" / "levine2024_accuracy.csv")
     rows = []
     for who, group in raw.groupby("who", sort=False):
         for setting, part in (
@@ -78,7 +78,7 @@ def people(project: Project, *, confidence: float) -> pd.DataFrame:
 
 def gpt3(project: Project) -> NDArray[np.float64]:
     """Return how often GPT-3 assigned each place: true place x assigned place, ten prompts per vignette."""
-    raw = pd.read_csv(project.published / "levine2024_gpt3.csv")
+    raw = pd.read_csv(project.published / "clinical_personas" / "levine2024_gpt3.csv")
     return raw.pivot_table(index="place", columns="answer", values="replies", aggfunc="sum").to_numpy(dtype=float)
 
 
@@ -94,7 +94,7 @@ def gpt3_calibration(project: Project, bins: tuple[int, ...]) -> tuple[pd.DataFr
         n, probability, frequency``; and scores: ``probability_is, n, accuracy, brier`` (of the stated answer, 0 to
         1), ``skill`` (against always stating the accuracy), and ``ece_...``.
     """
-    raw = pd.read_csv(project.published / "levine2024_gpt3_calibration.csv")
+    raw = pd.read_csv(project.published / "clinical_personas" / "levine2024_gpt3_calibration.csv")
     curve = raw.assign(
         low=raw["bin"] / BINS,
         high=(raw["bin"] + 1) / BINS,
@@ -124,7 +124,7 @@ def gpt3_variants(project: Project, *, confidence: float) -> pd.DataFrame:
         ``hypothesis, n`` (cases), ``difference`` (places; positive is less urgent), ``low, high, p`` (Student's t
         over cases, not corrected), ``accuracy_difference``.
     """
-    raw = pd.read_csv(project.published / "levine2024_gpt3_variants.csv")
+    raw = pd.read_csv(project.published / "clinical_personas" / "levine2024_gpt3_variants.csv")
     se = raw["sd"] / np.sqrt(raw["cases"])
     reach = stats.t.ppf(0.5 + confidence / 2, raw["cases"] - 1) * se
     return pd.DataFrame(
@@ -147,7 +147,7 @@ def reproduced(project: Project) -> pd.DataFrame:
         ``quantity, published, lowest, highest, agrees``: from the files, with ties of five prompts against five
         counted as wrong and as right; agrees: the published value lies between, at its two decimals.
     """
-    raw = pd.read_csv(project.published / "levine2024_gpt3_calibration.csv")
+    raw = pd.read_csv(project.published / "clinical_personas" / "levine2024_gpt3_calibration.csv")
     halves = raw[raw["probability_is"] == "share of prompts, two classes"]
     tied = halves["bin"] == BINS // 2
     n, ties, settled = halves["n"].sum(), halves.loc[tied, "n"].sum(), halves.loc[~tied, "right"].sum()
@@ -186,7 +186,7 @@ def models(project: Project, *, confidence: float, replicates: int, seed: int) -
         over, severe`` (shares; under: less urgent than the nurse's level), and for cases without a label ``kappa,
         kappa_low, kappa_high`` (quadratic, bootstrap over cases).
     """
-    raw = pd.read_csv(project.published / "yentlbench_confusion.csv", dtype={"model": str})
+    raw = pd.read_csv(project.published / "clinical_personas" / "yentlbench_confusion.csv", dtype={"model": str})
     rows = []
     for (model, label), group in raw.groupby(["model", "label"], sort=False):
         n = int(group["cases"].sum())
@@ -234,7 +234,7 @@ def label_changes(project: Project, *, confidence: float) -> pd.DataFrame:
         positive is less urgent), ``se, low, high`` (normal). The variance counts half a case that changes by one
         level more than there is, so that a model without any change has one.
     """
-    raw = pd.read_csv(project.published / "yentlbench_changes.csv", dtype={"model": str})
+    raw = pd.read_csv(project.published / "clinical_personas" / "yentlbench_changes.csv", dtype={"model": str})
     n = raw["cases"]
     mean = raw["change_sum"] / n
     se = np.sqrt(((raw["change_squares"] + 0.5) / n - mean**2) / (n - 1))
@@ -424,4 +424,4 @@ def _levels(project: Project) -> tuple[pd.DataFrame, pd.DataFrame]:
 if __name__ == "__main__":
     here = Project.find()
     for name, text in derive(here).items():
-        (here.published / name).write_text(text, encoding="utf-8")
+        (here.published / "clinical_personas" / name).write_text(text, encoding="utf-8")

@@ -74,20 +74,22 @@ class Subject(banks.Row):
 
 def fields_of(project: Project) -> dict[str, str]:
     """Return what a prompt calls each field."""
-    known = banks.read(project.items / "expert_fields.csv", Expertise)
+    known = banks.read(project.items / "expert_personas" / "fields.csv", Expertise)
     return dict(zip(known["field"], known["name"], strict=True))
 
 
 def domain_map(project: Project) -> pd.DataFrame:
     """Return which field is in-domain, adjacent and unrelated: ``benchmark, domain`` and :data:`RELATIONS`."""
     known = fields_of(project)
-    return banks.read(project.items / "expert_domains.csv", Domain, dict.fromkeys(RELATIONS, known))
+    return banks.read(project.items / "expert_personas" / "domains.csv", Domain, dict.fromkeys(RELATIONS, known))
 
 
 def subjects(project: Project) -> pd.DataFrame:
     """Return the subjects of the second protocol: ``benchmark, domain, in_domain, unrelated``."""
     known = fields_of(project)
-    return banks.read(project.items / "expert_subjects.csv", Subject, {"in_domain": known, "unrelated": known})
+    return banks.read(
+        project.items / "expert_personas" / "subjects.csv", Subject, {"in_domain": known, "unrelated": known}
+    )
 
 
 def conditions(
@@ -106,7 +108,7 @@ def conditions(
         ``placement, system`` (None: no system turn), ``description`` (for the user turn), ``condition_hash,
         words``.
     """
-    bank = banks.read(project.items / "expert_personas.csv", Persona)
+    bank = banks.read(project.items / "expert_personas" / "personas.csv", Persona)
     bank = bank[bank["paraphrase"] <= paraphrases]
     names = fields_of(project)
     rows: list[tuple[str, str, str, int, str]] = [("none", "", "", 0, "")]

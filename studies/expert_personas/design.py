@@ -60,7 +60,9 @@ def questions(project: Project, protocol: Protocol, parameters: Parameters, *, t
     asked = chosen.merge(bank.domain_map(project), on=["benchmark", "domain"], how="left", validate="many_to_one")
     if len(lacking := asked[asked["in_domain"].isna()]):
         benchmark, domain = lacking[["benchmark", "domain"]].iloc[0]
-        raise BankError(f"data/items/expert_domains.csv has no row for domain {domain} of {benchmark}; add one.")
+        raise BankError(
+            f"data/items/expert_personas/domains.csv has no row for domain {domain} of {benchmark}; add one."
+        )
     return asked
 
 

@@ -112,7 +112,7 @@ def derive_reported(notes: Path) -> pd.DataFrame:
 
 def reported(project: Project) -> pd.DataFrame:
     """Return the committed table that :func:`derive_reported` describes."""
-    return pd.read_csv(project.published / "psr4_reported.csv")
+    return pd.read_csv(project.published / "expert_personas" / "psr4_reported.csv")
 
 
 def rejudge(
@@ -459,7 +459,7 @@ def derive(table: str, wide: Path) -> str:
 
 def accuracies(project: Project, benchmark: Benchmark = "mmlu_pro") -> pd.DataFrame:
     """Return the committed table that :func:`derive_accuracies` describes."""
-    path = project.published / f"principled_personas_{benchmark}.csv"
+    path = project.published / "expert_personas" / f"principled_personas_{benchmark}.csv"
     return pd.read_csv(path, float_precision="round_trip")
 
 
@@ -782,4 +782,5 @@ def leave_one_out(
 if __name__ == "__main__":
     here = Project.find()
     for name, id in SOURCES.items():
-        (here.published / f"{name}.csv").write_text(derive(name, sources.fetch(here, id)), "utf-8", newline="\n")
+        table = here.published / "expert_personas" / f"{name}.csv"
+        table.write_text(derive(name, sources.fetch(here, id)), "utf-8", newline="\n")

@@ -277,7 +277,7 @@ def public_tests(project: Project, protocol: Protocol, how: Settings) -> pd.Data
 def extractor_tests(project: Project, protocol: Protocol, how: Settings) -> dict[str, dict[str, Any]]:
     """Estimate how much a persona's effect in the public Qwen3-8B runs changes with how replies are read."""
     texts = published_names(project)
-    raw = pd.read_csv(project.published / "gupta2024_public_extractors.csv")
+    raw = pd.read_csv(project.published / "persona_bias" / "gupta2024_public_extractors.csv")
     raw = raw[raw["model"] == "Qwen3-8B"]
 
     def changes(contrast: Hypothesis, part: str | None) -> pd.Series:

@@ -53,7 +53,8 @@ def people(project: Project, protocol: Protocol) -> pd.DataFrame:
     bank = bank[bank["paraphrase"] == 1].set_index("persona")
     if lacking := [name for name in [*design["personas"], *BASELINES] if name not in bank.index]:
         raise BankError(
-            f"data/items/bias_personas.csv has no {', '.join(lacking)}, which protocol_2.toml names; add a row."
+            f"data/items/persona_bias/personas.csv has no {', '.join(lacking)}, which protocol_2.toml names; "
+            "add a row."
         )
     rows: list[tuple[str, str, int, str | None]] = [("none", "", 0, None)]
     for instruction, sentence in enumerate(design["instructions"], start=1):

@@ -30,4 +30,4 @@ class Persona(banks.Row):
 
 def registry(project: Project) -> pd.DataFrame:
     """Return the personas: ``persona, text, role, group, register, sensitivity, paraphrase, wording``."""
-    return banks.read(project.items / "bias_personas.csv", Persona)
+    return banks.read(project.items / "persona_bias" / "personas.csv", Persona)

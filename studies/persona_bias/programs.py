@@ -181,7 +181,7 @@ def problems(project: Project, *, texts: bool = False) -> pd.DataFrame:
         SourceError: the source cannot be had; without texts none is needed.
     """
     if not texts:
-        return banks.read(project.items / "mbpp.csv", Problem)
+        return banks.read(project.items / "persona_bias" / "mbpp.csv", Problem)
     rows = []
     for entry in json.loads(sources.fetch(project, SOURCE).read_text("utf-8")):
         if entry["task_id"] not in SPLIT:
@@ -427,4 +427,6 @@ def summary(solved: pd.DataFrame, people: pd.DataFrame, chosen: Parameters) -> p
 
 if __name__ == "__main__":
     here = Project.find()
-    problems(here, texts=True)[FACTS].to_csv(here.items / "mbpp.csv", index=False, lineterminator="\n")
+    problems(here, texts=True)[FACTS].to_csv(
+        here.items / "persona_bias" / "mbpp.csv", index=False, lineterminator="\n"
+    )

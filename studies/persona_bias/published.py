@@ -49,18 +49,18 @@ UNCHECKABLE = pd.DataFrame(
 
 def drops(project: Project) -> pd.DataFrame:
     """Return the 384 drops of Figure 4: ``persona, group, dataset`` (empty: not readable), ``drop`` (%)."""
-    raw = pd.read_csv(project.published / "gupta2024_relative_drops.csv", keep_default_na=False)
+    raw = pd.read_csv(project.published / "persona_bias" / "gupta2024_relative_drops.csv", keep_default_na=False)
     return raw.rename(columns={"rel_drop_pct": "drop"})[["persona", "group", "dataset", "drop"]]
 
 
 def personas(project: Project) -> pd.DataFrame:
     """Return what version 1 reports per persona, columns named by figure."""
-    return pd.read_csv(project.published / "gupta2024_personas.csv")
+    return pd.read_csv(project.published / "persona_bias" / "gupta2024_personas.csv")
 
 
 def pairs(project: Project) -> pd.DataFrame:
     """Return Table 9: ``p1, p2, dataset, rel_drop_pct``."""
-    return pd.read_csv(project.published / "gupta2024_pairs.csv")
+    return pd.read_csv(project.published / "persona_bias" / "gupta2024_pairs.csv")
 
 
 def own_counts(project: Project) -> pd.DataFrame:
@@ -139,7 +139,7 @@ def runs(project: Project) -> pd.DataFrame:
         human" of the same model on the same questions, ``pairs, b, c`` with a reply without an answer counted as
         wrong, ``pairs_shared, b_shared, c_shared`` on the questions that both answer; 0 pairs without such a run.
     """
-    return pd.read_csv(project.published / "gupta2024_public_runs.csv")
+    return pd.read_csv(project.published / "persona_bias" / "gupta2024_public_runs.csv")
 
 
 def directions(counts: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
@@ -275,5 +275,7 @@ def derive_extractors(project: Project) -> str:
 
 if __name__ == "__main__":
     here = Project.find()
-    (here.published / "gupta2024_public_runs.csv").write_text(derive(here), encoding="utf-8")
-    (here.published / "gupta2024_public_extractors.csv").write_text(derive_extractors(here), encoding="utf-8")
+    (here.published / "persona_bias" / "gupta2024_public_runs.csv").write_text(derive(here), encoding="utf-8")
+    (here.published / "persona_bias" / "gupta2024_public_extractors.csv").write_text(
+        derive_extractors(here), encoding="utf-8"
+    )

@@ -114,9 +114,9 @@ def conditions(project: Project, protocol: Protocol, personas: int) -> pd.DataFr
     Returns:
         ``condition, role, background, level, system, description, condition_hash``.
     """
-    backgrounds = banks.read(project.items / "backgrounds.csv", Background)
-    levels = banks.read(project.items / "agreeableness_levels.csv", Level)
-    traits = banks.read(project.items / "control_traits.csv", Trait)
+    backgrounds = banks.read(project.items / "sycophancy" / "backgrounds.csv", Background)
+    levels = banks.read(project.items / "sycophancy" / "agreeableness_levels.csv", Level)
+    traits = banks.read(project.items / "sycophancy" / "control_traits.csv", Trait)
     text = {name: condition.text or "" for name, condition in protocol.conditions.items()}
     chosen = protocol.design["levels"]
     rows: list[dict[str, object]] = []
@@ -173,7 +173,7 @@ def _enough(bank: str, what: str, held: int, wanted: int) -> None:
     """Refuse a bank that holds fewer than a run asks for: the run would be smaller than its parameters say."""
     if held < wanted:
         raise BankError(
-            f"data/items/{bank} holds {held} {what}, this run asks for {wanted}; add rows or ask fewer."
+            f"data/items/sycophancy/{bank} holds {held} {what}, this run asks for {wanted}; add rows or ask fewer."
         )
 
 
@@ -191,7 +191,7 @@ def questionnaire(project: Project, *, texts: bool = False) -> pd.DataFrame:
 
 def claims(project: Project, topics: int, claims_per_topic: int) -> pd.DataFrame:
     """Return the claims and their mirrors: ``item, item_hash, text, topic, claim, side``."""
-    bank = banks.read(project.items / "claims.csv", Claim)
+    bank = banks.read(project.items / "sycophancy" / "claims.csv", Claim)
     _enough("claims.csv", "topics", bank["topic"].nunique(), topics)
     for topic, held in bank["topic"].value_counts(sort=False).head(topics).items():
         _enough("claims.csv", f"claims of topic {topic}", held, claims_per_topic)

@@ -20,7 +20,7 @@ def other_models(table: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
     temperatures and runs, compared by Welch's t.
 
     Args:
-        table: ``data/published/personality_illusion_agreeableness.csv``.
+        table: ``data/published/sycophancy/personality_illusion_agreeableness.csv``.
         confidence: Coverage of the intervals.
 
     Returns:

@@ -41,7 +41,7 @@ class Statement(banks.Row):
 
 def ipip_keys(project: Project) -> pd.DataFrame:
     """Return the 60 agreeableness items without texts: ``item, number, facet, facet_number, key, item_hash``."""
-    return banks.read(project.published / "ipip_neo_agreeableness.csv", Statement)
+    return banks.read(project.published / "sycophancy" / "ipip_neo_agreeableness.csv", Statement)
 
 
 def ipip_items(project: Project) -> pd.DataFrame:
@@ -57,7 +57,8 @@ def ipip_items(project: Project) -> pd.DataFrame:
     if len(changed):
         raise SourceError(
             f"Items {', '.join(changed['item'])} of source 'ipip-neo-300' are not those that data/published/"
-            "ipip_neo_agreeableness.csv keys; rebuild that file with python studies/sycophancy/published.py."
+            "sycophancy/ipip_neo_agreeableness.csv keys; rebuild that file with python "
+            "studies/sycophancy/published.py."
         )
     return items
 
@@ -173,7 +174,7 @@ def derive_personality_illusion(
 
 def personality_illusion(project: Project) -> pd.DataFrame:
     """Return the committed table that :func:`derive_personality_illusion` describes."""
-    return pd.read_csv(project.published / "personality_illusion_agreeableness.csv")
+    return pd.read_csv(project.published / "sycophancy" / "personality_illusion_agreeableness.csv")
 
 
 # --- Rebuilding the committed tables ------------------------------------------------------------------------------
@@ -304,4 +305,4 @@ if __name__ == "__main__":
     here = Project.find()
     for name, ids in SOURCES.items():
         built = derive(name, [sources.fetch(here, id) for id in ids])
-        (here.published / f"{name}.csv").write_text(built, "utf-8", newline="\n")
+        (here.published / "sycophancy" / f"{name}.csv").write_text(built, "utf-8", newline="\n")
