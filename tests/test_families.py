@@ -196,7 +196,7 @@ def protocol(**claim: Any) -> Protocol:
     made = family(contrast(direction="none"), contrast(first="c", direction="none"))
     given = {"statement": "s", "source": "s", "published": "p", "family": "f", "hypothesis": made.hypotheses[0]}
     decided = Claim.model_validate({**given, "direction": "none", "smallest_effect": 0.1, **claim})
-    return Protocol.model_construct(families={"f": made}, claims={"claim": decided})
+    return Protocol.model_construct(version=1, families={"f": made}, claims={"claim": decided})
 
 
 def made_up(declared: Protocol, *given: dict[str, Any]) -> pd.DataFrame:

@@ -13,13 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from persona_studies import cli
+from persona_studies.analyse import claims
 from persona_studies.ask import responses
 from persona_studies.design import plan as grid
 from persona_studies.design import protocol as protocols
 from persona_studies.design.protocol import Protocol
 from persona_studies.errors import SourceUnavailable
 from persona_studies.paths import Project
-from persona_studies.publish import scoreboard
 from persona_studies.reproduce import runs
 
 PROJECT = Project(Path(__file__).parents[1])
@@ -119,9 +119,9 @@ def test_every_persona_of_a_claim_stands_beside_placebo_filler_and_shuffled(stud
 
 def test_every_estimate_of_a_claim_has_a_unit(study: str) -> None:
     _, declared = second(study)
-    units = scoreboard.units_of(PROJECT, study)
+    units = claims.units_of(PROJECT, study)
     assert {name for name, claim in declared.claims.items() if claim.hypothesis} <= set(units)
-    assert set(units.values()) <= set(scoreboard.units(PROJECT))
+    assert set(units.values()) <= set(claims.units(PROJECT))
 
 
 def test_amendments_tell_when_the_second_protocol_was_declared(study: str) -> None:

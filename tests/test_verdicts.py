@@ -149,7 +149,7 @@ FAMILY = {"purpose": "p", "hypotheses": ("h", "g"), "size": 2}
 def declared(**claims: Claim) -> Protocol:
     """A protocol whose claims rest on the family ``f`` of two hypotheses."""
     return Protocol.model_construct(
-        families={"f": Family.model_validate(FAMILY)}, claims={"first": claim(), **claims}
+        version=1, families={"f": Family.model_validate(FAMILY)}, claims={"first": claim(), **claims}
     )
 
 

@@ -8,14 +8,15 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 from IPython.core.getipython import get_ipython
 from IPython.display import Markdown, display
 
-from persona_studies.analyse import figures, tables
-from persona_studies.ask import models, recording, responses
+from persona_studies.analyse import claims, figures, tables
+from persona_studies.ask import chat, models, recording, responses
 from persona_studies.ask.backends import kinds
 from persona_studies.ask.estimate import estimate, summary
 from persona_studies.design import protocol
@@ -92,7 +93,7 @@ class Study:
         """Return the model of this run: the parameter ``model``, or the only recorded one; empty where none is."""
         return responses.meant(self.project, self.name, self.parameters.model_dump()["model"])
 
-    def recorded(self, model: str) -> bool:
+    def is_recorded(self, model: str) -> bool:
         """Return whether responses of a model are recorded."""
         return bool(model) and models.slug(model) in responses.recordings(self.project, self.name)
 
@@ -201,6 +202,119 @@ class Study:
             raise ResponsesError(f"No recorded responses of model {model!r} for {self.name}; record it first.")
         return known
 
+    def claims(self, found: pd.DataFrame, **how: Any) -> tables.Table:
+        """Write and show the one table of the study's claims, ``verdicts.csv``.
+
+        Its columns are :data:`persona_studies.analyse.claims.COLUMNS`, then those that only this study has, which
+        are saved and not shown. Rows of one claim stand together: the first decides, further models follow.
+
+        Args:
+            found: One row per claim, layer and model, as :func:`persona_studies.analyse.verdicts.table` returns;
+                every claim of the newest protocol has one.
+            how: Passed to :func:`persona_studies.analyse.tables.show`.
+
+        Raises:
+            PersonaStudiesError: the table does not hold (:func:`persona_studies.analyse.claims.table`).
+        """
+        whole = claims.table(self.project, self.name, found)
+        shown = ("statement", "published", "recomputed", "model", "estimate", "unit", "verdict", "why")
+        empty = [name for name in ("recomputed", "model", "unit") if not whole[name].astype(bool).any()]
+        hidden = [name for name in whole if name not in (*shown, "low", "high", "layer")] + empty
+        hidden += ["layer"] if whole["layer"].nunique() == 1 else []
+        how = {
+            "subtitle": f"{whole['claim'].nunique()} claims; here: estimate with its interval",
+            "labels": {"statement": "claim", "estimate": "here"},
+            "decimals": dict.fromkeys(["estimate", "low", "high"], 3),
+            "hide": hidden,
+            **how,
+        }
+        intervals = {"estimate": ("low", "high")}
+        return self.table(whole, "verdicts", "Claims and verdicts", intervals=intervals, **how)
+
+    def recorded(self) -> tables.Table:
+        """Write and show what is recorded of every model, ``responses.csv``.
+
+        One row per model and measure: ``model, measure, planned, recorded``, then how the answers ended: ``scored``
+        (log-probabilities), ``replies``, ``truncated`` (replies cut at the most tokens allowed), ``failed``, and
+        ``backend, precision, dates``. A recording in progress has fewer cells recorded than planned.
+        """
+        rows = []
+        for model in responses.recordings(self.project, self.name):
+            record = self.record(model)
+            info, planned = record["model"], record.get("unfinished", {}).get("planned", {})
+            counts = responses.statuses(self.project, self.name, model)
+            for measure in dict.fromkeys([*counts, *planned]):
+                status = counts.get(measure, {})
+                known = sum(status.values())
+                rows.append(
+                    {"model": info["name"], "measure": measure, "planned": max(planned.get(measure, 0), known)}
+                    | {"recorded": known, "scored": status.get("scored", 0), "replies": status.get("stop", 0)}
+                    | {"truncated": status.get("length", 0), "failed": status.get("failed", 0)}
+                    | {"backend": f"{info['backend']} {info['version']}, {info['schedule']}"}
+                    | {"precision": info["precision"], "dates": _span(record["recorded"])}
+                )
+        names = ("model", "measure", "planned", "recorded", "scored", "replies", "truncated", "failed")
+        table = pd.DataFrame(rows, columns=[*names, "backend", "precision", "dates"])
+        return self.table(table, "responses", "What is recorded", subtitle="cells by model and measure")
+
+    def provenance(self, also: Mapping[str, str] = MappingProxyType({})) -> tables.Table:
+        """Write and show where the numbers come from, ``provenance.csv``: models, protocols, parameters.
+
+        Args:
+            also: Further lines, what -> value, which stand first.
+        """
+        rows = dict(also)
+        for model in responses.recordings(self.project, self.name):
+            record = self.record(model)
+            info = record["model"]
+            rows |= {
+                f"{info['name']}: file (sha256)": info["model_hash"],
+                f"{info['name']}: asked by": f"{info['backend']} {info['version']}, schedule {info['schedule']}, "
+                f"weights computed in {info['precision']}, chat template {info['chat']}",
+                f"{info['name']}: recorded": _span(record["recorded"]),
+            }
+        for number, _ in enumerate(protocol.versions(self.project, self.name), start=1):
+            path = self.project.protocol(self.name, number)
+            rows[f"{path.name} (sha256)"] = protocol.digest(path)
+        rows["parameters"] = self.parameters.model_dump_json()
+        table = pd.DataFrame(list(rows.items()), columns=["what", "value"])
+        return self.table(table, "provenance", "Provenance")
+
+    def example(self, cell: pd.Series, model: str, scores: Mapping[str, str | float], **how: Any) -> tables.Table:
+        """Write and show one cell of the experiment, ``example.csv``: prompt, recorded row, score.
+
+        Args:
+            cell: A recorded row with ``kind, system, shared, user, options`` of its plan. Texts that a licence
+                keeps out of this repository are None; the template stands for them, with its places in braces.
+            model: The model that answered, whose turn marks the prompt has.
+            scores: What is made of the row: formula or rule in words -> value.
+            how: Passed to :func:`persona_studies.analyse.tables.show`.
+        """
+        record = self.record(model)
+        template = self._template(str(cell["measure"]), str(cell["template"]))
+        parts = [cell[name] if isinstance(cell[name], str) else template[name] for name in ("shared", "user")]
+        system = cell["system"] if isinstance(cell["system"], str) else None
+        name = record["model"]["chat"]
+        style = chat.FAMILIES.get(name, chat.PLAIN)
+        rows = {
+            "asked": f"measure {cell['measure']}, condition {cell['condition']}, item {cell['item']}, "
+            f"option order {cell['order']}",
+            f"prompt, as {record['model']['name']} saw it": "".join(style.render(system, *parts)),
+            **_answer(cell),
+            **{what: f"{value:.3f}" if isinstance(value, float) else str(value) for what, value in scores.items()},
+        }
+        table = pd.DataFrame(list(rows.items()), columns=["what", "value"])
+        how = {"subtitle": "one prompt, one recorded row, and the score made of it", **how}
+        return self.table(table, "example", "The experiment, once", verbatim=["value"], **how)
+
+    def _template(self, measure: str, name: str) -> dict[str, str]:
+        """Return ``shared`` and ``user`` of a template, from the newest protocol that has it."""
+        for each in reversed(protocol.versions(self.project, self.name)):
+            for template in each.measures[measure].templates if measure in each.measures else ():
+                if template.template == name:
+                    return {"shared": template.shared, "user": template.user}
+        raise ResponsesError(f"No protocol of {self.name} has the template {name!r} of the measure {measure!r}.")
+
     def protocol_digest(self) -> str:
         """Return the sha256 of the protocol file."""
         return protocol.digest(self.project.protocol(self.name))
@@ -209,7 +323,7 @@ class Study:
         """Return a table of figures that publications report, from ``data/published/<study>/``."""
         return pd.read_csv(self.project.published / self.name / f"{name}.csv")
 
-    def table(self, frame: pd.DataFrame, name: str, title: str, **how: Any) -> Any:
+    def table(self, frame: pd.DataFrame, name: str, title: str, **how: Any) -> tables.Table:
         """Write a result table as CSV, unrounded, and return it formatted for reading.
 
         Args:
@@ -237,6 +351,29 @@ class Study:
     def image(self, name: str) -> Any:
         """Return a figure that this run has drawn, to be shown once more."""
         return figures.image(self.out / "figures" / f"{name}.png", alt=self._alt[name])
+
+
+def _span(recorded: Mapping[str, str]) -> str:
+    """Return the days of a recording.
+
+    >>> _span({"first": "2026-11-29", "last": "2026-11-30"}), _span({"first": "2026-11-30", "last": "2026-11-30"})
+    ('2026-11-29 to 2026-11-30', '2026-11-30')
+    """
+    return " to ".join(dict.fromkeys(recorded[name] for name in ("first", "last")))
+
+
+def _answer(cell: pd.Series) -> dict[str, str]:
+    """Return what a recorded row holds: of each option its log-probability, or the reply."""
+    if isinstance(cell["text"], str):
+        return {"recorded: reply": cell["text"], "recorded: it ended by": str(cell["finish"])}
+    values = [float(value) for value in cell["logprob"]]
+    options = cell["options"] if cell["options"] is not None else [None] * len(values)
+    named = [text or f"option {place}" for place, text in enumerate(options, start=1)]
+    shown = "\n".join(f"{text}: {value:.3f}" for text, value in zip(named, values, strict=True))
+    rows = {"recorded: log-probability": shown}
+    if cell["kind"] == "letter":
+        rows["recorded: probability of all labels together"] = f"{float(cell['option_mass']):.3f}"
+    return rows
 
 
 def _own(project: Project, name: str, parameters: Parameters) -> None:

@@ -306,6 +306,7 @@ def evidence(
             power=None if np.isnan(row["power"]) else float(row["power"]),
             informative=not why,
             reason=why,
+            gated=family in failed,
             rising=rising,
             falling=falling,
             steerable=False if stuck.get(family) and not row["rejected"] else None,

@@ -80,6 +80,7 @@ def show(
     hide: Sequence[str] = (),
     notes: Sequence[str] = (),
     rows: int | None = None,
+    verbatim: Sequence[str] = (),
 ) -> Table:
     """Format a table for reading; its numbers are rounded, the saved ones are not.
 
@@ -95,8 +96,9 @@ def show(
         hide: Columns that are saved but not shown.
         notes: Lines below the table.
         rows: Show the first so many rows only and say so.
+        verbatim: Columns whose line breaks are shown.
     """
-    from great_tables import GT  # half of what comparing with the reference would otherwise import
+    from great_tables import GT, loc, style  # half of what comparing with the reference would otherwise import
 
     shown = frame if rows is None else frame.head(rows)
     text = pd.DataFrame(
@@ -122,6 +124,8 @@ def show(
     )
     if numeric:
         table = table.cols_align("right", columns=numeric)
+    if verbatim:
+        table = table.tab_style(style.css("white-space: pre-wrap"), loc.body(columns=list(verbatim)))
     if rows is not None and len(frame) > rows:
         notes = [*notes, f"First {rows} of {len(frame)} rows; all are in tables/{id.replace('-', '_')}.csv."]
     for note in notes:

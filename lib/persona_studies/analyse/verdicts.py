@@ -52,8 +52,8 @@ LAYERS = ("published", "corrected")
 """The paper's own analysis, and the declared one."""
 
 COLUMNS = (
-    *("claim", "layer", "statement", "published", "hypothesis"),
-    *("estimate", "low", "high", "p_adjusted", "p_equivalence", "power", "verdict", "why"),
+    *("claim", "layer", "model", "protocol", "statement", "published", "hypothesis"),
+    *("estimate", "low", "high", "p_adjusted", "p_equivalence", "power", "gate", "verdict", "why"),
 )
 """Columns of a table of verdicts."""
 
@@ -70,6 +70,7 @@ class Evidence:
         power: Power of the test for the smallest effect of interest, where it can be computed.
         informative: Whether the validity gate of every measure behind it was passed.
         reason: Why not, when it was not.
+        gated: Whether a measure with a validity gate stands behind it.
         low: Lower limit of the interval of the estimate.
         high: Upper limit.
         p_adjusted: p of its test, corrected within its family.
@@ -89,6 +90,7 @@ class Evidence:
     power: float | None = None
     informative: bool = True
     reason: str = ""
+    gated: bool = False
     low: float = math.nan
     high: float = math.nan
     p_adjusted: float = math.nan
@@ -227,6 +229,7 @@ def table(
     found: Mapping[tuple[str, str, str], Evidence],
     *,
     layer: str = "both",
+    model: str = "",
     absent: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Return one row per claim and layer: :data:`COLUMNS`.
@@ -238,6 +241,7 @@ def table(
         protocol: Claims.
         found: (family, hypothesis, layer) -> what it came to.
         layer: ``published``, ``corrected`` or ``both``.
+        model: Whose answers the evidence rests on.
         absent: Claim -> why this run has no evidence for it, such as a measure that was not recorded.
 
     Raises:
@@ -248,8 +252,8 @@ def table(
     shown = LAYERS if layer == "both" else (layer,)
     rows = []
     for name, claim in protocol.claims.items():
-        about = {"claim": name, "statement": claim.statement, "published": claim.published}
-        about["hypothesis"] = claim.hypothesis or ""
+        about: dict[str, Any] = {"claim": name, "statement": claim.statement, "published": claim.published}
+        about |= {"protocol": protocol.version, "hypothesis": claim.hypothesis or ""}
         known = [each for each in shown if (claim.family, claim.hypothesis, each) in found]
         if claim.not_testable is not None or not known:
             said, why = verdict(claim, None)
@@ -261,9 +265,13 @@ def table(
             first = parts[0]
             assert first is not None
             said, why = _together([verdict(claim, part) for part in parts])
-            numbers = {column: getattr(first, column) for column in COLUMNS[5:11]}
-            rows.append({**about, "layer": each, **numbers, "verdict": said, "why": why})
-    return pd.DataFrame(rows).reindex(columns=[*COLUMNS])
+            numbers = {column: getattr(first, column) for column in COLUMNS[7:13]}
+            gate = (first.reason or "no estimate") if not first.informative else "passed" if first.gated else ""
+            rows.append(
+                {**about, "layer": each, "model": model, **numbers, "gate": gate, "verdict": said, "why": why}
+            )
+    table = pd.DataFrame(rows).reindex(columns=[*COLUMNS])
+    return table.fillna({"model": "", "gate": ""})
 
 
 def _together(verdicts: Iterable[tuple[str, str]]) -> tuple[str, str]:

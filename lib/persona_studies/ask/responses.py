@@ -419,6 +419,15 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
     return pd.concat(parts, ignore_index=True)
 
 
+def statuses(project: Project, study: str, model: str) -> dict[str, dict[str, int]]:
+    """Return how the answers of a recording ended: measure -> ``scored, stop, length, failed`` -> cells."""
+    found = {}
+    for path in sorted(project.responses(study, model).glob("*.parquet")):
+        ended = pq.read_table(path, columns=["finish"]).column("finish").to_pandas()
+        found[path.stem] = {str(name): int(n) for name, n in ended.value_counts(sort=False).items() if n}
+    return found
+
+
 def as_recorded(plan: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Return a plan whose cells of kind ``text`` stand in the option order that they were recorded in.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from persona_studies.analyse import verdicts
+from persona_studies.analyse import claims, verdicts
 from persona_studies.design import protocol
 from persona_studies.paths import Project
 from persona_studies.publish import datasheets, scoreboard
@@ -62,7 +62,7 @@ def _scoreboard(project: Project) -> str:
     rows.loc[found["study"].duplicated(), "study"] = ""
     legend = [f"- {sign} *{word}*: {verdicts.MEANINGS[word]}" for word, sign in verdicts.SIGNS.items()]
     legend += ["", "Units of *here*:", ""]
-    legend += [f"- *{name}*: {meaning}" for name, meaning in scoreboard.units(project).items()]
+    legend += [f"- *{name}*: {meaning}" for name, meaning in claims.units(project).items()]
     return "\n".join([_table(rows), "", *legend])
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
-
 import pandas as pd
 
-from persona_studies.analyse import tables, verdicts
+from persona_studies.analyse import claims, tables, verdicts
 from persona_studies.design import protocol
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
@@ -18,7 +16,7 @@ def load(project: Project) -> pd.DataFrame:
     """Return one row per claim and analysis, study by study, from the committed verdicts.
 
     Columns: ``study``, those of :data:`COLUMNS`, ``source`` (where the claim is made), ``here`` (the estimate with
-    its interval, as text), ``unit`` (a name of :func:`units`) and ``sign``.
+    its interval, as text), ``unit`` (a name of :func:`persona_studies.analyse.claims.units`) and ``sign``.
 
     Raises:
         PersonaStudiesError: a study has no verdicts, they lack a column, or they name a claim that its protocol
@@ -28,38 +26,19 @@ def load(project: Project) -> pd.DataFrame:
     return pd.concat(studies, ignore_index=True) if studies else pd.DataFrame(columns=["study", *COLUMNS])
 
 
-def units(project: Project) -> dict[str, str]:
-    """Return what each unit of the scoreboard means, from ``data/units.toml``."""
-    meanings: dict[str, str] = _units(project)["meanings"]
-    return meanings
-
-
-def units_of(project: Project, study: str) -> dict[str, str]:
-    """Return the unit of the estimate of each claim of a study; none where the project declares no units."""
-    return _units(project).get(study, {}) if (project.data / "units.toml").is_file() else {}
-
-
-def _units(project: Project) -> dict[str, dict[str, str]]:
-    path = project.data / "units.toml"
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise PersonaStudiesError(f"data/units.toml cannot be read: {error}") from error
-
-
 def _study(project: Project, study: str) -> pd.DataFrame:
     path = project.results(study) / "verdicts.csv"
     place = path.relative_to(project.root).as_posix()
     if not path.is_file():
         raise PersonaStudiesError(f"{place} is missing; run make study STUDY={study}, then make accept.")
     found = tables.load(path)
-    claims = protocol.load(project.protocol(study)).claims
-    declared = _units(project)
+    made = {name: claim for each in protocol.versions(project, study) for name, claim in each.claims.items()}
+    declared = claims.declared_units(project)
     unit = declared.get(study, {})
     estimated = set(found.loc[found["estimate"].notna(), "claim"]) if set(COLUMNS) <= set(found) else set()
     for wrong, what in (
         (set(COLUMNS) - set(found), "lacks the column"),
-        (set(found.get("claim", [])) - set(claims), f"names what {study}/protocol.toml does not declare, claim"),
+        (set(found.get("claim", [])) - set(made), f"names what no protocol of {study} declares, claim"),
         (set(found.get("verdict", [])) - set(verdicts.SIGNS), "holds what is no verdict:"),
         (estimated - set(unit), "estimates what has no unit in data/units.toml:"),
         (set(unit.values()) - set(declared["meanings"]), "has units that data/units.toml gives no meaning:"),
@@ -68,7 +47,7 @@ def _study(project: Project, study: str) -> pd.DataFrame:
             raise PersonaStudiesError(f"{place} {what} {', '.join(sorted(map(repr, wrong)))}.")
     return found[list(COLUMNS)].assign(
         study=study,
-        source=[claims[name].source for name in found["claim"]],
+        source=[made[name].source for name in found["claim"]],
         here=[_here(*row) for row in found[["estimate", "low", "high"]].itertuples(index=False)],
         unit=[
             "" if pd.isna(estimate) else unit.get(name, "")

@@ -19,7 +19,7 @@ from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 from PIL import Image
 
-from persona_studies.analyse import verdicts
+from persona_studies.analyse import claims, verdicts
 from persona_studies.design import protocol
 from persona_studies.errors import NotebookError
 from persona_studies.paths import Project
@@ -80,7 +80,7 @@ def build(project: Project) -> Path:
     pages["index.html"] = (
         _exporter({})
         .environment.get_template("index.html.j2")
-        .render(studies=studies, meanings=verdicts.MEANINGS, units=scoreboard.units(project), judged=len(board))
+        .render(studies=studies, meanings=verdicts.MEANINGS, units=claims.units(project), judged=len(board))
     )
     shutil.rmtree(project.site, ignore_errors=True)
     project.site.mkdir(parents=True)

@@ -261,11 +261,15 @@ def compare(project: Project, study: str, folder: Path) -> Changes:
 
 
 def compare_verdicts(reference: pd.DataFrame, ours: pd.DataFrame) -> tuple[Verdict, ...]:
-    """Return every claim of either table, those whose verdict changed first."""
-    sides = [
-        {tuple(str(row[name]) for name in VERDICT_KEY): row for row in frame.to_dict("records")}
-        for frame in (reference, ours)
-    ]
+    """Return every claim of either table, those whose verdict changed first.
+
+    A claim's first row is compared with its first row, whichever models they are of, and so on.
+    """
+    sides: list[dict[tuple[str, str, int], dict[Any, Any]]] = []
+    for frame in (reference, ours):
+        places = frame.groupby([*VERDICT_KEY]).cumcount()
+        keys = zip(*(frame[name].astype(str) for name in VERDICT_KEY), places, strict=True)
+        sides.append(dict(zip(keys, frame.to_dict("records"), strict=True)))
     found = []
     for key in dict.fromkeys([*sides[0], *sides[1]]):
         rows = [side.get(key) for side in sides]
@@ -274,7 +278,7 @@ def compare_verdicts(reference: pd.DataFrame, ours: pd.DataFrame) -> tuple[Verdi
             None if row is None else (str(row["verdict"]), _interval(row, "estimate"), _text(row.get("why")))
             for row in rows
         )
-        claim, layer = key
+        claim, layer, _ = key
         found.append(Verdict(claim, layer, _text(known.get("statement")), _text(known.get("published")), old, new))
     return tuple(sorted(found, key=lambda verdict: verdict.status == SAME))
 

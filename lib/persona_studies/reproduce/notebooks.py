@@ -38,6 +38,10 @@ FIRST_SCREEN = "first-screen"
 NOTICE = "not_rebuilt"
 
 
+# Tables that every study has, by the method of a study that writes each.
+STANDARD = {"claims": "verdicts", "recorded": "responses", "provenance": "provenance", "example": "example"}
+
+
 @dataclass(frozen=True)
 class Default:
     """A parameter as the notebook declares it."""
@@ -219,15 +223,16 @@ def sources(notebook: NotebookNode) -> list[tuple[str, str]]:
 def saved(source: str) -> list[tuple[str, str]]:
     """Return what a cell saves, in its order: ("table" or "figure", name)."""
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    return [
-        (call.func.attr, call.args[1].value)
-        for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset))
-        if isinstance(call.func, ast.Attribute)
-        and isinstance(call.func.value, ast.Name)
-        and (call.func.value.id, call.func.attr) in {("study", "table"), ("study", "figure")}
-        and isinstance(call.args[1], ast.Constant)
-        and isinstance(call.args[1].value, str)
-    ]
+    found = []
+    for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
+        to = call.func
+        if not (isinstance(to, ast.Attribute) and isinstance(to.value, ast.Name) and to.value.id == "study"):
+            continue
+        if to.attr in STANDARD:
+            found.append(("table", STANDARD[to.attr]))
+        elif to.attr in ("table", "figure") and isinstance(call.args[1], ast.Constant):
+            found.append((to.attr, str(call.args[1].value)))
+    return found
 
 
 @dataclass(frozen=True)

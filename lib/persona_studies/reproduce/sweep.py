@@ -19,10 +19,9 @@ from typing import Any
 
 import pandas as pd
 
-from persona_studies.analyse import figures, tables
+from persona_studies.analyse import claims, figures, tables
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
-from persona_studies.publish import scoreboard
 from persona_studies.reproduce import changes, checkout, grid, pages, processes, runs
 
 
@@ -186,7 +185,7 @@ def write(
     tables.save(found, folder / "estimates.csv")
     names = [name for name in specified[0].choices if len({one.choices[name] for one in specified}) > 1]
     own = next((one.number for one in specified if one.problem is None and not one.overrides), None)
-    units = scoreboard.units_of(project, study) if cell is None else {}
+    units = claims.units_of(project, study) if cell is None else {}
     curves, summary = [], []
     figures.style()
     for (claim, layer), rows in found.groupby(["claim", "layer"], sort=False):
@@ -250,7 +249,9 @@ def _verdicts(folder: Path) -> list[dict[str, Any]]:
     columns = ["claim", "layer", "statement", "estimate", "low", "high", "verdict", "why"]
     if absent := [name for name in columns if name not in frame]:
         raise PersonaStudiesError(f"{folder.name}/tables/verdicts.csv lacks the column {', '.join(absent)}.")
-    return [{str(name): value for name, value in row.items()} for row in frame[columns].to_dict("records")]
+    # Of a claim's rows the first decides; others are further models.
+    first = frame[columns].drop_duplicates(["claim", "layer"])
+    return [{str(name): value for name, value in row.items()} for row in first.to_dict("records")]
 
 
 def _cell(folder: Path, cell: Cell) -> list[dict[str, Any]]:
