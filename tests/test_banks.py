@@ -17,6 +17,7 @@ from pydantic import Field
 
 from clinical_personas import design as clinical
 from expert_personas import conditions as expert
+from measurement import design as measurement
 from persona_bias import personas as bias
 from persona_bias import programs
 from persona_studies.design import banks, multiple_choice
@@ -37,6 +38,11 @@ BANKS: dict[str, type[banks.Row]] = {
     "persona_bias/personas.csv": bias.Persona,
     "persona_bias/mbpp.csv": programs.Problem,
     "clinical_personas/safety_prompts.csv": clinical.Prompt,
+    "measurement/ipip_neo_300.csv": measurement.Key,
+    "measurement/statements.csv": measurement.Statement,
+    "measurement/facts.csv": measurement.Fact,
+    "measurement/scenarios.csv": measurement.Scenario,
+    "measurement/personas.csv": measurement.Persona,
     **{f"questions/{name}.csv": b.row for name, b in multiple_choice.BENCHMARKS.items() if not b.gated},
 }
 
