@@ -31,7 +31,8 @@ COMMANDS = [line for block in re.findall(r"```\n(.*?)```", GUIDE, re.DOTALL) for
 NAME = "library_cards"
 # What a project needs beside its studies.
 FILES = [
-    *("Makefile", "pyproject.toml", "uv.lock", "README.md", "studies/README.md", "docs/serving.md"),
+    *("Makefile", "pyproject.toml", "uv.lock", "README.md", "studies/README.md"),
+    *("docs/serving.md", "docs/scoreboard.md", "docs/commands.md"),
     *("data/models.toml", "data/units.toml", "data/sources.toml", "data/responses/README.md"),
     *("tests/__init__.py", "benchmarks/results/load.csv"),
 ]

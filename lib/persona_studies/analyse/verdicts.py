@@ -37,6 +37,9 @@ SIGNS = {
 }
 """A second cue beside the words, so that nothing hangs on a colour."""
 
+DECIDED = (REPRODUCED, CONTRADICTED, HETEROGENEOUS)
+"""Verdicts that decide about a claim; the others leave it open."""
+
 MEANINGS = {
     REPRODUCED: "significant after correction with the claimed sign; for a claim of no effect, equivalent to none",
     SAME_DIRECTION: "the claimed sign, not significant, with power enough or power not known",
@@ -63,7 +66,7 @@ class Evidence:
     """What a hypothesis came to.
 
     Attributes:
-        estimate: Effect on the scale of the claim's smallest effect of interest.
+        estimate: Effect on the scale of the claim's smallest effect of interest; the claim compares it with its line.
         rejected: Whether its test was rejected within its family after correction.
         equivalent: Whether an equivalence test put the effect inside the smallest effect of interest. For a claim
             of no effect in one direction: whether a one-sided test excluded an effect of that size in it.
@@ -146,10 +149,10 @@ def _by_direction(claim: Claim, evidence: Evidence, least_power: float) -> tuple
         denied = claim.direction.removeprefix("not ")
         if evidence.equivalent:
             return REPRODUCED, f"a {denied} effect of {claim.smallest_effect} or more is excluded"
-        if evidence.rejected and (evidence.estimate > 0) == (denied == "positive"):
+        if evidence.rejected and (evidence.estimate > claim.line) == (denied == "positive"):
             return CONTRADICTED, f"significant after correction, and {denied}"
         return INCONCLUSIVE, f"a {denied} effect of {claim.smallest_effect} is neither shown nor excluded"
-    as_claimed = (evidence.estimate > 0) == (claim.direction == "positive")
+    as_claimed = (evidence.estimate > claim.line) == (claim.direction == "positive")
     if claim.direction == "either":
         if evidence.rejected:
             return REPRODUCED, "significant after correction; the claim names no direction"
@@ -202,15 +205,15 @@ def of_mean(
         alpha: Error rate of the equivalence test, or of the one-sided test that a denied effect is excluded.
         how: Further fields of :class:`Evidence`.
     """
-    smallest, df = float(claim.smallest_effect or math.nan), n - 1
+    smallest, df, effect = float(claim.smallest_effect or math.nan), n - 1, estimate - claim.line
     if not (se > 0 and smallest > 0 and df >= 1):
         return Evidence(estimate=estimate, rejected=rejected, **how)
     if claim.direction in ("not positive", "not negative"):
         sign = 1 if claim.direction == "not positive" else -1
-        p = float(distributions.t.sf((smallest - sign * estimate) / se, df))
+        p = float(distributions.t.sf((smallest - sign * effect) / se, df))
         needed = stats.units_needed(smallest, se * n**0.5, alpha=2 * alpha)
     else:
-        p = stats.equivalence_p(estimate, se, margin=smallest, df=df)
+        p = stats.equivalence_p(effect, se, margin=smallest, df=df)
         tails = stats.units_needed(smallest, se * n**0.5, alpha=2 * alpha, power=0.9)
         needed = tails if claim.direction == "none" else stats.units_needed(smallest, se * n**0.5, alpha=level)
     return Evidence(

@@ -16,7 +16,8 @@ import pandas as pd
 from persona_studies.analyse import claims, verdicts
 from persona_studies.design import protocol
 from persona_studies.paths import Project
-from persona_studies.publish import datasheets, scoreboard
+from persona_studies.publish import datasheets, guide, scoreboard, strip
+from persona_studies.publish.scoreboard import Board
 from persona_studies.reproduce import notebooks
 
 BLOCK = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -24,11 +25,25 @@ BLOCK = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTA
 
 def documents(project: Project) -> dict[Path, dict[str, str]]:
     """Return every document that has generated blocks, and these by name."""
+    board = scoreboard.board(project)
+    docs = project.root / "docs"
     return {
-        project.root / "README.md": {"scoreboard": _scoreboard(project), "help": _help(project)},
+        project.root / "README.md": {"scoreboard": _at_a_glance(board)},
+        docs / "scoreboard.md": {"scoreboard": _scoreboard(board)},
+        docs / "commands.md": {"help": _help(project)},
         project.data / "responses" / "README.md": {"recordings": datasheets.recordings(project)},
-        project.root / "docs" / "serving.md": {"load": _load(project)},
+        docs / "serving.md": {"load": _load(project)},
         project.studies / "README.md": {"studies": _studies(project)},
+    }
+
+
+def whole(project: Project) -> dict[Path, str]:
+    """Return every document that is generated as a whole, and its text."""
+    board = scoreboard.board(project)
+    docs = project.root / "docs"
+    return {
+        docs / "scoreboard.svg": strip.draw(board),
+        docs / "how_to_read_a_verdict.md": guide.page(project, board),
     }
 
 
@@ -47,23 +62,52 @@ def _help(project: Project) -> str:
     return f"```\n{said.rstrip()}\n```"
 
 
-def _scoreboard(project: Project) -> str:
-    """Return every claim with its verdict, and what the verdicts mean."""
-    found = scoreboard.load(project)
-    rows = pd.DataFrame(
+def _at_a_glance(board: Board) -> str:
+    """Return the scoreboard's sentence, its picture, and the studies with their verdicts."""
+    rows = [
         {
-            "study": [f"[{name}](studies/{name}.ipynb)" for name in found["study"]],
-            "claim": found["statement"] + found["layer"].map({"published": " *Published layer.*"}).fillna(""),
-            "published": found["published"],
-            "here": found["here"] + found["unit"].map(lambda unit: f" {unit}" if unit else ""),
-            "verdict": found["sign"] + " **" + found["verdict"] + "**",
+            "study": f"[{part.study}](studies/{part.study}.ipynb)",
+            "asks": part.title,
+            "verdicts": ", ".join(f"{n} {word}" for word, n in part.tally),
         }
-    )
-    rows.loc[found["study"].duplicated(), "study"] = ""
-    legend = [f"- {sign} *{word}*: {verdicts.MEANINGS[word]}" for word, sign in verdicts.SIGNS.items()]
-    legend += ["", "Units of *here*:", ""]
-    legend += [f"- *{name}*: {meaning}" for name, meaning in claims.units(project).items()]
-    return "\n".join([_table(rows), "", *legend])
+        for part in board.parts
+    ]
+    picture = f"[![{strip.described(board)}](docs/scoreboard.svg)](docs/scoreboard.md)"
+    return "\n\n".join([f"**{board.sentence()}**", picture, _table(pd.DataFrame(rows))])
+
+
+def _scoreboard(board: Board) -> str:
+    """Return a section per study: its claims in a table, and below it those that cannot be tested here."""
+    parts = []
+    for part in board.parts:
+        columns = [name for name in (*board.models, claims.PUBLISHED_DATA) if name in part.models]
+        rows = [
+            {
+                "claim": row.statement,
+                "published": row.published,
+                "recomputed": row.recomputed,
+                **{name: _number(row, name) for name in columns},
+                "verdict": f"{verdicts.SIGNS[row.verdict]} **{row.verdict}**"
+                + (f" (paper's analysis: {row.paper})" if row.paper else ""),
+                "why": row.why,
+            }
+            for row in part.rows
+        ]
+        absent = [f"- {row.statement} *{row.published}*: {row.why}" for row in part.untestable]
+        parts += [
+            f"## {part.title}\n\nNotebook: [{part.study}](../studies/{part.study}.ipynb)",
+            *([_table(pd.DataFrame(rows))] if rows else []),
+            *(["Not testable here:\n\n" + "\n".join(absent)] if absent else []),
+        ]
+    return "\n\n".join([f"**{board.sentence()}**", *parts])
+
+
+def _number(row: scoreboard.Row, name: str) -> str:
+    number = row.numbers.get(name)
+    if number is None:
+        return ""
+    text = f"{number.text} {number.unit}; claimed {row.claimed}"
+    return f"*({text}; behind a failed check)*" if number.gated else text
 
 
 def _studies(project: Project) -> str:
@@ -145,7 +189,10 @@ def _table(frame: pd.DataFrame) -> str:
 
 def main() -> int:
     """Rewrite the documents."""
-    for path, made in documents(Project.find()).items():
+    project = Project.find()
+    for path, text in whole(project).items():
+        path.write_text(text, encoding="utf-8")
+    for path, made in documents(project).items():
         path.write_text(render(path.read_text(encoding="utf-8"), made), encoding="utf-8")
     return 0
 

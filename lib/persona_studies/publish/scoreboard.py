@@ -1,29 +1,198 @@
-"""The scoreboard: every claim of every study, what was published, what was found here, and the verdict."""
+"""The scoreboard: one row per claim of every study, what was published, what was found here, and the verdict."""
 
 from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from persona_studies.analyse import claims, tables, verdicts
+from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.design import protocol
+from persona_studies.design.protocol import Claim, Protocol
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
+from persona_studies.reproduce import notebooks
 
-COLUMNS = ("claim", "layer", "statement", "published", "estimate", "low", "high", "verdict", "why")
+NEEDED = ("claim", "layer", "statement", "published", "estimate", "low", "high", "verdict", "why")
+OPTIONAL = ("model", "recomputed", "gate")
+MODELS = 3
+"""So many recorded models have a column; a study's page shows the others."""
+WORDS = 8
+"""A reason has at most so many words."""
+ORDER = tuple(sorted(verdicts.SIGNS, key=lambda word: (word == verdicts.NOT_TESTABLE, word not in verdicts.DECIDED)))
+"""Verdicts as the scoreboard lists them: those that decide first, what cannot be tested last."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """An estimate as the scoreboard shows it.
+
+    Attributes:
+        text: Estimate with its interval.
+        unit: A name of :func:`persona_studies.analyse.claims.units`.
+        verdict: What this estimate alone comes to.
+        gated: Whether it stands behind a failed gate.
+    """
+
+    text: str
+    unit: str
+    verdict: str
+    gated: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim as the scoreboard shows it.
+
+    Attributes:
+        study: Name of the study.
+        claim: Name of the claim.
+        layer: The analysis that decides: the declared one where there are two.
+        statement: The claim in plain words.
+        claimed: What the claim says about the estimate, such as "above 0".
+        published: What was published.
+        recomputed: What the authors' analysis of the authors' rows gives.
+        numbers: Model, or :data:`PUBLISHED_DATA`, -> its estimate.
+        verdict: The verdict, in words.
+        why: The reason, in at most :data:`WORDS` words.
+        paper: What the paper's own analysis comes to, where that is another verdict.
+        clarity: Distance of the deciding estimate from what the claim compares it with, in half widths of its
+            interval; 0 where it has none.
+    """
+
+    study: str
+    claim: str
+    layer: str
+    statement: str
+    claimed: str
+    published: str
+    recomputed: str
+    numbers: dict[str, Number]
+    verdict: str
+    why: str
+    paper: str
+    clarity: float
+
+    @property
+    def id(self) -> str:
+        """The anchor of its row in the study's page."""
+        return f"claim-{self.claim}-{self.layer}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A study's part of the scoreboard: its rows, decided ones first, and those that cannot be tested."""
+
+    study: str
+    title: str
+    rows: tuple[Row, ...]
+    untestable: tuple[Row, ...]
+
+    @property
+    def all(self) -> tuple[Row, ...]:
+        """Every claim of the study, in the order of the scoreboard."""
+        return (*self.rows, *self.untestable)
+
+    @property
+    def models(self) -> set[str]:
+        """The models, and :data:`PUBLISHED_DATA`, of which any of its claims has a number."""
+        return {name for row in self.all for name in row.numbers}
+
+    @property
+    def tally(self) -> list[tuple[str, int]]:
+        """Verdict -> number of claims, in the order of :data:`ORDER`."""
+        said = [row.verdict for row in self.all]
+        return [(word, said.count(word)) for word in ORDER if word in said]
+
+
+@dataclass(frozen=True)
+class Board:
+    """The scoreboard: recorded models that have a column, and the studies, by how many claims they decide."""
+
+    models: tuple[str, ...]
+    parts: tuple[Part, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of claims by verdict, in the order of :data:`ORDER`."""
+        said = [row.verdict for part in self.parts for row in part.all]
+        return {word: said.count(word) for word in ORDER}
+
+    def clearest(self, verdict: str) -> Row | None:
+        """Return the claim with this verdict whose estimate lies farthest from the claim's line; None without any."""
+        rows = [row for part in self.parts for row in part.rows if row.verdict == verdict and row.clarity]
+        return max(rows, key=lambda row: row.clarity, default=None)
+
+    def sentence(self) -> str:
+        """Say in one sentence how many claims came to what."""
+        count = self.counts()
+        total = sum(count.values())
+        said = [
+            (count[verdicts.REPRODUCED], "hold", "holds"),
+            (count[verdicts.CONTRADICTED], "fail", "fails"),
+            (count[verdicts.HETEROGENEOUS], "differ between models or sets", "differs between models or sets"),
+            (
+                count[verdicts.SAME_DIRECTION] + count[verdicts.INCONCLUSIVE],
+                "stay open with the data at hand",
+                "stays open with the data at hand",
+            ),
+            (
+                count[verdicts.UNINFORMATIVE],
+                "rest on a measure that failed its check",
+                "rests on a measure that failed its check",
+            ),
+            (count[verdicts.NOT_TESTABLE], "cannot be tested here", "cannot be tested here"),
+        ]
+        parts = [f"{n} {one if n == 1 else many}" for n, many, one in said if n]
+        what = "claim" if total == 1 else "claims"
+        joined = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + "".join(parts[-1:])
+        return f"Of {total} {what}, {joined}." if total else "No study has claims yet."
 
 
 def load(project: Project) -> pd.DataFrame:
-    """Return one row per claim and analysis, study by study, from the committed verdicts.
+    """Return one row per claim, analysis and model, study by study, from the committed verdicts.
 
-    Columns: ``study``, those of :data:`COLUMNS`, ``source`` (where the claim is made), ``here`` (the estimate with
-    its interval, as text), ``unit`` (a name of :func:`persona_studies.analyse.claims.units`) and ``sign``.
+    Columns: ``study``, those of :data:`NEEDED` and :data:`OPTIONAL`, ``source`` (where the claim is made),
+    ``claimed`` (what it says about the estimate), ``line`` (the value that it compares it with), ``here`` (the
+    estimate with its interval, as text), ``unit`` (a name of :func:`persona_studies.analyse.claims.units`), ``sign``.
 
     Raises:
         PersonaStudiesError: a study has no verdicts, they lack a column, or they name a claim that its protocol
             does not declare, a verdict that is none, or an estimate without a unit.
     """
     studies = [_study(project, study) for study in project.names()]
-    return pd.concat(studies, ignore_index=True) if studies else pd.DataFrame(columns=["study", *COLUMNS])
+    columns = ["study", *NEEDED, *OPTIONAL]
+    return pd.concat(studies, ignore_index=True) if studies else pd.DataFrame(columns=columns)
+
+
+def board(project: Project) -> Board:
+    """Return the scoreboard: one row per claim.
+
+    The first row of a claim decides about it, in the declared analysis where there are two; the others give the
+    numbers of further models. Studies come by the number of claims that they decide, and a study's claims by their
+    verdict, the clearest first.
+
+    Raises:
+        PersonaStudiesError: as :func:`load`.
+    """
+    found = load(project)
+    parts = []
+    for study, mine in found.groupby("study", sort=False):
+        rows = sorted(
+            (_row(claim) for _, claim in mine.groupby("claim", sort=False)),
+            key=lambda row: (ORDER.index(row.verdict), -row.clarity),
+        )
+        here = tuple(row for row in rows if row.verdict != verdicts.NOT_TESTABLE)
+        rest = tuple(row for row in rows if row.verdict == verdicts.NOT_TESTABLE)
+        parts.append(Part(str(study), protocol.load(project.protocol(str(study))).title, here, rest))
+    parts.sort(key=lambda part: -sum(row.verdict in verdicts.DECIDED for row in part.rows))
+    recorded = found.loc[~found["model"].isin(["", PUBLISHED_DATA]) & found["estimate"].notna(), "model"]
+    most = recorded.value_counts(sort=False).sort_values(ascending=False, kind="stable")
+    return Board(tuple(most.index[:MODELS]), tuple(parts))
 
 
 def _study(project: Project, study: str) -> pd.DataFrame:
@@ -32,22 +201,29 @@ def _study(project: Project, study: str) -> pd.DataFrame:
     if not path.is_file():
         raise PersonaStudiesError(f"{place} is missing; run make study STUDY={study}, then make accept.")
     found = tables.load(path)
-    made = {name: claim for each in protocol.versions(project, study) for name, claim in each.claims.items()}
-    declared = claims.declared_units(project)
-    unit = declared.get(study, {})
-    estimated = set(found.loc[found["estimate"].notna(), "claim"]) if set(COLUMNS) <= set(found) else set()
+    made = declared(project, study)
+    known = claims.declared_units(project)
+    unit = known.get(study, {})
+    estimated = set(found.loc[found["estimate"].notna(), "claim"]) if set(NEEDED) <= set(found) else set()
     for wrong, what in (
-        (set(COLUMNS) - set(found), "lacks the column"),
+        (set(NEEDED) - set(found), "lacks the column"),
         (set(found.get("claim", [])) - set(made), f"names what no protocol of {study} declares, claim"),
         (set(found.get("verdict", [])) - set(verdicts.SIGNS), "holds what is no verdict:"),
         (estimated - set(unit), "estimates what has no unit in data/units.toml:"),
-        (set(unit.values()) - set(declared["meanings"]), "has units that data/units.toml gives no meaning:"),
+        (set(unit.values()) - set(known["meanings"]), "has units that data/units.toml gives no meaning:"),
     ):
         if wrong:
             raise PersonaStudiesError(f"{place} {what} {', '.join(sorted(map(repr, wrong)))}.")
-    return found[list(COLUMNS)].assign(
+    optional = {name: found[name].fillna("").astype(str) if name in found else "" for name in OPTIONAL}
+    mine = [made[name][1] for name in found["claim"]]
+    if "model" not in found:
+        optional["model"] = _whose(project, study, mine)
+    return found[list(NEEDED)].assign(
+        **optional,
         study=study,
-        source=[made[name].source for name in found["claim"]],
+        source=[claim.source for claim in mine],
+        claimed=[_claimed(claim) for claim in mine],
+        line=[claim.line for claim in mine],
         here=[_here(*row) for row in found[["estimate", "low", "high"]].itertuples(index=False)],
         unit=[
             "" if pd.isna(estimate) else unit.get(name, "")
@@ -55,6 +231,85 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         ],
         sign=found["verdict"].map(verdicts.SIGNS),
     )
+
+
+def declared(project: Project, study: str) -> dict[str, tuple[Protocol, Claim]]:
+    """Return each claim of a study with the protocol that declares it; the newest protocol counts."""
+    found = protocol.versions(project, study)
+    return {name: (each, claim) for each in found for name, claim in each.claims.items()}
+
+
+def _whose(project: Project, study: str, judged: Sequence[Claim]) -> list[str]:
+    """Return whose answers decide claims in a table without models: the model that the notebook names."""
+    named = notebooks.parameters(notebooks.read(project.notebook(study))).get("model")
+    model = str(named.value) if named is not None else ""
+    return [PUBLISHED_DATA if claim.family == "across_models" else model for claim in judged]
+
+
+def _row(found: pd.DataFrame) -> Row:
+    """Return one claim's rows as a row of the scoreboard."""
+    layers = [name for name in ("corrected", "published") if name in set(found["layer"])]
+    own = found[found["layer"] == layers[0]]
+    first = own.iloc[0]
+    papers = found[found["layer"] == "published"].iloc[0] if len(layers) == 2 else first
+    numbers = {
+        str(row["model"] or PUBLISHED_DATA): Number(
+            row["here"], row["unit"], row["verdict"], row["verdict"] == verdicts.UNINFORMATIVE
+        )
+        for row in own[own["estimate"].notna()].to_dict("records")
+    }
+    distance = abs(first["estimate"] - first["line"])
+    recomputed = next((text for text in found["recomputed"] if text), tables.MISSING)
+    return Row(
+        **{name: str(first[name]) for name in ("study", "claim", "layer", "statement", "claimed", "published")},
+        recomputed=recomputed,
+        numbers=numbers,
+        verdict=first["verdict"],
+        why=brief(first["why"]),
+        paper="" if papers["verdict"] == first["verdict"] else papers["verdict"],
+        clarity=0.0 if pd.isna(first["low"]) else 2 * distance / (first["high"] - first["low"] or math.inf),
+    )
+
+
+def _claimed(claim: Claim) -> str:
+    """Say what a claim says about its estimate.
+
+    >>> _claimed(Claim(statement="", source="", published="", family="f", hypothesis="h", smallest_effect=0.02))
+    'above 0'
+    """
+    line, margin = f"{claim.line:g}", f"{claim.smallest_effect or 0:g}"
+    said = {
+        "positive": f"above {line}",
+        "negative": f"below {line}",
+        "none": f"within {margin} of {line}",
+        "not positive": f"at most {line}",
+        "not negative": f"at least {line}",
+        "either": f"not {line}",
+    }[claim.direction]
+    return (said if claim.hypothesis else "").replace("-", "−")
+
+
+def brief(why: str) -> str:
+    """Return a reason in at most :data:`WORDS` words: the clauses that fit, or its first words.
+
+    >>> brief("not significant; power 0.02 for an effect of 0.2; n = 544 would decide")
+    'not significant; power 0.02'
+    >>> brief("no ratings are public, and no clinician rates here")
+    'no ratings are public'
+    >>> brief("gate of cloze on triage: fall under the toddler, accuracy above chance, answers vary")
+    'cloze on triage failed 3 checks'
+    """
+    if gate := re.fullmatch(r"gate of ([^:;]+): ([^:;]+)", why):
+        checks = gate[2].split(", ")
+        why = f"{gate[1]} failed " + (f"{len(checks)} checks" if len(checks) > 1 else f"its check: {checks[0]}")
+    plain = re.sub(r" for an effect of [\d.]+", "", why)
+    for mark in ("; ", ", "):
+        clauses = re.split(rf"{mark}(?![^\[]*\])", plain)  # not within an interval
+        while clauses and len(mark.join(clauses).split()) > WORDS:
+            clauses.pop()
+        if clauses:
+            return mark.join(clauses)
+    return " ".join(plain.split()[:WORDS]).rstrip(",;:") + "…"
 
 
 def _here(estimate: float, low: float, high: float) -> str:
@@ -65,7 +320,7 @@ def _here(estimate: float, low: float, high: float) -> str:
     """
     if pd.isna(estimate):
         return tables.MISSING
-    known = [estimate] if pd.isna(low) or pd.isna(high) else [estimate, low, high]
+    known: Iterable[Any] = [estimate] if pd.isna(low) or pd.isna(high) else [estimate, low, high]
     decimals = 3 if max(map(abs, known)) < 0.1 else 2
     shown = [f"{value:z.{decimals}f}".replace("-", "−") for value in known]
     return shown[0] if len(shown) == 1 else f"{shown[0]} [{shown[1]}, {shown[2]}]"

@@ -1,11 +1,14 @@
 """The studies as a static site: the committed notebooks as pages, and the scoreboard as their index.
 
-A page runs no script and loads nothing from outside the site. What a model wrote can only be text in it: outputs
-are reduced to an allowed set of tags, and the pages' content security policy refuses scripts.
+A page loads nothing from outside the site and needs no script; one lets a reader sort its tables. What a model wrote
+can only be text in it: outputs are reduced to an allowed set of tags, and the pages' content security policy names
+the hash of that script and refuses any other.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -23,7 +26,8 @@ from persona_studies.analyse import claims, verdicts
 from persona_studies.design import protocol
 from persona_studies.errors import NotebookError
 from persona_studies.paths import Project
-from persona_studies.publish import scoreboard
+from persona_studies.publish import guide, scoreboard, strip
+from persona_studies.publish.scoreboard import Part
 from persona_studies.reproduce import notebooks
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ ATTRIBUTES = {
 }
 ALIGNED = {"gt_right": "right", "gt_center": "center"}
 WORDY = {"long": 60, "medium": 24}  # characters of a cell from which it is not squeezed into a narrow column
+GUIDE = "how-to-read"  # no study's name has a hyphen
 RESERVED = {"main", "contents", "contents-title", "files", "tables", "figures"}  # identifiers of the template
 
 
@@ -73,19 +78,21 @@ def build(project: Project) -> Path:
         NotebookError: a notebook shows a picture that is not saved or has no text, or not all of its verdicts.
         PersonaStudiesError: verdicts or a protocol do not hold (:func:`persona_studies.publish.scoreboard.load`).
     """
-    board = scoreboard.load(project)
-    studies = [_Study(project, name, board[board["study"] == name]) for name in project.names()]
+    rows, board = scoreboard.load(project), scoreboard.board(project)
+    studies = [_Study(project, part, rows[rows["study"] == part.study]) for part in board.parts]
     # Every page is made before the first file is written: an error leaves the last site as it was.
     pages = {f"{study.name}.html": study.page(studies) for study in studies}
-    pages["index.html"] = (
-        _exporter({})
-        .environment.get_template("index.html.j2")
-        .render(studies=studies, meanings=verdicts.MEANINGS, units=claims.units(project), judged=len(board))
-    )
+    environment = _exporter({"prose": _prose}).environment
+    about = {"studies": studies, "board": board, "meanings": verdicts.MEANINGS, "units": claims.units(project)}
+    about |= {"data": claims.PUBLISHED_DATA, "described": strip.described(board), "width": strip.WIDTH}
+    about |= {"guide": guide.page(project, board)}
+    for name in ("index", GUIDE):
+        pages[f"{name}.html"] = environment.get_template(f"{name}.html.j2").render(**about)
     shutil.rmtree(project.site, ignore_errors=True)
     project.site.mkdir(parents=True)
     for name, page in pages.items():
         (project.site / name).write_text(page.rstrip() + "\n", encoding="utf-8")
+    (project.site / "scoreboard.svg").write_text(strip.draw(board), encoding="utf-8")
     shutil.copyfile(TEMPLATES / "site" / "style.css", project.site / "style.css")
     for study in studies:
         for file, origin in study.files():
@@ -97,14 +104,17 @@ def build(project: Project) -> Path:
 class _Study:
     """A study as a page, and what a template asks about it."""
 
-    def __init__(self, project: Project, name: str, board: pd.DataFrame) -> None:
-        self.project, self.name = project, name
-        self.protocol = protocol.load(project.protocol(name))
-        self.claims = [{**row, "id": f"claim-{row['claim']}-{row['layer']}"} for row in board.to_dict("records")]
-        counts = board["verdict"].value_counts()
-        self.tally = [(word, int(counts[word])) for word in verdicts.SIGNS if word in counts]
-        self.tables = sorted(path.stem for path in project.results(name).glob("*.csv"))
-        self.figures = sorted(path.stem for path in project.figures(name).glob("*.svg"))
+    def __init__(self, project: Project, part: Part, rows: pd.DataFrame) -> None:
+        self.project, self.name, self.part = project, part.study, part
+        self.protocol = protocol.load(project.protocol(self.name))
+        # A claim's first row is what the scoreboard leads to; further models follow it.
+        places = rows.groupby(["claim", "layer"]).cumcount() + 1
+        keys = zip(rows["claim"], rows["layer"], places, strict=True)
+        self.anchors = [f"claim-{claim}-{layer}" + (f"-{n}" if n > 1 else "") for claim, layer, n in keys]
+        self.tables = sorted(path.stem for path in project.results(self.name).glob("*.csv"))
+        self.figures = sorted(path.stem for path in project.figures(self.name).glob("*.svg"))
+        self.made: dict[tuple[str, str], int] = {}
+        self.captions: dict[str, str] = {}
         self.headings: list[Heading] = []
         self.first: Picture | None = None
 
@@ -122,9 +132,12 @@ class _Study:
     def page(self, studies: list[_Study]) -> str:
         """Return the page; afterwards ``headings`` and ``first``, the main figure, are known."""
         notebook = notebooks.read(self.project.notebook(self.name))
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs = _captioned(cell.outputs)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for place, cell in enumerate(code, start=1):
+            cell.outputs = _captioned(cell.outputs)
+            self.made |= dict.fromkeys(notebooks.saved(cell.source), place)
+        for output in (output for cell in code for output in cell.outputs if "caption" in output.get("metadata", {})):
+            self.captions[notebooks.drawing(output, self.project, self.name).name] = output.metadata["caption"]
         exporter = _exporter({"prose": self.prose, "picture": self.picture, "table": self.table})
         # Not as resources: nbconvert copies these, and headings are noted while the page is made.
         exporter.environment.globals.update(study=self, studies=studies)
@@ -137,17 +150,12 @@ class _Study:
         for tag in soup.find_all(re.compile("^h[1-6]$")):
             text = tag.get_text(" ", strip=True)
             taken = RESERVED | {heading.id for heading in self.headings}
-            wanted = _slug(text) or "section"
+            wanted = slug(text) or "section"
             tag["id"] = next(
                 name for name in (wanted, *(f"{wanted}-{n}" for n in range(2, 1000))) if name not in taken
             )
             self.headings.append(Heading(int(tag.name[1]), str(tag["id"]), text))
-        for table in soup.find_all("table"):
-            region = {"class": "scroll", "role": "group", "aria-label": "Table", "tabindex": "0"}
-            table.wrap(soup.new_tag("div", attrs=region))
-            for head in table.find_all("th"):
-                head["scope"] = "col"
-        return Markup(str(soup))
+        return _scrolling(soup)
 
     def picture(self, output: NotebookNode) -> Picture:
         """Return the figure that an output shows."""
@@ -183,7 +191,7 @@ class _Study:
         caption = "".join(
             f'<span class="{kind}">{text}</span>' for kind, text in zip(("title", "subtitle"), titles, strict=False)
         )
-        link = f'<a href="{self.name}/tables/{csv}.csv" download>{csv}.csv</a>' if csv else ""
+        link = f'<a href="{self.name}/tables/{csv}.csv" download>{csv}.csv</a>{self.cell("table", csv)}' if csv else ""
         below = "".join(f"<p>{text}</p>" for text in notes) + (link and f'<p class="files">{link}</p>')
         # A caption inside would scroll out of sight with a wide table.
         return Markup(
@@ -192,14 +200,34 @@ class _Study:
             f'<div class="notes">{below}</div></div>'
         )
 
+    def cell(self, kind: str, name: str) -> Markup:
+        """Return a link to the cell that saves a table or a figure; nothing where none names it."""
+        place = self.made.get((kind, name))
+        return Markup(' <a href="#cell-{0}">cell {0}</a>').format(place) if place else Markup("")
+
     def _target(self, table: Tag) -> None:
         rows = table.select("tbody tr")
-        if len(rows) != len(self.claims):
+        if len(rows) != len(self.anchors):
             raise NotebookError(
-                f"{self.name}.ipynb shows {len(rows)} of {len(self.claims)} verdicts in the cell that saves them."
+                f"{self.name}.ipynb shows {len(rows)} of {len(self.anchors)} verdicts in the cell that saves them."
             )
-        for row, claim in zip(rows, self.claims, strict=True):
-            row["id"] = claim["id"]
+        for row, anchor in zip(rows, self.anchors, strict=True):
+            row["id"] = anchor
+
+
+def _prose(html: str) -> Markup:
+    """Return Markdown's HTML, harmless."""
+    return _scrolling(BeautifulSoup(_harmless(html), "html.parser"))
+
+
+def _scrolling(soup: BeautifulSoup) -> Markup:
+    """Return HTML whose tables scroll by themselves."""
+    for table in soup.find_all("table"):
+        region = {"class": "scroll", "role": "group", "aria-label": "Table", "tabindex": "0"}
+        table.wrap(soup.new_tag("div", attrs=region))
+        for head in table.find_all("th"):
+            head["scope"] = "col"
+    return Markup(str(soup))
 
 
 def _exporter(filters: dict[str, Any]) -> Any:
@@ -213,7 +241,10 @@ def _exporter(filters: dict[str, Any]) -> Any:
         exclude_anchor_links=True,
     )
     exporter.environment.autoescape = True
-    for name, function in {"badge": _badge, **filters}.items():
+    script = (TEMPLATES / "site" / "sort.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    exporter.environment.globals.update(script=Markup(script), digest=digest, signs=verdicts.SIGNS)
+    for name, function in {"badge": _badge, "slug": slug, **filters}.items():
         exporter.register_filter(name, function)
     return exporter
 
@@ -267,7 +298,7 @@ def _plain(table: Tag) -> None:
 def _badge(word: str) -> Markup:
     """Return a verdict with its sign; colour only repeats what both say."""
     return Markup('<span class="verdict {}"><span aria-hidden="true">{}</span> {}</span>').format(
-        _slug(word), verdicts.SIGNS[word], word
+        slug(word), verdicts.SIGNS[word], word
     )
 
 
@@ -276,10 +307,10 @@ def _harmless(html: str) -> str:
     return str(bleach.clean(html, tags=TAGS, attributes=ATTRIBUTES, protocols={"http", "https", "mailto"}))
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
     """Return a text as an identifier.
 
-    >>> _slug("Same direction, not significant")
+    >>> slug("Same direction, not significant")
     'same-direction-not-significant'
     """
     return "-".join(re.findall(r"\w+", text.lower()))

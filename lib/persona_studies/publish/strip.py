@@ -1,0 +1,60 @@
+"""The picture of the scoreboard: every claim as a mark, one line per study, the verdict as shape and colour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from persona_studies.analyse import verdicts
+from persona_studies.publish.scoreboard import Board
+
+TEMPLATES = Path(__file__).parent / "templates" / "site"
+# A shape of 12 by 12 around the origin, and its colour; filled where the verdict decides, open elsewhere.
+MARKS = {
+    verdicts.REPRODUCED: ("M6 0A6 6 0 1 1 -6 0A6 6 0 1 1 6 0Z", "#0a5a9c"),
+    verdicts.CONTRADICTED: ("M-6 -3.5L-3.5 -6L0 -2.5L3.5 -6L6 -3.5L2.5 0L6 3.5L3.5 6L0 2.5L-3.5 6L-6 3.5L-2.5 0Z", "#b8420f"),
+    verdicts.HETEROGENEOUS: ("M0 -7L5 -1.5L-5 -1.5ZM0 7L5 1.5L-5 1.5Z", "#5b4a9c"),
+    verdicts.SAME_DIRECTION: ("M0 -5.5L5.5 5L-5.5 5Z", "#5b4a9c"),
+    verdicts.INCONCLUSIVE: ("M0 -6L6 0L0 6L-6 0Z", "#5b4a9c"),
+    verdicts.UNINFORMATIVE: ("M-5 -5H5V5H-5Z", "#6b727a"),
+    verdicts.NOT_TESTABLE: ("M-5 0H5", "#6b727a"),
+}
+STEP, LINE, LABEL, WIDE = 18, 22, 178, 36  # pixels between marks, between lines; width of the labels; marks in a line
+WIDTH = LABEL + WIDE * STEP + 14
+
+
+def draw(board: Board) -> str:
+    """Return the picture as SVG text, the same bytes for the same verdicts."""
+    marks, labels, top = [], [], 30
+    for part in board.parts:
+        labels.append((part.study.replace("_", " "), top + 4))
+        said = [row.verdict for row in part.all]
+        for place, word in enumerate(said):
+            marks.append((word, LABEL + 14 + STEP * (place % WIDE), top + LINE * (place // WIDE)))
+        top += LINE * max(1, -(-len(said) // WIDE)) + 8
+    legend = [(word, n) for word, n in board.counts().items() if n]
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, undefined=StrictUndefined
+    )
+    return environment.get_template("scoreboard.svg.j2").render(
+        described=described(board),
+        labels=labels,
+        marks=marks,
+        legend=[
+            (word, n, 20 + 265 * (place % 3), top + 22 + 22 * (place // 3)) for place, (word, n) in enumerate(legend)
+        ],
+        shapes=MARKS,
+        decided=verdicts.DECIDED,
+        label=LABEL,
+        width=WIDTH,
+        height=top + 22 * (-(-len(legend) // 3)) + 16,
+    )
+
+
+def described(board: Board) -> str:
+    """Say what the picture shows, for those who do not see it."""
+    each = [
+        f"{part.study.replace('_', ' ')}: " + ", ".join(f"{n} {word}" for word, n in part.tally) for part in board.parts
+    ]
+    return "Every claim as a mark, by study and verdict. " + "; ".join(each) + "."
