@@ -307,12 +307,16 @@ def test_scopes_only_widen(tmp_path: Path) -> None:
     counts = analysis.counted(table, chosen)
     assert (counts["uncorrected"] >= counts["within_metric"]).all() and set(counts["contrasts"]) == {6}
     figures.save(draw.plot_scopes(table, 0.05), tmp_path / "scopes")
-    figures.save(draw.plot_contrasts(both, 0.2, "query"), tmp_path / "contrasts")
+    figures.save(draw.plot_contrasts(both, 0.2, "query", doubted=METRICS[:1]), tmp_path / "contrasts")
+    single = analysis.by_model(rows, PROTOCOL, chosen)
+    pooled = analysis.contrasts(rows, PROTOCOL, chosen)
+    first = [frame[frame["metric"] == METRICS[0]] for frame in (single, pooled)]
+    figures.save(draw.plot_lists(*first, 0.2, 0.05, [34, 68]), tmp_path / "lists")
     # The share of metrics that change, decided by each analysis.
     shown = judging.decided(both, _no_gates(), {**_repeated(1.0)}, 0, chosen).set_index(["hypothesis", "layer"])
     row = shown.loc[("majority", "published")]
     share = (both["p_wald_holm"] <= 0.05).groupby(both["contrast"]).mean().min()
-    assert row["estimate"] == pytest.approx(share - 0.5) and row["rejected"] == (share > 0.5)
+    assert row["estimate"] == pytest.approx(share) and row["rejected"] == (share > 0.5)
 
 
 def _no_gates() -> pd.DataFrame:
@@ -352,6 +356,10 @@ def test_verdicts_follow_the_gates_and_the_evidence() -> None:
     firm = verdicts(pd.DataFrame([{**gate, "low": 0.7, "passes": True}]))
     assert firm.loc[("masking_directives", "corrected"), "verdict"] == "reproduced"
     assert firm.loc[("alpha_masking", "corrected"), "verdict"] == "reproduced"
+    # Tables show alpha and the share of equal answers themselves; the claims compare them with .67 and 1.
+    assert firm.loc[("alpha_masking", "corrected"), ["estimate", "low", "high"]].tolist() == [0.8, 0.7, 0.9]
+    assert firm.loc[("deterministic", "corrected"), "estimate"] == 0
+    assert set(firm["model"]) == {"published data", ""}
     # Planted with the opposite sign; planted where none is claimed; not in this run.
     assert firm.loc[("tokens", "corrected"), "verdict"] == "contradicted"
     assert firm.loc[("list_density", "corrected"), "verdict"] == "contradicted"
@@ -361,6 +369,28 @@ def test_verdicts_follow_the_gates_and_the_evidence() -> None:
     assert set(
         verdicts(pd.DataFrame([{**gate, "low": 0.7, "passes": True}]), layer="corrected").index.levels[1]
     ) == {"corrected"}
+
+
+def test_a_recomputed_number_says_how_far_it_is() -> None:
+    row = {"scope": "pooled", "contrast": "C2 - C0", "estimate": 83.8021}
+    again = pd.DataFrame(
+        [
+            {**row, "metric": "token_count", "estimate_off": 1e-13},
+            {**row, "metric": "heading_count", "estimate": -2.0, "estimate_off": 0.25},
+            {**row, "scope": "claude-sonnet-4-6", "metric": "list_density", "estimate_off": 0.0},
+        ]
+    )
+    gated = pd.DataFrame(
+        {"metric": ["masking_reinforcement", "refusal", "stereotyping"], "alpha": [0.8085, 0.01, -0.2]}
+    )
+    printed = gated.assign(alpha=[0.8085, 0.01, -0.3])
+    assert judging.recomputed(PROTOCOL, again, gated, printed) == {
+        "tokens": "✓ 83.8",
+        "headings": "✗ −2, off by 0.2",
+        "list_density_claude": "✓ 83.8",
+        "alpha_masking": "✓ 0.808",
+        "alpha_others": "✗ 0.01, off by 0.1",
+    }
 
 
 def test_text_is_compared_with_tables() -> None:

@@ -70,6 +70,7 @@ VERDICTS = pd.DataFrame(
     {
         "claim": ["plays", "sings"],
         "layer": "corrected",
+        "model": ["published data", ""],
         "statement": ["A toy plays.", "A toy sings."],
         "published": ["always", "<b>seldom</b>"],
         "estimate": [0.5, None],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,9 +10,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy import stats
 
 BLUE, ORANGE, GREEN = (sns.color_palette("colorblind")[place] for place in (0, 1, 2))
-GREY = "0.55"
+GREY, PALE = "0.55", "#a9c9e2"
 
 
 def words(metric: str) -> str:
@@ -20,13 +21,14 @@ def words(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def plot_contrasts(table: pd.DataFrame, margin: float, unit: str) -> Figure:
+def plot_contrasts(table: pd.DataFrame, margin: float, unit: str, doubted: Collection[str] = ()) -> Figure:
     """Draw each metric's contrasts twice: the paper's Wald interval, and the interval over units.
 
     Args:
-        table: Of :func:`neurodivergence_analysis.beside`.
+        table: Of :func:`neurodivergence.analysis.beside`.
         margin: Half width of the equivalence band.
         unit: Name of the unit.
+        doubted: Metrics that failed the gate; drawn pale, with a mark behind the name.
     """
     metrics = list(dict.fromkeys(table["metric"]))
     contrasts = list(dict.fromkeys(table["contrast"]))
@@ -37,31 +39,47 @@ def plot_contrasts(table: pd.DataFrame, margin: float, unit: str) -> Figure:
         axis.axvspan(-margin, margin, color="0.92", zorder=0)
         axis.axvline(0, color="0.4", lw=1, ls=":", zorder=1)
         for row in table[table["contrast"] == contrast].to_dict("records"):
-            place = metrics.index(row["metric"])
-            axis.plot([row["wald_low"], row["wald_high"]], [place - 0.17] * 2, color=GREY, lw=1.5)
-            filled = row["p_wald_holm"] <= 0.05
-            axis.plot(row["estimate"], place - 0.17, "s", color=GREY, mfc=GREY if filled else "white", ms=5)
-            axis.plot([row["low"], row["high"]], [place + 0.17] * 2, color=BLUE, lw=1.8)
-            axis.plot(
-                row["estimate"], place + 0.17, "o", color=BLUE, mfc=BLUE if row["rejected"] else "white", ms=5
-            )
+            pale = row["metric"] in doubted
+            for name, shift, marker, colour, significant in (
+                ("wald_", -0.17, "s", "0.8" if pale else GREY, row["p_wald_holm"] <= 0.05),
+                ("", 0.17, "o", PALE if pale else BLUE, row["rejected"]),
+            ):
+                place = metrics.index(row["metric"]) + shift
+                axis.plot([row[f"{name}low"], row[f"{name}high"]], [place] * 2, color=colour, lw=1.6)
+                axis.plot(
+                    row["estimate"], place, marker, color=colour, mfc=colour if significant else "white", ms=5
+                )
+        labels = [words(metric) + (" †" if metric in doubted else "") for metric in metrics]
         axis.set(title=contrast.replace("-", "−"), xlabel="standard deviations under C0")
-        axis.set(yticks=range(len(metrics)), yticklabels=map(words, metrics), ylim=(len(metrics) - 0.4, -0.6))
+        axis.set(yticks=range(len(metrics)), yticklabels=labels, ylim=(len(metrics) - 0.4, -0.6))
     handles = [
         Line2D(
             [], [], color=GREY, marker="s", lw=1.5, ms=5, label="published: Wald, responses, Holm within metric"
         ),
         Line2D([], [], color=BLUE, marker="o", lw=1.8, ms=5, label=f"unit: {unit}, corrected within study"),
+        *_filled(),
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    if doubted:
+        handles.append(
+            Line2D([], [], color=PALE, marker="o", lw=1.6, ms=5, label="† judges fail the gate: decides nothing")
+        )
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize="small")
     return figure
+
+
+def _filled() -> list[Line2D]:
+    """Return the entries of a legend that say what filled and open marks mean."""
+    return [
+        Line2D([], [], color="0.3", marker="o", lw=0, ms=5, label="filled: significant after correction"),
+        Line2D([], [], color="0.3", marker="o", lw=0, ms=5, mfc="white", label="open: not significant"),
+    ]
 
 
 def plot_steps(shares: pd.DataFrame) -> Figure:
     """Draw step depth with zeros counted, and its parts: share with steps, words where there are steps.
 
     Args:
-        shares: Of :func:`neurodivergence_analysis.step_shares`.
+        shares: Of :func:`neurodivergence.analysis.step_shares`.
     """
     parts = {
         "mean_all": "words per step,\n0 without steps (published)",
@@ -83,27 +101,43 @@ def plot_steps(shares: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_lists(single: pd.DataFrame, pooled: pd.DataFrame, margin: float) -> Figure:
+def plot_lists(
+    single: pd.DataFrame, pooled: pd.DataFrame, margin: float, alpha: float, sizes: Sequence[int]
+) -> Figure:
     """Draw list density per model beside the pooled contrast, which averages opposite effects.
 
+    The tests are corrected and the intervals are not, so each interval is drawn a second time, thin, at the level
+    of one test of its family.
+
     Args:
-        single: Of :func:`neurodivergence_analysis.by_model`, list density alone.
-        pooled: Of :func:`neurodivergence_analysis.contrasts`, list density alone.
+        single: Of :func:`neurodivergence.analysis.by_model`, list density alone.
+        pooled: Of :func:`neurodivergence.analysis.contrasts`, list density alone.
         margin: Half width of the equivalence band.
+        alpha: Error rate of a family.
+        sizes: Sizes of the families of the pooled and of the single contrasts.
     """
     rows = pd.concat([pooled.assign(model="both models"), single], ignore_index=True)
-    figure, axis = plt.subplots(figsize=(8, 0.9 + 0.42 * len(rows)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(8, 1.5 + 0.42 * len(rows)), layout="constrained")
     axis.axvspan(-margin, margin, color="0.92", zorder=0)
     axis.axvline(0, color="0.4", lw=1, ls=":")
     for place, row in enumerate(rows.to_dict("records")):
-        colour = "0.3" if row["model"] == "both models" else BLUE
-        axis.plot([row["low"], row["high"]], [place] * 2, color=colour, lw=1.8)
+        both = row["model"] == "both models"
+        colour = "0.3" if both else BLUE
+        reach = row["se"] / row["sd"] * stats.t.isf(alpha / sizes[0 if both else 1] / 2, row["n"] - 1)
+        axis.plot(row["estimate"] + np.array([-reach, reach]), [place] * 2, color=colour, lw=0.8)
+        axis.plot([row["low"], row["high"]], [place] * 2, color=colour, lw=2.6)
         axis.plot(row["estimate"], place, "o", color=colour, mfc=colour if row["rejected"] else "white", ms=6)
     labels = [
         f"{row.model}, {row.contrast}".replace("C1 -", "C1 −").replace("C2 -", "C2 −") for row in rows.itertuples()
     ]
     axis.set(yticks=range(len(rows)), yticklabels=labels, ylim=(len(rows) - 0.5, -0.5))
     axis.set(xlabel="list density, standard deviations under C0")
+    handles = [
+        *_filled(),
+        Line2D([], [], color="0.3", lw=2.6, label="interval, not corrected"),
+        Line2D([], [], color="0.3", lw=0.8, label="interval at the level of one test of its family"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize="small")
     return figure
 
 
@@ -111,7 +145,7 @@ def plot_noise(table: pd.DataFrame) -> Figure:
     """Draw each metric's noise at temperature 0 beside the spread over profiles, and effects beside their noise.
 
     Args:
-        table: Of :func:`neurodivergence_analysis.noise`.
+        table: Of :func:`neurodivergence.analysis.noise`.
     """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(10.5, 1.5 + 0.33 * len(table)), sharey=True, layout="constrained"
@@ -152,7 +186,7 @@ def plot_agreement(table: pd.DataFrame, threshold: float) -> Figure:
     """Draw alpha, AC2 and the share of equal scores for every judged metric, over all queries and by domain.
 
     Args:
-        table: Of :func:`neurodivergence_analysis.agreement`.
+        table: Of :func:`neurodivergence.analysis.agreement`.
         threshold: That alpha must reach.
     """
     metrics, domains = (list(dict.fromkeys(table[name])) for name in ("metric", "domain"))
@@ -190,7 +224,7 @@ def plot_judges(table: pd.DataFrame) -> Figure:
     """Draw effects as a judge sees them in its own model's answers and in the other's.
 
     Args:
-        table: Of :func:`neurodivergence_analysis.self_and_cross`.
+        table: Of :func:`neurodivergence.analysis.self_and_cross`.
     """
     names = list(dict.fromkeys(table["hypothesis"]))
     figure, axis = plt.subplots(figsize=(8.5, 1.2 + 0.42 * len(names)), layout="constrained")
@@ -210,7 +244,7 @@ def plot_scopes(table: pd.DataFrame, alpha: float) -> Figure:
     """Draw adjusted p of every pooled contrast under three scopes of the correction, for both tests.
 
     Args:
-        table: Of :func:`neurodivergence_analysis.scopes`.
+        table: Of :func:`neurodivergence.analysis.scopes`.
         alpha: Error rate.
     """
     tests = list(dict.fromkeys(table["test"]))

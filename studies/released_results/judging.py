@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from persona_studies.analyse import stats, tables, verdicts
+from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.design.protocol import Claim, Family, Protocol
 from persona_studies.paths import Project
 from released_results.design import Parameters
 
 SHOWN = (
-    *("n", "unit", "printed", "estimate", "low", "high", "test", "p", "family_size", "p_adjusted", "p_global"),
+    *("n", "printed", "estimate", "low", "high", "test", "p", "family_size", "p_adjusted", "p_global"),
     *("minimum_detectable", "margin", "p_equivalence"),
 )
 ELSEWHERE = "judged in persona_choice"
@@ -152,8 +153,10 @@ def verdict_table(
                 "layer": parameters.layer,
                 "statement": claim.statement,
                 "published": claim.published,
-                "recomputed": recomputed.get(name, "rows not released"),
+                "model": PUBLISHED_DATA if row else "",
+                "recomputed": recomputed.get(name, ""),
                 "hypothesis": row.get("hypothesis", ""),
+                "unit_of_test": row.get("unit", ""),
                 **{key: row.get(key, nan) for key in SHOWN},
                 "verdict": said,
                 "why": f"{why}; {added}" if added and row else why,

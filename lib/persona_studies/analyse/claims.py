@@ -17,11 +17,11 @@ PUBLISHED_DATA = "published data"
 COLUMNS = {
     "claim": "name of the claim in the study's protocol",
     "layer": "published (the paper's own analysis) or corrected (the declared one)",
-    "model": "whose answers: a recorded model, or published data; empty where nothing is at hand",
-    "protocol": "version of the protocol that declares the claim; the verdict follows its rule",
     "statement": "the claim in plain words",
     "published": "the number that was published",
     "recomputed": "what the authors' analysis of the authors' rows gives; empty where it cannot be had",
+    "model": "whose answers: a recorded model, or published data; empty where nothing is at hand",
+    "protocol": "version of the protocol that declares the claim; the verdict follows its rule",
     "hypothesis": "the declared contrast that decides the claim",
     "estimate": "its effect",
     "low": "lower limit of the interval of the estimate",

@@ -139,7 +139,8 @@ def show(
 
 def _texts(values: pd.Series, name: str, decimals: int) -> list[str]:
     """Format one column; great_tables escapes it, as some texts were written by a model."""
-    p = name == "p" or name.startswith("p_")
+    words = name.split("_")
+    p, limit = "p" in words, bool({"threshold", "margin", "alpha"} & {*words})
 
     def one(value: object) -> str:
         if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
@@ -149,6 +150,8 @@ def _texts(values: pd.Series, name: str, decimals: int) -> list[str]:
         if isinstance(value, float):
             if p and 0 <= value <= 1:
                 return p_value(value)
+            if limit and value != 0 and round(value, decimals) == 0:  # a limit is never shown as 0 that is none
+                return f"{value:.1g}".replace("-", "−")
             # Adding 0 leaves no sign of a zero, which the last digit of a processor would decide.
             return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")
         if isinstance(value, int):

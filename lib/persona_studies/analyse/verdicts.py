@@ -66,7 +66,7 @@ class Evidence:
     """What a hypothesis came to.
 
     Attributes:
-        estimate: Effect on the scale of the claim's smallest effect of interest; the claim compares it with its line.
+        estimate: Effect on the scale of the claim's smallest effect of interest, compared with the claim's line.
         rejected: Whether its test was rejected within its family after correction.
         equivalent: Whether an equivalence test put the effect inside the smallest effect of interest. For a claim
             of no effect in one direction: whether a one-sided test excluded an effect of that size in it.

@@ -165,9 +165,9 @@ class Claim(_Declared):
 
     ``direction`` is the claimed sign of the effect. ``none`` claims that there is no effect of interest, and
     ``not positive`` or ``not negative`` that there is none in that direction, which is a one-sided claim.
-    ``either`` claims an effect without saying in which direction. ``line`` is the value that the estimate is compared
-    with: 0 for a difference, .67 for a reliability that should reach .67. Hypotheses in ``also`` must come out as the
-    first one does, or the claim is not decided.
+    ``either`` claims an effect without saying in which direction. ``line`` is the value that the estimate is
+    compared with: 0 for a difference, .67 for a reliability that should reach .67. Hypotheses in ``also`` must come
+    out as the first one does, or the claim is not decided.
     """
 
     statement: str

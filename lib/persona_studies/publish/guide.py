@@ -42,7 +42,7 @@ def page(project: Project, board: Board) -> str:
 
 def _example(project: Project, board: Board) -> Row:
     rows = [row for part in board.parts for row in part.all]
-    decided = (row for row in rows if row.verdict in verdicts.DECIDED and "[" in next(iter(row.numbers.values())).text)
+    decided = (row for row in rows if row.verdict in verdicts.DECIDED and row.clarity)
     return next((row for row in decided if not pd.isna(_saved(project, row).get("p_adjusted"))), rows[0])
 
 
@@ -73,7 +73,8 @@ def _steps(project: Project, row: Row, column: str, units: dict[str, str]) -> li
     p = saved.get("p_adjusted")
     if isinstance(p, float) and not pd.isna(p):
         shown = tables.p_value(p)
-        steps.append(("The test", f"p {shown if shown[0] == '<' else '= ' + shown} after correction in its family."))
+        sign = "" if shown.startswith("<") else "= "
+        steps.append(("The test", f"p {sign}{shown} after correction in its family."))
     if gate := str(saved.get("gate") or "").replace("nan", ""):
         steps.append(("The checks of the measure", f"{gate[0].upper()}{gate[1:]}."))
     said = f"{saved['why']}. The verdict is {verdicts.SIGNS[row.verdict]} *{row.verdict}*: "

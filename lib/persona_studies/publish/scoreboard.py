@@ -24,7 +24,7 @@ MODELS = 3
 """So many recorded models have a column; a study's page shows the others."""
 WORDS = 8
 """A reason has at most so many words."""
-ORDER = tuple(sorted(verdicts.SIGNS, key=lambda word: (word == verdicts.NOT_TESTABLE, word not in verdicts.DECIDED)))
+ORDER = (*verdicts.DECIDED, *(word for word in verdicts.SIGNS if word not in verdicts.DECIDED))
 """Verdicts as the scoreboard lists them: those that decide first, what cannot be tested last."""
 
 
@@ -123,7 +123,7 @@ class Board:
         return {word: said.count(word) for word in ORDER}
 
     def clearest(self, verdict: str) -> Row | None:
-        """Return the claim with this verdict whose estimate lies farthest from the claim's line; None without any."""
+        """Return the claim with this verdict whose estimate lies farthest from its line; None without any."""
         rows = [row for part in self.parts for row in part.rows if row.verdict == verdict and row.clarity]
         return max(rows, key=lambda row: row.clarity, default=None)
 
@@ -158,7 +158,8 @@ def load(project: Project) -> pd.DataFrame:
 
     Columns: ``study``, those of :data:`NEEDED` and :data:`OPTIONAL`, ``source`` (where the claim is made),
     ``claimed`` (what it says about the estimate), ``line`` (the value that it compares it with), ``here`` (the
-    estimate with its interval, as text), ``unit`` (a name of :func:`persona_studies.analyse.claims.units`), ``sign``.
+    estimate with its interval, as text), ``unit`` (a name of :func:`persona_studies.analyse.claims.units`) and
+    ``sign``.
 
     Raises:
         PersonaStudiesError: a study has no verdicts, they lack a column, or they name a claim that its protocol

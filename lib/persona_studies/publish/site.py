@@ -1,8 +1,8 @@
 """The studies as a static site: the committed notebooks as pages, and the scoreboard as their index.
 
-A page loads nothing from outside the site and needs no script; one lets a reader sort its tables. What a model wrote
-can only be text in it: outputs are reduced to an allowed set of tags, and the pages' content security policy names
-the hash of that script and refuses any other.
+A page loads nothing from outside the site and needs no script; one lets a reader sort its tables. What a model
+wrote can only be text in it: outputs are reduced to an allowed set of tags, and the pages' content security policy
+names the hash of that script and refuses any other.
 """
 
 from __future__ import annotations
@@ -136,8 +136,9 @@ class _Study:
         for place, cell in enumerate(code, start=1):
             cell.outputs = _captioned(cell.outputs)
             self.made |= dict.fromkeys(notebooks.saved(cell.source), place)
-        for output in (output for cell in code for output in cell.outputs if "caption" in output.get("metadata", {})):
-            self.captions[notebooks.drawing(output, self.project, self.name).name] = output.metadata["caption"]
+        for output in (output for cell in code for output in cell.outputs):
+            if caption := output.get("metadata", {}).get("caption"):
+                self.captions[notebooks.drawing(output, self.project, self.name).name] = caption
         exporter = _exporter({"prose": self.prose, "picture": self.picture, "table": self.table})
         # Not as resources: nbconvert copies these, and headings are noted while the page is made.
         exporter.environment.globals.update(study=self, studies=studies)
@@ -191,8 +192,10 @@ class _Study:
         caption = "".join(
             f'<span class="{kind}">{text}</span>' for kind, text in zip(("title", "subtitle"), titles, strict=False)
         )
-        link = f'<a href="{self.name}/tables/{csv}.csv" download>{csv}.csv</a>{self.cell("table", csv)}' if csv else ""
-        below = "".join(f"<p>{text}</p>" for text in notes) + (link and f'<p class="files">{link}</p>')
+        below = "".join(f"<p>{text}</p>" for text in notes)
+        if csv:
+            link = f'<a href="{self.name}/tables/{csv}.csv" download>{csv}.csv</a>{self.cell("table", csv)}'
+            below += f'<p class="files">{link}</p>'
         # A caption inside would scroll out of sight with a wide table.
         return Markup(
             f'<div class="result"><p class="caption" id="{id}">{caption or "Table"}</p>'

@@ -13,14 +13,15 @@ TEMPLATES = Path(__file__).parent / "templates" / "site"
 # A shape of 12 by 12 around the origin, and its colour; filled where the verdict decides, open elsewhere.
 MARKS = {
     verdicts.REPRODUCED: ("M6 0A6 6 0 1 1 -6 0A6 6 0 1 1 6 0Z", "#0a5a9c"),
-    verdicts.CONTRADICTED: ("M-6 -3.5L-3.5 -6L0 -2.5L3.5 -6L6 -3.5L2.5 0L6 3.5L3.5 6L0 2.5L-3.5 6L-6 3.5L-2.5 0Z", "#b8420f"),
+    verdicts.CONTRADICTED: ("M-6 -3L-3 -6L0 -3L3 -6L6 -3L3 0L6 3L3 6L0 3L-3 6L-6 3L-3 0Z", "#b8420f"),
     verdicts.HETEROGENEOUS: ("M0 -7L5 -1.5L-5 -1.5ZM0 7L5 1.5L-5 1.5Z", "#5b4a9c"),
     verdicts.SAME_DIRECTION: ("M0 -5.5L5.5 5L-5.5 5Z", "#5b4a9c"),
     verdicts.INCONCLUSIVE: ("M0 -6L6 0L0 6L-6 0Z", "#5b4a9c"),
     verdicts.UNINFORMATIVE: ("M-5 -5H5V5H-5Z", "#6b727a"),
     verdicts.NOT_TESTABLE: ("M-5 0H5", "#6b727a"),
 }
-STEP, LINE, LABEL, WIDE = 18, 22, 178, 36  # pixels between marks, between lines; width of the labels; marks in a line
+# Pixels between marks, between lines; width of the labels; marks in a line.
+STEP, LINE, LABEL, WIDE = 18, 22, 178, 36
 WIDTH = LABEL + WIDE * STEP + 14
 
 
@@ -41,9 +42,7 @@ def draw(board: Board) -> str:
         described=described(board),
         labels=labels,
         marks=marks,
-        legend=[
-            (word, n, 20 + 265 * (place % 3), top + 22 + 22 * (place // 3)) for place, (word, n) in enumerate(legend)
-        ],
+        legend=[(*each, 20 + 265 * (n % 3), top + 22 + 22 * (n // 3)) for n, each in enumerate(legend)],
         shapes=MARKS,
         decided=verdicts.DECIDED,
         label=LABEL,
@@ -54,7 +53,6 @@ def draw(board: Board) -> str:
 
 def described(board: Board) -> str:
     """Say what the picture shows, for those who do not see it."""
-    each = [
-        f"{part.study.replace('_', ' ')}: " + ", ".join(f"{n} {word}" for word, n in part.tally) for part in board.parts
-    ]
+    counted = {part.study.replace("_", " "): [f"{n} {word}" for word, n in part.tally] for part in board.parts}
+    each = [f"{study}: {', '.join(counts)}" for study, counts in counted.items()]
     return "Every claim as a mark, by study and verdict. " + "; ".join(each) + "."

@@ -18,7 +18,7 @@ from typing import Any
 from persona_studies.errors import ProtocolError
 from persona_studies.paths import Project
 
-ALWAYS = ("sources.toml", "models.toml", "recordings.toml", "responses", "results")
+ALWAYS = ("sources.toml", "models.toml", "recordings.toml", "units.toml", "responses", "results")
 """Registers, and what a study has of its own: not declared, as every study reads them or its own part of them."""
 
 WINGS = ("design", "ask", "analyse", "reproduce")
