@@ -116,7 +116,7 @@ def make_site(tmp_path: Path) -> Callable[..., Project]:
         caption = new_output("display_data", data={"text/markdown": "*Caption, n = 2.*", "text/plain": "x"})
         cells = [
             new_markdown_cell("# Does a toy play?\n\nIt may."),
-            new_code_cell("first = 1", outputs=[picture(png, alt), caption, *outputs]),
+            new_code_cell('study.figure(made, "plot")', outputs=[picture(png, alt), caption, *outputs]),
             new_markdown_cell("## Verdicts\n\n### Verdicts\n\n### Files"),
             new_code_cell(SAVE, outputs=[shown(frame, "verdicts")]),
         ]

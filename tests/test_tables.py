@@ -44,6 +44,12 @@ def test_shown_numbers() -> None:
         assert text in page, text
 
 
+def test_rounding_never_makes_a_p_or_a_threshold_zero() -> None:
+    small = {"p_adjusted": 1e-5, "smallest_p": 0.004, "threshold": 0.0004, "margin": 0.001, "estimate": 0.0004}
+    text = tables.show(pd.DataFrame([small]), id="small", title="Small").text.split("\n")[-1].split()
+    assert text == ["<.001", ".004", "0.0004", "0.001", "0.00"]
+
+
 def test_limits_without_an_estimate_hidden_columns_and_first_rows() -> None:
     shown = tables.show(
         FRAME.drop(columns="r"),

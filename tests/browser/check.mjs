@@ -47,7 +47,7 @@ for (const name of readdirSync(site).filter((file) => file.endsWith(".html")).so
     const examined = await open(chromium, { colorScheme, viewport: { width, height: 800 }, bypassCSP: true });
     await examined.goto(pathToFileURL(join(site, name)).href, { waitUntil: "load" });
     await examined.evaluate(() => document.querySelectorAll("details").forEach((part) => (part.open = true)));
-    const uncut = ".columns { max-width: none } .scroll { overflow: visible }";
+    const uncut = ".columns { max-width: none } .scroll { overflow: visible; background: none }";
     if (width === views[1].width) await examined.addStyleTag({ content: uncut });
     await examined.addScriptTag({ content: axe });
     const result = await examined.evaluate(() => window.axe.run({ resultTypes: ["violations", "incomplete"] }));
