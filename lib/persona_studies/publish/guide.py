@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -46,7 +47,7 @@ def _example(project: Project, board: Board) -> Row:
     return next((row for row in decided if not pd.isna(_saved(project, row).get("p_adjusted"))), rows[0])
 
 
-def _saved(project: Project, row: Row) -> dict[str, object]:
+def _saved(project: Project, row: Row) -> dict[str, Any]:
     """Return what the study saved about the deciding row."""
     found = tables.load(project.results(row.study) / "verdicts.csv")
     mine = found[(found["claim"] == row.claim) & (found["layer"] == row.layer)]

@@ -215,7 +215,9 @@ def _study(project: Project, study: str) -> pd.DataFrame:
     ):
         if wrong:
             raise PersonaStudiesError(f"{place} {what} {', '.join(sorted(map(repr, wrong)))}.")
-    optional = {name: found[name].fillna("").astype(str) if name in found else "" for name in OPTIONAL}
+    optional: dict[str, Any] = {
+        name: found[name].fillna("").astype(str) if name in found else "" for name in OPTIONAL
+    }
     mine = [made[name][1] for name in found["claim"]]
     if "model" not in found:
         optional["model"] = _whose(project, study, mine)
