@@ -16,7 +16,6 @@ from persona_studies.analyse.stats.correlation import (
     power_correlation,
     spearman,
 )
-from persona_studies.analyse.stats.effects import hedges_g
 from persona_studies.analyse.stats.equivalence import (
     Equivalence,
     equivalence_correlation,
@@ -54,7 +53,6 @@ __all__ = [
     "equivalence_paired_proportions",
     "expected_calibration_error",
     "gwet_ac",
-    "hedges_g",
     "krippendorff_alpha",
     "mcnemar",
     "minimum_detectable_correlation",
