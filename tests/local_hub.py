@@ -89,6 +89,9 @@ class LocalHub:
             def do_GET(self) -> None:
                 parts = unquote(urlsplit(self.path).path).removeprefix("/datasets").split("/")
                 # /OWNER/NAME/resolve/REVISION/PATH..., of a data set with /datasets before it
+                if parts[1] == "api" and hub.listed(parts) is not None and not hub.refuse:
+                    self.say(hub.listed(parts))
+                    return
                 tree = hub.commits.get(parts[4], {}) if len(parts) > 5 and parts[3] == "resolve" else {}
                 path = "/".join(parts[5:])
                 token = self.headers.get("Authorization")
@@ -122,6 +125,21 @@ class LocalHub:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def listed(self, parts: list[str]) -> object:
+        """Return the files of a commit: of ``/api/.../OWNER/NAME/tree/REVISION``, or ``.../revision/REVISION``."""
+        kind, revision = parts[-2:]
+        tree = self.commits.get(revision)
+        if tree is None:
+            return None
+        if kind == "revision":
+            siblings = [{"rfilename": path} for path in tree]
+            return {"id": "someone/recordings", "sha": revision, "siblings": siblings}
+        served = {path: self.broken.get(path, data) for path, data in tree.items()}
+        return [
+            {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+            for path, data in served.items()
+        ]
 
     def close(self) -> None:
         self._server.shutdown()

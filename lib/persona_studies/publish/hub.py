@@ -7,7 +7,6 @@ everybody fetches the same bytes.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 import huggingface_hub
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from persona_studies import network
+from persona_studies import files, network
 from persona_studies.ask import responses
 from persona_studies.errors import ResponsesError, SourceError, problems
 from persona_studies.paths import Project
@@ -84,29 +83,25 @@ def publish(project: Project, study: str, model: str, repo: str, *, private: boo
     if problems:
         raise ResponsesError(f"The recording is not sound and was not uploaded: {' '.join(problems)}")
     place = f"{study}/{model}"
-    texts = {
-        "README.md": _card(),
-        f"{place}/README.md": f"# {place}\n\n```json\n{json.dumps(record, indent=1)}\n```\n",
-    }
-    operations = [
-        *(
-            huggingface_hub.CommitOperationAdd(f"{place}/{name}", folder / name)
-            for name in (*record["files"], RECORD)
-        ),
-        *(huggingface_hub.CommitOperationAdd(name, text.encode()) for name, text in texts.items()),
-    ]
     api = huggingface_hub.HfApi()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stderr(io.StringIO()):
+            whole = Path(scratch)
+            (whole / "README.md").write_text(_card(), encoding="utf-8")
+            shutil.copytree(folder, whole / place, ignore=lambda _, names: {*names} - {*record["files"], RECORD})
+            said = f"# {place}\n\n```json\n{json.dumps(record, indent=1)}\n```\n"
+            (whole / place / "README.md").write_text(said, encoding="utf-8")
             api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-            done = api.create_commit(repo, operations, repo_type="dataset", commit_message=f"Recording of {place}")
+            done = api.upload_folder(
+                repo_id=repo, folder_path=whole, repo_type="dataset", commit_message=f"Recording of {place}"
+            )
     # The library's transports share no base of their errors; a message may carry an address, never the token.
     except Exception as error:
         raise SourceError(
             f"The hub did not take {place} into {repo} ({type(error).__name__}). Log in with `hf auth login` as "
             f"somebody who may write there, or try again with a connection; nothing was pinned.{network.advice()}"
         ) from error
-    published = Published(repo=repo, revision=done.oid, sha256=_sha256(folder / RECORD))
+    published = Published(repo=repo, revision=done.oid, sha256=files.sha256(folder / RECORD))
     _pin(project, place, published)
     return published
 
@@ -127,43 +122,48 @@ def fetch(project: Project, study: str, model: str) -> Path:
         )
     published, target = known[place], project.responses(study, model)
     if (target / RECORD).is_file():
-        if _sha256(target / RECORD) == published.sha256 and not responses.check(project, study):
+        if files.sha256(target / RECORD) == published.sha256 and not responses.check(project, study):
             return target
         raise ResponsesError(
             f"{target} holds another recording of that name, or a damaged one. Move it away to fetch the published."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
-        folder = Path(scratch) / "whole"
-        folder.mkdir()
-        _download(published, f"{place}/{RECORD}", folder / RECORD)
-        if _sha256(folder / RECORD) != published.sha256:
+        _download(published, place, Path(scratch))
+        folder = Path(scratch) / place
+        if not (folder / RECORD).is_file() or files.sha256(folder / RECORD) != published.sha256:
             raise SourceError(f"{RECORD} of {place} at {published.repo} is not the one that was pinned.")
         record = responses.record_of(folder) or {"files": {}}
         for name, expected in record["files"].items():
-            _download(published, f"{place}/{name}", folder / name)
-            if _sha256(folder / name) != expected["sha256"]:
+            if not (folder / name).is_file() or files.sha256(folder / name) != expected["sha256"]:
                 raise SourceError(f"{name} of {place} at {published.repo} is not what its record says.")
             responses.read_parquet(folder / name)
-        folder.rename(target)
+        whole = Path(scratch) / ".whole"
+        whole.mkdir()
+        for name in (RECORD, *record["files"]):
+            (folder / name).rename(whole / name)
+        whole.rename(target)
     return target
 
 
-def _download(published: Published, path: str, target: Path) -> None:
-    """Download one file. It is copied, because the cache holds links."""
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            with contextlib.redirect_stderr(io.StringIO()):
-                found = huggingface_hub.hf_hub_download(
-                    published.repo, path, repo_type="dataset", revision=published.revision, local_dir=scratch
-                )
-        except Exception as error:
-            raise SourceError(
-                f"{path} is not available from {published.repo} at {published.revision} ({type(error).__name__}). "
-                "Try again with a connection; if the data set is private, log in with `hf auth login`."
-                f"{network.advice()}"
-            ) from error
-        shutil.copyfile(found, target)
+def _download(published: Published, place: str, target: Path) -> None:
+    """Download a recording's files at its pinned revision."""
+    wanted = [f"{place}/{RECORD}", f"{place}/*.parquet"]
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            huggingface_hub.snapshot_download(
+                published.repo,
+                repo_type="dataset",
+                revision=published.revision,
+                local_dir=target,
+                allow_patterns=wanted,
+            )
+    except Exception as error:
+        raise SourceError(
+            f"{place} is not available from {published.repo} at {published.revision} ({type(error).__name__}). "
+            "Try again with a connection; if the data set is private, log in with `hf auth login`."
+            f"{network.advice()}"
+        ) from error
 
 
 def _pin(project: Project, place: str, published: Published) -> None:
@@ -172,12 +172,8 @@ def _pin(project: Project, place: str, published: Published) -> None:
         f'["{name}"]\nrepo = "{entry.repo}"\nrevision = "{entry.revision}"\nsha256 = "{entry.sha256}"\n'
         for name, entry in sorted(entries.items())
     ]
-    path = project.data / "recordings.toml"
-    partial = path.with_suffix(".partial")
-    partial.write_text(
-        "# Recordings that were published; `persona-studies fetch` reads this.\n\n" + "\n".join(lines)
-    )
-    partial.replace(path)
+    head = "# Recordings that were published; `persona-studies fetch` reads this.\n\n"
+    files.write(project.data / "recordings.toml", head + "\n".join(lines))
 
 
 def _card() -> str:
@@ -188,7 +184,3 @@ def _card() -> str:
         "log-probabilities or greedy text, hashes of the texts behind them, and a checksum; the texts of personas "
         "and questions are not part of it.\n"
     )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
