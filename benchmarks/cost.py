@@ -31,7 +31,7 @@ from persona_studies.ask.backends import Backend
 from persona_studies.design import protocol
 from persona_studies.paths import Project
 from persona_studies.publish.readme import render
-from persona_studies.reproduce import runs
+from persona_studies.reproduce import ready
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -90,8 +90,8 @@ class Assumptions:
 
 def planned(project: Project, study: str, given: dict[str, Any], *, texts: bool) -> pd.DataFrame:
     """Return a study's cells with some parameters other than the notebook's; ``all`` takes every choice."""
-    module = runs.study_module(project, study)
-    in_force, _ = runs.resolve(project, study, [])
+    module = ready.study_module(project, study)
+    in_force, _ = ready.resolve(project, study, [])
     fields = module.Parameters.model_fields
     values = {
         name: list(get_args(get_args(fields[name].annotation)[0])) if value == "all" else value

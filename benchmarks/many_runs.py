@@ -26,7 +26,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from scale import machine
 
 from persona_studies.paths import Project
-from persona_studies.reproduce import runs
+from persona_studies.reproduce import ready, runs
 
 RESULTS = Path(__file__).parent / "results"
 NAMED = 1_000
@@ -104,7 +104,7 @@ def measure(project: Project, number: int, every: int) -> Iterator[dict[str, Any
     began = time.perf_counter(), cpu()
     folders = set()
     for seed in range(1, NAMED + 1):
-        _, overrides = runs.prepare(project, "toy", [f"seed={seed}"])
+        _, overrides = ready.prepare(project, "toy", [f"seed={seed}"])
         folders.add(runs.place(project, "toy", overrides))
     assert len(folders) == NAMED
     yield row("named", NAMED, NAMED, began, project)

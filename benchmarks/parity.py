@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from persona_studies.ask import models
+from persona_studies.ask import models, registry
 from persona_studies.ask.backends import Request
 from persona_studies.paths import Project
 
@@ -98,7 +98,7 @@ def main() -> None:
         row = compare(reference, answers(project, cells, backend, schedule, precision))
         rows.append({"backend": backend, "schedule": schedule, "precision": precision, "cells": len(cells), **row})
     table = pd.DataFrame(rows).assign(
-        model=models.registry(project)[MODEL].sha256[:16],
+        model=registry.load(project)[MODEL].sha256[:16],
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
     given.out.parent.mkdir(parents=True, exist_ok=True)

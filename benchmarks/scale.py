@@ -39,11 +39,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from persona_studies.analyse import stats
-from persona_studies.ask import responses
+from persona_studies.ask import responses, schema
 from persona_studies.ask.backends import ModelInfo
 from persona_studies.design import protocol as protocols
 from persona_studies.paths import Project
-from persona_studies.reproduce import runs
+from persona_studies.reproduce import ready
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -101,7 +101,7 @@ class Stages:
 
 def largest(project: Project, **smaller: Any) -> Grid:
     """Return the largest grid that the study's parameters allow, or a smaller one."""
-    study = runs.study_module(project, STUDY)
+    study = ready.study_module(project, STUDY)
     protocol = protocols.load(project.protocol(STUDY))
     parameters = study.Parameters(
         **{
@@ -161,10 +161,10 @@ def made_up(grid: Grid) -> pd.DataFrame:
             logprob = np.log(0.8 * rng.dirichlet(np.ones(5), n))[:, :width]
         counts = np.full(logprob.shape, tokens, dtype=np.uint16)
         text = measure == "agree_text"
-        keys = cells[responses.KEY].astype({"order": "int16", "repeat": "int16"})
+        keys = cells[schema.KEY].astype({"order": "int16", "repeat": "int16"})
         parts.append(
             keys.assign(
-                request=[f"{number:016x}" for number in responses.digest(keys)],
+                request=[f"{number:016x}" for number in schema.digest(keys)],
                 finish="stop" if text else "scored",
                 logprob=list(logprob.astype(np.float32)),
                 n_tokens=list(counts),
@@ -178,7 +178,7 @@ def made_up(grid: Grid) -> pd.DataFrame:
             )
         )
     rows = pd.concat(parts, ignore_index=True)
-    return rows.assign(checksum=responses.checksums(rows))
+    return rows.assign(checksum=schema.checksums(rows))
 
 
 def store(grid: Grid, root: Path) -> Path:
@@ -253,7 +253,7 @@ def precision(project: Project) -> pd.DataFrame:
     """
     rows = []
     for path in sorted(project.data.glob("responses/*/*/*.parquet")):
-        table = pq.read_table(path, schema=responses.SCHEMA)
+        table = pq.read_table(path, schema=schema.SCHEMA)
         values = table["logprob"].combine_chunks()
         exact = values.flatten().to_numpy(zero_copy_only=False).astype(np.float64)
         if not len(exact):

@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, required=True)
     given = parser.parse_args()
 
-    from persona_studies.ask import models, planner, weights
+    from persona_studies.ask import models, planner, registry, weights
     from persona_studies.ask.backends import Request
     from persona_studies.ask.backends import llama_cpp as backend
     from persona_studies.paths import Project
@@ -136,7 +136,7 @@ def main() -> None:
             cell["logical"] = prompt.size().logical
         made[kind] = {"cells": cells, "warm": warm}
     model.close()
-    entry = models.registry(project)[MODEL]
+    entry = registry.load(project)[MODEL]
     made["file"] = str(weights.fetch(MODEL, entry))
     # Converted now, so that no engine's loading time contains it; loading checks the copy.
     made["f32"] = str(backend._converted(Path(made["file"]), entry.sha256, "f32"))

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from persona_studies.analyse import tables
-from persona_studies.ask import recording
+from persona_studies.ask import packing, recording
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks, runs, verify
 from tests.simulated import SimulatedBackend
@@ -135,7 +135,7 @@ def recorded(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("persona_studies.design.protocol.load", lambda _: None)
     plan = small_plan(3)
     recording.record(project, "toy", plan, SimulatedBackend(answer))
-    recording.pack(project, "toy", plan, "simulated")
+    packing.pack(project, "toy", plan, "simulated")
     return project
 
 
@@ -166,7 +166,7 @@ def accepted(toy_project: Project) -> Project:
     """A recorded toy study whose reference is accepted and whose build is current."""
     plan = small_plan(2)
     recording.record(toy_project, "toy", plan, SimulatedBackend(answer))
-    recording.pack(toy_project, "toy", plan, "simulated")
+    packing.pack(toy_project, "toy", plan, "simulated")
     build(toy_project)
     assert verify.accept(toy_project, "toy", confirm=lambda _: True) is not None
     build(toy_project)

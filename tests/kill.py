@@ -26,10 +26,10 @@ from pathlib import Path
 import pandas as pd
 import papermill  # noqa: F401 - so that no victim spends its life importing it
 
-from persona_studies.ask import models, recording, responses
+from persona_studies.ask import logs, models, packing, recording, responses, schema
 from persona_studies.ask.backends import Backend, Request, Response
 from persona_studies.paths import Project
-from persona_studies.reproduce import engine, runs  # noqa: F401 - the engine, for the same reason
+from persona_studies.reproduce import engine, folders, runs  # noqa: F401 - the engine, for the same reason
 from tests.conftest import MODULE, OPEN, notebook
 from tests.simulated import SimulatedBackend
 from tests.test_recording import answer, contents, small_plan
@@ -112,7 +112,7 @@ def whole_lines(log: Path) -> list[bytes]:
     )
     for line in lines:
         row = json.loads(line)
-        assert row["checksum"] == responses.checksum(row)
+        assert row["checksum"] == schema.checksum(row)
     return lines
 
 
@@ -122,7 +122,7 @@ def share(
     """Record a share as the command line does, and pack what is complete."""
     backend = load()
     if recording.record(project, "toy", plan, Reporting(backend, report), shard=shard).complete:
-        recording.pack(project, "toy", plan, backend.info.name)
+        packing.pack(project, "toy", plan, backend.info.name)
 
 
 def kill_recorders(kills: int, seed: int, root: Path, load: Callable[[], Backend], items: int) -> dict[str, int]:
@@ -138,7 +138,7 @@ def kill_recorders(kills: int, seed: int, root: Path, load: Callable[[], Backend
     seen = {"kills": 0, "stores": 0, "acknowledged": 0, "torn": 0, "while packing": 0}
     while seen["kills"] < kills:
         project = Project(root / f"store-{seen['stores']}")
-        log, target = recording.folder(project, "toy", model), project.responses("toy", model)
+        log, target = logs.folder(project, "toy", model), project.responses("toy", model)
         parts = rng.choice([1, 2])
         kept: dict[int, list[bytes]] = {part: [] for part in range(1, parts + 1)}
         while (
@@ -157,7 +157,7 @@ def kill_recorders(kills: int, seed: int, root: Path, load: Callable[[], Backend
                 lines = whole_lines(path)
                 assert lines[: len(kept[part])] == kept[part], "an answer was lost"
                 assert len(lines) >= len(kept[part]) + acknowledged, "an acknowledged answer was lost"
-                keys = [json.dumps([json.loads(line)[name] for name in responses.KEY]) for line in lines]
+                keys = [json.dumps([json.loads(line)[name] for name in schema.KEY]) for line in lines]
                 assert len(set(keys)) == len(keys), "a cell was asked twice"
                 kept[part] = lines
                 seen["acknowledged"] += acknowledged
@@ -209,16 +209,16 @@ def kill_runs(kills: int, seed: int, root: Path) -> dict[str, int]:
         project = toy(root / "project", version)
         present = runs.key(project, "toy", {})
         version_of[present["protocol"]] = f"{version:08d}"
-        while seen["kills"] < kills and not runs.up_to_date(project.build / "toy", present):
+        while seen["kills"] < kills and not folders.up_to_date(project.build / "toy", present):
             killed = kill(victim(partial(runs.run, project, "toy")), rng.uniform(0, span))
             seen["kills"] += killed
             folder = project.build / "toy"
             if not folder.exists():
                 seen["found between"] += 1
-                folder = runs._beside(folder, "old")
-            made = runs.record(folder)
+                folder = folders.beside(folder, "old")
+            made = folders.record(folder)
             assert made is not None, "neither the earlier run nor a new one is there"
-            assert runs.up_to_date(folder, made["key"]), "a run's files are not what it wrote"
+            assert folders.up_to_date(folder, made["key"]), "a run's files are not what it wrote"
             found = version_of[made["key"]["protocol"]]
             seen["found new" if found == f"{version:08d}" else "found earlier"] += 1
             for name in ("first", "second"):

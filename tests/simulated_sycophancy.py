@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from persona_studies.ask.responses import KEY
+from persona_studies.ask.schema import KEY
 from persona_studies.design.plan import text_hash
 
 PAIRS = 3

@@ -15,7 +15,7 @@ import pytest
 
 from persona_studies.design import protocol
 from persona_studies.paths import Project
-from persona_studies.reproduce import runs
+from persona_studies.reproduce import ready, runs
 
 ROOT = Path(__file__).parents[1]
 MODEL = "smollm2-135m-instruct"
@@ -86,4 +86,4 @@ def test_a_study_runs_on_what_a_chat_endpoint_answers(
 @pytest.mark.parametrize("study", SMALL)
 def test_a_measure_that_is_not_recorded_is_refused_before_a_kernel_starts(project: Project, study: str) -> None:
     with pytest.raises(runs.ParameterError, match=r"measure=cloze is not in the recording of words.*--measures"):
-        runs.prepare(project, study, ["model=words", "measure=cloze"])
+        ready.prepare(project, study, ["model=words", "measure=cloze"])

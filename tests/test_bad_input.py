@@ -12,10 +12,10 @@ import pandas as pd
 import papermill
 import pytest
 
-from persona_studies import cli
 from persona_studies.analyse import tables
-from persona_studies.ask import models, recording, responses
-from persona_studies.design import plan as grid
+from persona_studies.ask import models, packing, recording, responses
+from persona_studies.cli import shared
+from persona_studies.design import plan as plans
 from persona_studies.design import protocol, sources
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
@@ -60,15 +60,15 @@ def declared(old: str, new: str) -> Input:
 def asked(table: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Input:
     """A bank of conditions, items or templates that differs from a good one."""
     good = {"conditions": conditions(), "items": items("cats purr", "dogs bark"), "templates": templates()}
-    return lambda project: grid.measure("m", "cloze", options=["x"], **(good | {table: change(good[table])}))
+    return lambda project: plans.measure("m", "cloze", options=["x"], **(good | {table: change(good[table])}))
 
 
 def planned(change: Callable[[pd.DataFrame], pd.DataFrame], study: str = "toy") -> Input:
     """A file of cells that differs from a good one."""
 
     def use(project: Project) -> object:
-        grid.save(change(small_plan()), project.root / "cells.parquet", study)
-        return grid.load(project.root / "cells.parquet", "toy")
+        plans.save(change(small_plan()), project.root / "cells.parquet", study)
+        return plans.load(project.root / "cells.parquet", "toy")
 
     return use
 
@@ -110,7 +110,7 @@ def swap(path: Path, old: str, new: str) -> None:
 
 
 def imported(change: Callable[[Path], object]) -> Input:
-    return lambda project: recording.take_in(project, recorded(project, change))
+    return lambda project: packing.take_in(project, recorded(project, change))
 
 
 def loaded(
@@ -120,7 +120,7 @@ def loaded(
 
     def use(project: Project) -> object:
         recording.record(project, "toy", small_plan(), SimulatedBackend(answer))
-        change(recording.pack(project, "toy", small_plan(), "simulated"))
+        change(packing.pack(project, "toy", small_plan(), "simulated"))
         return responses.load(project, "toy", model, small_plan() if plan is None else plan)
 
     return use
@@ -174,12 +174,17 @@ BAD: dict[str, tuple[Input, str, str, str]] = {
     "assignment without a sign": (run("alpha"), "'alpha'", "NAME=VALUE", "of the form NAME=VALUE"),
     "parameter given twice": (run("alpha=0.1", "alpha=0.2"), "'alpha'", "Parameter", "give it once"),
     "text not unicode": (run("label=\udcff"), r"\udcff", "label=", "type it again"),
-    "quotes not closed": (lambda _: cli._split("label='x"), "label='x", "NAME=VALUE", "close what it opens"),
+    "quotes not closed": (
+        lambda _: shared.given(None, "label='x"),
+        "label='x",
+        "NAME=VALUE",
+        "close what it opens",
+    ),
     "misspelt study": (run(study="toyy"), "'toyy'", "study", "Did you mean 'toy'?"),
     "study elsewhere": (run(study="../toy"), "'../toy'", "study", "Studies: toy"),
     "output into the data": (run(out="data/new"), "data/new", "--out", "Name a new or an empty folder"),
     "output over a file": (run(out="uv.lock"), "uv.lock", "is a file", "Name a new or an empty folder"),
-    "shard beyond the last": (lambda _: cli._shard("3/2"), "'3/2'", "--shard", "such as 1/4"),
+    "shard beyond the last": (lambda _: shared.shard_of("3/2"), "'3/2'", "--shard", "such as 1/4"),
     "root that is no checkout": (
         variable("PERSONA_STUDIES_ROOT", "/nowhere", lambda _: Project.find()),
         *("/nowhere", "PERSONA_STUDIES_ROOT", "point it at a checkout or unset it"),
@@ -241,7 +246,7 @@ BAD: dict[str, tuple[Input, str, str, str]] = {
         *("no condition", "Row 2 of the conditions", "fill it in"),
     ),
     "no plan": (
-        written("cells.parquet", "PAR1", lambda p: grid.load(p.root / "cells.parquet", "toy")),
+        written("cells.parquet", "PAR1", lambda p: plans.load(p.root / "cells.parquet", "toy")),
         *("4 bytes", "cells.parquet", "persona-studies plan toy"),
     ),
     "plan of another study": (planned(lambda p: p, "other"), "other", "cells.parquet", "persona-studies plan toy"),
@@ -305,7 +310,7 @@ BAD: dict[str, tuple[Input, str, str, str]] = {
     "calls at once": (endpoint(concurrency=0), "0", "concurrency", "1"),
     "cap below zero": (spending(calls=-1), "-1", "Budget: calls", "at least 0"),
     "cap without a price": (spending(money=1.0), "money", "Budget", "price_in and price_out"),
-    "nothing to import": (lambda p: recording.take_in(p, p.items), "items", "model.json", "record --out wrote"),
+    "nothing to import": (lambda p: packing.take_in(p, p.items), "items", "model.json", "record --out wrote"),
     "import of an unknown study": (
         imported(lambda f: f.parent.rename(f.parent.with_name("other"))),
         *("other", "elsewhere", "keep the folders as record --out made them"),

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from persona_studies.analyse import tables
-from persona_studies.ask import responses
+from persona_studies.ask import responses, schema
 from persona_studies.paths import Project
 from persona_studies.publish import readme
 
@@ -247,7 +247,7 @@ def test_the_planted_slope_is_found_after_storing_and_loading(tmp_path: Path) ->
     recorded = responses.load(Project(tmp_path), "sycophancy", "made-up-1", grid.plan)
     assert len(recorded) == len(grid.plan)
     some = recorded.groupby("measure").head(3)
-    assert [responses.checksum(row) for row in some.to_dict("records")] == some["checksum"].tolist()
+    assert [schema.checksum(row) for row in some.to_dict("records")] == some["checksum"].tolist()
     r = scale.analysis(grid, recorded)["personas"].set_index("hypothesis")["r"]
     assert r["designed level and agreement with assertions"] > 0.7
     assert abs(r["designed level and agreement with unattributed statements"]) < 0.4

@@ -20,7 +20,7 @@ from PIL import Image
 
 from persona_studies.analyse import tables
 from persona_studies.paths import Project
-from persona_studies.reproduce import changes, checkout, notebooks, pages, runs
+from persona_studies.reproduce import changes, checkout, notebooks, pages, ready, runs
 from persona_studies.reproduce.changes import Interval
 
 Make = Callable[..., Project]
@@ -212,7 +212,7 @@ def test_the_summary_counts_what_the_page_shows(changed: changes.Changes) -> Non
 def test_the_command_gives_the_same_run(changed: changes.Changes, toy_project: Project) -> None:
     words = shlex.split(changed.command)
     assert words[:3] == ["persona-studies", "run", "toy"] and words[3::2] == ["-p"] * 3
-    assert runs.resolve(toy_project, "toy", words[4::2])[1] == changed.record["overrides"]
+    assert ready.resolve(toy_project, "toy", words[4::2])[1] == changed.record["overrides"]
 
 
 def test_a_commit_and_what_differs_from_it_are_named(toy_project: Project) -> None:

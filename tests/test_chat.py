@@ -287,16 +287,16 @@ def test_a_template_that_cannot_be_used_is_refused_in_one_line(
 
 
 def test_a_family_or_a_file_replaces_the_model_s_own_template(tmp_path: Path) -> None:
-    assert detect(source("phi4"), chosen="plain") is PLAIN
-    assert detect("{% broken", chosen="gemma") is GEMMA
+    assert detect(source("phi4"), wanted="plain") is PLAIN
+    assert detect("{% broken", wanted="gemma") is GEMMA
     path = tmp_path / "mine.jinja"
     path.write_text(source("phi3"), "utf-8")
-    assert detect(source("phi4"), TOKENS, chosen=str(path)) == detect(source("phi3"), TOKENS)
+    assert detect(source("phi4"), TOKENS, wanted=str(path)) == detect(source("phi3"), TOKENS)
     with pytest.raises(BackendError, match=r"'chatlm'; known: chatml, gemma, plain, or a file"):
-        detect(None, chosen="chatlm")
+        detect(None, wanted="chatlm")
     path.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(BackendError, match=r"mine\.jinja cannot be read"):
-        detect(None, chosen=str(path))
+        detect(None, wanted=str(path))
 
 
 def test_the_begin_token_is_there_once() -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from persona_studies.analyse import claims, tables
-from persona_studies.ask import recording, responses
+from persona_studies.ask import recording, schema
 from persona_studies.design import protocol
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
@@ -97,7 +97,7 @@ def test_what_is_recorded_and_where_numbers_come_from(tmp_path: Path, monkeypatc
     assert '"measure":"text"' in known["parameters"]
     assert known["simulated: file (sha256)"] == study.record("simulated")["model"]["model_hash"]
 
-    row = study.responses(plan, "simulated").merge(plan, on=responses.KEY).iloc[0]
+    row = study.responses(plan, "simulated").merge(plan, on=schema.KEY).iloc[0]
     monkeypatch.setattr(Study, "_template", lambda *_: {"shared": "", "user": "Question: {text}"})
     shown = study.example(row, "simulated", {"score = mean": 0.25})
     lines = tables.load(tmp_path / "tables" / "example.csv").set_index("what")["value"]

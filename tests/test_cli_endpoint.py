@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from persona_studies import cli
 from persona_studies.ask.backends.endpoint import calls
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.errors import BackendError, ParameterError
 from tests.misbehaving_server import Body, Server, prompt_of
 from tests.test_recording import small_plan
@@ -32,7 +32,7 @@ def cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     monkeypatch.setattr(calls, "BACKOFF", 0.002)
     plan = small_plan(20)
-    grid.save(plan[plan["measure"] == plan["measure"].iloc[0]], tmp_path / "cells.parquet", "toy")
+    plans.save(plan[plan["measure"] == plan["measure"].iloc[0]], tmp_path / "cells.parquet", "toy")
     return tmp_path / "cells.parquet"
 
 
@@ -70,7 +70,7 @@ def whole(cells: Path) -> Path:
     plan = small_plan(5)
     letters = plan[plan["measure"] == "score"].assign(measure="letters", kind="letter")
     letters["options"] = [("A", "B")] * len(letters)
-    grid.save(grid.combine([plan, letters]), cells, "toy")
+    plans.save(plans.combine([plan, letters]), cells, "toy")
     return cells
 
 

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from persona_studies.paths import Project
-from persona_studies.reproduce import notebooks, runs
+from persona_studies.reproduce import notebooks, ready
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -83,7 +83,7 @@ def test_the_colab_notebook_names_a_study_and_parameters_that_it_takes() -> None
     names = notebooks.parameters(notebooks.read(ROOT / "docs" / "colab.ipynb"))
     study = names["study"].value
     assert study in project.names() and names["repository"].value == ""
-    given = runs.parameters_class(project, study).parse(shlex.split(names["parameters"].value))
+    given = ready.parameters_class(project, study).parse(shlex.split(names["parameters"].value))
     assert given and set(given) <= set(notebooks.parameters(notebooks.read(project.notebook(study))))
 
 

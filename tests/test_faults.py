@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from persona_studies.ask import recording, responses
+from persona_studies.ask import logs, packing, recording, responses
 from persona_studies.ask.backends import Request, Response
 from persona_studies.errors import ResponsesError, RunError
 from persona_studies.paths import Project
-from persona_studies.reproduce import runs
+from persona_studies.reproduce import execute, folders, runs
 from tests.conftest import WORK, build
 from tests.simulated import SimulatedBackend
 from tests.test_recording import answer, contents, small_plan
@@ -86,11 +86,11 @@ LIMITED += "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFI
 
 @pytest.fixture
 def cells(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
-    from persona_studies.design import plan as grid
+    from persona_studies.design import plan as plans
 
     monkeypatch.setenv("PERSONA_STUDIES_ROOT", str(project.root))
     (project.studies / "toy.ipynb").touch()
-    grid.save(small_plan(), project.root / "cells.parquet", "toy")
+    plans.save(small_plan(), project.root / "cells.parquet", "toy")
     return project.root / "cells.parquet"
 
 
@@ -168,10 +168,10 @@ CLOSED = {
     "case", [name if name == "log" else pytest.param(name, marks=pytest.mark.slow) for name in CLOSED]
 )
 def test_a_folder_that_may_not_be_written(accepted: Project, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from persona_studies.design import plan as grid
+    from persona_studies.design import plan as plans
 
     place, command = CLOSED[case]
-    grid.save(small_plan(4), accepted.root / "cells.parquet", "toy")
+    plans.save(small_plan(4), accepted.root / "cells.parquet", "toy")
     (accepted.responses("toy") / "simulated").rename(accepted.responses("toy") / "earlier")
     record = accepted.responses("toy") / "earlier" / "record.json"
     record.write_text(record.read_text().replace('"simulated"', '"earlier"'))
@@ -210,8 +210,8 @@ def test_a_clock_that_jumps_changes_no_answer(
     monkeypatch.undo()
     other = Project(tmp_path / "other")
     recording.record(other, "toy", plan, SimulatedBackend(answer))
-    assert contents(recording.pack(project, "toy", plan, "simulated")) == contents(
-        recording.pack(other, "toy", plan, "simulated")
+    assert contents(packing.pack(project, "toy", plan, "simulated")) == contents(
+        packing.pack(other, "toy", plan, "simulated")
     )
 
 
@@ -260,7 +260,7 @@ for again in range(stores):
     project = Project(root / f"store-{again}")
     done = recording.record(project, "toy", small_plan(2), meeting, shard=(part, 2))
     if done.complete:
-        recording.pack(project, "toy", small_plan(2), "simulated")
+        packing.pack(project, "toy", small_plan(2), "simulated")
 """
 
 
@@ -285,7 +285,7 @@ def test_a_power_cut_leaves_zeros_at_the_end(project: Project) -> None:
     """Some file systems extend a file before its data: the tail is then no line at all."""
     plan = small_plan()
     recording.record(project, "toy", plan, SimulatedBackend(answer), limit=5)
-    log = next(recording.folder(project, "toy", "simulated").glob("*.jsonl"))
+    log = next(logs.folder(project, "toy", "simulated").glob("*.jsonl"))
     kept = log.read_bytes()
     log.write_bytes(kept + bytes(4096))
     backend = SimulatedBackend(answer)
@@ -302,12 +302,12 @@ def test_a_cell_that_hangs_is_named_and_ended(make_project: Make, monkeypatch: p
     make_project(
         "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    time.sleep(1)"
     )
-    monkeypatch.setattr(runs, "CELL_SECONDS", 10)
+    monkeypatch.setattr(execute, "CELL_SECONDS", 10)
     with pytest.raises(RunError) as caught:
         runs.run(project, "toy")
     said = str(caught.value)
     assert "code cell 3 (import signal, time) took longer than 10 s" in said
-    assert "it hangs, or the grid is too large" in said and "toy.failed.ipynb" in said
+    assert "it hangs, or it does too much" in said and "toy.failed.ipynb" in said
     assert files(project.build / "toy") == good
 
 
@@ -325,7 +325,7 @@ def test_a_run_killed_while_its_kernel_lives_on_is_not_mixed_with_the_next(make_
     project = make_project(WORK)
     folder = project.build / "toy"
     folder.parent.mkdir()
-    with runs._partial(folder) as one, runs._partial(folder) as other:
+    with folders.partial(folder) as one, folders.partial(folder) as other:
         assert one != other and other.is_dir()
         assert not one.exists()
     assert not list(project.build.iterdir())

@@ -18,12 +18,12 @@ from pydantic import Field
 
 from expert_personas import analysis as expert_personas_analysis
 from persona_bias import extractors as persona_bias_extractors
-from persona_studies import cli
 from persona_studies.analyse import tables
-from persona_studies.ask import models, recording, responses
+from persona_studies.ask import logs, models, recording, responses, schema
 from persona_studies.ask.backends import Response
+from persona_studies.cli import shared
 from persona_studies.design import parameters, protocol, sources
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.errors import NotebookError, ParameterError, PersonaStudiesError, ProtocolError, ResponsesError
 from persona_studies.paths import Project
 from persona_studies.publish import hub
@@ -126,7 +126,7 @@ def test_assignments(assignments: list[str]) -> None:
 @given(ANY)
 def test_params_string(text: str) -> None:
     try:
-        assert all(isinstance(part, str) for part in cli._split(text))
+        assert all(isinstance(part, str) for part in shared.given(None, text))
     except ParameterError as error:
         assert "NAME=VALUE" in str(error)
 
@@ -193,7 +193,7 @@ def banks(draw: st.DrawFn) -> pd.DataFrame:
         st.lists(st.text(string.ascii_lowercase, min_size=1, max_size=4), min_size=1, max_size=5, unique=True)
     )
     texts = [draw(ANY) for _ in names]
-    frame = pd.DataFrame({"item": names, "item_hash": [grid.text_hash(t) for t in texts], "text": texts}).astype(
+    frame = pd.DataFrame({"item": names, "item_hash": [plans.text_hash(t) for t in texts], "text": texts}).astype(
         object
     )
     if draw(st.booleans()):
@@ -206,7 +206,7 @@ def banks(draw: st.DrawFn) -> pd.DataFrame:
 @quick
 @given(banks(), st.integers(1, 4), st.integers(1, 3))
 def test_a_plan_crosses_whatever_a_bank_holds(items: pd.DataFrame, orders: int, repeats: int) -> None:
-    asked = grid.measure(
+    asked = plans.measure(
         "m",
         "cloze",
         conditions=conditions(),
@@ -217,7 +217,7 @@ def test_a_plan_crosses_whatever_a_bank_holds(items: pd.DataFrame, orders: int, 
         repeats=repeats,
     )
     assert len(asked) == 2 * len(items) * orders * repeats
-    assert len(grid.combine([asked])) == len(asked)
+    assert len(plans.combine([asked])) == len(asked)
     assert {*asked["user"]} == {*items["text"]}
     for shown, own in zip(
         asked["options"], asked.merge(items, on="item")["options_y"] if "options" in items else []
@@ -246,13 +246,13 @@ def test_banks_that_are_not_whole(changes: list[str], data: st.DataObject) -> No
         elif change == "misname":
             frame = frame.rename(columns={column: "other"})
     try:
-        asked = grid.measure(
+        asked = plans.measure(
             "m", "cloze", conditions=conditions(), items=frame, templates=templates(), options=["x"]
         )
     except ProtocolError as error:
         assert "the items of measure 'm'" in str(error)
         return
-    assert not asked[[*grid.IDENTITY, *grid.HASHES]].isna().to_numpy().any()
+    assert not asked[[*plans.IDENTITY, *plans.HASHES]].isna().to_numpy().any()
 
 
 @pytest.mark.attack
@@ -261,14 +261,14 @@ def test_banks_that_are_not_whole(changes: list[str], data: st.DataObject) -> No
 def test_plan_files(tmp_path: Path, data: st.DataObject) -> None:
     path, plan = tmp_path / "cells.parquet", small_plan(2)
     if not path.exists():
-        grid.save(plan, tmp_path / "good.parquet", "toy")
+        plans.save(plan, tmp_path / "good.parquet", "toy")
     path.write_bytes(data.draw(damaged((tmp_path / "good.parquet").read_bytes())))
     try:
-        read = grid.load(path, "toy")
+        read = plans.load(path, "toy")
     except PersonaStudiesError as error:
         assert "cells.parquet" in str(error) or "plan" in str(error) or "measure" in str(error)
         return
-    assert not read.duplicated(grid.IDENTITY).any() and {*read["kind"]} <= {*grid.KINDS}
+    assert not read.duplicated(plans.IDENTITY).any() and {*read["kind"]} <= {*plans.KINDS}
 
 
 # Replies
@@ -336,17 +336,15 @@ def test_any_answer_comes_back_as_it_went(tmp_path: Path, answers: list[Response
     log = tmp_path / "log"
     for old in [*log.glob("*"), *(tmp_path / "packed").glob("*")]:
         old.unlink()
-    file = responses.Log(log / "1.jsonl")
+    file = logs.Log(log / "1.jsonl")
     for cell, response in zip(plan.to_dict("records"), answers):
         file.append({str(name): value for name, value in cell.items()}, response)
     file.close()
-    rows = responses.logged(log)
+    rows = logs.read(log)
     responses.write(rows, plan, tmp_path / "packed", failed=True)
-    stored = responses.stored(tmp_path / "packed").sort_values(responses.KEY)
-    for one, other in zip(
-        rows.sort_values(responses.KEY).to_dict("records"), stored.to_dict("records"), strict=True
-    ):
-        assert one["checksum"] == other["checksum"] == responses.checksum(one) == responses.checksum(other)
+    stored = responses.stored(tmp_path / "packed").sort_values(schema.KEY)
+    for one, other in zip(rows.sort_values(schema.KEY).to_dict("records"), stored.to_dict("records"), strict=True):
+        assert one["checksum"] == other["checksum"] == schema.checksum(one) == schema.checksum(other)
     texts = stored[["text", "top_token"]].astype(object)
     said = texts.where(texts.notna(), None).itertuples(index=False, name=None)
     assert {*said} == {(r.text, r.top_token) for r in answers}
@@ -366,7 +364,7 @@ def test_an_answer_that_would_not_come_back_is_refused(tmp_path: Path, case: str
     """Better no answer than one that nobody can read."""
     good: dict[str, Any] = {"request": "0" * 16, "finish": "scored", "prompt_tokens": 1, "computed_tokens": 1}
     [cell] = small_plan(1).head(1).to_dict("records")
-    file = responses.Log(tmp_path / "1.jsonl")
+    file = logs.Log(tmp_path / "1.jsonl")
     with pytest.raises(ResponsesError, match="cannot be stored"):
         file.append({str(name): value for name, value in cell.items()}, Response(**(good | TOO_MUCH[case])))
     file.close()
@@ -382,25 +380,25 @@ JUNK = st.recursive(
 
 @pytest.mark.attack
 @settings(quick, max_examples=200)
-@given(st.sampled_from([*responses.KEY, *responses.VALUES]), JUNK)
+@given(st.sampled_from([*schema.KEY, *schema.VALUES]), JUNK)
 def test_a_row_by_another_hand(tmp_path: Path, name: str, value: Any) -> None:
     """A row whose checksum holds and whose value is of the wrong type is refused, or read as what it is."""
     log = tmp_path / "log"
     if not log.exists():
         plan = small_plan(1)
         recording.record(Project(tmp_path), "toy", plan, SimulatedBackend(answer))
-        recording.folder(Project(tmp_path), "toy", "simulated").rename(log)
+        logs.folder(Project(tmp_path), "toy", "simulated").rename(log)
         next(log.glob("*.jsonl")).rename(log / "good")
     first = json.loads((log / "good").read_bytes().splitlines()[0])
     row = first | {name: value}
-    row["checksum"] = responses.checksum(row)
+    row["checksum"] = schema.checksum(row)
     try:
         text = (json.dumps(row) + "\n").encode()
     except UnicodeEncodeError:
         assume(False)
     (log / "1.jsonl").write_bytes(text)
     try:
-        [read] = responses.logged(log).to_dict("records")
+        [read] = logs.read(log).to_dict("records")
     except ResponsesError:
         return
     assert read["checksum"] == row["checksum"]
@@ -410,7 +408,7 @@ def test_a_row_by_another_hand(tmp_path: Path, name: str, value: Any) -> None:
 def test_a_line_that_is_no_row(tmp_path: Path, line: str) -> None:
     (tmp_path / "1.jsonl").write_text(line + "\n")
     with pytest.raises(ResponsesError, match=r"1\.jsonl, line 1, is damaged"):
-        responses.logged(tmp_path)
+        logs.read(tmp_path)
 
 
 # Tables

@@ -21,7 +21,7 @@ import pytest
 from expert_personas import analysis
 from expert_personas import design as study
 from persona_studies.design import multiple_choice, sources
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.design import protocol as protocols
 from persona_studies.errors import ProtocolError
 from persona_studies.paths import Project
@@ -152,7 +152,7 @@ class TestInTheStudy:
         alone = study.Parameters.check(DEFAULTS | {"benchmarks": ["gpqa_diamond"]})
         whole = study.plan(PROJECT, protocol, alone, texts=True)
         with pytest.raises(ProtocolError, match="texts of gpqa_diamond, which may not be passed on"):
-            grid.save(whole, tmp_path / "cells.parquet", "expert_personas")
+            plans.save(whole, tmp_path / "cells.parquet", "expert_personas")
         assert not list(tmp_path.glob("*.parquet"))
 
     def test_nothing_is_committed(self) -> None:

@@ -13,7 +13,7 @@ from persona_studies import cli
 from persona_studies.design import plan
 from persona_studies.errors import BackendError, ParameterError
 from persona_studies.paths import Project
-from persona_studies.reproduce import grid, runs, sweep
+from persona_studies.reproduce import grid, ready, sweep
 from tests.test_cli import call
 from tests.test_recording import small_plan
 
@@ -32,7 +32,7 @@ def test_the_runs_are_those_of_a_sweep(toy_project: Project) -> None:
     assert [shlex.split(text) for text in found.values()] == [one.assignments for one in specified]
     assert len(found) == 4
     for text, one in zip(found.values(), specified, strict=True):
-        assert runs.resolve(toy_project, "toy", shlex.split(text))[1] == one.overrides
+        assert ready.resolve(toy_project, "toy", shlex.split(text))[1] == one.overrides
 
 
 def test_a_larger_grid_keeps_the_names_of_a_smaller_one(toy_project: Project) -> None:

@@ -19,9 +19,9 @@ import pytest
 from expert_personas import analysis as expert_personas_analysis
 from persona_bias import extractors as persona_bias_extractors
 from persona_studies.analyse import tables
-from persona_studies.ask import models, recording, responses
+from persona_studies.ask import logs, models, packing, recording, responses, schema
 from persona_studies.ask.backends import Request, Response
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.design import sources
 from persona_studies.errors import ParameterError, PersonaStudiesError, ResponsesError, SourceError
 from persona_studies.paths import Project
@@ -110,7 +110,7 @@ def test_a_reply_is_stored_as_it_is_and_read_as_data(tmp_path: Path, text: str) 
     project, plan = Project(tmp_path), small_plan(2)
     (tmp_path / "studies").mkdir()
     recording.record(project, "toy", plan, Hostile(answer))
-    recording.pack(project, "toy", plan, "simulated")
+    packing.pack(project, "toy", plan, "simulated")
     replies = responses.load(project, "toy", "simulated", plan).query("measure == 'talk'")
     assert (replies["text"] == text).all()
     for reply in replies["text"]:
@@ -146,7 +146,7 @@ plan = small_plan(2)
 plan = plan[plan["measure"] == "talk"]
 backend = OpenAICompatible(name="toy", model="toy-1", retries=0, timeout=20)
 print(recording.record(Project.find(), "toy", plan, backend).complete)
-recording.pack(Project.find(), "toy", plan, "toy")"""
+packing.pack(Project.find(), "toy", plan, "toy")"""
 
 
 @pytest.mark.attack
@@ -165,7 +165,7 @@ def test_a_key_is_in_no_file_and_no_output(make_project: Callable[..., Project],
 
     project = make_project(RECORD)
     plan = small_plan(2)
-    grid.save(plan[plan["measure"] == "talk"], project.root / "cells.parquet", "toy")
+    plans.save(plan[plan["measure"] == "talk"], project.root / "cells.parquet", "toy")
     command = ["run", "toy"]
     if how == "command":
         command = ["record", "toy", "--plan", "cells.parquet", "--model", "openai:toy-1", "--name", "toy"]
@@ -233,8 +233,8 @@ def test_a_name_never_leads_elsewhere(toy_project: Project, name: str) -> None:
         lambda: toy_project.protocol(name),
         lambda: runs.run(toy_project, name),
         lambda: hub.publish(toy_project, name, "m", "a/b"),
-        lambda: recording.folder(toy_project, "toy", name),
-        lambda: grid.measure(name, "cloze", conditions=frame, items=frame, templates=frame),
+        lambda: logs.folder(toy_project, "toy", name),
+        lambda: plans.measure(name, "cloze", conditions=frame, items=frame, templates=frame),
         lambda: models.load(toy_project, "openai:x", name=name or "../x"),
     ):
         with pytest.raises(PersonaStudiesError):
@@ -254,9 +254,7 @@ def test_a_name_never_leads_elsewhere(toy_project: Project, name: str) -> None:
 def test_a_model_is_recorded_under_a_name_of_its_own(tmp_path: Path, model: str) -> None:
     called = models.slug(model)
     assert "/" not in called and not called.startswith(".")
-    assert (
-        not called or recording.folder(Project(tmp_path), "toy", called).parent == tmp_path / "recordings" / "toy"
-    )
+    assert not called or logs.folder(Project(tmp_path), "toy", called).parent == tmp_path / "recordings" / "toy"
 
 
 def test_an_imported_row_whose_measure_leads_elsewhere_writes_nothing(toy_project: Project) -> None:
@@ -265,10 +263,10 @@ def test_an_imported_row_whose_measure_leads_elsewhere_writes_nothing(toy_projec
     recording.record(toy_project, "toy", plan, SimulatedBackend(answer), out=out)
     log = next(out.rglob("*.jsonl"))
     row = json.loads(log.read_text().splitlines()[0]) | {"measure": "../../../../evil"}
-    log.write_text(log.read_text() + json.dumps(row | {"checksum": responses.checksum(row)}) + "\n")
-    recording.take_in(toy_project, out)
+    log.write_text(log.read_text() + json.dumps(row | {"checksum": schema.checksum(row)}) + "\n")
+    packing.take_in(toy_project, out)
     with pytest.raises(PersonaStudiesError, match=r"'../../../../evil' cannot name"):
-        recording.pack(toy_project, "toy", plan, "simulated")
+        packing.pack(toy_project, "toy", plan, "simulated")
     assert not [*toy_project.root.parent.rglob("*evil*")]
 
 
@@ -288,7 +286,7 @@ def test_what_is_no_file_is_not_imported(toy_project: Project, kind: str) -> Non
     else:
         log.with_name("more.jsonl").symlink_to(secret if kind == "link" else "/dev/zero")
     with pytest.raises(ResponsesError) as caught:
-        recording.take_in(toy_project, out)
+        packing.take_in(toy_project, out)
     assert "secret" not in str(caught.value).replace(str(toy_project.root), "")
     assert not toy_project.recordings.exists()
 
@@ -350,7 +348,7 @@ def test_a_hostile_record_names_no_file_elsewhere(toy_project: Project) -> None:
     """Else publishing would upload what a record of somebody else's names."""
     plan = small_plan(1)
     recording.record(toy_project, "toy", plan, SimulatedBackend(answer))
-    path = recording.pack(toy_project, "toy", plan, "simulated") / "record.json"
+    path = packing.pack(toy_project, "toy", plan, "simulated") / "record.json"
     record = json.loads(path.read_text())
     for name in ("../../../../secret.parquet", "/etc/passwd", "a/b.parquet", ".ssh.parquet"):
         path.write_text(json.dumps(record | {"files": {name: {"rows": 1, "sha256": "0" * 64}}}))

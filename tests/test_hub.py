@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from persona_studies.ask import recording, responses
+from persona_studies.ask import packing, recording, responses
 from persona_studies.paths import Project
 from persona_studies.publish import hub
 from tests.local_hub import TOKEN, LocalHub
@@ -48,7 +48,7 @@ def here(tmp_path: Path) -> Project:
     project = Project(tmp_path / "here")
     plan = small_plan()
     recording.record(project, "toy", plan, SimulatedBackend(answer))
-    recording.pack(project, "toy", plan, "simulated")
+    packing.pack(project, "toy", plan, "simulated")
     return project
 
 
@@ -107,7 +107,7 @@ def test_a_tampered_file_is_refused_and_nothing_is_left(there: Project, server: 
 def test_another_recording_of_that_name_stays(there: Project, server: LocalHub) -> None:
     plan = small_plan(3)
     recording.record(there, "toy", plan, SimulatedBackend(answer))
-    recording.pack(there, "toy", plan, "simulated")
+    packing.pack(there, "toy", plan, "simulated")
     before = contents(there.responses("toy", "simulated"))
     done = call("fetch", there, server)
     assert done.returncode == 1 and "holds another recording" in done.stderr

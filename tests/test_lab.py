@@ -18,7 +18,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 from nbformat.v4 import new_code_cell, new_notebook
 
-from persona_studies.ask import responses
+from persona_studies.ask import logs, schema
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks
 
@@ -80,8 +80,8 @@ def checkout(tmp_path: Path) -> Project:
 
 def kept(project: Project) -> pd.DataFrame:
     """Return the answers in the log of the live run, no cell twice."""
-    rows = responses.logged(project.recordings / "simulated_live" / "simulated")
-    assert not rows.duplicated(responses.KEY).any()
+    rows = logs.read(project.recordings / "simulated_live" / "simulated")
+    assert not rows.duplicated(schema.KEY).any()
     return rows
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persona_studies.ask import models
+from persona_studies.ask import models, schema
 from persona_studies.ask.backends import Request
 from persona_studies.errors import BackendError
 from persona_studies.paths import Project
+from persona_studies.reproduce import ready
 
 pytest.importorskip("llama_cpp", reason="extra `live` is not installed")
 pytestmark = pytest.mark.live
@@ -248,18 +249,17 @@ def test_committed_answers_can_be_asked_again() -> None:
     """The same request, to the last token and digit: what is recorded can be replayed and extended."""
     from persona_studies.ask import recording, responses
     from persona_studies.design.protocol import load
-    from persona_studies.reproduce import runs
 
     asked = 0
     for study in ("sycophancy", "expert_personas", "clinical_personas"):
-        in_force, _ = runs.resolve(PROJECT, study, [])
-        plan = runs.study_module(PROJECT, study).plan(PROJECT, load(PROJECT.protocol(study)), in_force)
+        in_force, _ = ready.resolve(PROJECT, study, [])
+        plan = ready.study_module(PROJECT, study).plan(PROJECT, load(PROJECT.protocol(study)), in_force)
         stored = responses.stored(PROJECT.responses(study, MODEL))
         record = responses.record_of(PROJECT.responses(study, MODEL))
         assert record is not None
-        stored = stored.assign(key=responses.digest(stored))
+        stored = stored.assign(key=schema.digest(stored))
         plan = plan[plan["user"].notna() & (plan["options"].notna() | (plan["kind"] == "text"))].assign(
-            key=lambda cells: responses.digest(cells)
+            key=lambda cells: schema.digest(cells)
         )
         # Without their sources, the cells of a study have no texts.
         some = plan[plan["key"].isin(stored["key"])].groupby("measure").sample(2, random_state=1)

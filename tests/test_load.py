@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_studies.ask import recording, responses
+from persona_studies.ask import logs, packing, recording, schema
 from persona_studies.ask.backends import openai_compatible
 from persona_studies.ask.backends.openai_compatible import OpenAICompatible
 from persona_studies.ask.chat import CHATML
@@ -93,7 +93,7 @@ def backend(server: Server, concurrency: int, **how: object) -> OpenAICompatible
 
 def logged(project: Project) -> list[bytes]:
     """Return the lines of a recording's log, not freed of doubles."""
-    folder = recording.folder(project, "toy", "served")
+    folder = logs.folder(project, "toy", "served")
     return [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_bytes().splitlines()]
 
 
@@ -152,7 +152,7 @@ def test_every_cell_is_answered_once_whatever_the_server_does(
     assert asked == expected and len(asked) == len(plan), "once more than it failed"
     packed = []
     for name in ("calm", "storm"):
-        folder = recording.pack(project(name), "toy", plan, "served")
+        folder = packing.pack(project(name), "toy", plan, "served")
         packed.append({path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))})
     assert len(packed[0]) == 2 and packed[0] == packed[1]
 
@@ -169,8 +169,8 @@ def test_what_was_answered_before_the_server_died_is_not_asked_again(project: Ca
         server.behave = lambda body, before: "ok"
         progress = recording.record(here, "toy", plan, backend(server, 64))
     assert progress.complete and len(logged(here)) == len(plan)
-    rows = responses.logged(recording.folder(here, "toy", "served"))
-    assert set(responses.digest(rows)) == set(responses.digest(plan)) and len(rows) == len(plan)
+    rows = logs.read(logs.folder(here, "toy", "served"))
+    assert set(schema.digest(rows)) == set(schema.digest(plan)) and len(rows) == len(plan)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_a_real_model_behind_many_calls(address: str, project: Callable[[str], P
         measured(project("storm"), server, plan, behind, 64, **how)
     assert (calm.most_in_flight, server.most_in_flight) == (1, 64)
     one, many = (
-        responses.logged(recording.folder(project(name), "toy", "served")).sort_values(
+        logs.read(logs.folder(project(name), "toy", "served")).sort_values(
             ["measure", "condition", "item"], ignore_index=True
         )
         for name in ("calm", "storm")

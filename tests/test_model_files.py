@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from persona_studies import files
 from persona_studies.ask import model_files, models
 from persona_studies.errors import BackendError
 from persona_studies.paths import Project
@@ -48,7 +49,7 @@ def write(path: Path, data: bytes) -> Path:
 def test_a_whole_file_is_taken_with_its_own_hash(tmp_path: Path) -> None:
     path = write(tmp_path / "My model.gguf", gguf(MODEL))
     assert model_files.files(path) == [path]
-    assert model_files.sha256([path]) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert files.sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     found = model_files.header(path)
     assert (found.tensors, found.size, found.facts) == (2, len(gguf(MODEL)), MODEL)
 
@@ -111,12 +112,12 @@ def test_every_part_counts(tmp_path: Path) -> None:
     ]
     for path in parts:
         assert model_files.files(path) == parts
-    before = model_files.sha256(parts)
+    before = files.sha256(*parts)
     assert before == hashlib.sha256(b"".join(path.read_bytes() for path in parts)).hexdigest()
     changed = bytearray(parts[2].read_bytes())
     changed[-1] ^= 1
     parts[2].write_bytes(changed)
-    assert model_files.sha256(parts) != before
+    assert files.sha256(*parts) != before
     parts[2].write_bytes(changed[:-5])
     with pytest.raises(BackendError, match=r"big-00003-of-00003\.gguf is cut off"):
         model_files.files(parts[0])

@@ -16,13 +16,13 @@ import pytest
 
 from persona_studies import cli
 from persona_studies.analyse import tables, verdicts
-from persona_studies.ask import recording
+from persona_studies.ask import packing, recording
 from persona_studies.ask.backends import Request
 from persona_studies.design import protocol
 from persona_studies.errors import BankError, ParameterError
 from persona_studies.paths import Project
 from persona_studies.publish import new, scoreboard, site
-from persona_studies.reproduce import notebooks, runs, verify
+from persona_studies.reproduce import folders, notebooks, ready, runs, verify
 from tests.simulated import SimulatedBackend
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +76,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
 class TestNew:
     def test_it_has_run_and_agrees_with_its_reference(self, made: Project) -> None:
         assert made.names() == [NAME]
-        assert runs.up_to_date(made.build / NAME, runs.key(made, NAME, {}))
+        assert folders.up_to_date(made.build / NAME, runs.key(made, NAME, {}))
         assert verify.verify(made, [NAME]).ok
         assert notebooks.problems(made, NAME) == []
 
@@ -232,8 +232,8 @@ class TestTheGuide:
 
 
 def cells(project: Project) -> pd.DataFrame:
-    in_force, _ = runs.resolve(project, NAME, [])
-    made = runs.study_module(project, NAME)
+    in_force, _ = ready.resolve(project, NAME, [])
+    made = ready.study_module(project, NAME)
     plan: pd.DataFrame = made.plan(project, protocol.load(project.protocol(NAME)), in_force)
     return plan
 
@@ -253,6 +253,6 @@ def record(project: Project) -> None:
     backend, plan = SimulatedBackend(answer), cells(project)
     done = recording.record(project, NAME, plan, backend)
     assert done.complete
-    recording.pack(project, NAME, plan, backend.info.name)
+    packing.pack(project, NAME, plan, backend.info.name)
     known = json.loads((project.responses(NAME, "simulated") / "record.json").read_text())
     assert known["model"]["name"] == "simulated"

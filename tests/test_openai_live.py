@@ -176,7 +176,7 @@ def test_a_study_is_recorded_by_chat(address: str, tmp_path: Path, monkeypatch: 
     from typer.testing import CliRunner
 
     from persona_studies import cli
-    from persona_studies.design import plan as grid
+    from persona_studies.design import plan as plans
     from tests.test_recording import small_plan
 
     (tmp_path / "studies" / "toy").mkdir(parents=True)
@@ -184,7 +184,7 @@ def test_a_study_is_recorded_by_chat(address: str, tmp_path: Path, monkeypatch: 
     plan = small_plan(2)
     letters = plan[plan["measure"] == "score"].assign(measure="letters", kind="letter")
     letters["options"] = [("A", "B")] * len(letters)
-    grid.save(grid.combine([plan, letters]), tmp_path / "cells.parquet", "toy")
+    plans.save(plans.combine([plan, letters]), tmp_path / "cells.parquet", "toy")
     monkeypatch.setenv("PERSONA_STUDIES_ROOT", str(tmp_path))
     monkeypatch.setenv("OPENAI_BASE_URL", address)
     command = ["record", "toy", "--model", f"openai:{MODEL}", "--plan", str(tmp_path / "cells.parquet")]

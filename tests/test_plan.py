@@ -1,7 +1,17 @@
 import pandas as pd
 import pytest
 
-from persona_studies.design.plan import HASHES, IDENTITY, chosen, combine, drawn, measure, sample, text_hash, union
+from persona_studies.design.plan import (
+    HASHES,
+    IDENTITY,
+    combine,
+    drawn,
+    measure,
+    of_measures,
+    sample,
+    text_hash,
+    union,
+)
 from persona_studies.errors import ParameterError, ProtocolError
 
 
@@ -136,12 +146,12 @@ def test_measures_are_chosen_by_name_and_by_kind() -> None:
         for name, kind in (("agree", "cloze"), ("letters", "letter"), ("ratings", "letter"))
     ]
     plan = combine(parts)
-    assert chosen(plan, ["letter"])["measure"].unique().tolist() == ["letters", "ratings"]
-    assert chosen(plan, ["ratings", "cloze"])["measure"].unique().tolist() == ["agree", "ratings"]
+    assert of_measures(plan, ["letter"])["measure"].unique().tolist() == ["letters", "ratings"]
+    assert of_measures(plan, ["ratings", "cloze"])["measure"].unique().tolist() == ["agree", "ratings"]
     with pytest.raises(
         ParameterError, match=r"'leter' is no measure.*'letter'.*agree, letters, ratings; .*cloze, letter"
     ):
-        chosen(plan, ["leter"])
+        of_measures(plan, ["leter"])
 
 
 def test_a_sample_is_the_same_in_whatever_order_a_plan_stands() -> None:

@@ -305,12 +305,6 @@ def test_tolerances(tmp_path: Path) -> None:
     assert protocol.tolerances(written(tmp_path, 'study = "toy"')) == {}
 
 
-def test_digest_follows_the_file(tmp_path: Path) -> None:
-    one = protocol.digest(written(tmp_path, GOOD))
-    assert one == protocol.digest(written(tmp_path, GOOD))
-    assert one != protocol.digest(written(tmp_path, GOOD + "\n"))
-
-
 def test_the_primary_measure_is_the_first_that_is_recorded_and_passes(tmp_path: Path) -> None:
     text = GOOD.replace("version = 1", 'version = 1\nprimary = ["letter", "cloze", "text"]', 1)
     declared = protocol.load(written(tmp_path, text))

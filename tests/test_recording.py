@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from persona_studies.ask import models, recording, responses, unfinished
+from persona_studies.ask import logs, models, packing, recording, responses, unfinished
 from persona_studies.ask.backends import Request, Response
 from persona_studies.ask.estimate import estimate, summary
 from persona_studies.design.plan import combine, measure
@@ -75,7 +75,7 @@ def test_round_trip(project: Project) -> None:
     backend = SimulatedBackend(answer)
     progress = recording.record(project, "toy", plan, backend)
     assert progress.complete and backend.asked == len(plan) == 24
-    recording.pack(project, "toy", plan, "simulated")
+    packing.pack(project, "toy", plan, "simulated")
     loaded = responses.load(project, "toy", "simulated", plan)
     assert len(loaded) == len(plan)
     scored = loaded[loaded["measure"] == "score"]
@@ -96,10 +96,10 @@ def test_resumed_equals_uninterrupted_and_asks_nothing_twice(project: Project, t
             break
         assert backend.asked - before == sitting % 3 + 1
     assert backend.asked == len(plan)
-    resumed = contents(recording.pack(project, "toy", plan, "simulated"))
+    resumed = contents(packing.pack(project, "toy", plan, "simulated"))
     other = Project(tmp_path / "other")
     recording.record(other, "toy", plan.sample(frac=1, random_state=0), SimulatedBackend(answer))
-    assert contents(recording.pack(other, "toy", plan, "simulated")) == resumed
+    assert contents(packing.pack(other, "toy", plan, "simulated")) == resumed
 
 
 def test_shards_together_are_the_whole(project: Project, tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_shards_together_are_the_whole(project: Project, tmp_path: Path) -> None
     assert progress.complete
     whole = Project(tmp_path / "whole")
     recording.record(whole, "toy", plan, SimulatedBackend(answer))
-    assert contents(recording.pack(project, "toy", plan, "simulated")) == contents(
-        recording.pack(whole, "toy", plan, "simulated")
+    assert contents(packing.pack(project, "toy", plan, "simulated")) == contents(
+        packing.pack(whole, "toy", plan, "simulated")
     )
 
 
@@ -126,7 +126,7 @@ def test_shards_that_start_late_keep_their_share(project: Project) -> None:
 def test_a_torn_tail_is_dropped_and_asked_again(project: Project) -> None:
     plan = small_plan()
     recording.record(project, "toy", plan, SimulatedBackend(answer), limit=5)
-    log = next(recording.folder(project, "toy", "simulated").glob("*.jsonl"))
+    log = next(logs.folder(project, "toy", "simulated").glob("*.jsonl"))
     log.write_bytes(log.read_bytes()[:-20])
     backend = SimulatedBackend(answer)
     assert recording.record(project, "toy", plan, backend).complete
@@ -136,7 +136,7 @@ def test_a_torn_tail_is_dropped_and_asked_again(project: Project) -> None:
 def test_a_flipped_bit_in_a_log_is_named(project: Project) -> None:
     plan = small_plan()
     recording.record(project, "toy", plan, SimulatedBackend(answer))
-    log = next(recording.folder(project, "toy", "simulated").glob("*.jsonl"))
+    log = next(logs.folder(project, "toy", "simulated").glob("*.jsonl"))
     lines = log.read_text().splitlines(keepends=True)
     lines[2] = lines[2].replace('"option_mass": 0.5', '"option_mass": 0.6')
     log.write_text("".join(lines))
@@ -147,10 +147,10 @@ def test_a_flipped_bit_in_a_log_is_named(project: Project) -> None:
 def test_no_flipped_bit_is_ever_read(project: Project) -> None:
     plan = small_plan(3)
     recording.record(project, "toy", plan, SimulatedBackend(answer))
-    folder = recording.folder(project, "toy", "simulated")
+    folder = logs.folder(project, "toy", "simulated")
     log = next(folder.glob("*.jsonl"))
     sound = log.read_bytes()
-    truth = responses.logged(folder).astype(str)
+    truth = logs.read(folder).astype(str)
     rng = random.Random(3)
     refused = 0
     for _ in range(300):
@@ -158,7 +158,7 @@ def test_no_flipped_bit_is_ever_read(project: Project) -> None:
         damaged[rng.randrange(len(sound))] ^= 1 << rng.randrange(8)
         log.write_bytes(damaged)
         try:
-            read = responses.logged(folder).astype(str)
+            read = logs.read(folder).astype(str)
         except ResponsesError:
             refused += 1
             continue
@@ -194,7 +194,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "cannot be written" in done.stderr and "make room" in done.stderr
     project, plan, backend = Project(tmp_path), small_plan(), SimulatedBackend(answer)
-    log = next(recording.folder(project, "toy", "simulated").glob("*.jsonl"))
+    log = next(logs.folder(project, "toy", "simulated").glob("*.jsonl"))
     kept = log.read_bytes()
     assert kept.endswith(b"\n") and 0 < kept.count(b"\n") < len(plan)
     assert recording.record(project, "toy", plan, backend).complete
@@ -229,7 +229,7 @@ def test_killed_at_random_moments_nothing_is_lost(tmp_path: Path) -> None:
     kept = 0
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=environment)
-        log = recording.folder(project, "toy", "simulated")
+        log = logs.folder(project, "toy", "simulated")
         target = kept + rng.randint(3, 25)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None:
@@ -245,13 +245,13 @@ def test_killed_at_random_moments_nothing_is_lost(tmp_path: Path) -> None:
     assert recording.record(project, "toy", plan, SimulatedBackend(answer)).complete
     other = Project(tmp_path / "other")
     recording.record(other, "toy", plan, SimulatedBackend(answer))
-    assert contents(recording.pack(project, "toy", plan, "simulated")) == contents(
-        recording.pack(other, "toy", plan, "simulated")
+    assert contents(packing.pack(project, "toy", plan, "simulated")) == contents(
+        packing.pack(other, "toy", plan, "simulated")
     )
 
 
 def test_two_writers_of_one_shard_are_kept_apart(project: Project) -> None:
-    folder = recording.folder(project, "toy", "simulated")
+    folder = logs.folder(project, "toy", "simulated")
     folder.mkdir(parents=True)
     with FileLock(folder / "1-of-1.lock"), pytest.raises(ResponsesError, match="Another process"):
         recording.record(project, "toy", small_plan(), SimulatedBackend(answer))
@@ -270,13 +270,13 @@ def test_incomplete_recordings_are_not_packed(project: Project) -> None:
     plan = small_plan()
     recording.record(project, "toy", plan, SimulatedBackend(answer), limit=3)
     with pytest.raises(ResponsesError, match=r"9 of 12 cells of score"):
-        recording.pack(project, "toy", plan, "simulated")
+        packing.pack(project, "toy", plan, "simulated")
 
 
 def test_a_part_is_packed_and_another_checkout_goes_on_from_it(project: Project, tmp_path: Path) -> None:
     plan = small_plan()
     recording.record(project, "toy", plan, SimulatedBackend(answer), limit=5)
-    folder = recording.pack(project, "toy", plan, "simulated", partly=True, asked_with="--protocol 2")
+    folder = packing.pack(project, "toy", plan, "simulated", partly=True, asked_with="--protocol 2")
     record = json.loads((folder / "record.json").read_text())
     assert record["complete"] is False
     assert record["unfinished"]["planned"] == {"score": 12, "talk": 12}
@@ -289,18 +289,18 @@ def test_a_part_is_packed_and_another_checkout_goes_on_from_it(project: Project,
     assert len(recording.pending(fresh, "toy", plan, other.info)) == 19
     done = recording.record(fresh, "toy", plan, other)
     assert done.complete
-    whole = recording.pack(fresh, "toy", plan, "simulated")
+    whole = packing.pack(fresh, "toy", plan, "simulated")
     assert not {"complete", "unfinished"} & {*json.loads((whole / "record.json").read_text())}
     straight = Project(tmp_path / "straight")
     recording.record(straight, "toy", plan, SimulatedBackend(answer))
-    assert contents(whole) == contents(recording.pack(straight, "toy", plan, "simulated"))
+    assert contents(whole) == contents(packing.pack(straight, "toy", plan, "simulated"))
 
 
 @pytest.mark.parametrize("limit", [5, 15])
 def test_a_part_is_refused_with_the_command_that_completes_it(project: Project, limit: int) -> None:
     plan = small_plan()
     recording.record(project, "toy", plan, SimulatedBackend(answer), limit=limit)
-    recording.pack(project, "toy", plan, "simulated", partly=True, asked_with="--protocol 2")
+    packing.pack(project, "toy", plan, "simulated", partly=True, asked_with="--protocol 2")
     with pytest.raises(ResponsesError) as refused:
         responses.load(project, "toy", "simulated", plan)
     said = str(refused.value)
@@ -314,9 +314,9 @@ def test_a_smaller_grid_that_is_complete_is_no_part(project: Project) -> None:
     small, large = small_plan(2), small_plan(6)
     recording.record(project, "toy", small, SimulatedBackend(answer))
     recording.record(project, "toy", large, SimulatedBackend(answer), limit=3)
-    folder = recording.pack(project, "toy", large, "simulated", partly=True)
+    folder = packing.pack(project, "toy", large, "simulated", partly=True)
     assert len(responses.load(project, "toy", "simulated", small)) == len(small)
-    recording.pack(project, "toy", small, "simulated")
+    packing.pack(project, "toy", small, "simulated")
     record = json.loads((folder / "record.json").read_text())
     assert record["unfinished"]["planned"] == {"score": 12, "talk": 12}
 
@@ -327,7 +327,7 @@ def test_a_datasheet_says_what_a_model_of_the_registry_is_not_for(project: Proje
     )
     source = '[[simulated.sources]]\npackage = "p"\nversion = "1"\nfile = "f.gguf"'
     recording.record(project, "toy", small_plan(), SimulatedBackend(answer))
-    recording.pack(project, "toy", small_plan(), "simulated")
+    packing.pack(project, "toy", small_plan(), "simulated")
     for sha256, said in (("0" * 64, True), ("1" * 64, False)):  # another file of that name is another model
         registry = f'[simulated]\n{facts}\nsha256 = "{sha256}"\n{source}\n'
         (project.data / "models.toml").write_text(registry)
@@ -337,7 +337,7 @@ def test_a_datasheet_says_what_a_model_of_the_registry_is_not_for(project: Proje
 def test_nothing_is_no_part(project: Project) -> None:
     plan = small_plan()
     with pytest.raises(ResponsesError, match="Nothing of simulated is recorded for toy"):
-        recording.pack(project, "toy", plan, "simulated", partly=True)
+        packing.pack(project, "toy", plan, "simulated", partly=True)
 
 
 def test_answers_may_come_in_any_order(project: Project, tmp_path: Path) -> None:
@@ -349,8 +349,8 @@ def test_answers_may_come_in_any_order(project: Project, tmp_path: Path) -> None
     recording.record(project, "toy", plan, Late(answer))
     other = Project(tmp_path / "other")
     recording.record(other, "toy", plan, SimulatedBackend(answer))
-    assert contents(recording.pack(project, "toy", plan, "simulated")) == contents(
-        recording.pack(other, "toy", plan, "simulated")
+    assert contents(packing.pack(project, "toy", plan, "simulated")) == contents(
+        packing.pack(other, "toy", plan, "simulated")
     )
 
 
@@ -407,11 +407,11 @@ class TestFailed:
         progress = recording.record(project, "toy", plan, Spoilt(lambda place, _: FAILED if place == 3 else None))
         assert (progress.recorded, progress.failed, progress.mine, progress.complete) == (23, 1, 1, False)
         with pytest.raises(ResponsesError, match=r"1 of 24 planned cells failed, .*400 flagged.*--reask never"):
-            recording.pack(project, "toy", plan, "simulated")
+            packing.pack(project, "toy", plan, "simulated")
         backend = SimulatedBackend(answer)
         progress = recording.record(project, "toy", plan, backend)
         assert progress.complete and not progress.failed and backend.asked == 1
-        record = recording.pack(project, "toy", plan, "simulated") / "record.json"
+        record = packing.pack(project, "toy", plan, "simulated") / "record.json"
         assert "failed" not in json.loads(record.read_text())
         assert not (responses.load(project, "toy", "simulated", plan)["finish"] == "failed").any()
 
@@ -423,12 +423,12 @@ class TestFailed:
         again = SimulatedBackend(answer)
         recording.record(project, "toy", plan, again, reask=False)
         assert again.asked == 0
-        record = recording.pack(project, "toy", plan, "simulated", failed=True) / "record.json"
+        record = packing.pack(project, "toy", plan, "simulated", failed=True) / "record.json"
         assert json.loads(record.read_text())["failed"] == 1
         assert (responses.load(project, "toy", "simulated", plan)["finish"] == "failed").sum() == 1
         # Asked again later, the answer replaces it, in the committed form too.
         recording.record(project, "toy", plan, again)
-        recording.pack(project, "toy", plan, "simulated")
+        packing.pack(project, "toy", plan, "simulated")
         assert again.asked == 1
         assert not (responses.load(project, "toy", "simulated", plan)["finish"] == "failed").any()
 
@@ -436,7 +436,7 @@ class TestFailed:
         plan = small_plan()
         for _ in range(2):
             recording.record(project, "toy", plan, Spoilt(lambda _, r: FAILED if "claim 3" in r.user else None))
-        recording.pack(project, "toy", plan, "simulated", failed=True)
+        packing.pack(project, "toy", plan, "simulated", failed=True)
         assert len(responses.load(project, "toy", "simulated", plan)) == 24
 
 
@@ -461,7 +461,7 @@ class TestFirstCells:
         backend = Spoilt(lambda _, request: spoilt if request.kind == kind else None)
         with pytest.raises(BackendError, match=said):
             recording.record(project, "toy", plan, backend)
-        rows = responses.logged(recording.folder(project, "toy", "simulated"))
+        rows = logs.read(logs.folder(project, "toy", "simulated"))
         measure = {"text": "talk", "cloze": "score"}[kind]
         assert (rows["measure"] != measure).all()
         assert backend.asked < len(plan) - 30 or kind == "text"
@@ -472,7 +472,7 @@ class TestFirstCells:
         backend = Spoilt(lambda place, _: {"text": ""} if place != 7 else None)
         progress = recording.record(project, "toy", talk, backend)
         assert progress.complete and progress.recorded == 40
-        rows = responses.logged(recording.folder(project, "toy", "simulated"))
+        rows = logs.read(logs.folder(project, "toy", "simulated"))
         assert (rows["text"] == "").sum() == 39
 
     def test_few_cells_that_say_nothing_are_not_stored_either(self, project: Project) -> None:
@@ -492,7 +492,7 @@ class TestCommitted:
     def clone(self, project: Project) -> Project:
         plan = small_plan()
         recording.record(project, "toy", plan, SimulatedBackend(answer))
-        recording.pack(project, "toy", plan, "simulated")
+        packing.pack(project, "toy", plan, "simulated")
         shutil.rmtree(project.recordings)
         return project
 
@@ -500,13 +500,13 @@ class TestCommitted:
         larger, backend = small_plan(8), SimulatedBackend(answer)
         assert recording.record(clone, "toy", larger, backend).complete
         assert backend.asked == len(larger) - len(small_plan())
-        recording.pack(clone, "toy", larger, "simulated")
+        packing.pack(clone, "toy", larger, "simulated")
         assert len(responses.load(clone, "toy", "simulated", larger)) == len(larger)
 
     def test_a_smaller_grid_takes_nothing_away(self, clone: Project) -> None:
         before = contents(clone.responses("toy", "simulated"))
         assert recording.record(clone, "toy", small_plan(2), SimulatedBackend(answer)).complete
-        recording.pack(clone, "toy", small_plan(2), "simulated")
+        packing.pack(clone, "toy", small_plan(2), "simulated")
         assert contents(clone.responses("toy", "simulated")) == before
 
     def test_a_changed_text_replaces_only_its_cells(self, clone: Project) -> None:
@@ -515,7 +515,7 @@ class TestCommitted:
         backend = SimulatedBackend(answer)
         assert recording.record(clone, "toy", plan, backend).complete
         assert backend.asked == 1
-        recording.pack(clone, "toy", plan, "simulated")
+        packing.pack(clone, "toy", plan, "simulated")
         assert len(responses.load(clone, "toy", "simulated", plan)) == len(plan)
         assert len(responses.stored(clone.responses("toy", "simulated"))) == len(plan)
 
@@ -542,7 +542,7 @@ class TestCommitted:
         first.info = dataclasses.replace(first.info, name="begun", backend="llama.cpp", precision="bf16")
         recording.record(project, "toy", plan, first, limit=None if packed else 2)
         if packed:
-            recording.pack(project, "toy", plan, "begun")
+            packing.pack(project, "toy", plan, "begun")
             shutil.rmtree(project.recordings)
         seen = []
         monkeypatch.setattr(models, "_gguf", lambda *given: seen.append(given[-1]))
@@ -558,7 +558,7 @@ class TestCommitted:
             backend = SimulatedBackend(answer)
             backend.info = dataclasses.replace(backend.info, name=name, backend="llama.cpp")
             recording.record(project, "toy", small_plan(), backend)
-            recording.pack(project, "toy", small_plan(), name)
+            packing.pack(project, "toy", small_plan(), name)
         command = 'make record STUDY=toy MODEL={} PARAMS="n=7"'.format
         expected = {
             "smollm2-135m-instruct": command("smollm2-135m-instruct"),
@@ -591,20 +591,20 @@ class TestTakeIn:
         plan = small_plan()
         for part in (1, 2):
             self.elsewhere(Project(tmp_path / f"machine-{part}"), tmp_path / f"out-{part}", part, plan)
-        first = recording.take_in(here, tmp_path / "out-1")
+        first = packing.take_in(here, tmp_path / "out-1")
         assert first[["rows", "new"]].to_numpy().tolist() == [[12, 12]]
         with pytest.raises(ResponsesError, match="not recorded"):
-            recording.pack(here, "toy", plan, "simulated")
-        recording.take_in(here, tmp_path / "out-2")
+            packing.pack(here, "toy", plan, "simulated")
+        packing.take_in(here, tmp_path / "out-2")
         recording.record(project, "toy", plan, SimulatedBackend(answer))
-        assert contents(recording.pack(here, "toy", plan, "simulated")) == contents(
-            recording.pack(project, "toy", plan, "simulated")
+        assert contents(packing.pack(here, "toy", plan, "simulated")) == contents(
+            packing.pack(project, "toy", plan, "simulated")
         )
 
     def test_taken_in_twice_is_taken_in_once(self, here: Project, tmp_path: Path) -> None:
         self.elsewhere(Project(tmp_path / "machine"), tmp_path / "out", 1, small_plan())
-        recording.take_in(here, tmp_path / "out")
-        again = recording.take_in(here, tmp_path / "out")
+        packing.take_in(here, tmp_path / "out")
+        again = packing.take_in(here, tmp_path / "out")
         assert again[["rows", "new"]].to_numpy().tolist() == [[12, 0]]
 
     def test_a_damaged_row_refuses_the_whole(self, here: Project, tmp_path: Path) -> None:
@@ -613,14 +613,14 @@ class TestTakeIn:
         log = next(out.rglob("*.jsonl"))
         log.write_text(log.read_text().replace('"entropy": 1.0', '"entropy": 1.5', 1))
         with pytest.raises(ResponsesError, match="line 1, is damaged"):
-            recording.take_in(here, out)
-        assert not recording.folder(here, "toy", "simulated").exists()
+            packing.take_in(here, out)
+        assert not logs.folder(here, "toy", "simulated").exists()
 
     def test_other_answers_to_the_same_cells_are_refused(self, here: Project, tmp_path: Path) -> None:
         self.elsewhere(Project(tmp_path / "machine"), tmp_path / "out", 1, small_plan())
         recording.record(here, "toy", small_plan(), SimulatedBackend(lambda request: (-1.0, -2.0)), limit=4)
         with pytest.raises(ResponsesError, match="4 cells were recorded twice with different answers"):
-            recording.take_in(here, tmp_path / "out")
+            packing.take_in(here, tmp_path / "out")
 
     def test_another_model_under_the_same_name_is_refused(self, here: Project, tmp_path: Path) -> None:
         self.elsewhere(Project(tmp_path / "machine"), tmp_path / "out", 1, small_plan())
@@ -628,16 +628,16 @@ class TestTakeIn:
         other.info = dataclasses.replace(other.info, version="1")
         recording.record(here, "toy", small_plan(), other, limit=1)
         with pytest.raises(ResponsesError, match="another version"):
-            recording.take_in(here, tmp_path / "out")
+            packing.take_in(here, tmp_path / "out")
 
     def test_a_folder_without_recordings_is_named(self, here: Project, tmp_path: Path) -> None:
         with pytest.raises(ResponsesError, match="holds no recording"):
-            recording.take_in(here, tmp_path)
+            packing.take_in(here, tmp_path)
 
     def test_an_unknown_study_is_named(self, tmp_path: Path, project: Project) -> None:
         self.elsewhere(Project(tmp_path / "machine"), tmp_path / "out", 1, small_plan())
         with pytest.raises(ResponsesError, match="belongs to no study"):
-            recording.take_in(project, tmp_path / "out")
+            packing.take_in(project, tmp_path / "out")
 
 
 class TestLoad:
@@ -645,7 +645,7 @@ class TestLoad:
     def recorded(self, project: Project) -> Project:
         plan = small_plan()
         recording.record(project, "toy", plan, SimulatedBackend(answer))
-        recording.pack(project, "toy", plan, "simulated")
+        packing.pack(project, "toy", plan, "simulated")
         return project
 
     def test_unknown_model_names_the_known_ones(self, recorded: Project) -> None:
@@ -668,7 +668,7 @@ class TestLoad:
         plan = small_plan()
         talk = plan[plan["measure"] == "talk"]
         recording.record(project, "toy", talk, SimulatedBackend(answer))
-        recording.pack(project, "toy", talk, "simulated")
+        packing.pack(project, "toy", talk, "simulated")
         assert set(responses.load(project, "toy", "simulated", plan)["measure"]) == {"talk"}
         with pytest.raises(ResponsesError, match="holds none of the 12 planned cells"):
             responses.load(project, "toy", "simulated", plan[plan["measure"] == "score"])
@@ -726,7 +726,7 @@ def test_estimate_counts_every_measure_and_stores_nothing(project: Project) -> N
     assert "24 cells" in summary(table) and "no money" in summary(table)
     assert dict(zip(table["measure"], table["cells"])) == {"score": 12, "talk": 12}
     assert (table["hours"] > 0).all()
-    assert not recording.folder(project, "toy", "simulated").exists()
+    assert not logs.folder(project, "toy", "simulated").exists()
 
 
 def test_estimate_takes_its_time_from_few_replies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -743,7 +743,7 @@ def test_estimate_takes_its_time_from_few_replies(monkeypatch: pytest.MonkeyPatc
 def test_record_names_its_model_and_files(project: Project) -> None:
     plan = small_plan()
     recording.record(project, "toy", plan, SimulatedBackend(answer))
-    record = json.loads((recording.pack(project, "toy", plan, "simulated") / "record.json").read_text())
+    record = json.loads((packing.pack(project, "toy", plan, "simulated") / "record.json").read_text())
     assert record["model"]["backend"] == "simulated"
     assert record["cells"] == 24
     assert set(record["files"]) == {"score.parquet", "talk.parquet"}

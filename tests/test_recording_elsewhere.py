@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from persona_studies.ask import recording
-from persona_studies.design import plan as grid
+from persona_studies.ask import packing, recording
+from persona_studies.design import plan as plans
 from persona_studies.paths import Project
 from tests.simulated import SimulatedBackend
 from tests.test_cli import call
@@ -44,7 +44,7 @@ def test_recording_a_plan_needs_no_notebook_packages(tmp_path: Path) -> None:
     for folder in (here.root, whole.root, there):
         (folder / "studies").mkdir(parents=True)
         (folder / "studies" / "toy.ipynb").touch()
-    grid.save(plan, there / "cells.parquet", "toy")
+    plans.save(plan, there / "cells.parquet", "toy")
     outcomes = []
     for share in ("1/2", "2/2"):
         arguments = ["record", "toy", "--plan", "cells.parquet", "--out", "answers", "--shard", share]
@@ -62,5 +62,5 @@ def test_recording_a_plan_needs_no_notebook_packages(tmp_path: Path) -> None:
     code, said = call(here, "import", str(there / "answers"), "--plan", str(there / "cells.parquet"))
     assert code == 0 and f"toy, simulated: {len(plan)} answers, {len(plan)} of them new" in said, said
     recording.record(whole, "toy", plan, SimulatedBackend(answer))
-    recording.pack(whole, "toy", plan, "simulated")
+    packing.pack(whole, "toy", plan, "simulated")
     assert contents(here.responses("toy", "simulated")) == contents(whole.responses("toy", "simulated"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,150 @@ def test_the_one_copyleft_dependency_is_named_in_the_readme() -> None:
     strong = [name for name, licence in licences().items() if re.search(r"(?<!L)GPL|AGPL|GNU General", licence)]
     assert strong == ["pingouin"]
     assert "pingouin, is GPL-3.0" in (ROOT / "README.md").read_text()
+
+
+# The house
+
+
+LIB, STUDIES = ROOT / "lib" / "persona_studies", ROOT / "studies"
+WINGS = ("design", "ask", "analyse", "reproduce", "publish")
+# A wing imports itself and those before it; these belong to no wing, and those above import all of them.
+BELOW, ABOVE = {"errors", "paths", "files", "network"}, {"study", "cli", "__main__"}
+MODULE, FUNCTION = 500, 60
+# Longer than that for now. A path that is named here must be shortened when it is next changed.
+LONG = {
+    "studies/clinical_personas/analysis.py",
+    "studies/clinical_personas/outcomes.py",
+    "studies/expert_personas/analysis.py",
+    "studies/expert_personas/published.py",
+    "studies/neurodivergence/analysis.py",
+    "studies/neurodivergence/verdicts.py",
+    "studies/persona_bias/analysis.py",
+    "studies/sycophancy/analysis.py",
+    "studies/sycophancy/design.py",
+}
+
+
+def long_parts(path: Path) -> list[str]:
+    """Return what is too long in a module: itself, or functions with all that stands in them."""
+    source = path.read_text("utf-8")
+    lines = len(source.splitlines())
+    functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    return [f"{lines} lines"] * (lines > MODULE) + [f"{name}: {n}" for name, n in lengths.items() if n > FUNCTION]
+
+
+def test_modules_and_functions_are_short() -> None:
+    modules = [path for place in (LIB, STUDIES, ROOT / "tools") for path in sorted(place.rglob("*.py"))]
+    assert len(modules) > 100
+    found = {path.relative_to(ROOT).as_posix(): parts for path in modules if (parts := long_parts(path))}
+    assert {path: parts for path, parts in found.items() if path not in LONG} == {}
+
+
+def test_a_long_function_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "planted.py"
+    path.write_text("def outer():\n    def inner():\n" + "        pass\n" * 59 + "\n" * 450)
+    assert long_parts(path) == ["511 lines", "outer: 61"]
+
+
+def imported(source: str, known: Collection[str]) -> set[str]:
+    """Return what of the library a module imports when it runs, not for its types alone."""
+    tree = ast.parse(source)
+    ifs = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    typing = {id(node) for part in ifs for node in ast.walk(part)}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in typing and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in known else node.module for name in names}
+        elif isinstance(node, ast.Import) and id(node) not in typing:
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "persona_studies"}
+
+
+def library() -> dict[str, set[str]]:
+    """Return what each module of the library imports of it, functions included."""
+    paths = {
+        ".".join(path.relative_to(ROOT / "lib").with_suffix("").parts).removesuffix(".__init__"): path
+        for path in LIB.rglob("*.py")
+    }
+    return {name: imported(path.read_text("utf-8"), paths) for name, path in paths.items()}
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[str]:
+    """Return the modules that reach themselves through what they import."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [*graph[start]]
+        while waiting:
+            if (name := waiting.pop()) not in seen:
+                seen.add(name)
+                waiting += graph.get(name, ())
+        return seen
+
+    return sorted(name for name in graph if name in reached(name))
+
+
+def arrows_back(graph: Mapping[str, set[str]]) -> list[str]:
+    """Return the imports of a wing that lead to a later one, or above all wings."""
+    place = {part: n for n, part in enumerate(WINGS)}
+    place |= dict.fromkeys(BELOW, -1) | dict.fromkeys(ABOVE, len(WINGS))
+    pairs = [(name, other) for name, others in graph.items() for other in others if name.count(".")]
+    return sorted(
+        f"{name} imports {other}"
+        for name, other in pairs
+        if other.count(".") and place[name.split(".")[1]] < place[other.split(".")[1]]
+    )
+
+
+def test_imports_run_in_no_circle_and_never_back() -> None:
+    graph = library()
+    assert len(graph) > 90 and any(graph.values())
+    assert circles(graph) == [] and arrows_back(graph) == []
+
+
+def test_a_circle_and_an_arrow_back_are_noticed() -> None:
+    graph = library()
+    graph["persona_studies.design.plan"] = {"persona_studies.design.banks", "persona_studies.ask.models"}
+    graph["persona_studies.design.banks"] = {"persona_studies.design.plan"}
+    assert {"persona_studies.design.banks", "persona_studies.design.plan"} <= {*circles(graph)}
+    assert arrows_back(graph) == ["persona_studies.design.plan imports persona_studies.ask.models"]
+
+
+def face(wing: str) -> set[str]:
+    return {*importlib.import_module(f"persona_studies.{wing}").__all__}
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_face_names_modules_of_its_wing(wing: str) -> None:
+    assert [name for name in face(wing) if not importlib.import_module(f"persona_studies.{wing}.{name}")] == []
+
+
+def hidden(names: Collection[str], own: str = "") -> list[str]:
+    """Return the imported modules that a wing keeps to itself; ``own`` is the wing that imports."""
+    parts = [name.split(".") for name in names]
+    wings = [part for part in parts if len(part) > 1 and part[1] in WINGS and part[1] != own]
+    return sorted(".".join(part) for part in wings if len(part) < 3 or part[2] not in face(part[1]))
+
+
+def test_what_others_import_stands_in_a_face() -> None:
+    graph = library()
+    found = {name: hidden(others, name.split(".")[1]) for name, others in graph.items() if name.count(".")}
+    for path in STUDIES.glob("*/*.py"):
+        found[path.relative_to(ROOT).as_posix()] = hidden(imported(path.read_text("utf-8"), graph))
+    assert {name: others for name, others in found.items() if others} == {}
+    assert hidden({"persona_studies.ask.logs", "persona_studies.ask.models"}) == ["persona_studies.ask.logs"]
+
+
+def test_a_notebook_imports_its_own_folder_and_the_faces_of_design_and_analyse() -> None:
+    graph = library()
+    studies = {path.stem for path in STUDIES.glob("*.ipynb")}
+    assert len(studies) > 5
+    for study in studies:
+        source = "\n".join(code_of(STUDIES / f"{study}.ipynb"))
+        names = imported(source, graph) - {"persona_studies.study"}
+        assert [name for name in names if name.split(".")[1] not in ("design", "analyse")] == [], study
+        assert hidden(names) == [], study

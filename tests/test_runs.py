@@ -14,10 +14,10 @@ from pathlib import Path
 import papermill
 import pytest
 
-from persona_studies.ask import recording
+from persona_studies.ask import packing
 from persona_studies.errors import NotebookError, ParameterError, PersonaStudiesError, RunError
 from persona_studies.paths import Project
-from persona_studies.reproduce import runs
+from persona_studies.reproduce import folders, ready, runs
 from tests.test_recording import small_plan
 
 Make = Callable[..., Project]
@@ -46,9 +46,9 @@ def test_two_runs_give_identical_bytes_and_an_unchanged_one_is_not_repeated(toy_
 def test_a_changed_output_or_input_is_noticed(run_project: Project) -> None:
     folder = run_project.build / "toy"
     expected = runs.key(run_project, "toy", {})
-    assert runs.up_to_date(folder, expected)
+    assert folders.up_to_date(folder, expected)
     (folder / "tables" / "result.csv").write_text("alpha,rounds\n0.06,3\n")
-    assert not runs.up_to_date(folder, expected)
+    assert not folders.up_to_date(folder, expected)
     for part, path in {
         "code": run_project.design("toy"),
         "lock": run_project.root / "uv.lock",
@@ -71,7 +71,7 @@ def test_other_parameters_go_elsewhere(toy_project: Project) -> None:
 
 
 def test_a_parameter_at_its_default_is_no_override(toy_project: Project) -> None:
-    assert runs.resolve(toy_project, "toy", ["alpha=0.05"])[1] == {}
+    assert ready.resolve(toy_project, "toy", ["alpha=0.05"])[1] == {}
 
 
 BAD = {
@@ -205,7 +205,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(toy_project: Project) -> Non
     said = sorted(process.communicate(timeout=120)[0].strip() for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert said == ["False", "True"]
-    assert runs.up_to_date(toy_project.build / "toy", runs.key(toy_project, "toy", {}))
+    assert folders.up_to_date(toy_project.build / "toy", runs.key(toy_project, "toy", {}))
 
 
 def test_interrupted_nothing_half_written_is_left(make_project: Make) -> None:
@@ -337,8 +337,8 @@ def test_a_file_of_a_user_is_not_replaced_by_a_new_output(run_project: Project, 
 def test_a_swap_killed_half_way_is_undone_by_the_next_run(run_project: Project) -> None:
     folder = run_project.build / "toy"
     made = files(folder)
-    folder.rename(runs._beside(folder, "old"))
-    runs._beside(folder, "partial").mkdir()
+    folder.rename(folders.beside(folder, "old"))
+    folders.beside(folder, "partial").mkdir()
     assert not runs.run(run_project, "toy").fresh
     assert files(folder) == made
     runs.run(run_project, "toy", force=True)
@@ -378,9 +378,9 @@ def test_a_damaged_notebook_is_named(toy_project: Project, text: str) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"study": "toy", "key": {}, "overrides": {}, "outputs": []}'])
 def test_a_damaged_run_is_not_up_to_date(run_project: Project, text: str) -> None:
     folder = run_project.build / "toy"
-    assert runs.up_to_date(folder, runs.key(run_project, "toy", {}))
+    assert folders.up_to_date(folder, runs.key(run_project, "toy", {}))
     (folder / "run.json").write_text(text)
-    assert not runs.up_to_date(folder, runs.key(run_project, "toy", {}))
+    assert not folders.up_to_date(folder, runs.key(run_project, "toy", {}))
 
 
 def test_an_empty_cell_is_passed_over(make_project: Make) -> None:
@@ -410,7 +410,7 @@ def test_a_grid_beyond_the_recording_is_bad_input(recorded: Project, monkeypatch
     said = str(caught.value)
     missing, planned = len(small_plan(5)) - len(small_plan(3)), len(small_plan(5))
     assert caught.value.exit_code == 2 and not started
-    assert said.startswith("With rounds=5 alpha=0.1 the grid reaches beyond what is recorded for simulated")
+    assert said.startswith("With rounds=5 alpha=0.1 the plan reaches beyond what is recorded for simulated")
     assert f"{missing} of {planned} planned cells have no response, first measure " in said
     assert 'make record STUDY=toy MODEL=simulated PARAMS="rounds=5 alpha=0.1"' in said
     with pytest.raises(Exception, match="first cell"):
@@ -429,10 +429,10 @@ def test_a_measure_without_any_recording_is_bad_input(recorded: Project) -> None
 @pytest.mark.usefixtures("no_kernel")
 def test_a_recording_in_part_is_refused_with_the_command_that_completes_it(recorded: Project) -> None:
     before = len(small_plan(3))
-    recording.pack(recorded, "toy", small_plan(5), "simulated", partly=True, asked_with="-p rounds=5")
-    runs.prepare(recorded, "toy", ["rounds=2"])
+    packing.pack(recorded, "toy", small_plan(5), "simulated", partly=True, asked_with="-p rounds=5")
+    ready.prepare(recorded, "toy", ["rounds=2"])
     with pytest.raises(ParameterError) as refused:
-        runs.prepare(recorded, "toy", ["rounds=5"])
+        ready.prepare(recorded, "toy", ["rounds=5"])
     said = str(refused.value)
     assert f"not complete, {before} of {len(small_plan(5))} planned cells have a response" in said
     assert said.endswith('make record STUDY=toy MODEL=simulated FLAGS="-p rounds=5"')
@@ -444,9 +444,9 @@ def test_a_measure_that_the_model_cannot_answer_is_no_hole_in_the_grid(recorded:
     record = json.loads((folder / "record.json").read_text())
     del record["files"]["score.parquet"]
     (folder / "record.json").write_text(json.dumps(record))
-    runs.prepare(recorded, "toy", ["rounds=2"])
+    ready.prepare(recorded, "toy", ["rounds=2"])
     with pytest.raises(ParameterError, match=r"of 10 planned cells have no response, first measure talk"):
-        runs.prepare(recorded, "toy", ["rounds=5"])
+        ready.prepare(recorded, "toy", ["rounds=5"])
 
 
 @pytest.mark.usefixtures("no_kernel")
@@ -463,7 +463,7 @@ def test_a_measure_that_parameters_ask_for_must_be_recorded(recorded: Project) -
     del record["files"]["score.parquet"]
     (folder / "record.json").write_text(json.dumps(record))
     with pytest.raises(ParameterError, match="first measure score"):
-        runs.prepare(recorded, "toy", ["rounds=2"])
+        ready.prepare(recorded, "toy", ["rounds=2"])
 
 
 @pytest.mark.usefixtures("no_kernel")
@@ -477,12 +477,12 @@ def test_a_measure_that_is_named_must_be_recorded(recorded: Project) -> None:
     notebook = recorded.notebook("toy")
     notebook.write_text(notebook.read_text().replace('label = \\"x\\"', 'measure = \\"primary\\"'))
     for held in ("primary", "cloze", "pmi", "talk", "text"):
-        runs.prepare(recorded, "toy", ["rounds=2", f"measure={held}"])
+        ready.prepare(recorded, "toy", ["rounds=2", f"measure={held}"])
     with pytest.raises(
         ParameterError,
         match=r"measure=letter is not in the recording of simulated, which holds score, talk.*--measures letter",
     ):
-        runs.prepare(recorded, "toy", ["rounds=2", "measure=letter"])
+        ready.prepare(recorded, "toy", ["rounds=2", "measure=letter"])
 
 
 def test_hidden_files_are_no_studies(toy_project: Project) -> None:

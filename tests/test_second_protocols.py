@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from persona_studies import cli
 from persona_studies.analyse import claims
-from persona_studies.ask import responses
-from persona_studies.design import plan as grid
+from persona_studies.ask import responses, schema
+from persona_studies.design import plan as plans
 from persona_studies.design import protocol as protocols
 from persona_studies.design.protocol import Protocol
 from persona_studies.errors import SourceUnavailable
 from persona_studies.paths import Project
-from persona_studies.reproduce import runs
+from persona_studies.reproduce import ready
 
 PROJECT = Project(Path(__file__).parents[1])
 STUDIES = ["expert_personas", "clinical_personas", "persona_bias"]
@@ -55,7 +55,7 @@ def test_the_grid_has_the_declared_cells(study: str, plan: pd.DataFrame) -> None
 
 
 def test_the_grid_is_the_one_that_was_declared(study: str, plan: pd.DataFrame) -> None:
-    cells = plan[[*grid.IDENTITY, *grid.HASHES]].astype(str).agg("\t".join, axis=1)
+    cells = plan[[*plans.IDENTITY, *plans.HASHES]].astype(str).agg("\t".join, axis=1)
     assert hashlib.sha256("\n".join(sorted(cells)).encode()).hexdigest()[:16] == DIGESTS[study]
 
 
@@ -72,7 +72,7 @@ def test_every_cell_has_its_texts_and_shares_the_question(study: str, plan: pd.D
         written: pd.DataFrame = module.plan(PROJECT, declared, texts=True)
     except SourceUnavailable as error:
         pytest.skip(str(error))
-    assert written[[*grid.IDENTITY, *grid.HASHES]].equals(plan[[*grid.IDENTITY, *grid.HASHES]])
+    assert written[[*plans.IDENTITY, *plans.HASHES]].equals(plan[[*plans.IDENTITY, *plans.HASHES]])
     assert written[["shared", "user"]].notna().all(axis=None)
     assert written["system"].isna().equals(written["condition"] == "none")
     assert not written["user"].str.contains("{", regex=False).any()
@@ -82,15 +82,15 @@ def test_every_cell_has_its_texts_and_shares_the_question(study: str, plan: pd.D
 
 
 def test_the_first_recordings_still_answer_the_first_plan(study: str) -> None:
-    in_force, _ = runs.resolve(PROJECT, study, [])
+    in_force, _ = ready.resolve(PROJECT, study, [])
     first = protocols.load(PROJECT.protocol(study))
     assert first.version == 1
-    planned = runs.study_module(PROJECT, study).plan(PROJECT, first, in_force)
+    planned = ready.study_module(PROJECT, study).plan(PROJECT, first, in_force)
     # Refused where a planned cell has no response; replies count in whichever option order they were recorded.
     recorded = responses.load(PROJECT, study, in_force.model, planned)
     assert recorded.groupby("measure").size().to_dict() == planned.groupby("measure").size().to_dict()
     scored = planned[planned["kind"] != "text"]
-    assert np.isin(responses.digest(scored), responses.digest(recorded)).all()
+    assert np.isin(schema.digest(scored), schema.digest(recorded)).all()
 
 
 def test_every_claim_is_decided_by_a_contrast_and_steerability_by_none(study: str) -> None:

@@ -22,6 +22,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from persona_studies.analyse import alt as alt_texts
 from persona_studies.analyse import tables, verdicts
 from persona_studies.errors import NotebookError, PersonaStudiesError
 from persona_studies.paths import Project
@@ -212,7 +213,7 @@ def test_what_a_model_wrote_stays_text(make_site: Callable[..., Project]) -> Non
     assert policy and "default-src 'none'" in str(policy["content"]) and "unsafe" not in str(policy["content"])
 
 
-@pytest.mark.parametrize("alt", [None, "a plot", notebooks.NO_ALT])
+@pytest.mark.parametrize("alt", [None, "a plot", alt_texts.NONE])
 def test_a_figure_without_a_text_of_its_own_is_refused(make_site: Callable[..., Project], alt: str | None) -> None:
     with pytest.raises(NotebookError, match=r"toy\.ipynb: figure plot needs an alt text"):
         site.build(make_site(alt=alt))
@@ -410,9 +411,9 @@ def test_every_figure_has_its_text_and_its_file(project: Project, pages: dict[st
         figures = pages[f"{study}.html"].select("figure")
         assert [figure.img["alt"] for figure in figures] == declared != []
         for figure in figures:
-            assert len(figure.img["alt"]) >= notebooks.SHORTEST_ALT and figure.img["alt"] != notebooks.NO_ALT
+            assert len(figure.img["alt"]) >= alt_texts.SHORTEST and figure.img["alt"] != alt_texts.NONE
             assert figure.img["src"] in [a["href"] for a in figure.select(".files a[download]")]
-    assert all(len(image["alt"]) >= notebooks.SHORTEST_ALT for image in pages["index.html"].find_all("img"))
+    assert all(len(image["alt"]) >= alt_texts.SHORTEST for image in pages["index.html"].find_all("img"))
 
 
 def test_every_table_has_its_file(project: Project, pages: dict[str, BeautifulSoup]) -> None:

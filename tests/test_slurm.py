@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from persona_studies.ask import models
+from persona_studies.ask import models, registry
 from persona_studies.ask.weights import fetch
 from persona_studies.paths import Project
 from tests import toy_study
@@ -56,7 +56,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def weights() -> Path:
     name = "smollm2-135m-instruct"
-    return fetch(name, models.registry(Project(ROOT))[name])
+    return fetch(name, registry.load(Project(ROOT))[name])
 
 
 def call(project: Project, *arguments: str) -> None:

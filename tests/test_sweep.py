@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from persona_studies.analyse import figures, tables
 from persona_studies.errors import ParameterError, PersonaStudiesError
 from persona_studies.paths import Project
-from persona_studies.reproduce import grid, runs, sweep
+from persona_studies.reproduce import grid, ready, sweep
 
 Make = Callable[..., Project]
 WORK = """import os
@@ -98,7 +98,7 @@ def test_what_is_not_recorded_says_so_and_loses_nothing_else(
         if "rounds=2" in given:
             raise ParameterError("2 of 3 planned cells have no response")
 
-    monkeypatch.setattr(runs, "_covered", refuse)
+    monkeypatch.setattr(ready, "_covered", refuse)
     found = plan(project, "rounds=1,2")
     assert [one.problem for one in found] == [None, "2 of 3 planned cells have no response"]
 

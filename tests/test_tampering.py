@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from persona_studies import files
 from persona_studies.analyse import tables
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
@@ -255,7 +256,7 @@ def test_accept_killed_half_way_is_noticed_and_finished_by_the_next(
         path.write_bytes(b"other")
     accepted.notebook("toy").write_text(accepted.notebook("toy").read_text().replace('"0.05\\n"', '"0.06\\n"'))
     manifest = accepted.results("toy") / "manifest.json"
-    earlier = {name: verify._sha256(accepted.root / name) for name in json.loads(manifest.read_text())}
+    earlier = {name: files.sha256(accepted.root / name) for name in json.loads(manifest.read_text())}
     manifest.write_text(json.dumps(earlier))
     before = accepted.notebook("toy").read_bytes()
     replace, done = Path.replace, []

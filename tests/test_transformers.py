@@ -17,8 +17,9 @@ transformers = pytest.importorskip("transformers", reason="extra `gpu` is not in
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
 from persona_studies.ask.backends import Request, RequestKey, Response  # noqa: E402
-from persona_studies.ask.backends import transformers as backend_module  # noqa: E402
 from persona_studies.ask.backends.transformers import Transformers  # noqa: E402
+from persona_studies.ask.backends.transformers.loading import Encoder  # noqa: E402
+from persona_studies.ask.backends.transformers.model import AHEAD, WINDOW  # noqa: E402
 from persona_studies.errors import BackendError  # noqa: E402
 from tests.test_model_files import MODEL as FACTS  # noqa: E402
 from tests.test_model_files import gguf  # noqa: E402
@@ -293,7 +294,7 @@ def test_requests_are_drawn_a_bounded_number_ahead(tiny: Path) -> None:
     answers = backend.respond(endless())
     for _ in range(40):
         next(answers)
-    assert drawn <= 40 + 4 * (backend_module.WINDOW + backend_module.AHEAD) + 1
+    assert drawn <= 40 + 4 * (WINDOW + AHEAD) + 1
 
 
 def test_a_batch_that_does_not_fit_is_halved(
@@ -346,7 +347,7 @@ def test_options_are_read_as_plain_text(tiny: Path) -> None:
 
 
 def test_pieces_between_markers_are_tokenised_as_in_one_text(tiny: Path) -> None:
-    encoder = backend_module._Encoder(transformers.AutoTokenizer.from_pretrained(tiny))
+    encoder = Encoder(transformers.AutoTokenizer.from_pretrained(tiny))
     assert encoder._text.__wrapped__ == encoder._joined
     for text in ("a <|im_end|> b", "<|im_start|><|im_start|>x", "", "no marker", "I agree.<|im_end|>\n\n<|im"):
         assert encoder(text, True) == encoder._whole(text)
@@ -355,7 +356,7 @@ def test_pieces_between_markers_are_tokenised_as_in_one_text(tiny: Path) -> None
 def test_markers_that_take_in_spaces_are_not_split(tiny: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny)
     tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken("<x>", lstrip=True, special=True)]})
-    encoder = backend_module._Encoder(tokenizer)
+    encoder = Encoder(tokenizer)
     assert encoder("tea <x> tea", True) == encoder._whole("tea <x> tea") != encoder._joined("tea <x> tea")
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from persona_studies.ask import weights
-from persona_studies.ask.models import Hub, Installed, Model, Wheels, registry
+from persona_studies.ask import registry, weights
+from persona_studies.ask.registry import Hub, Installed, Model, Wheels
 from persona_studies.errors import BackendError
 from persona_studies.paths import Project
 from tests.local_hub import LocalHub
@@ -28,7 +28,7 @@ import sys
 from persona_studies.ask import models, weights
 from persona_studies.errors import PersonaStudiesError
 try:
-    print(weights.fetch("tiny", models.Model.model_validate_json(sys.argv[1])))
+    print(weights.fetch("tiny", registry.Model.model_validate_json(sys.argv[1])))
 except PersonaStudiesError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
@@ -216,6 +216,6 @@ def test_a_package_that_is_not_installed_is_named_with_what_installs_it() -> Non
 
 
 def test_every_model_of_the_registry_can_be_had_without_the_hub() -> None:
-    for name, entry in registry(Project(ROOT)).items():
+    for name, entry in registry.load(Project(ROOT)).items():
         assert any(isinstance(source, Wheels | Installed) for source in entry.sources), name
         assert "code" in entry.limits or "coder" not in name

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from persona_studies.ask import recording, workers
+from persona_studies.ask import logs, packing, recording, workers
 from persona_studies.ask.backends import Request, Response
 from persona_studies.ask.workers import Workers
 from persona_studies.errors import BackendError, ParameterError
@@ -176,7 +176,7 @@ def test_a_recording_in_processes_loses_nothing_when_it_is_stopped(tmp_path: Pat
     script.write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     project = Project(tmp_path / "in-processes")
-    log = recording.folder(project, "toy", "simulated") / "1-of-1.jsonl"
+    log = logs.folder(project, "toy", "simulated") / "1-of-1.jsonl"
     for number, lines in ((2, 10), (3, 60)):
         command = [sys.executable, str(script), str(project.root), str(number)]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -199,8 +199,8 @@ def test_a_recording_in_processes_loses_nothing_when_it_is_stopped(tmp_path: Pat
     pool.close()
     single = Project(tmp_path / "alone")
     recording.record(single, "toy", plan, SimulatedBackend(by_request))
-    assert contents(recording.pack(project, "toy", plan, "simulated")) == contents(
-        recording.pack(single, "toy", plan, "simulated")
+    assert contents(packing.pack(project, "toy", plan, "simulated")) == contents(
+        packing.pack(single, "toy", plan, "simulated")
     )
 
 

@@ -87,7 +87,7 @@ def quoted(value: object) -> str:
 
 
 def visible(text: str, kept: str = "\n\t") -> str:
-    """Return a text with a blank for what is not shown but steers what shows it: a terminal's escapes, directions.
+    """Replace control and text-direction characters with blanks.
 
     >>> visible("a\\x1b[31mb\\u202ec")
     'a [31mb c'

@@ -77,7 +77,7 @@ class Project:
         return self.root / "studies"
 
     def names(self) -> list[str]:
-        """Names of the studies, in alphabetical order; hidden files, such as an editor leaves, are none."""
+        """Return the names of the studies, in alphabetical order, without hidden files, which editors leave."""
         return sorted(path.stem for path in self.studies.glob("[!.]*.ipynb") if path.is_file())
 
     def notebook(self, study: str) -> Path:

@@ -15,8 +15,9 @@ import pandas as pd
 from IPython.core.getipython import get_ipython
 from IPython.display import Markdown, display
 
+from persona_studies import files
 from persona_studies.analyse import claims, figures, tables
-from persona_studies.ask import chat, models, recording, responses
+from persona_studies.ask import chat, models, packing, recording, responses
 from persona_studies.ask.backends import kinds
 from persona_studies.ask.estimate import estimate, summary
 from persona_studies.design import protocol
@@ -138,9 +139,9 @@ class Study:
         Raises:
             ResponsesError: none of the measures that can be primary is recorded.
         """
-        chosen: str = self.parameters.model_dump()["measure"]
-        if chosen != "primary":
-            return chosen
+        asked: str = self.parameters.model_dump()["measure"]
+        if asked != "primary":
+            return asked
         return self.protocol.primary_measure(self._held(recorded), passed)
 
     def _held(self, recorded: pd.DataFrame) -> set[str]:
@@ -192,7 +193,7 @@ class Study:
                     "again to go on; `persona-studies record --reask never` leaves cells failed that are refused."
                 )
         backend.close()
-        recording.pack(self.project, self.name, plan, backend.info.name)
+        packing.pack(self.project, self.name, plan, backend.info.name)
         return progress
 
     def record(self, model: str) -> dict[str, Any]:
@@ -275,7 +276,7 @@ class Study:
             }
         for number, _ in enumerate(protocol.versions(self.project, self.name), start=1):
             path = self.project.protocol(self.name, number)
-            rows[f"{path.name} (sha256)"] = protocol.digest(path)
+            rows[f"{path.name} (sha256)"] = files.sha256(path)
         rows["parameters"] = self.parameters.model_dump_json()
         table = pd.DataFrame(list(rows.items()), columns=["what", "value"])
         return self.table(table, "provenance", "Provenance")
@@ -317,7 +318,7 @@ class Study:
 
     def protocol_digest(self) -> str:
         """Return the sha256 of the protocol file."""
-        return protocol.digest(self.project.protocol(self.name))
+        return files.sha256(self.project.protocol(self.name))
 
     def published(self, name: str) -> pd.DataFrame:
         """Return a table of figures that publications report, from ``data/published/<study>/``."""

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from clinical_personas import design_2
 from persona_studies.design import banks, multiple_choice, parameters
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.design.conditions import shuffled
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
@@ -200,7 +200,7 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
         templates = declared.frame()
         for n in sorted(set(items["n_options"])):
             parts.append(
-                grid.measure(
+                plans.measure(
                     measure,
                     declared.kind,
                     conditions=conditions[["condition", "condition_hash", "system", "description"]],
@@ -227,4 +227,4 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
             ask("letter", dataset, everyone[first & label.isin(design["letter_conditions"])], few)
         if dataset == "triage":
             ask("text", dataset, everyone[first & label.isin(design["text_conditions"])], mine)
-    return grid.combine(parts)
+    return plans.combine(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from persona_studies.design import multiple_choice
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.design.conditions import shuffled
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
@@ -108,7 +108,7 @@ def plan(project: Project, protocol: Protocol, *, texts: bool = False) -> pd.Dat
         mine = asked[asked["dataset"] == dataset]
         for n in sorted(set(mine["n_options"])):
             parts.append(
-                grid.measure(
+                plans.measure(
                     measure,
                     declared.kind,
                     conditions=conditions[["condition", "condition_hash", "system", "description"]],
@@ -124,4 +124,4 @@ def plan(project: Project, protocol: Protocol, *, texts: bool = False) -> pd.Dat
     ask("letter", "esi", everyone)
     ask("letter", "medical", everyone[first & everyone["who"].isin(protocol.design["medical"])])
     ask("text", "triage", everyone[first & everyone["who"].isin(protocol.design["text"])])
-    return grid.combine(parts)
+    return plans.combine(parts)

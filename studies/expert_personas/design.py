@@ -10,7 +10,7 @@ from pydantic import Field
 from expert_personas import conditions as bank
 from expert_personas import design_2
 from persona_studies.design import multiple_choice, parameters
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.design.protocol import Protocol
 from persona_studies.errors import BankError
 from persona_studies.paths import Project
@@ -121,7 +121,7 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
     for name in ("letter", "text"):
         some = first[first["kind"].isin(design[f"{name}_kinds"])]
         parts += _crossed(name, some, few[name], measures[name].frame(), protocol, parameters.permutations)
-    cells = grid.combine(parts)
+    cells = plans.combine(parts)
     if texts and gated:
         cells.attrs["gated"] = gated
     return cells
@@ -149,9 +149,9 @@ def _crossed(
         for n in sorted(set(theirs["n_options"])):
             items = multiple_choice.items(theirs[theirs["n_options"] == n])
             if declared.kind == "text":
-                items["order"] = grid.drawn(items["item"], n, protocol.design["sample_seed"])
+                items["order"] = plans.drawn(items["item"], n, protocol.design["sample_seed"])
             parts.append(
-                grid.measure(
+                plans.measure(
                     name,
                     declared.kind,
                     conditions=group[["condition", "condition_hash", "system", "description"]],

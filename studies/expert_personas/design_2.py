@@ -6,7 +6,7 @@ import pandas as pd
 
 from expert_personas import conditions as bank
 from persona_studies.design import multiple_choice
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
@@ -131,7 +131,7 @@ def plan(project: Project, protocol: Protocol, *, texts: bool = False) -> pd.Dat
         theirs = asked[asked["item"].isin(mine["item"])]
         for n in sorted(set(theirs["n_options"])):
             parts.append(
-                grid.measure(
+                plans.measure(
                     "letter",
                     declared.kind,
                     conditions=everyone.loc[
@@ -144,4 +144,4 @@ def plan(project: Project, protocol: Protocol, *, texts: bool = False) -> pd.Dat
                     orders=n,
                 )
             )
-    return grid.combine(parts)
+    return plans.combine(parts)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from persona_studies.analyse.stats import Correction
 from persona_studies.design import banks, parameters
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.design.conditions import shuffled
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
@@ -196,7 +196,7 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
         "F": cells.scenarios,
         "G": cells.frames,
     }
-    return grid.combine(part for name in parameters.blocks for part in blocks[name]())
+    return plans.combine(part for name in parameters.blocks for part in blocks[name]())
 
 
 class Cells:
@@ -275,7 +275,7 @@ class Cells:
         declared = measure.templates or self.protocol.measures["rating_digits"].templates
         kept = [t.model_dump() for t in declared if templates is None or t.template in templates]
         conditions = self.everyone if who is None else self.everyone[self.everyone["condition"].isin(who)]
-        return grid.measure(
+        return plans.measure(
             name,
             measure.kind,
             conditions=conditions[["condition", "condition_hash", "system", "description"]],

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from persona_bias import design_2, programs
 from persona_bias.personas import Group, registry
 from persona_studies.design import multiple_choice, parameters
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.design.conditions import shuffled
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
@@ -237,7 +237,7 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
         parts += _crossed(name, some, few(name), measures[name].frame(), protocol, parameters.permutations)
     if parameters.run_code:
         parts.append(
-            grid.measure(
+            plans.measure(
                 "code",
                 measures["code"].kind,
                 conditions=everyone[first & whole][["condition", "condition_hash", "system", "description"]],
@@ -248,7 +248,7 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
                 max_tokens=measures["code"].max_tokens,
             )
         )
-    return grid.combine(parts)
+    return plans.combine(parts)
 
 
 def problems(project: Project, protocol: Protocol, parameters: Parameters, *, texts: bool = False) -> pd.DataFrame:
@@ -274,9 +274,9 @@ def _crossed(
         letters = multiple_choice.LETTERS[:n]
         items = multiple_choice.items(asked[asked["n_options"] == n])
         if declared.kind == "text":
-            items["order"] = grid.drawn(items["item"], n, protocol.design["sample_seed"])
+            items["order"] = plans.drawn(items["item"], n, protocol.design["sample_seed"])
         parts.append(
-            grid.measure(
+            plans.measure(
                 name,
                 declared.kind,
                 conditions=conditions[["condition", "condition_hash", "system", "description"]],

@@ -6,7 +6,7 @@ import pandas as pd
 
 from persona_bias.personas import registry
 from persona_studies.design import multiple_choice
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.design.conditions import shuffled
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
@@ -95,9 +95,9 @@ def plan(project: Project, protocol: Protocol, *, texts: bool = False) -> pd.Dat
         for n in sorted(set(mine["n_options"])):
             items = multiple_choice.items(mine[mine["n_options"] == n])
             if declared.kind == "text":
-                items["order"] = grid.drawn(items["item"], n, protocol.design["sample_seed"])
+                items["order"] = plans.drawn(items["item"], n, protocol.design["sample_seed"])
             parts.append(
-                grid.measure(
+                plans.measure(
                     name,
                     declared.kind,
                     conditions=conditions[["condition", "condition_hash", "system", "description"]],
@@ -108,4 +108,4 @@ def plan(project: Project, protocol: Protocol, *, texts: bool = False) -> pd.Dat
                     max_tokens=declared.max_tokens,
                 )
             )
-    return grid.combine(parts)
+    return plans.combine(parts)

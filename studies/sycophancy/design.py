@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from persona_studies.design import banks, parameters
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
 from persona_studies.errors import BankError
@@ -258,7 +258,7 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
 
     def cells(name: str, conditions: pd.DataFrame, items: pd.DataFrame, templates: pd.DataFrame) -> pd.DataFrame:
         declared = measures[name]
-        return grid.measure(
+        return plans.measure(
             name,
             declared.kind,
             conditions=conditions[["condition", "condition_hash", "system", "description"]],
@@ -271,7 +271,7 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
         )
 
     out_of_role = described.assign(system=None)
-    return grid.combine(
+    return plans.combine(
         [
             cells("self_contrast", people, inventory, measures["self_contrast"].frame()),
             cells("self_rating", people, statements, measures["self_rating"].frame()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
 
@@ -33,7 +33,7 @@ def plan(
 
     def cells(name: str, conditions: pd.DataFrame, items: pd.DataFrame, *roles: str) -> pd.DataFrame:
         declared = measures[name]
-        return grid.measure(
+        return plans.measure(
             name,
             declared.kind,
             conditions=conditions[["condition", "condition_hash", "system", "description"]],
@@ -57,7 +57,7 @@ def plan(
             second[second["order"] == second["item"].map(own)],
         ]
 
-    return grid.combine(
+    return plans.combine(
         [
             *(part for name in LABELS for part in labels(name)),
             cells("self_rating", people, inventory),

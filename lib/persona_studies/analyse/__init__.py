@@ -1,1 +1,18 @@
-"""What the responses say: scores, statistics, gates, verdicts, figures and tables."""
+"""What the responses say: scores, statistics, gates, verdicts, figures and tables.
+
+Other wings, studies and notebooks import the modules named here; the rest is the wing's own.
+"""
+
+__all__ = [
+    "alt",
+    "claims",
+    "contrasts",
+    "families",
+    "figures",
+    "gates",
+    "multiple_choice",
+    "scoring",
+    "stats",
+    "tables",
+    "verdicts",
+]

@@ -70,7 +70,7 @@ def table(project: Project, study: str, found: pd.DataFrame) -> pd.DataFrame:
     for wrong, what in (
         (set(whole["claim"]) - set(declared), "no protocol of it declares"),
         (set(newest) - set(whole["claim"]), "have no row; judge it, or say why it is not testable:"),
-        (set(whole["verdict"]) - set(verdicts.SIGNS), "have a verdict that is none:"),
+        (set(whole["verdict"]) - set(verdicts.SIGNS), "have an unknown verdict:"),
         (set(whole.loc[whole["estimate"].notna(), "claim"]) - set(unit), "have no unit in data/units.toml:"),
         (set(whole.loc[whole.duplicated([*KEY]), "claim"]), "have two rows of one layer and model:"),
     ):

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image as Picture
 
+from persona_studies.analyse.alt import states
 from persona_studies.errors import PersonaStudiesError
-from persona_studies.reproduce.notebooks import SHORTEST_ALT
 
 SCREEN_DPI, FILE_DPI = 90, 150
 
@@ -68,7 +68,7 @@ def image(png: Path, *, alt: str) -> Any:
     Raises:
         PersonaStudiesError: the text is too short to say what the figure shows.
     """
-    if len(alt) < SHORTEST_ALT:
+    if not states(alt):
         raise PersonaStudiesError(f"Figure {png.stem} needs an alt text that states what it shows, not {alt!r}.")
     with Picture.open(png) as picture:
         width = round(picture.width * SCREEN_DPI / FILE_DPI)
@@ -153,37 +153,21 @@ def specification_curve(
     curve.vlines(places, frame["low"], frame["high"], color="0.6", lw=1.2 if len(frame) <= 60 else 0.7, zorder=2)
     order = [kind for kind in MARKERS if kind in set(frame["kind"])]
     for kind in [*order, *sorted(set(frame["kind"]) - set(MARKERS))]:
-        chosen = frame["kind"] == kind
+        these = frame["kind"] == kind
         colour = colours[[*MARKERS, kind].index(kind) % len(colours)]
         curve.plot(
-            places[chosen],
-            frame.loc[chosen, "estimate"],
+            places[these],
+            frame.loc[these, "estimate"],
             MARKERS.get(kind, "P"),
             color=colour,
             mfc=colour if kind in DECIDED else "white",
             ms=small,
-            label=f"{kind} ({int(chosen.sum())})",
+            label=f"{kind} ({int(these.sum())})",
             zorder=3,
         )
     curve.set(ylabel=ylabel)
     curve.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
-    for row, (name, choice) in enumerate(choices):
-        used = places[frame[name].astype(str) == choice]
-        matrix.plot(places, [row] * len(places), ".", color="0.88", ms=small * 0.6, zorder=1)
-        matrix.plot(used, [row] * len(used), "o", color="0.15", ms=small * 0.7, zorder=2)
-    for row in range(1, len(choices)):
-        if choices[row][0] != choices[row - 1][0]:
-            matrix.axhline(row - 0.5, color="0.8", lw=0.8)
-    longest = 40
-    labels = [f"{name} = {choice}" for name, choice in choices]
-    matrix.set(
-        yticks=range(len(choices)),
-        yticklabels=[text if len(text) <= longest else text[: longest - 1] + "…" for text in labels],
-        ylim=(max(len(choices), 1) - 0.5, -0.5),
-        xlim=(-0.7, len(frame) - 0.3),
-        xticks=[],
-        xlabel=f"{len(frame)} specifications, by size of the estimate",
-    )
+    _choices(matrix, frame, choices, places, small)
     if own is not None and (frame["specification"] == own).any():
         here = float(places[frame["specification"] == own].iloc[0])
         for axis in (curve, matrix):
@@ -200,3 +184,26 @@ def specification_curve(
             color="0.35",
         )
     return figure
+
+
+def _choices(
+    axis: Axes, frame: pd.DataFrame, choices: Sequence[tuple[str, str]], places: pd.Series, size: float
+) -> None:
+    """Draw which choices each specification rests on, one row per choice."""
+    for row, (name, choice) in enumerate(choices):
+        used = places[frame[name].astype(str) == choice]
+        axis.plot(places, [row] * len(places), ".", color="0.88", ms=size * 0.6, zorder=1)
+        axis.plot(used, [row] * len(used), "o", color="0.15", ms=size * 0.7, zorder=2)
+    for row in range(1, len(choices)):
+        if choices[row][0] != choices[row - 1][0]:
+            axis.axhline(row - 0.5, color="0.8", lw=0.8)
+    longest = 40
+    labels = [f"{name} = {choice}" for name, choice in choices]
+    axis.set(
+        yticks=range(len(choices)),
+        yticklabels=[text if len(text) <= longest else text[: longest - 1] + "…" for text in labels],
+        ylim=(max(len(choices), 1) - 0.5, -0.5),
+        xlim=(-0.7, len(frame) - 0.3),
+        xticks=[],
+        xlabel=f"{len(frame)} specifications, by size of the estimate",
+    )

@@ -104,16 +104,8 @@ def show(
     text = pd.DataFrame(
         {column: _texts(shown[column], str(column), (decimals or {}).get(str(column), 2)) for column in shown}
     )
-    hidden = list(hide)
-    for estimate, (low, high) in (intervals or {}).items():
-        known = shown[[low, high]].notna().all(axis=1)
-        limits = pd.Series([f"[{a}, {b}]" for a, b in zip(text[low], text[high], strict=True)], index=text.index)
-        if estimate in text:
-            text[estimate] = text[estimate] + (" " + limits).where(known.to_numpy(), "")
-        else:
-            text.insert(list(text.columns).index(low), estimate, limits.where(known.to_numpy(), MISSING))
-        hidden += [low, high]
-    text = text.drop(columns=hidden)
+    limits = [name for pair in (intervals or {}).values() for name in pair]
+    text = _with_intervals(text, shown, intervals or {}).drop(columns=[*hide, *limits])
     numeric = [c for c in text if c in frame and pd.api.types.is_numeric_dtype(frame[c]) and frame[c].dtype != bool]
     table = (
         GT(text, id=id)
@@ -135,6 +127,20 @@ def show(
         # JupyterLab typesets formulas also in tables: a reply's would hide, move or link what is around it.
         html = f'<div class="tex2jax_ignore mathjax_ignore">{html}</div>'
     return Table(html, f"{title}\n{text.to_string(index=False)}")
+
+
+def _with_intervals(
+    text: pd.DataFrame, shown: pd.DataFrame, intervals: Mapping[str, tuple[str, str]]
+) -> pd.DataFrame:
+    """Write limits behind their estimate, or in a column of their own."""
+    for estimate, (low, high) in intervals.items():
+        known = shown[[low, high]].notna().all(axis=1)
+        limits = pd.Series([f"[{a}, {b}]" for a, b in zip(text[low], text[high], strict=True)], index=text.index)
+        if estimate in text:
+            text[estimate] = text[estimate] + (" " + limits).where(known.to_numpy(), "")
+        else:
+            text.insert(list(text.columns).index(low), estimate, limits.where(known.to_numpy(), MISSING))
+    return text
 
 
 def _texts(values: pd.Series, name: str, decimals: int) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from persona_studies.ask.backends import Response
-from persona_studies.ask.responses import Log
+from persona_studies.ask.logs import Log
 from persona_studies.errors import BackendError, visible
 
 ENOUGH = 8
@@ -64,6 +64,10 @@ class FirstCells:
             if measure not in self._known:
                 raise BackendError(self._report(measure))
             self._release(measure)
+
+    def close(self) -> None:
+        """Close the log; what is held back is not stored."""
+        self._log.close()
 
     def _release(self, measure: str) -> None:
         for cell, response in self._held.pop(measure, []):

@@ -1,14 +1,12 @@
-"""GGUF files: which files are one model, and why a file is none that can be asked.
+"""GGUF files: which files make one model, and why a file cannot be asked.
 
 Only the header is read. It says what a file holds before gigabytes are hashed and loaded.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,7 +45,7 @@ def files(path: Path) -> list[Path]:
     """Return all files of the model that a GGUF file belongs to, after a look at each.
 
     Raises:
-        BackendError: a file is missing, or is none that holds weights of a language model.
+        BackendError: a file is missing, or does not hold the weights of a language model.
     """
     if path.is_dir():
         inside = sorted(found.name for found in path.glob("*.gguf"))
@@ -78,16 +76,6 @@ def files(path: Path) -> list[Path]:
     if problem := _unusable(facts, tensors):
         raise BackendError(f"{path.name} {problem}")
     return found
-
-
-def sha256(paths: Sequence[Path]) -> str:
-    """Return the SHA-256 of files, read one after the other; of a single file, its own."""
-    total = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                total.update(piece)
-    return total.hexdigest()
 
 
 def header(path: Path) -> Header:

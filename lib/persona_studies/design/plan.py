@@ -1,4 +1,4 @@
-"""The grid of a study: every cell that is to be asked, as one table.
+"""The plan of a study: every cell that is to be asked, as one table.
 
 A plan is a DataFrame with one row per cell. The *identity* columns say which cell it is, the *hash* columns
 pin down the texts behind it, and the *prompt* columns hold what is sent to a model. Analysis needs the first
@@ -20,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from persona_studies import files
 from persona_studies.errors import ParameterError, ProtocolError, quoted
 from persona_studies.paths import named
 
@@ -92,28 +93,53 @@ def measure(
     Returns:
         One row per cell: identity, hash and prompt columns. Responses are stored in shown order.
     """
+    _check(name, kind, conditions, items, templates)
+    _slots(name, templates, [*options] if "options" not in items else None)
+    definition = (kind, *options, *labels, str(max_tokens))
+    turns = zip(templates["shared"], templates["user"], strict=True)
+    templates = templates.assign(template_hash=[text_hash(shared, user, *definition) for shared, user in turns])
+    items = _ordered(items, options, orders)
+    cells = _product(conditions, templates, items, pd.DataFrame({"repeat": range(repeats)}))
+    shared, user, shown = _prompts(cells)
+    return pd.DataFrame(
+        {
+            "measure": name,
+            **{column: cells[column] for column in IDENTITY[1:]},
+            **{column: cells[column] for column in HASHES},
+            "kind": kind,
+            "system": cells["system"],
+            "shared": pd.Series(shared, index=cells.index, dtype=object),
+            "user": pd.Series(user, index=cells.index, dtype=object),
+            "options": [tuple(labels)] * len(cells) if labels else shown,
+            "max_tokens": max_tokens,
+        }
+    )
+
+
+def _check(name: str, kind: str, conditions: pd.DataFrame, items: pd.DataFrame, templates: pd.DataFrame) -> None:
+    """Refuse an unknown kind, a name that is no path, and tables that lack something."""
     if kind not in KINDS:
         raise ProtocolError(f"Measure {name!r} has kind {kind!r}; it must be one of {', '.join(KINDS)}.")
     named(name)
     _whole(conditions, name, "condition", "condition_hash", also=("system", "description"))
     _whole(items, name, "item", "item_hash", also=("text",))
     _whole(templates, name, "template", also=("shared", "user"))
-    _slots(name, templates, [*options] if "options" not in items else None)
-    definition = (kind, *options, *labels, str(max_tokens))
-    templates = templates.assign(
-        template_hash=[
-            text_hash(shared, user, *definition)
-            for shared, user in zip(templates["shared"], templates["user"], strict=True)
-        ]
-    )
+
+
+def _ordered(items: pd.DataFrame, options: Sequence[str], orders: int) -> pd.DataFrame:
+    """Return items with their options, one row for every order that they are asked in."""
     if "options" not in items:
         items = items.assign(options=pd.Series([tuple(options)] * len(items), index=items.index))
     if "order" not in items:
         each = np.repeat(np.arange(len(items)), orders)
         items = items.take(each).assign(order=np.tile(np.arange(orders), len(items)))
-    cells = _product(conditions, templates, items, pd.DataFrame({"repeat": range(repeats)}))
+    return items
+
+
+def _prompts(cells: pd.DataFrame) -> tuple[list[str | None], list[str | None], list[tuple[str, ...] | None]]:
+    """Return the shared start, the rest of the user turn, and the options as shown, of every cell."""
     rows = cells[["options", "order", "description", "text", "shared", "user"]].itertuples(index=False, name=None)
-    # Cells that fill a template alike share one string: a grid holds far more cells than texts.
+    # Cells that fill a template alike share one string: a plan holds far more cells than texts.
     filled: dict[tuple[Any, ...], str | None] = {}
     shown: list[tuple[str, ...] | None] = []
     shared: list[str | None] = []
@@ -131,25 +157,13 @@ def measure(
             if key not in filled:
                 filled[key] = _fill(template, description, text, turned)
             column.append(filled[key])
-    return pd.DataFrame(
-        {
-            "measure": name,
-            **{column: cells[column] for column in IDENTITY[1:]},
-            **{column: cells[column] for column in HASHES},
-            "kind": kind,
-            "system": cells["system"],
-            "shared": pd.Series(shared, index=cells.index, dtype=object),
-            "user": pd.Series(user, index=cells.index, dtype=object),
-            "options": [tuple(labels)] * len(cells) if labels else shown,
-            "max_tokens": max_tokens,
-        }
-    )
+    return shared, user, shown
 
 
 def _product(*tables: pd.DataFrame) -> pd.DataFrame:
     """Return every combination of one row of each table, the last table's rows varying fastest.
 
-    pandas' cross merge does the same for two tables; a grid is made of hundreds of products, and this takes a third
+    pandas' cross merge does the same for two tables; a plan is made of hundreds of products, and this takes a third
     of the time.
     """
     places = np.meshgrid(*(np.arange(len(table)) for table in tables), indexing="ij")
@@ -175,7 +189,7 @@ def drawn(items: pd.Series, n: int, seed: int) -> pd.Series:
     return pd.Series([int.from_bytes(value[:8], "big") % n for value in named], index=items.index, dtype="int64")
 
 
-def chosen(plan: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+def of_measures(plan: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """Return the cells of some measures, each named by its name or by its kind.
 
     Raises:
@@ -286,9 +300,8 @@ def save(plan: pd.DataFrame, path: Path, study: str) -> None:
             "that set out, or run `persona-studies record` without --plan where its owners have granted access."
         )
     table = pa.Table.from_pandas(plan, preserve_index=False)
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(table.replace_schema_metadata({"study": study}), partial, compression="zstd")
-    partial.replace(path)
+    with files.replaced(path) as partial:
+        pq.write_table(table.replace_schema_metadata({"study": study}), partial, compression="zstd")
 
 
 def load(path: Path, study: str) -> pd.DataFrame:

@@ -8,7 +8,6 @@ effect of interest, and a rule per claim.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -411,8 +410,3 @@ def tolerances(path: Path) -> dict[str, float]:
     except ValidationError as error:
         lines = "; ".join(problems(error))
         raise ProtocolError(f"[tolerance] of {_place(path)} does not hold, mend it there: {lines}") from error
-
-
-def digest(path: Path) -> str:
-    """Return the sha256 of a protocol file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

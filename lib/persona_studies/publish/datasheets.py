@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from persona_studies.ask import models, responses, unfinished
+from persona_studies.ask import registry, responses, unfinished
 from persona_studies.design import protocol
 from persona_studies.paths import Project
 
@@ -26,7 +26,7 @@ def _recording(project: Project, place: Path) -> Iterator[str]:
     record = responses.record_of(place)
     assert record is not None
     study, model = record["study"], record["model"]
-    named = models.registry(project).get(model["name"]) if (project.data / "models.toml").is_file() else None
+    named = registry.load(project).get(model["name"]) if (project.data / "models.toml").is_file() else None
     limits = named.limits if named is not None and named.sha256 == model["model_hash"] else ""
     first, last = record["recorded"]["first"], record["recorded"]["last"]
     yield f"## {study}, {model['name']}\n"

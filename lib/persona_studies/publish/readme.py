@@ -18,7 +18,7 @@ from persona_studies.design import protocol
 from persona_studies.paths import Project
 from persona_studies.publish import datasheets, guide, scoreboard, strip
 from persona_studies.publish.scoreboard import Board
-from persona_studies.reproduce import notebooks
+from persona_studies.reproduce import notebooks, ready
 
 BLOCK = re.compile(r"(<!-- generated: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -173,10 +173,9 @@ def _artifacts(project: Project, study: str) -> str:
 
 
 def _parameters(project: Project, study: str) -> str:
-    from persona_studies.reproduce import runs
 
     declared = notebooks.parameters(notebooks.read(project.notebook(study)))
-    described = runs.parameters_class(project, study).describe({n: d.value for n, d in declared.items()})
+    described = ready.parameters_class(project, study).describe({n: d.value for n, d in declared.items()})
     described["default"] = "`" + described["default"] + "`"
     return _table(described)
 

@@ -1,1 +1,18 @@
-"""Running the notebooks, and comparing what they make with the reference."""
+"""Running the notebooks, and comparing what they make with the reference.
+
+Other wings, studies and notebooks import the modules named here; the rest is the wing's own.
+"""
+
+__all__ = [
+    "changes",
+    "checkout",
+    "folders",
+    "grid",
+    "notebooks",
+    "processes",
+    "reads",
+    "ready",
+    "runs",
+    "sweep",
+    "verify",
+]

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from persona_studies import files
 from persona_studies.analyse import tables
 from persona_studies.design import protocol
 from persona_studies.paths import Project
-from persona_studies.reproduce import checkout, notebooks, pages, runs, verify
+from persona_studies.reproduce import checkout, folders, notebooks, pages, verify
 
 # Names of what an unprefixed `low` and `high` enclose: the nearest of these to their left.
 ESTIMATES = ("estimate", "difference", "mean", "drop", "accuracy", "rate", "share", "value", "ratio", "r", "d")
@@ -225,7 +226,7 @@ def compare(project: Project, study: str, folder: Path) -> Changes:
         PersonaStudiesError: the folder holds no run.
     """
     status = {artifact.name: artifact for artifact in verify.compare(project, study, folder).artifacts}
-    record = runs.record(folder)
+    record = folders.record(folder)
     assert record is not None  # verify has read it
     allowed = protocol.tolerances(project.protocol(study))
     found: list[Table] = []
@@ -256,7 +257,7 @@ def compare(project: Project, study: str, folder: Path) -> Changes:
         figures=tuple(_figures(project, study, folder, status)),
         commit=checkout.commit(project, *checkout.INPUTS),
         no_commit=checkout.absence(project),
-        lock=hashlib.sha256((project.root / "uv.lock").read_bytes()).hexdigest(),
+        lock=files.sha256(project.root / "uv.lock"),
     )
 
 
@@ -311,28 +312,21 @@ def compare_rows(
 
     # The estimates of verdicts are those of other tables and are shown with their verdict.
     limits_of = enclosed(x[shared]) if name != VERDICTS else {}
-    estimates, accounted = [], set[str]()
-    compared = 0
+    estimates = []
     for centre, (low, high) in limits_of.items():
-        accounted |= {centre, low, high}
         moved, limits = differs(centre), differs(low) | differs(high)
-        compared += len(both)
         for place in np.flatnonzero(moved | limits):
             old, new = (
                 Interval(*(float(side[column].iloc[place]) for column in (centre, low, high))) for side in (x, y)
             )
             estimates.append(Estimate(name, _label(both[place]), centre, old, new, bool(moved[place])))
-    decisions = []
-    for column in shared:
-        if column != "verdict" and not (_is_flag(x[column]) and _is_flag(y[column])):
-            continue
-        accounted.add(column)
-        if name == VERDICTS:
-            continue
-        decisions += [
-            Decision(name, _label(both[place]), column, _text(x[column].iloc[place]), _text(y[column].iloc[place]))
-            for place in np.flatnonzero(differs(column))
-        ]
+    deciding = [column for column in shared if column == "verdict" or (_is_flag(x[column]) and _is_flag(y[column]))]
+    decisions = [
+        Decision(name, _label(both[place]), column, _text(x[column].iloc[place]), _text(y[column].iloc[place]))
+        for column in (deciding if name != VERDICTS else [])
+        for place in np.flatnonzero(differs(column))
+    ]
+    accounted = {*deciding, *limits_of, *(column for limits in limits_of.values() for column in limits)}
     others = {column: int(differs(column).sum()) for column in shared if column not in accounted}
     return Table(
         name,
@@ -342,7 +336,7 @@ def compare_rows(
         tuple(_label(index) for index in b.index if index not in a.index),
         tuple(_label(index) for index in a.index if index not in b.index),
         tuple(sorted({*a.columns} ^ {*b.columns})),
-        compared,
+        len(both) * len(limits_of),
         tuple(estimates),
         tuple(decisions),
         {column: count for column, count in others.items() if count},
@@ -365,7 +359,9 @@ def _figures(project: Project, study: str, folder: Path, status: Mapping[str, ve
         artifacts = _of(status, stem)
         worst = next((a for a in artifacts if not a.ok), artifacts[0])
         old, new = (path if (path := place / f"{stem}.png").is_file() else None for place in places)
-        texts = [found.get(_sha256(path), "") if path else "" for found, path in zip(alts, (old, new), strict=True)]
+        texts = [
+            found.get(files.sha256(path), "") if path else "" for found, path in zip(alts, (old, new), strict=True)
+        ]
         yield Figure(stem, worst.status, "; ".join(worst.detail), old, new, *texts)
 
 
@@ -456,7 +452,3 @@ def _text(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "empty"
     return {"True": "yes", "False": "no"}.get(str(value), str(value))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

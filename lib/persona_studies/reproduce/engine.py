@@ -19,7 +19,7 @@ class Client(PapermillNotebookClient):
     """Leaves a kernel that has nothing more to do.
 
     papermill's last question is answered a moment before the kernel is done with it, and the interrupt with which
-    jupyter_client begins to shut it down would then print an error that is none.
+    jupyter_client begins to shut it down would then print a harmless error message.
     """
 
     def set_widgets_metadata(self) -> None:

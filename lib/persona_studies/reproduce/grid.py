@@ -14,11 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from persona_studies import files
 from persona_studies.ask import models
 from persona_studies.design.parameters import split
 from persona_studies.errors import ParameterError, PersonaStudiesError
 from persona_studies.paths import Project
-from persona_studies.reproduce import runs
+from persona_studies.reproduce import ready
 
 
 def choices(project: Project, study: str, text: str) -> dict[str, list[str]]:
@@ -31,7 +32,7 @@ def choices(project: Project, study: str, text: str) -> dict[str, list[str]]:
         ParameterError: everything that is wrong with the grid, at once.
     """
     words = split(text)
-    kind = runs.parameters_class(project, runs.known(project, study))
+    kind = ready.parameters_class(project, ready.known(project, study))
     found: dict[str, list[str]] = {}
     wrong = [] if words else ["The grid names no parameter; give --grid 'alpha=0.01,0.05 correction=holm,none'."]
     for word in words:
@@ -44,7 +45,7 @@ def choices(project: Project, study: str, text: str) -> dict[str, list[str]]:
         values = []
         for choice in found[name]:
             try:
-                in_force, _ = runs.resolve(project, study, [f"{name}={choice}"] if "=" in word else [word])
+                in_force, _ = ready.resolve(project, study, [f"{name}={choice}"] if "=" in word else [word])
                 values.append(in_force.model_dump(mode="json")[name])
             except ParameterError as error:
                 wrong.append(str(error))
@@ -54,13 +55,13 @@ def choices(project: Project, study: str, text: str) -> dict[str, list[str]]:
     return found
 
 
-def combinations(chosen: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+def combinations(varied: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     """Return every combination of the choices, the last parameter changing fastest.
 
     >>> combinations({"alpha": ["0.01", "0.05"], "seed": ["1"]})
     [{'alpha': '0.01', 'seed': '1'}, {'alpha': '0.05', 'seed': '1'}]
     """
-    return [dict(zip(chosen, values, strict=True)) for values in itertools.product(*chosen.values())]
+    return [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
 
 
 def workflow(
@@ -92,25 +93,25 @@ def workflow(
     wrong: list[str] = []
     left_out: list[str] = []
     for study in studies:
-        runs.known(project, study)
+        ready.known(project, study)
         try:
-            chosen = choices(project, study, text) if text else {}
+            varied = choices(project, study, text) if text else {}
         except ParameterError as error:
             wrong += [f"{study}: {line}" for line in str(error).splitlines()]
             continue
-        if "live_hours" in chosen:
+        if "live_hours" in varied:
             wrong.append(f"{study}: live_hours is for one run in a notebook; record a grid with --models.")
         if names:
-            if "model" in chosen:
+            if "model" in varied:
                 wrong.append(f"{study}: the models are named twice, with --models and in the grid.")
-            if not hasattr(runs.study_module(project, study), "plan"):
+            if not hasattr(ready.study_module(project, study), "plan"):
                 wrong.append(f"{study}: its module declares no plan, so that no model can be recorded.")
-            chosen["model"] = [*names]
+            varied["model"] = [*names]
         found[study] = {}
-        for combination in combinations(chosen) if not wrong else []:
+        for combination in combinations(varied) if not wrong else []:
             given = [f"{name}={choice}" for name, choice in combination.items()]
             try:
-                _, overrides = (runs.resolve if names else runs.prepare)(project, study, given)
+                _, overrides = (ready.resolve if names else ready.prepare)(project, study, given)
             except PersonaStudiesError as error:
                 left_out.append(f"{study}, {' '.join(given)}: {error}")
                 continue
@@ -125,16 +126,14 @@ def workflow(
 
 def save(found: Mapping[str, Any], out: Path) -> None:
     """Write what :func:`workflow` returns as JSON."""
-    partial = out.with_name(f".{out.name}.partial")
-    partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    partial.replace(out)
+    files.write(out, json.dumps(found, indent=1) + "\n")
 
 
 def load(path: Path, study: str) -> list[list[str]]:
     """Return the sets of parameters in a file of :func:`save`, each once whatever the model.
 
     Raises:
-        ParameterError: the file is none, or has no run of the study.
+        ParameterError: there is no such file, or it has no run of the study.
     """
     try:
         found = [split(text) for text in json.loads(path.read_text(encoding="utf-8"))["runs"][study].values()]

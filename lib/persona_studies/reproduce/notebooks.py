@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from persona_studies import files
+from persona_studies.analyse.alt import states
 from persona_studies.errors import NotebookError
 from persona_studies.paths import Project
 
@@ -24,10 +26,6 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 ABSOLUTE_PATH = re.compile(r"(?<![\w/.:])(?:/(?:home|Users|tmp|root|mnt|work)/|[A-Z]:\\\\?[\w])")
-
-
-SHORTEST_ALT = 20
-NO_ALT = "No description has been provided for this image"  # what nbconvert writes where there is none
 
 
 # A cell that needs foreign rows names their sources in a tag, as in `source:ndbench-*`.
@@ -247,13 +245,13 @@ def drawing(output: NotebookNode, project: Project, study: str) -> Drawing:
     """Return which figure of a study an output with a picture shows.
 
     Raises:
-        NotebookError: it is none of the saved figures, or it has no text that states what it shows.
+        NotebookError: it is not one of the saved figures, or no text states what it shows.
     """
-    shown = hashlib.sha256(base64.b64decode(output.data["image/png"])).digest()
+    shown = hashlib.sha256(base64.b64decode(output.data["image/png"])).hexdigest()
     alt = output.metadata.get("image/png", {}).get("alt", "")
     for path in sorted(project.figures(study).glob("*.png")):
-        if hashlib.sha256(path.read_bytes()).digest() == shown:
-            if len(alt) < SHORTEST_ALT or alt == NO_ALT:
+        if files.sha256(path) == shown:
+            if not states(alt):
                 raise NotebookError(
                     f"{study}.ipynb: figure {path.stem} needs an alt text that states what it shows."
                 )
@@ -389,7 +387,7 @@ def _cell_problems(cell: NotebookNode) -> list[str]:
             if kind.startswith("text/"):
                 texts.append("".join(data))
             alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
-            if kind == "image/png" and (len(alt) < SHORTEST_ALT or alt == NO_ALT):
+            if kind == "image/png" and not states(alt):
                 found.append("a figure has no alt text.")
     if any(ABSOLUTE_PATH.search(text) for text in texts):
         found.append("it names an absolute path.")

@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from persona_studies import files
 from persona_studies.analyse.tables import MISSING
 from persona_studies.errors import visible
 
@@ -34,9 +35,7 @@ def write(path: Path, template: str, **content: Any) -> None:
     environment.filters.update(picture=picture, number=number, pair=lambda two: pair(*two), shown=shown)
     environment.globals["infinity"] = math.inf
     text = environment.get_template(template).render(**content)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    files.write(path, text)
 
 
 def picture(png: Path) -> str:

@@ -74,15 +74,15 @@ def pins(project: Project, study: str) -> list[dict[str, Any]]:
     if named is None or not named[1]:
         return []
     entries = tomllib.loads(project.sources.read_text("utf-8")).get("source", [])
-    chosen = []
+    found = []
     for pattern in named[1]:
         fitting = [entry for entry in entries if fnmatchcase(str(entry.get("id")), pattern)]
         if not fitting:
             raise ProtocolError(
                 f"`sources` of {study}/protocol.toml names {pattern!r}; data/sources.toml has none."
             )
-        chosen += [entry for entry in fitting if entry not in chosen]
-    return chosen
+        found += [entry for entry in fitting if entry not in found]
+    return found
 
 
 def hold_to(project: Project, study: str) -> None:

@@ -22,7 +22,7 @@ import pandas as pd
 from persona_studies.analyse import claims, figures, tables
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
-from persona_studies.reproduce import changes, checkout, grid, pages, processes, runs
+from persona_studies.reproduce import changes, checkout, folders, grid, pages, processes, ready, runs
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Specification:
 
     @property
     def finished(self) -> bool:
-        return runs.record(self.folder) is not None
+        return folders.record(self.folder) is not None
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ def specifications(project: Project, study: str, choices: Mapping[str, Sequence[
     for number, made in enumerate(grid.combinations(choices), start=1):
         given = [f"{name}={choice}" for name, choice in made.items()]
         try:
-            _, overrides = runs.resolve(project, study, given)
+            _, overrides = ready.resolve(project, study, given)
             folder = runs.place(project, study, overrides)
             specification = Specification(number, made, overrides, folder)
-            if not runs.up_to_date(folder, runs.key(project, study, overrides)):
-                runs.prepare(project, study, given)
+            if not folders.up_to_date(folder, runs.key(project, study, overrides)):
+                ready.prepare(project, study, given)
         except PersonaStudiesError as error:
             specification = Specification(number, made, {}, project.runs / study, str(error))
         found.append(specification)
@@ -109,18 +109,18 @@ def run(
         running ones cleanly, and a next call goes on from what is finished.
     """
     ended = {specification.number: specification for specification in specified}
-    ready = {one.number: one for one in specified if one.problem is None}
+    able = {one.number: one for one in specified if one.problem is None}
     commands = {
         number: [
-            *(sys.executable, "-m", "persona_studies.cli", "run", study),
+            *(sys.executable, "-m", "persona_studies", "run", study),
             *(part for assignment in one.assignments for part in ("-p", assignment)),
         ]
-        for number, one in ready.items()
+        for number, one in able.items()
     }
     changed = "The inputs of the study changed while the sweep ran; give the same command again."
     with closing(processes.run(project, commands, jobs=jobs)) as finished:
         for number, problem in finished:
-            one = ready[number]
+            one = able[number]
             ended[number] = replace(one, problem=problem or (None if one.finished else changed))
             report(ended[number])
     return list(ended.values())
@@ -162,26 +162,9 @@ def write(
         The folder, and one row per claim: ``claim, layer, statement, specifications, lowest, median, highest,
         positive`` (share of estimates above zero) and ``verdicts`` (each with its count).
     """
-    identity = json.dumps([sorted(str(dict(one.choices)) for one in specified), str(cell)])
-    keys = "".join(sorted(one.folder.name for one in specified if one.problem is None))
-    name = hashlib.sha256((identity + keys).encode()).hexdigest()[:12]
-    folder = project.runs / study / f"sweep-{name}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(project, study, specified, cell)
     found = gather(specified, cell)
-    tables.save(
-        pd.DataFrame(
-            [
-                {
-                    "specification": one.number,
-                    **one.choices,
-                    "run": one.folder.name if one.problem is None else None,
-                    "problem": one.problem,
-                }
-                for one in specified
-            ]
-        ),
-        folder / "specifications.csv",
-    )
+    tables.save(_listed(specified), folder / "specifications.csv")
     tables.save(found, folder / "estimates.csv")
     names = [name for name in specified[0].choices if len({one.choices[name] for one in specified}) > 1]
     own = next((one.number for one in specified if one.problem is None and not one.overrides), None)
@@ -190,20 +173,7 @@ def write(
     figures.style()
     for (claim, layer), rows in found.groupby(["claim", "layer"], sort=False):
         drawn = rows.dropna(subset=["estimate"]).sort_values(["estimate", "specification"], ignore_index=True)
-        counts = rows["verdict"].value_counts()
-        summary.append(
-            {
-                "claim": claim,
-                "layer": layer,
-                "statement": rows["statement"].iloc[0],
-                "specifications": len(drawn),
-                "lowest": drawn["estimate"].min(),
-                "median": drawn["estimate"].median(),
-                "highest": drawn["estimate"].max(),
-                "positive": (drawn["estimate"] > 0).mean() if len(drawn) else float("nan"),
-                "verdicts": ", ".join(f"{word} {count}" for word, count in counts.items()),
-            }
-        )
+        summary.append(_summarised(rows, drawn["estimate"]))
         if len(drawn):
             figure = figures.specification_curve(
                 drawn.rename(columns={"verdict": "kind"}),
@@ -228,6 +198,44 @@ def write(
         summary=summary,
     )
     return folder, pd.DataFrame(summary)
+
+
+def _folder(project: Project, study: str, specified: Sequence[Specification], cell: Cell | None) -> Path:
+    """Make the folder of a sweep, which is named after its choices and the runs they led to."""
+    identity = json.dumps([sorted(str(dict(one.choices)) for one in specified), str(cell)])
+    keys = "".join(sorted(one.folder.name for one in specified if one.problem is None))
+    name = hashlib.sha256((identity + keys).encode()).hexdigest()[:12]
+    folder = project.runs / study / f"sweep-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _listed(specified: Sequence[Specification]) -> pd.DataFrame:
+    """Return one row per specification: its number, its choices, its run, and what hindered it."""
+    rows = [
+        {
+            "specification": one.number,
+            **one.choices,
+            "run": one.folder.name if one.problem is None else None,
+            "problem": one.problem,
+        }
+        for one in specified
+    ]
+    return pd.DataFrame(rows)
+
+
+def _summarised(rows: pd.DataFrame, estimates: pd.Series) -> dict[str, Any]:
+    """Return what the specifications of one claim in one layer come to."""
+    counts = rows["verdict"].value_counts()
+    return {
+        **{name: rows[name].iloc[0] for name in ("claim", "layer", "statement")},
+        "specifications": len(estimates),
+        "lowest": estimates.min(),
+        "median": estimates.median(),
+        "highest": estimates.max(),
+        "positive": (estimates > 0).mean() if len(estimates) else float("nan"),
+        "verdicts": ", ".join(f"{word} {count}" for word, count in counts.items()),
+    }
 
 
 def _ylabel(cell: Cell | None, unit: str | None) -> str:

@@ -19,12 +19,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from persona_studies import files
 from persona_studies.analyse import tables
 from persona_studies.ask import responses
 from persona_studies.design import protocol
 from persona_studies.errors import NotebookError, PersonaStudiesError, visible
 from persona_studies.paths import Project
-from persona_studies.reproduce import notebooks, runs
+from persona_studies.reproduce import folders, notebooks, ready, runs
 
 IDENTICAL, WITHIN, DIFFERS = "identical", "within tolerance", "differs"
 MISSING, NEW, STALE, BROKEN = "missing from the run", "not in the reference", "stale", "broken"
@@ -49,8 +50,14 @@ class Artifact:
 
     @property
     def ok(self) -> bool:
-        """Whether it does not differ. What needs a source that cannot be had does not; nor does it agree."""
+        """Whether it does not differ. What was not rebuilt counts as no difference."""
         return self.status in (*GOOD, NOT_REBUILT)
+
+    def lines(self) -> Iterator[str]:
+        """Yield how it compares, then what differs."""
+        yield f"{self.status:<20} {self.study}: {self.name}"
+        # Details quote files that anybody may have written, a terminal's control characters included.
+        yield from (f"{'':<20}   {visible(line, kept='')}" for line in self.detail)
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,7 @@ class Report:
     def lines(self) -> Iterator[str]:
         """Yield one line per artifact, those that differ with what differs below."""
         for artifact in self.artifacts:
-            yield f"{artifact.status:<20} {artifact.study}: {artifact.name}"
-            # Details quote files that anybody may have written, a terminal's control characters included.
-            yield from (f"{'':<20}   {visible(line, kept='')}" for line in artifact.detail)
+            yield from artifact.lines()
         yield self.summary()
 
     def summary(self) -> str:
@@ -102,14 +107,14 @@ def verify(project: Project, studies: Iterable[str]) -> Report:
     """
     found: list[Artifact] = []
     for study in studies:
-        runs.known(project, study)
+        ready.known(project, study)
         found += _recordings(project, study)
         found += _manifest(project, study)
         folder = project.build / study
         if not (folder / "run.json").is_file():
             found.append(Artifact(study, "build", MISSING, ("Not built; run make reproduce.",)))
             continue
-        if runs.record(folder) is None:
+        if folders.record(folder) is None:
             found.append(
                 Artifact(
                     study,
@@ -141,10 +146,11 @@ def compare(project: Project, study: str, folder: Path) -> Report:
         PersonaStudiesError: the folder holds no run.
     """
     found: list[Artifact] = []
-    lacking: dict[str, str] = (runs.record(folder) or {}).get("not_rebuilt", {})
+    lacking: dict[str, str] = (folders.record(folder) or {}).get("not_rebuilt", {})
     left = _not_rebuilt(project, study, lacking)
     for kind, reference in (("tables", project.results(study)), ("figures", project.figures(study))):
         written = _written(folder, kind)
+        reference.mkdir(parents=True, exist_ok=True)
         names = sorted({*written, *(path.name for path in _references(reference, kind))})
         for name in names:
             ours, theirs = folder / kind / name, reference / name
@@ -314,8 +320,8 @@ def accept(project: Project, study: str, *, confirm: Callable[[Report], bool]) -
         PersonaStudiesError: there is no build, it is not of the present inputs or lacks what a source would have
             given, or a recording is damaged.
     """
-    folder = project.build / runs.known(project, study)
-    built = runs.record(folder)
+    folder = project.build / ready.known(project, study)
+    built = folders.record(folder)
     if built is None:
         raise PersonaStudiesError(f"{study} is not built; run make reproduce first.")
     if built["not_rebuilt"]:
@@ -334,20 +340,21 @@ def accept(project: Project, study: str, *, confirm: Callable[[Report], bool]) -
     # is new, and accepting again finishes it.
     for kind, reference in (("tables", project.results(study)), ("figures", project.figures(study))):
         written = _written(folder, kind)
+        reference.mkdir(parents=True, exist_ok=True)
         for name in written:
-            _replace(reference / name, (folder / kind / name).read_bytes())
+            files.write(reference / name, (folder / kind / name).read_bytes())
         for path in _references(reference, kind):
             if path.name not in written:
                 path.unlink()
-    _replace(project.notebook(study), (folder / f"{study}.ipynb").read_bytes())
+    files.write(project.notebook(study), (folder / f"{study}.ipynb").read_bytes())
     manifest = _digests(project, study)
-    _replace(_manifest_path(project, study), (json.dumps(manifest, indent=1) + "\n").encode())
+    files.write(_manifest_path(project, study), json.dumps(manifest, indent=1) + "\n")
     return difference
 
 
 def _written(folder: Path, kind: str) -> set[str]:
     """Return the names of the tables or figures that the run in a folder wrote; others may lie there too."""
-    made = runs.record(folder)
+    made = folders.record(folder)
     if made is None:
         raise PersonaStudiesError(f"{folder} holds no run that can be read; run it again.")
     paths = [PurePosixPath(name) for name in made["outputs"]]
@@ -357,14 +364,6 @@ def _written(folder: Path, kind: str) -> set[str]:
 def _references(reference: Path, kind: str) -> list[Path]:
     """Return the committed tables or figures of a study."""
     return sorted(path for suffix in KINDS[kind] for path in reference.glob(f"*{suffix}"))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 def _manifest_path(project: Project, study: str) -> Path:
@@ -388,7 +387,7 @@ def _digests(project: Project, study: str) -> dict[str, str]:
     The notebook itself is compared with every build; but where a source cannot be had, its outputs are all that
     is left of the results, so those count among the committed files.
     """
-    found = {path: _sha256(project.root / path) for path in _tracked(project, study)}
+    found = {path: files.sha256(project.root / path) for path in _tracked(project, study)}
     notebook = notebooks.read(project.notebook(study))
     kept = [cell.outputs for cell in notebooks.needing(notebook, notebooks.source_patterns(notebook))]
     if kept:
@@ -421,13 +420,13 @@ def _manifest(project: Project, study: str) -> list[Artifact]:
 
 def _freshness(project: Project, study: str, folder: Path) -> list[Artifact]:
     """Say which inputs have changed since a build, and whether its files are still its own."""
-    built = runs.record(folder)
+    built = folders.record(folder)
     # Only a run with the notebook's own parameters may become the reference.
     present = runs.key(project, study, {})
     changed = [part for part, digest in present.items() if not built or built["key"].get(part) != digest]
     if changed:
         return [Artifact(study, "build", STALE, (f"{', '.join(changed)} changed since; run make reproduce.",))]
-    if not runs.up_to_date(folder, present):
+    if not folders.up_to_date(folder, present):
         return [Artifact(study, "build", STALE, ("its files were changed; run make reproduce.",))]
     return []
 
@@ -471,7 +470,3 @@ def _outputs(one: Any, other: Any) -> str:
             if a.get("data", {}).get(kind) != b.get("data", {}).get(kind):
                 return f"{kind} differs"
     return "its output differs"
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

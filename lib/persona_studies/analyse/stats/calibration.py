@@ -70,11 +70,10 @@ def expected_calibration_error(
 ) -> Estimate:
     """Return the expected calibration error: mean |frequency - probability| over bins, weighted by units.
 
-    The estimate is biased upwards, most where calibration is good: noise in each bin counts as error
-    (Naeini, Cooper and Hauskrecht 2015, AAAI, for the measure). Percentiles of its bootstrap are biased twice
-    and never contain 0. The interval here does: its upper limit is the bootstrap percentile; its lower limit
-    is the estimate minus the same quantile of the bootstrap's *distance* from the observed bins,
-    Σ|gap* - gap| with weights, which bounds the error by the triangle inequality. It errs to the wide side.
+    The measure is that of Naeini, Cooper and Hauskrecht (2015, AAAI). It is biased upwards, because noise in each
+    bin counts as error. Percentiles of its bootstrap are biased twice and never contain 0. So only the upper limit
+    is such a percentile. The lower limit is the estimate minus the same quantile of Σ|gap* - gap|, with weights,
+    which bounds the error by the triangle inequality. The interval can contain 0, and errs to the wide side.
 
     Args:
         probability: Stated probability that the outcome is 1, per unit; NaN is left out.
@@ -102,35 +101,51 @@ def expected_calibration_error(
     fraction("confidence", confidence)
     if replicates < 1:
         raise StatisticsError(f"replicates must be at least 1, not {replicates}.")
-    same_units(probability=probability, outcome=outcome, cluster=cluster)
-    labels: ArrayLike | pd.Series = np.arange(np.size(probability)) if cluster is None else cluster
-    groups = codes("cluster", labels, np.size(probability))
-    usable = ~np.isnan(np.asarray(probability, dtype=float)) & ~np.isnan(np.asarray(outcome, dtype=float))
+    groups = _groups(probability, outcome, cluster)
     stated, observed = _units(probability, outcome, bins)
-    _, groups = np.unique(groups[usable], return_inverse=True)
     n, k = len(stated), len(np.unique(groups))
     method = f"ECE, {bins} bins of equal {binning}, bootstrap, {replicates} replicates"
     if n == 0:
         return Estimate(nan, n=0, confidence=confidence, method=method, reason="undefined (no units)")
-    _, bin_of = _bins(stated, bins, binning)
-    # Surplus of outcomes over stated probability, and units, of each cluster in each bin.
-    surplus, sizes = np.zeros((bins, k)), np.bincount(groups, minlength=k).astype(np.float64)
-    np.add.at(surplus, (bin_of, groups), observed - stated)
+    surplus, sizes = _surplus(stated, observed, groups, bins, binning)
     gap = surplus.sum(axis=1) / n
     estimate = float(np.abs(gap).sum())
     if k < 2:
         reason = "interval undefined (fewer than 2 units or clusters)"
         return Estimate(estimate, n=k, confidence=confidence, method=method, reason=reason)
+    gaps = _resampled(surplus, sizes, replicates, seed)
+    level = (1 + confidence) / 2
+    high, distance = (float(np.quantile(np.abs(g).sum(axis=0), level)) for g in (gaps, gaps - gap[:, None]))
+    return Estimate(estimate, max(0.0, estimate - distance), high, confidence, nan, k, method)
+
+
+def _groups(probability: ArrayLike, outcome: ArrayLike, cluster: ArrayLike | pd.Series | None) -> NDArray[np.int64]:
+    """Return the number of each complete unit's cluster, from 0."""
+    same_units(probability=probability, outcome=outcome, cluster=cluster)
+    labels: ArrayLike | pd.Series = np.arange(np.size(probability)) if cluster is None else cluster
+    groups = codes("cluster", labels, np.size(probability))
+    usable = ~np.isnan(np.asarray(probability, dtype=float)) & ~np.isnan(np.asarray(outcome, dtype=float))
+    return np.asarray(np.unique(groups[usable], return_inverse=True)[1])
+
+
+def _surplus(
+    stated: Array, observed: Array, groups: NDArray[np.int64], bins: int, binning: Binning
+) -> tuple[Array, Array]:
+    """Return, bins x clusters, the surplus of outcomes over stated probability; and the units of each cluster."""
+    k = len(np.unique(groups))
+    surplus, sizes = np.zeros((bins, k)), np.bincount(groups, minlength=k).astype(np.float64)
+    np.add.at(surplus, (_bins(stated, bins, binning)[1], groups), observed - stated)
+    return surplus, sizes
+
+
+def _resampled(surplus: Array, sizes: Array, replicates: int, seed: int) -> Array:
+    """Return the gap of every bin in every replicate, bins x replicates; clusters are drawn whole."""
     rng = np.random.default_rng(seed)
     parts: list[Array] = []
-    for size in in_chunks(replicates, k):
-        weights = draw(rng, k, size)
+    for size in in_chunks(replicates, len(sizes)):
+        weights = draw(rng, len(sizes), size)
         parts.append(surplus @ weights / (sizes @ weights))
-    gaps = np.concatenate(parts, axis=1)
-    level = (1 + confidence) / 2
-    high = float(np.quantile(np.abs(gaps).sum(axis=0), level))
-    distance = float(np.quantile(np.abs(gaps - gap[:, None]).sum(axis=0), level))
-    return Estimate(estimate, max(0.0, estimate - distance), high, confidence, nan, k, method)
+    return np.concatenate(parts, axis=1)
 
 
 def _units(probability: ArrayLike, outcome: ArrayLike, bins: int) -> list[Array]:

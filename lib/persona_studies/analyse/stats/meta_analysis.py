@@ -104,13 +104,20 @@ def random_effects(
         few = "undefined (no effect)" if k == 0 else "one effect: variation between models undefined"
         reason = "; ".join(filter(None, [few, left_out]))
         alone = RandomEffects(nan, k=k, confidence=confidence, method=method, reason=reason)
-        if k == 0:
-            return alone
-        se = sqrt(v[0])
-        half = float(stats.norm.ppf((1 + confidence) / 2)) * se
-        p = float(2 * stats.norm.sf(abs(y[0]) / se))
-        return replace(alone, estimate=float(y[0]), low=float(y[0] - half), high=float(y[0] + half), p=p, se=se)
-    df = k - 1
+        return alone if k == 0 else _of_one(alone, float(y[0]), sqrt(v[0]))
+    return replace(_pooled(y, v, tau, interval, confidence, left_out), method=method)
+
+
+def _of_one(alone: RandomEffects, effect: float, se: float) -> RandomEffects:
+    """Return one effect with its normal interval."""
+    half = float(stats.norm.ppf((1 + alone.confidence) / 2)) * se
+    p = float(2 * stats.norm.sf(abs(effect) / se))
+    return replace(alone, estimate=effect, low=effect - half, high=effect + half, p=p, se=se)
+
+
+def _pooled(y: Array, v: Array, tau: str, interval: str, confidence: float, left_out: str) -> RandomEffects:
+    """Combine at least two effects; ``left_out`` says how many others were undefined."""
+    k, df = len(y), len(y) - 1
     q = _heterogeneity(y, v, 0.0)
     tau2 = _paule_mandel(y, v) if tau == "pm" else _dersimonian_laird(v, q)
     weights = 1 / (v + tau2)
@@ -141,7 +148,6 @@ def random_effects(
         q_p=float(stats.chi2.sf(q, df)),
         k=k,
         confidence=confidence,
-        method=method,
         reason="; ".join(filter(None, reasons)),
     )
 

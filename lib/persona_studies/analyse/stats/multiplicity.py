@@ -54,6 +54,24 @@ def correct(
         {'model a': 0.03, 'model b': 0.08, 'model c': 1.0}
     """
     fraction("alpha", alpha)
+    values = _declared(p, size, undefined)
+    missing = np.isnan(values)
+    adjusted = _adjusted(np.where(missing, 1.0, values), method)
+    return pd.DataFrame(
+        {
+            "p": values,
+            "p_adjusted": adjusted,
+            "rejected": adjusted <= alpha,
+            "family_size": size,
+            "method": method,
+            "reason": np.where(missing, "undefined, counted as p = 1", ""),
+        },
+        index=p.index,
+    )
+
+
+def _declared(p: pd.Series, size: int, undefined: str) -> NDArray[np.float64]:
+    """Return the p-values of a whole family, or say why they are not those of one."""
     if len(p) != size:
         raise StatisticsError(f"The family is declared with {size} hypotheses, {len(p)} p-values were given.")
     if size == 0:
@@ -72,19 +90,7 @@ def correct(
     if missing.any() and undefined != "one":
         names = ", ".join(map(str, p.index[missing]))
         raise StatisticsError(f'No p-value for {names}; a family that allows this declares undefined = "one".')
-    counted = np.where(missing, 1.0, values)
-    adjusted = _adjusted(counted, method)
-    return pd.DataFrame(
-        {
-            "p": values,
-            "p_adjusted": adjusted,
-            "rejected": adjusted <= alpha,
-            "family_size": size,
-            "method": method,
-            "reason": np.where(missing, "undefined, counted as p = 1", ""),
-        },
-        index=p.index,
-    )
+    return values
 
 
 def _adjusted(p: NDArray[np.float64], method: Correction) -> NDArray[np.float64]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from math import nan
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import statsmodels.formula.api as smf
+from numpy.typing import NDArray
 
 from persona_studies.analyse.stats.estimate import CONSTANT, fraction, is_constant
 from persona_studies.errors import StatisticsError
@@ -37,8 +39,7 @@ def clustered_ols(
         response and for collinear predictors, where statsmodels returns numbers made of rounding.
 
     Raises:
-        StatisticsError: not one or two groups, a group column missing or with missing labels, or fewer than
-            two clusters.
+        StatisticsError: not one or two groups, a group column or labels missing, or fewer than two clusters.
 
     Examples:
         >>> data = pd.DataFrame({
@@ -51,23 +52,9 @@ def clustered_ols(
         (0.1, 3.0)
     """
     fraction("confidence", confidence)
-    if len(groups) not in (1, 2):
-        raise StatisticsError(f"Standard errors are clustered on one or two groups, not {len(groups)}.")
-    absent = [name for name in groups if name not in data.columns]
-    if absent:
-        raise StatisticsError(f"No column {', '.join(absent)}; there are {', '.join(map(str, data.columns))}.")
-    rows = data.reset_index(drop=True)
-    model = smf.ols(formula, rows, missing="drop")
-    used = rows.loc[model.data.row_labels, list(groups)]
-    if used.isna().any(axis=None):
-        raise StatisticsError(f"Missing labels in {', '.join(groups)}.")
-    if (used.nunique() < 2).any():
-        raise StatisticsError(f"Fewer than two clusters: {used.nunique().to_dict()}.")
-    endog, exog = model.endog, model.exog
-    if is_constant(endog):
-        return _undefined(model.exog_names, len(endog), CONSTANT)
-    if np.linalg.matrix_rank(exog) < exog.shape[1]:
-        return _undefined(model.exog_names, len(endog), "undefined (predictors are constant or collinear)")
+    model, used = _clustered(formula, data, groups)
+    if reason := _degenerate(model.endog, model.exog):
+        return _undefined(model.exog_names, len(model.endog), reason)
     labels = np.column_stack([pd.factorize(used[name])[0] for name in groups])
     with warnings.catch_warnings():
         # The root of a negative variance; the reason below says so.
@@ -89,6 +76,32 @@ def clustered_ols(
         },
         index=pd.Index(fit.params.index, name="term"),
     )
+
+
+def _clustered(formula: str, data: pd.DataFrame, groups: Sequence[str]) -> tuple[Any, pd.DataFrame]:
+    """Return a model of the complete rows, and the clusters of these rows."""
+    if len(groups) not in (1, 2):
+        raise StatisticsError(f"Standard errors are clustered on one or two groups, not {len(groups)}.")
+    absent = [name for name in groups if name not in data.columns]
+    if absent:
+        raise StatisticsError(f"No column {', '.join(absent)}; there are {', '.join(map(str, data.columns))}.")
+    rows = data.reset_index(drop=True)
+    model = smf.ols(formula, rows, missing="drop")
+    used = rows.loc[model.data.row_labels, list(groups)]
+    if used.isna().any(axis=None):
+        raise StatisticsError(f"Missing labels in {', '.join(groups)}.")
+    if (used.nunique() < 2).any():
+        raise StatisticsError(f"Fewer than two clusters: {used.nunique().to_dict()}.")
+    return model, used
+
+
+def _degenerate(endog: NDArray[np.float64], exog: NDArray[np.float64]) -> str:
+    """Say why a model has no estimates; empty where it has."""
+    if is_constant(endog):
+        return CONSTANT
+    if np.linalg.matrix_rank(exog) < exog.shape[1]:
+        return "undefined (predictors are constant or collinear)"
+    return ""
 
 
 def _undefined(terms: Sequence[str], n: int, reason: str) -> pd.DataFrame:

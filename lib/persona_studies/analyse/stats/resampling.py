@@ -73,20 +73,13 @@ def bca(
     estimate = float(statistic(*arrays, axis=-1))
     if np.isnan(estimate):
         return Estimate(nan, n=n, confidence=confidence, method=method, reason=CONSTANT)
+    how = {"confidence_level": confidence, "n_resamples": replicates, "rng": np.random.default_rng(seed)}
     with warnings.catch_warnings():
         # scipy warns and returns NaN for a degenerate distribution; the reason below says so instead.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
         result = stats.bootstrap(
-            arrays,
-            statistic,
-            paired=True,
-            vectorized=True,
-            n_resamples=replicates,
-            batch=max(1, _CHUNK // n),
-            confidence_level=confidence,
-            method="BCa",
-            rng=np.random.default_rng(seed),
+            arrays, statistic, paired=True, vectorized=True, batch=max(1, _CHUNK // n), method="BCa", **how
         )
     low, high = map(float, result.confidence_interval)
     reason = _unusable(result.bootstrap_distribution)
@@ -203,14 +196,11 @@ def two_way_bootstrap(
     n_rows, n_columns = cells.shape
     rows = np.arange(n_rows) if row_cluster is None else codes("row_cluster", row_cluster, n_rows)
     columns = np.arange(n_columns) if column_cluster is None else codes("column_cluster", column_cluster, n_columns)
-    usable = ~np.isnan(cells).all(axis=1)
-    a = None
-    if predictor is not None:
-        a = vector("predictor", predictor)
-        if len(a) != n_rows:
-            raise StatisticsError(f"predictor has {len(a)} values for {n_rows} rows.")
-        usable &= ~np.isnan(a)
-        a = a[usable]
+    a = None if predictor is None else vector("predictor", predictor)
+    if a is not None and len(a) != n_rows:
+        raise StatisticsError(f"predictor has {len(a)} values for {n_rows} rows.")
+    usable = ~np.isnan(cells).all(axis=1) & (True if a is None else ~np.isnan(a))
+    a = None if a is None else a[usable]
     _, rows = np.unique(rows[usable], return_inverse=True)
     method = f"two-way bootstrap, bias-corrected percentiles, {replicates} replicates"
     return _bootstrap(cells[usable], a, rows, columns, confidence, replicates, seed, method)

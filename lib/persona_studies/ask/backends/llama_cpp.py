@@ -17,17 +17,18 @@ llama.cpp's own and is cached.
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from persona_studies import files
 from persona_studies.ask import model_files, planner
 from persona_studies.ask.backends import ModelInfo, Request, RequestKey, Response, Size
 from persona_studies.ask.chat import Chat, detect
@@ -96,33 +97,16 @@ class LlamaCpp:
             if value not in known:
                 raise BackendError(f"Unknown {what} {value!r} of llama.cpp; known: {', '.join(known)}.")
         parts = model_files.files(path)
-        path, actual = parts[0], model_files.sha256(parts)
+        path, actual = parts[0], files.sha256(*parts)
         if sha256 is not None and actual != sha256:
             raise BackendError(f"{path.name} has sha256 {actual}, expected {sha256}; fetch the file again.")
         llama.llama_log_set(_silence, ctypes.c_void_p(0))
         llama.llama_backend_init()
         weights = path if PRECISIONS[precision] is None else _converted(path, actual, precision)
-        loading = llama.llama_model_default_params()
-        # Repacked weights depend on the shape of the batch and are slower for prompts (Q4_K_M of 1.5 billion
-        # parameters, 64 tokens, one thread: 51 tokens a second against 69). They are also copied into every
-        # process; the mapped file is shared by all.
-        loading.use_extra_bufts = False
-        self._model = llama.llama_model_load_from_file(str(weights).encode(), loading)
-        if not self._model:
-            said = f": {_said[-1]}" if _said else ""
-            release = version("llama-cpp-python")
-            raise BackendError(f"llama.cpp ({release}) cannot load {path.name}{said}. Does it know this model?")
+        self._model = _loaded(weights, path.name)
         self._vocab = llama.llama_model_get_vocab(self._model)
         self._n_vocab: int = llama.llama_vocab_n_tokens(self._vocab)
-        params = llama.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = CONTEXT, BATCH, BATCH
-        params.n_seq_max, params.kv_unified = SEQUENCES, True
-        params.n_threads = params.n_threads_batch = threads
-        if precision == "f32":
-            # Flash attention keeps half-precision intermediates: 0.01 nats, against 1e-5 without it.
-            params.type_k = params.type_v = 0  # GGML_TYPE_F32
-            params.flash_attn_type = 0  # LLAMA_FLASH_ATTN_TYPE_DISABLED
-        self._context = llama.llama_init_from_model(self._model, params)
+        self._context = _context(self._model, threads, precision)
         self._memory = llama.llama_get_memory(self._context)
         self._batch = llama.llama_batch_init(BATCH, 0, SEQUENCES)
         self._marks = self._control_tokens()
@@ -187,13 +171,13 @@ class LlamaCpp:
             total += float(logits[tokens[i]]) - _log_sum_exp(logits)
         return total
 
-    def _turns(self, name: str, chosen: str | None) -> Chat:
+    def _turns(self, name: str, wanted: str | None) -> Chat:
         """Return how the model marks turns, with the begin token that it expects."""
         first, last = llama.llama_vocab_bos(self._vocab), llama.llama_vocab_eos(self._vocab)
         tokens = {"bos_token": first, "eos_token": last}
         texts = {key: self._piece(token) if token >= 0 else "" for key, token in tokens.items()}
         template = llama.llama_model_chat_template(self._model, None)
-        chat = detect(template.decode(errors="replace") if template else None, texts, chosen=chosen)
+        chat = detect(template.decode(errors="replace") if template else None, texts, wanted=wanted)
         needed = bool(llama.llama_vocab_get_add_bos(self._vocab))
         chat = chat.beginning(texts["bos_token"] if needed else None)
         planner.check_beginning(chat, self._encode, first, needed=needed, model=name)
@@ -393,6 +377,38 @@ class LlamaCpp:
         return buffer.raw[: max(size, 0)].decode(errors="replace")
 
 
+def _loaded(weights: Path, name: str) -> Any:
+    """Return llama.cpp's model of a file.
+
+    Raises:
+        BackendError: llama.cpp cannot load it.
+    """
+    loading = llama.llama_model_default_params()
+    # Repacked weights depend on the shape of the batch and are slower for prompts (Q4_K_M of 1.5 billion
+    # parameters, 64 tokens, one thread: 51 tokens a second against 69). They are also copied into every
+    # process; the mapped file is shared by all.
+    loading.use_extra_bufts = False
+    model = llama.llama_model_load_from_file(str(weights).encode(), loading)
+    if not model:
+        said = f": {_said[-1]}" if _said else ""
+        release = version("llama-cpp-python")
+        raise BackendError(f"llama.cpp ({release}) cannot load {name}{said}. Does it know this model?")
+    return model
+
+
+def _context(model: Any, threads: int, precision: str) -> Any:
+    """Return a context of a model, in which sequences share a cache."""
+    params = llama.llama_context_default_params()
+    params.n_ctx, params.n_batch, params.n_ubatch = CONTEXT, BATCH, BATCH
+    params.n_seq_max, params.kv_unified = SEQUENCES, True
+    params.n_threads = params.n_threads_batch = threads
+    if precision == "f32":
+        # Flash attention keeps half-precision intermediates: 0.01 nats, against 1e-5 without it.
+        params.type_k = params.type_v = 0  # GGML_TYPE_F32
+        params.flash_attn_type = 0  # LLAMA_FLASH_ATTN_TYPE_DISABLED
+    return llama.llama_init_from_model(model, params)
+
+
 def _converted(path: Path, digest: str, precision: str) -> Path:
     """Return the cached copy of a model file in another number format; make it the first time.
 
@@ -405,22 +421,18 @@ def _converted(path: Path, digest: str, precision: str) -> Path:
     seal = target.with_suffix(".sha256")
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
-        if target.is_file() and seal.is_file() and seal.read_text() == model_files.sha256([target]):
+        if target.is_file() and seal.is_file() and seal.read_text() == files.sha256(target):
             return target
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
         options = llama.llama_model_quantize_default_params()
         options.ftype, options.allow_requantize = PRECISIONS[precision], True
-        try:
+        with files.replaced(target) as partial:
             code = llama.llama_model_quantize(str(path).encode(), str(partial).encode(), ctypes.byref(options))
             if code:
                 raise BackendError(
                     f"llama.cpp cannot convert {path.name} to {precision} in {target.parent} (code {code}); is "
                     "there room on the disk? Otherwise load it with precision `file`."
                 )
-            seal.write_text(model_files.sha256([partial]))
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+            seal.write_text(files.sha256(partial))
     return target
 
 

@@ -47,7 +47,40 @@ OURS = {
 
 
 class OpenAICompatible:
-    """A model behind an endpoint."""
+    """A model behind an endpoint. Making one sends nothing.
+
+    The key is read from the environment variable ``OPENAI_API_KEY`` and sent to ``base_url``, whatever that
+    is. A local server without keys works without the variable.
+
+    With ``api="chat"`` the server renders the conversation. No persona means that no system message is
+    sent; a template on the server may still add a system text of its own. With ``api="completions"`` the
+    prompt is rendered here and contains none. Its begin-of-text marker is left to the server, since vLLM,
+    llama-server and llama-cpp-python add it.
+
+    Args:
+        name: Short name used in folders and parameters.
+        model: Name that the server knows the model by.
+        base_url: Address up to and including ``/v1``; None is ``OPENAI_BASE_URL``, or OpenAI's.
+        revision: Pinned revision of the weights. It is recorded as ``model_hash``; without it the served
+            name stands there, which is *not* a hash and does not change when the weights do.
+        api: Which of the two interfaces answers.
+        chat: How the model marks turns; needed by ``completions`` and not used by ``chat``.
+        system_role: Where the persona stands in a chat: a ``system`` message, or the start of the ``user`` turn
+            for models that take no system message. The record says which.
+        concurrency: Calls on their way at a time.
+        timeout: Seconds for one call, from sending it to the last byte of the answer.
+        retries: How often a failed call is repeated.
+        top_logprobs: Alternatives to ask for; OpenAI and vLLM allow 20.
+        budget: Caps; None counts without a cap.
+        extra: Further fields of every call, JSON values, part of the response key. For greedy text:
+            ``{"repetition_penalty": 1.0}`` on vLLM, whose default comes with the model, and
+            ``{"repeat_penalty": 1.0}`` on llama-cpp-python, Ollama and llama-server. Hosted models may refuse
+            fields they do not know.
+
+    Raises:
+        BackendError: the extra ``api`` is not installed, or there is no key for a hosted model.
+        ParameterError: a value out of range, or a malformed address.
+    """
 
     def __init__(
         self,
@@ -66,40 +99,6 @@ class OpenAICompatible:
         budget: Budget | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """Describe an endpoint. Nothing is sent.
-
-        The key is read from the environment variable ``OPENAI_API_KEY`` and sent to ``base_url``, whatever that
-        is. A local server without keys works without the variable.
-
-        With ``api="chat"`` the server renders the conversation. No persona means that no system message is
-        sent; a template on the server may still add a system text of its own. With ``api="completions"`` the
-        prompt is rendered here and contains none. Its begin-of-text marker is left to the server, since vLLM,
-        llama-server and llama-cpp-python add it.
-
-        Args:
-            name: Short name used in folders and parameters.
-            model: Name that the server knows the model by.
-            base_url: Address up to and including ``/v1``; None is ``OPENAI_BASE_URL``, or OpenAI's.
-            revision: Pinned revision of the weights. It is recorded as ``model_hash``; without it the served
-                name stands there, which is *not* a hash and does not change when the weights do.
-            api: Which of the two interfaces answers.
-            chat: How the model marks turns; needed by ``completions`` and not used by ``chat``.
-            system_role: Where the persona stands in a chat: a ``system`` message, or the start of the ``user`` turn
-                for models that take no system message. The record says which.
-            concurrency: Calls on their way at a time.
-            timeout: Seconds for one call, from sending it to the last byte of the answer.
-            retries: How often a failed call is repeated.
-            top_logprobs: Alternatives to ask for; OpenAI and vLLM allow 20.
-            budget: Caps; None counts without a cap.
-            extra: Further fields of every call, JSON values, part of the response key. For greedy text:
-                ``{"repetition_penalty": 1.0}`` on vLLM, whose default comes with the model, and
-                ``{"repeat_penalty": 1.0}`` on llama-cpp-python, Ollama and llama-server. Hosted models may refuse
-                fields they do not know.
-
-        Raises:
-            BackendError: the extra ``api`` is not installed, or there is no key for a hosted model.
-            ParameterError: a value out of range, or an address that is none.
-        """
         if find_spec("openai") is None:
             raise BackendError(
                 "This model is reached with the package openai, which is not installed here. "

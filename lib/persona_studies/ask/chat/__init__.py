@@ -101,14 +101,14 @@ def named(name: str) -> ChatTemplate:
 
 
 def detect(
-    model_template: str | None, variables: Mapping[str, str] | None = None, *, chosen: str | None = None
+    model_template: str | None, variables: Mapping[str, str] | None = None, *, wanted: str | None = None
 ) -> Chat:
     """Return how a model marks turns.
 
     Args:
         model_template: The model's own template (Jinja); None when it has none, and its prompts are plain text.
         variables: The model's special tokens: ``bos_token``, ``eos_token`` and so on.
-        chosen: A family, or a file with a template, instead of the model's own.
+        wanted: A family, or a file with a template, instead of the model's own.
 
     Returns:
         The named family that writes the same prompts, or the turn marks of the template itself.
@@ -116,13 +116,13 @@ def detect(
     Raises:
         BackendError: an unknown family, no such file, or a template that cannot be used.
     """
-    if chosen is not None and chosen in FAMILIES:
-        return FAMILIES[chosen]
-    if chosen is not None:
-        path = Path(chosen).expanduser()
+    if wanted is not None and wanted in FAMILIES:
+        return FAMILIES[wanted]
+    if wanted is not None:
+        path = Path(wanted).expanduser()
         if not path.is_file():
             raise BackendError(
-                f"Unknown chat template {chosen!r}; known: {', '.join(FAMILIES)}, or a file with a Jinja template."
+                f"Unknown chat template {wanted!r}; known: {', '.join(FAMILIES)}, or a file with a Jinja template."
             )
         try:
             model_template = path.read_text("utf-8")

@@ -1,0 +1,215 @@
+"""The command ``persona-studies record``: ask a model every cell of a study's plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from persona_studies.cli.shared import (
+    Assignments,
+    Study,
+    Together,
+    Version,
+    given,
+    planned,
+    say,
+    shard_of,
+    short,
+)
+from persona_studies.paths import Project
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from persona_studies.ask.backends import Backend
+    from persona_studies.ask.backends.endpoint.budget import Budget
+    from persona_studies.ask.recording import Progress
+
+Model = Annotated[
+    str, typer.Option(help="Of data/models.toml, or gguf:PATH, hf:OWNER/NAME@REVISION, openai:MODEL.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate only, record nothing.")]
+Shard = Annotated[str, typer.Option(metavar="I/N", help="Record the I-th of N shares, for several processes.")]
+Sample = Annotated[
+    int | None,
+    typer.Option(min=1, help="Ask so many cells only, drawn by a hash: everybody asks the same."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Stop after so many cells.")]
+Hours = Annotated[float | None, typer.Option(min=0, help="Stop after so many hours.")]
+Cells = Annotated[
+    Path | None, typer.Option("--plan", help="Cells that `persona-studies plan` wrote; needs no sources.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for the answers; `persona-studies import` takes them in.")]
+Name = Annotated[str | None, typer.Option(help="Name to record under.")]
+Runtime = Annotated[str | None, typer.Option(help="llama.cpp or transformers, for a GGUF file.")]
+Schedule = Annotated[
+    str | None, typer.Option(help="llama.cpp: canonical, parallel; transformers: batched, single.")
+]
+Precision = Annotated[
+    str | None, typer.Option(help="file, f32, f16 or bf16; default: what is recorded already, or the model's.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes of llama.cpp, of one thread each; default: one per idle core."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each process of llama.cpp; 1.")]
+Api = Annotated[str, typer.Option(help="Of an endpoint: chat or completions.")]
+Chat = Annotated[
+    str | None,
+    typer.Option(
+        help="How turns are marked: chatml, gemma, plain or, for a model that runs here, a file with a Jinja "
+        "template. Default: the model's own template; needed for --api completions."
+    ),
+]
+Revision = Annotated[
+    str | None, typer.Option(help="Of the weights behind an endpoint, which cannot be asked for it.")
+]
+Concurrency = Annotated[int, typer.Option(min=1, help="Calls to an endpoint at the same time.")]
+SystemRole = Annotated[str, typer.Option(help="Where a persona stands in a chat of an endpoint: system, or user.")]
+Measures = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="Measures or kinds of measures; default: all that the model can be asked."),
+]
+Reask = Annotated[str, typer.Option(help="Which cells to ask again: failed, or never (they then stay failed).")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds to wait for an endpoint's answer; 60.")]
+Retries = Annotated[int | None, typer.Option(help="How often a failed call is repeated; 6.")]
+TopLogprobs = Annotated[int | None, typer.Option(help="Alternatives to ask an endpoint for, 1 to 20; 20.")]
+Extra = Annotated[str | None, typer.Option(metavar="JSON", help="Further fields of every call to an endpoint.")]
+MaxCalls = Annotated[int | None, typer.Option(min=1, help="Cap on calls to an endpoint.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Cap on tokens of an endpoint.")]
+MaxMoney = Annotated[float | None, typer.Option(min=0, help="Cap on what an endpoint costs.")]
+PriceIn = Annotated[float, typer.Option(min=0, help="Price of a million prompt tokens.")]
+PriceOut = Annotated[float, typer.Option(min=0, help="Price of a million generated tokens.")]
+
+
+def record(
+    study: Study,
+    model: Model = "smollm2-135m-instruct",
+    parameter: Assignments = None,
+    params: Together = "",
+    protocol: Version = 1,
+    dry_run: DryRun = False,
+    shard: Shard = "1/1",
+    sample: Sample = None,
+    limit: Limit = None,
+    hours: Hours = None,
+    cells: Cells = None,
+    out: Out = None,
+    name: Name = None,
+    backend: Runtime = None,
+    schedule: Schedule = None,
+    precision: Precision = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    api: Api = "chat",
+    chat: Chat = None,
+    revision: Revision = None,
+    concurrency: Concurrency = 8,
+    system_role: SystemRole = "system",
+    measures: Measures = None,
+    reask: Reask = "failed",
+    timeout: Timeout = None,
+    retries: Retries = None,
+    top_logprobs: TopLogprobs = None,
+    extra: Extra = None,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    max_money: MaxMoney = None,
+    price_in: PriceIn = 0.0,
+    price_out: PriceOut = 0.0,
+) -> None:
+    """Ask a model every cell of a study's plan. Interrupted at any moment, it continues where it stopped.
+
+    Exit code 0: every cell of this share has an answer. 1: some have none yet; the same command goes on.
+    """
+    from persona_studies.ask import models, options, recording
+
+    project, part, again = Project.find(), shard_of(shard), options.asks_again(reask)
+    asked = planned(project, study, given(parameter, params), protocol, cells)
+    budget = _budget(model, max_calls, max_tokens, max_money, price_in, price_out)
+    usual = {"api": api, "concurrency": concurrency, "revision": revision, "system_role": system_role}
+    only = {"timeout": timeout, "retries": retries, "top_logprobs": top_logprobs}
+    endpoint = options.endpoint(model, {**usual, "budget": budget}, extra, chat, only)
+    how: dict[str, Any] = {"backend": backend, "threads": threads or 1, "chat": chat}
+    how |= {"precision": precision, "schedule": schedule}
+    kept: dict[str, Any] = {"out": out, "reask": again}
+    asker = recording.load(project, study, model, name=name, out=out, endpoint=endpoint, **how)
+    asked = options.answerable(asked, asker, measures, say, sample)
+    left = recording.pending(project, study, asked, asker.info, **kept)
+    start = partial(models.load, project, model, name=asker.info.name, recorded=asdict(asker.info), **how)
+    asker = _spread(study, asker, asked, left, start, limit, workers=workers, threads=threads, shards=part[1])
+    if not dry_run:
+        done = recording.record(project, study, asked, asker, shard=part, limit=limit, hours=hours, **kept)
+        _ended(asker, done, budget, again)
+        _packed(project, study, asked, asker.info.name, done, **kept)
+
+
+def _budget(model: str, *caps: Any) -> Budget | None:
+    """Return the caps on what an endpoint may cost; None for a model that is not an endpoint."""
+    if not model.startswith("openai:"):
+        return None
+    from persona_studies.ask.backends.openai_compatible import Budget
+
+    return Budget(*caps)
+
+
+def _spread(
+    study: str,
+    asker: Backend,
+    asked: pd.DataFrame,
+    left: pd.DataFrame,
+    start: Callable[[], Backend],
+    limit: int | None,
+    **how: Any,
+) -> Backend:
+    """Print what is to be asked and how long it takes; return the processes that ask it."""
+    from persona_studies.ask import workers as processes
+    from persona_studies.ask.estimate import estimate, summary
+
+    there = len(asked) - len(left)
+    say(f"{study}, {asker.info.name}: {len(asked):,} cells planned, {there:,} recorded, {len(left):,} to go")
+    if left.empty:
+        return asker
+    cells = min(len(left), limit or len(left))
+    asker = processes.spread(asker, start, cells=cells, **how)
+    table = estimate(left, asker)
+    say(table.drop(columns="money").to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+    say(summary(table, how["shards"] * getattr(asker, "number", 1)))
+    return asker
+
+
+def _ended(asker: Backend, done: Progress, budget: Budget | None, again: bool) -> None:
+    """Let go of the model and print what this sitting came to; exit with code 1 where cells are left."""
+    asker.close()
+    if budget is not None:
+        used = budget.spent
+        tokens = used.tokens_in + used.tokens_out
+        say(f"Spent: {used.calls:,} calls, {tokens:,} tokens, {used.money:.4f} in money")
+    if done.failed:
+        stay = "are asked again by the same command; --reask never leaves them failed" if again else "stay failed"
+        say(f"{done.failed:,} cells failed, and {stay}.")
+    if done.stopped:
+        say(f"Stopped at {done.stopped}.")
+    if done.mine:
+        say(f"{done.recorded:,} of {done.planned:,} cells recorded; run the same command to go on.")
+        raise typer.Exit(1)
+
+
+def _packed(
+    project: Project, study: str, asked: pd.DataFrame, model: str, done: Progress, *, out: Path | None, reask: bool
+) -> None:
+    """Pack a recording that is complete; say what remains to be done with one that is not."""
+
+    from persona_studies.ask import packing
+
+    if out is not None:
+        say(f"This share is complete; take it in with: persona-studies import {out}")
+    elif done.complete:
+        say(f"complete: {short(project, packing.pack(project, study, asked, model, failed=not reask))}")
+    else:
+        say(f"This share is complete; {done.planned - done.recorded:,} cells are with other shares.")

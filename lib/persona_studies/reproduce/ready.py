@@ -1,0 +1,238 @@
+"""Everything about a run that can be checked before a kernel starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from persona_studies.errors import NotebookError, ParameterError, RunError, SourceUnavailable, quoted
+from persona_studies.paths import Project
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from persona_studies.design.parameters import Parameters
+    from persona_studies.design.protocol import Protocol
+
+
+def known(project: Project, study: str) -> str:
+    """Return the name of a study, or refuse it with the nearest one.
+
+    Raises:
+        ParameterError: no such study.
+    """
+    names = project.names()
+    if study not in names:
+        near = get_close_matches(study, names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ParameterError(f"Unknown study {quoted(study)}.{hint} Studies: {', '.join(names) or 'none'}.")
+    return study
+
+
+def resolve(project: Project, study: str, assignments: Iterable[str]) -> tuple[Parameters, dict[str, Any]]:
+    """Check parameters given as ``name=value`` against the notebook and its types.
+
+    Returns:
+        The parameters in force, and those that differ from the notebook's own.
+
+    Raises:
+        ParameterError: a name or value is wrong.
+        NotebookError: the notebook's parameters cell is, or the study opens or imports another one.
+    """
+    from persona_studies.reproduce import notebooks
+
+    path = project.notebook(known(project, study))
+    try:
+        declared = notebooks.parameters(notebooks.read(path))
+    except NotebookError as error:
+        raise NotebookError(f"{path.name}: {str(error).removeprefix(f'{path.name} ')}") from error
+    if foreign := notebooks.foreign(project, study):
+        more = f" ({len(foreign) - 1} more such places)" if len(foreign) > 1 else ""
+        raise NotebookError(f"{foreign[0]}{more}")
+    model = parameters_class(project, study)
+    given = model.parse(assignments)
+    defaults = {name: default.value for name, default in declared.items()}
+    in_force = model.check({**defaults, **given})
+    values = in_force.model_dump(mode="json")
+    return in_force, {name: values[name] for name in given if values[name] != defaults.get(name)}
+
+
+def prepare(project: Project, study: str, assignments: Iterable[str]) -> tuple[Parameters, dict[str, Any]]:
+    """Check everything about a run that can be checked before a kernel starts.
+
+    Returns:
+        As :func:`resolve`.
+
+    Raises:
+        ParameterError: a name or value is wrong, or the plan reaches beyond what is recorded.
+        NotebookError: the notebook's parameters cell is wrong.
+        ResponsesError: the recording is damaged.
+        SourceUnavailable: cells need an external source that cannot be had.
+    """
+    assignments = list(assignments)
+    in_force, overrides = resolve(project, study, assignments)
+    # A run that may ask the model itself needs no recording.
+    if not in_force.model_dump().get("live_hours"):
+        given = in_force.model_dump()
+        for parameter, model in [
+            ("model", given.get("model")),
+            *(("compare", m) for m in given.get("compare", ())),
+        ]:
+            _recorded(project, study, parameter, model)
+        if overrides:
+            _covered(project, study, in_force, assignments)
+    if overrides and (absent := lacking(project, study)):
+        raise SourceUnavailable(
+            f"{study} cannot be run with {', '.join(overrides)} changed: its cells need {', '.join(absent)}, and "
+            f"{', '.join(absent.values())} cannot be had. Run again with a connection, or name a folder with a "
+            "copy in PERSONA_STUDIES_MIRROR; without other parameters the committed results are shown."
+        )
+    return in_force, overrides
+
+
+def study_module(project: Project, study: str) -> ModuleType:
+    """Import ``studies/<study>/design.py`` as its notebook does.
+
+    Raises:
+        RunError: the study has no such module.
+    """
+    path = project.design(study)
+    spec = importlib.util.spec_from_file_location(f"persona_studies_study_{study}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise RunError(f"No module {study}/{path.name}; a study declares its Parameters there.")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pydantic look a class's module up by name.
+    sys.modules[spec.name] = module
+    # A study's modules import one another, as they do in a kernel that runs in studies/.
+    sys.path.insert(0, str(project.studies))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(project.studies))
+    return module
+
+
+def parameters_class(project: Project, study: str) -> type[Parameters]:
+    """Return the class ``Parameters`` of a study's module.
+
+    Raises:
+        RunError: the study has no module, or its module no such class.
+    """
+    module = study_module(project, study)
+    try:
+        found: type[Parameters] = module.Parameters
+    except AttributeError as error:
+        raise RunError(f"{study}/design.py declares no class Parameters.") from error
+    return found
+
+
+def lacking(project: Project, study: str) -> dict[str, str]:
+    """Return the sources that a notebook's cells need and that cannot be had -> address."""
+    from persona_studies.design import sources
+    from persona_studies.reproduce import notebooks
+
+    patterns = notebooks.source_patterns(notebooks.read(project.notebook(study)))
+    return sources.unavailable(project, patterns) if patterns else {}
+
+
+def _recorded(project: Project, study: str, parameter: str, model: str | None) -> None:
+    """Refuse a model that has no recording."""
+    from persona_studies.ask import responses
+    from persona_studies.ask.models import slug
+
+    recorded = responses.recordings(project, study)
+    if model == "":
+        responses.meant(project, study, model)
+    elif model is not None and slug(model) not in recorded:
+        near = get_close_matches(model, recorded, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ParameterError(
+            f"Parameter {parameter!r} cannot be {quoted(model)}: it has no recorded responses for {study}.{hint} "
+            f"Recorded: {', '.join(recorded) or 'none'}. To record it: make record STUDY={study} MODEL={model}"
+        )
+
+
+def _covered(project: Project, study: str, in_force: Parameters, assignments: list[str]) -> None:
+    """Refuse a plan that reaches beyond what is recorded, where a study declares its plan.
+
+    Raises:
+        ParameterError: a planned cell has no recorded response.
+        ResponsesError: the recording is damaged.
+    """
+    module = study_module(project, study)
+    if not hasattr(module, "plan"):
+        return
+    import pandas as pd
+
+    from persona_studies.ask import responses, schema, unfinished
+    from persona_studies.ask.models import slug
+    from persona_studies.design import protocol
+    from persona_studies.design.plan import IDENTITY
+
+    declared = protocol.load(project.protocol(study))
+    wanted = module.plan(project, declared, in_force)
+    model = slug(responses.meant(project, study, in_force.model_dump()["model"]))
+    if not model:
+        return
+    folder = project.responses(study, model)
+    record = responses.record_of(folder) or {"files": {}, "model": {"name": model}}
+    files = record["files"]
+    stored = [
+        responses.read_parquet(folder / name, file["sha256"])
+        for name, file in files.items()
+        if (folder / name).is_file()
+    ]
+    rows = pd.concat([wanted[IDENTITY].head(0), *stored])
+    part = unfinished.incomplete(record)
+    if not part:
+        wanted = _held(project, study, wanted, rows, declared, in_force)
+    wanted = schema.as_recorded(wanted, rows)[IDENTITY]
+    recorded = pd.MultiIndex.from_frame(rows[IDENTITY])
+    absent = wanted[~pd.MultiIndex.from_frame(wanted).isin(recorded)]
+    if len(absent):
+        first = ", ".join(f"{name} {value}" for name, value in absent.iloc[0].items())
+        given = " ".join(assignments)
+        if part:
+            raise ParameterError(
+                f"Parameter 'model' cannot be {model!r}: its recording for {study} is {part}. "
+                f"To complete it: {unfinished.to_record(project, study, record, given)}"
+            )
+        raise ParameterError(
+            f"With {given} the plan reaches beyond what is recorded for {model}: {len(absent):,} of "
+            f"{len(wanted):,} planned cells have no response, first {first}. "
+            f"To record them: {unfinished.to_record(project, study, record, given)}"
+        )
+
+
+def _held(
+    project: Project, study: str, wanted: pd.DataFrame, rows: pd.DataFrame, declared: Protocol, in_force: Parameters
+) -> pd.DataFrame:
+    """Return the cells of the measures that a recording holds; a model need not answer every measure.
+
+    Raises:
+        ParameterError: the measure that was asked for is not one of them.
+    """
+    from persona_studies.design.plan import DERIVED
+
+    held = {*rows["measure"]}
+    if not held:
+        return wanted
+    asked = in_force.model_dump().get("measure")
+    needed = DERIVED.get(str(asked), asked)
+    kinds = {*wanted.loc[wanted["measure"].isin(held), "kind"]}
+    if asked not in (None, "primary") and needed not in held | kinds:
+        model = in_force.model_dump()["model"]
+        raise ParameterError(
+            f"measure={asked} is not in the recording of {model}, which holds {', '.join(sorted(held))}. "
+            f"Leave measure out, or record it: --measures {needed}"
+        )
+    absent = {*wanted["measure"]} - held
+    if not absent:
+        return wanted
+    # What only the given parameters ask for cannot be left out.
+    usual = study_module(project, study).plan(project, declared, resolve(project, study, [])[0])
+    return wanted[wanted["measure"].isin(held) | ~wanted["measure"].isin({*usual["measure"]})]
