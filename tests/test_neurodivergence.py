@@ -11,7 +11,7 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats as sp
 
-from neurodivergence import analysis
+from neurodivergence import analysis, paper, raters
 from neurodivergence import design as study
 from neurodivergence import figures as draw
 from neurodivergence import verdicts as judging
@@ -55,16 +55,16 @@ def test_where_a_published_fit_stopped_is_read_from_its_standard_error() -> None
     rows = answers(np.random.default_rng(3))
     exact = smf.ols("token_count ~ C(condition_id) + C(model) + C(query_id)", rows).fit()
     se = exact.bse["C(condition_id)[T.C2]"]
-    refitted = analysis.wald(rows, ["token_count"])
+    refitted = paper.wald(rows, ["token_count"])
     at_zero = sqrt(exact.ssr / exact.df_resid / (exact.ssr / (len(rows) - 4)))
     for factor, stopped in ((1.0, False), (1 / at_zero, True), (1.05, False)):
         said = refitted[["scope", "metric", "contrast", "estimate"]].assign(se=se * factor)
         said["p"] = said["p_holm"] = 2 * sp.norm.sf((said["estimate"] / said["se"]).abs())
         tables = study.Published(said, pd.DataFrame(), pd.DataFrame())
-        made = analysis.reproduction(refitted, tables, parameters())
+        made = paper.reproduction(refitted, tables, parameters())
         assert (made["at_zero"] == stopped).all() and made["same_decision"].all()
         assert made["se_off"].max() == pytest.approx(0.05 / 1.05 if factor > 1.04 else 0, abs=1e-4)
-        [found] = analysis.fits(refitted, made).to_dict("records")
+        [found] = paper.fits(refitted, made).to_dict("records")
         assert found["published_at_zero"] == stopped and found["se_ratio"] == pytest.approx(factor, rel=1e-4)
         assert found["share_between_queries"] == pytest.approx(0.5, abs=0.2)
 
@@ -140,7 +140,7 @@ def test_the_closed_form_above_is_the_papers_fit_and_its_size_is_estimated() -> 
     rng = np.random.default_rng(4)
     rows = answers(rng, heterogeneity=0.7)
     chosen = parameters(metrics=["token_count"], replicates=4000)
-    fits = analysis.wald(rows, ["token_count"])
+    fits = paper.wald(rows, ["token_count"])
     se = papers_error(rows, "token_count")
     assert fits["se"].tolist() == pytest.approx([se, se], rel=0.03)
     means = rows.groupby("condition_id")["token_count"].mean()
@@ -153,7 +153,7 @@ def test_the_closed_form_above_is_the_papers_fit_and_its_size_is_estimated() -> 
     np.testing.assert_allclose(both["size_of_wald"], expected, atol=0.05)
     calm = answers(rng)
     steady = analysis.beside(
-        analysis.contrasts(calm, PROTOCOL, chosen), analysis.wald(calm, ["token_count"]), calm, chosen
+        analysis.contrasts(calm, PROTOCOL, chosen), paper.wald(calm, ["token_count"]), calm, chosen
     )
     assert steady["size_of_wald"].max() < 0.15
 
@@ -248,22 +248,22 @@ def test_repeated_calls_that_give_the_same_text_or_not() -> None:
 
 def test_judges_who_agree_pass_and_others_do_not(tmp_path: Path) -> None:
     chosen = parameters()
-    close = analysis.agreement(scores(np.random.default_rng(11), slip=0.05), chosen)
-    gated = analysis.gates(close, PROTOCOL, 2).set_index("metric")
+    close = raters.agreement(scores(np.random.default_rng(11), slip=0.05), chosen)
+    gated = raters.gates(close, PROTOCOL, 2).set_index("metric")
     assert gated["point_passes"].all() and gated["passes"].all()
     assert set(close["domain"]) == {"all", *DOMAINS} and (close["queries"].isin([24, 6])).all()
     noisy = scores(np.random.default_rng(12), slip=0.05)
     lost = noisy["judge"] == MODELS[0]
     noisy.loc[lost, "infantilization"] = np.random.default_rng(13).integers(0, 5, lost.sum())
-    gated = analysis.gates(analysis.agreement(noisy, chosen), PROTOCOL, 2).set_index("metric")
+    gated = raters.gates(raters.agreement(noisy, chosen), PROTOCOL, 2).set_index("metric")
     assert not gated.loc["infantilization", "passes"] and gated.loc["masking_reinforcement", "passes"]
-    assert analysis.agreement(noisy, parameters(judges=MODELS[:1])).empty
+    assert raters.agreement(noisy, parameters(judges=MODELS[:1])).empty
     figures.save(draw.plot_agreement(close, 0.67), tmp_path / "agreement")
 
 
 def test_the_mean_of_two_judges_is_more_reliable_than_one() -> None:
     one = pd.DataFrame([{"domain": "all", "metric": "validation_quality", "alpha": 0.7, "low": 0.55, "high": 0.8}])
-    alone, both = (analysis.gates(one, PROTOCOL, judges).iloc[0] for judges in (1, 2))
+    alone, both = (raters.gates(one, PROTOCOL, judges).iloc[0] for judges in (1, 2))
     assert alone["mean_low"] == 0.55 and not alone["passes"] and alone["point_passes"]
     assert both["mean_low"] == pytest.approx(1.1 / 1.55) and both["passes"]
 
@@ -284,9 +284,9 @@ def test_models_that_move_apart_are_found_and_named(sign: float, opposite: bool)
 
 def test_a_judge_that_favours_its_own_model_is_found(tmp_path: Path) -> None:
     chosen = parameters(replicates=5000)
-    fair = analysis.self_and_cross(scores(np.random.default_rng(14), slip=0.3), PROTOCOL, chosen)
+    fair = raters.self_and_cross(scores(np.random.default_rng(14), slip=0.3), PROTOCOL, chosen)
     assert not fair.loc[fair["judged"] == "self - cross", "rejected"].astype(bool).any()
-    biased = analysis.self_and_cross(scores(np.random.default_rng(15), slip=0.3, favour=1.0), PROTOCOL, chosen)
+    biased = raters.self_and_cross(scores(np.random.default_rng(15), slip=0.3, favour=1.0), PROTOCOL, chosen)
     apart = biased[biased["judged"] == "self - cross"].set_index("hypothesis")
     assert apart.loc["validation_quality: C2 - C0", "rejected"]
     assert apart.loc["validation_quality: C2 - C0", "difference"] == pytest.approx(1, abs=0.25)
@@ -298,9 +298,9 @@ def test_scopes_only_widen(tmp_path: Path) -> None:
     rng = np.random.default_rng(16)
     chosen = parameters(metrics=list(METRICS))
     rows = answers(rng, effects={"C2": 0.35}, heterogeneity=0.2, metrics=METRICS)
-    fits = analysis.every_wald(rows, METRICS)
+    fits = paper.every_wald(rows, METRICS)
     both = analysis.beside(analysis.contrasts(rows, PROTOCOL, chosen), fits, rows, chosen)
-    table = analysis.scopes(both, analysis.by_model(rows, PROTOCOL, chosen), fits, chosen)
+    table = paper.scopes(both, analysis.by_model(rows, PROTOCOL, chosen), fits, chosen)
     assert (table["p"] <= table["within_metric"] + 1e-12).all()
     assert (table["within_metric"] <= table["within_study"] + 1e-12).all()
     assert (table["within_study"] <= table["all"] + 1e-12).all()
@@ -320,7 +320,7 @@ def test_scopes_only_widen(tmp_path: Path) -> None:
 
 
 def _no_gates() -> pd.DataFrame:
-    return analysis.gates(pd.DataFrame(), PROTOCOL, 2)
+    return raters.gates(pd.DataFrame(), PROTOCOL, 2)
 
 
 def _repeated(estimate: float) -> dict[str, float]:
@@ -333,7 +333,7 @@ def test_verdicts_follow_the_gates_and_the_evidence() -> None:
         step_count=1, mean_step_words=10.0, own_line_words=5.0
     )
     chosen = parameters(metrics=list(metrics), replicates=20_000)
-    fits = analysis.every_wald(rows, metrics)
+    fits = paper.every_wald(rows, metrics)
     both = analysis.beside(analysis.contrasts(rows, PROTOCOL, chosen), fits, rows, chosen)
     single, parts = analysis.by_model(rows, PROTOCOL, chosen), analysis.steps(rows, PROTOCOL, chosen)
     apart = analysis.interactions(rows, PROTOCOL, chosen)
@@ -428,7 +428,7 @@ def test_text_is_compared_with_tables() -> None:
             for q, s, r, d, _ in said
         ]
     )
-    found = analysis.mismatches(reported, study.Published(contrasts, alphas, summary))
+    found = paper.mismatches(reported, study.Published(contrasts, alphas, summary))
     assert found["agrees"].tolist() == [agrees for *_, agrees in said]
     assert found["table"].tolist() == pytest.approx([0.8085, 0.8085, 134, 2e-9, 10, 1, 3])
 

@@ -151,8 +151,6 @@ LONG = {
     "studies/clinical_personas/outcomes.py",
     "studies/expert_personas/analysis.py",
     "studies/expert_personas/published.py",
-    "studies/neurodivergence/analysis.py",
-    "studies/neurodivergence/verdicts.py",
     "studies/persona_bias/analysis.py",
     "studies/sycophancy/analysis.py",
     "studies/sycophancy/design.py",

@@ -55,6 +55,11 @@ HEADINGS = (
 )
 
 
+PAIRS = {f"{late} - {early}": (late, early) for early, late in (("C0", "C1"), ("C0", "C2"), ("C1", "C2"))}
+PLANNED = ("C1 - C0", "C2 - C0")
+BINARY = "refusal"
+
+
 class Parameters(parameters.Parameters):
     """Parameters of the notebook; the defaults are in its first code cell."""
 

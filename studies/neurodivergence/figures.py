@@ -186,7 +186,7 @@ def plot_agreement(table: pd.DataFrame, threshold: float) -> Figure:
     """Draw alpha, AC2 and the share of equal scores for every judged metric, over all queries and by domain.
 
     Args:
-        table: Of :func:`neurodivergence.analysis.agreement`.
+        table: Of :func:`neurodivergence.raters.agreement`.
         threshold: That alpha must reach.
     """
     metrics, domains = (list(dict.fromkeys(table[name])) for name in ("metric", "domain"))
@@ -224,7 +224,7 @@ def plot_judges(table: pd.DataFrame) -> Figure:
     """Draw effects as a judge sees them in its own model's answers and in the other's.
 
     Args:
-        table: Of :func:`neurodivergence.analysis.self_and_cross`.
+        table: Of :func:`neurodivergence.raters.self_and_cross`.
     """
     names = list(dict.fromkeys(table["hypothesis"]))
     figure, axis = plt.subplots(figsize=(8.5, 1.2 + 0.42 * len(names)), layout="constrained")
@@ -244,7 +244,7 @@ def plot_scopes(table: pd.DataFrame, alpha: float) -> Figure:
     """Draw adjusted p of every pooled contrast under three scopes of the correction, for both tests.
 
     Args:
-        table: Of :func:`neurodivergence.analysis.scopes`.
+        table: Of :func:`neurodivergence.paper.scopes`.
         alpha: Error rate.
     """
     tests = list(dict.fromkeys(table["test"]))

@@ -40,7 +40,7 @@ def tested(
     Args:
         both, single, parts, seen: The declared contrasts: over models, of each model, of step depth, by judge.
         refitted: The paper's own fits.
-        gated: Of :func:`neurodivergence.analysis.gates`.
+        gated: Of :func:`neurodivergence.raters.gates`.
         apart: Of :func:`neurodivergence.analysis.interactions`.
         chosen: Parameters.
 
@@ -54,7 +54,7 @@ def tested(
     opposite = {row["hypothesis"]: (row["rising"], row["falling"]) for row in apart.to_dict("records")}
     rows = []
 
-    def add(row: dict[Any, Any], layer: str, **how: Any) -> None:
+    def add(row: dict[Any, Any], layer: str) -> None:
         metric, column = row.get("metric"), "passes" if layer == "corrected" else "point_passes"
         doubted = metric in JUDGED and row["family"] != "judges"
         passes = not doubted or (metric in gate.index and bool(gate.loc[str(metric), column]))
@@ -63,31 +63,28 @@ def tested(
         moved = opposite.get(row["hypothesis"], ("", "")) if layer == "corrected" else _opposed(fits, row)
         rising, falling = moved if pooled else ("", "")
         found = {"layer": layer, "informative": passes, "reason": reason, "rising": rising, "falling": falling}
-        rows.append({**row, **found, **how})
+        rows.append({**row, **found})
 
     for row in pd.concat([both, single, parts, judges], ignore_index=True).to_dict("records"):
         row["family"] = row["family"] if isinstance(row["family"], str) else "judges"
         add(row, "corrected")
         own = PAPERS_OWN.get(row["hypothesis"])
         source = both.set_index("hypothesis").loc[own].to_dict() if own in set(both["hypothesis"]) else row
-        place = (
-            source["model"] if source["family"] == "models" else "pooled",
-            source.get("metric"),
-            row["contrast"],
-        )
+        scope = source["model"] if source["family"] == "models" else "pooled"
+        place = (scope, source.get("metric"), row["contrast"])
         if row["family"] == "judges" or place not in fits or (row["family"] == "steps" and source is row):
             continue
         fit = fits[place]
         limits = (fit["estimate"] + np.array([-reach, reach]) * fit["se"]) / (source["sd"] or nan)
-        add(
-            {**row, "estimate": source["estimate"], "low": limits[0], "high": limits[1]},
-            "published",
-            p_adjusted=fit["p_holm"],
-            rejected=fit["p_holm"] <= 0.05,
-            equivalent=False,
-            p_equivalence=nan,
-        )
+        found = {"estimate": source["estimate"], "low": limits[0], "high": limits[1], **_significance(fit)}
+        add({**row, **found}, "published")
     return pd.DataFrame(rows)[[*EVIDENCE, *MORE]]
+
+
+def _significance(fit: dict[Any, Any]) -> dict[str, Any]:
+    """Return what the paper's own test says of a fit; it tests no equivalence."""
+    p = fit["p_holm"]
+    return {"p_adjusted": p, "rejected": p <= 0.05, "equivalent": False, "p_equivalence": nan}
 
 
 def _opposed(fits: dict[Any, Any], row: dict[Any, Any]) -> tuple[str, str]:
@@ -184,8 +181,8 @@ def recomputed(
 
     Args:
         protocol: Claims.
-        reproduced: Of :func:`neurodivergence.analysis.reproduction`.
-        gated: Of :func:`neurodivergence.analysis.gates`.
+        reproduced: Of :func:`neurodivergence.paper.reproduction`.
+        gated: Of :func:`neurodivergence.raters.gates`.
         printed: The published alphas: ``metric, alpha``.
 
     Returns:
