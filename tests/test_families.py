@@ -249,20 +249,3 @@ def test_models_that_move_in_opposite_directions_make_a_claim_heterogeneous() ->
     assert row["verdict"] == verdicts.HETEROGENEOUS
     assert row["why"] == "significantly up: this model; down: small"
     assert judged(up, others={"small": made_up(declared, up, {})})["verdict"] == verdicts.CONTRADICTED
-
-
-def test_models_side_by_side_and_combined() -> None:
-    declared = protocol()
-    wanted = [("f", declared.families["f"].hypotheses[0])]
-    models = {
-        name: made_up(declared, {"estimate": value}, {}) for name, value in (("a", 0.1), ("b", 0.2), ("c", 0.9))
-    }
-    models["c"]["gate"] = "gate: option mass"
-    table = families.over_models(models, wanted, HOW)
-    assert table["model"].tolist() == ["a", "b", "c", "random effects"]
-    combined = table.iloc[-1]
-    assert combined["n"] == 2 and combined["estimate"] == pytest.approx(0.15)
-    expected = lib_stats.random_effects([0.1, 0.2], [0.05**2] * 2, confidence=0.95)
-    assert [combined["low"], combined["high"]] == pytest.approx([expected.low, expected.high])
-    alone = families.over_models({"a": models["a"]}, wanted, HOW)
-    assert alone["model"].tolist() == ["a"]

@@ -315,41 +315,6 @@ def evidence(
     return found
 
 
-def over_models(
-    tests: Mapping[str, pd.DataFrame], hypotheses: Iterable[tuple[str, str]], how: Settings
-) -> pd.DataFrame:
-    """Return contrasts model by model, and combined over the models whose gate passed.
-
-    Args:
-        tests: Model -> its families, with ``gate`` (what behind a row failed; empty where nothing did).
-        hypotheses: Family and hypothesis of every contrast that is wanted.
-        how: Confidence.
-
-    Returns:
-        ``family, hypothesis, model, n`` (items; models on the combined line), ``estimate, low, high, rejected,
-        gate``; the combined line is called ``random effects``, has ``i2``, and needs two models that passed.
-    """
-    rows: list[dict[str, Any]] = []
-    for family, hypothesis in hypotheses:
-        mine = []
-        for model, table in tests.items():
-            row = table[(table["family"] == family) & (table["hypothesis"] == hypothesis)].iloc[0]
-            kept = {name: row[name] for name in ("n", "estimate", "low", "high", "rejected", "gate")}
-            rows.append({"family": family, "hypothesis": hypothesis, "model": model, **kept})
-            if not row["gate"] and row["se"] > 0:
-                mine.append((row["estimate"], row["se"] ** 2))
-        if len(mine) > 1:
-            effects, variances = zip(*mine, strict=True)
-            all_ = stats.random_effects(effects, variances, confidence=how.confidence)
-            rows.append(
-                {"family": family, "hypothesis": hypothesis, "model": "random effects", "n": all_.k, "gate": ""}
-                | {"estimate": all_.estimate, "low": all_.low, "high": all_.high, "i2": all_.i2}
-                | {"rejected": bool(all_.p <= how.alpha)}
-            )
-    columns = ["family", "hypothesis", "model", "n", "estimate", "low", "high", "rejected", "gate", "i2"]
-    return pd.DataFrame(rows).reindex(columns=columns)
-
-
 def share(successes: int, n: int, *, null: float, how: Settings) -> dict[str, Any]:
     """Return a share less its null value: exact interval (Clopper and Pearson 1934) and exact binomial test.
 

@@ -26,7 +26,6 @@ from persona_studies.paths import named
 
 IDENTITY = ["measure", "condition", "item", "template", "order", "repeat"]
 HASHES = ["condition_hash", "item_hash", "template_hash"]
-PROMPT = ["kind", "system", "shared", "user", "options", "max_tokens"]
 KINDS = ("cloze", "letter", "text")
 # Scores of the parameter `measure` that are made of the answers to another kind: pointwise mutual information.
 DERIVED = {"pmi": "cloze"}
