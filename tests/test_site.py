@@ -367,7 +367,7 @@ def test_identifiers_are_unique(pages: dict[str, BeautifulSoup]) -> None:
 
 def test_every_claim_leads_to_its_verdict(project: Project, pages: dict[str, BeautifulSoup]) -> None:
     for part in scoreboard.board(project).parts:
-        home = pages["index.html"].find("section", attrs={"aria-labelledby": f"part-{part.study}"})
+        home = pages["index.html"].find(id=f"part-{part.study}").find_parent(class_="part")
         links = [tag["href"] for tag in home.select("th[scope=row] a, details li a")]
         code = [cell for cell in notebooks.read(project.notebook(part.study)).cells if cell.cell_type == "code"]
         for link, row in zip(links, part.all, strict=True):

@@ -187,8 +187,10 @@ class _Study:
         csv = next((name for name in self.tables if name.replace("_", "-") == called), None)
         titles, notes = _taken(table, "tr.gt_heading"), _taken(table, "tfoot")
         _plain(table)
-        if csv == "verdicts" and ("table", "verdicts") in notebooks.saved(cell.source):
-            self._target(table)
+        if csv == "verdicts":
+            table["class"] = "claims"
+            if ("table", "verdicts") in notebooks.saved(cell.source):
+                self._target(table)
         caption = "".join(
             f'<span class="{kind}">{text}</span>' for kind, text in zip(("title", "subtitle"), titles, strict=False)
         )
