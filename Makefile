@@ -25,7 +25,7 @@ RANGE := 3.11-lowest 3.12-highest 3.13-highest
 
 STUDIES := $(basename $(notdir $(wildcard studies/*.ipynb)))
 VERBS := help reproduce verify accept new study sweep grid test test-all test-range test-live test-load test-slurm check lab \
-  release site screenshots test-browser readme record bench parity lock licences audit test-faults environment \
+  release site screenshots test-browser readme record report bench parity lock licences audit test-faults environment \
   development live gpu workflow $(STUDIES:%=run-%) $(RANGE:%=range-%)
 .PHONY: $(VERBS) $(STUDIES)
 
@@ -38,6 +38,7 @@ takes = $(if $(filter $(STUDIES),$(1)),PARAMS FLAGS,$(takes.$(1)))
 takes.reproduce := JOBS
 takes.study := STUDY PARAMS FLAGS
 takes.record := STUDY MODEL PARAMS MEASURES FLAGS
+takes.report := MODEL FLAGS
 takes.sweep := STUDY GRID FLAGS
 takes.accept := STUDY
 takes.new := STUDY
@@ -129,6 +130,9 @@ sweep: environment  ## run a grid of parameters, draw the specification curves (
 
 record: environment  ## record a model's responses, resumable (STUDY= MODEL= PARAMS= MEASURES= FLAGS=--dry-run)
 	@$(python) tools/words.py persona_studies record
+
+report: environment  ## a model's report card: what personas do to it, on one page (MODEL= FLAGS="--quick")
+	@$(python) tools/words.py persona_studies report
 
 readme: environment  ## rewrite the generated parts of the README files
 	@$(python) -m persona_studies.publish.readme

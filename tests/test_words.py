@@ -90,6 +90,13 @@ def test_a_model_in_any_folder_reaches_the_recorder(environment: dict[str, str])
     assert said[6:] == ["--params", "", "--parameter", "alpha=0.1", "--dry-run"]
 
 
+def test_a_model_in_any_folder_reaches_its_report_card(environment: dict[str, str]) -> None:
+    model = "/home/Ada's models/größer $1.gguf"
+    assert command(environment, "report", f"MODEL={model}", "FLAGS=--quick") == ["report", model, "--quick"]
+    done = make(environment, "report", "STUDY=sycophancy")
+    assert done.returncode and "make report takes FLAGS MODEL, not STUDY" in done.stderr
+
+
 def test_a_grid_may_be_given_whole_or_choice_by_choice(environment: dict[str, str]) -> None:
     said = command(environment, "sweep", "GRID=alpha=0.01,0.05", "frames=think|bare")
     assert said == ["sweep", "sycophancy", "--grid", "alpha=0.01,0.05 'frames=think|bare'"]

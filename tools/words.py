@@ -13,11 +13,13 @@ from collections.abc import Mapping
 
 
 def study(verb: str, given: Mapping[str, str]) -> list[str]:
-    """Return the words for a command of persona-studies that is about one study.
+    """Return the words for a command of persona-studies that is about one study, or about one model.
 
     >>> study("run", {"STUDY": "sycophancy", "PARAMS": "alpha=0.01", "ASSIGNMENTS": "frames=think,bare\\n"})
     ['run', 'sycophancy', '--params', 'alpha=0.01', '--parameter', 'frames=think,bare']
     """
+    if verb == "report":
+        return ["report", given["MODEL"]]
     # Make puts a blank between the lines.
     assignments = [line.lstrip(" ") for line in given.get("ASSIGNMENTS", "").split("\n") if line.strip(" ")]
     if verb == "sweep":

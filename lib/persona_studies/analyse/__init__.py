@@ -11,6 +11,7 @@ __all__ = [
     "figures",
     "gates",
     "multiple_choice",
+    "numbers",
     "scoring",
     "stats",
     "tables",

@@ -10,6 +10,7 @@ __all__ = [
     "models",
     "options",
     "packing",
+    "recorded",
     "recording",
     "registry",
     "responses",

@@ -23,7 +23,9 @@ def answers(project: Project, study: str, info: ModelInfo, out: Path | None = No
     return schema.merge([committed, *(logs.read(log) for log in places)])
 
 
-def begun(project: Project, study: str, name: str, out: Path | None) -> Iterator[tuple[Path, dict[str, Any]]]:
+def begun(
+    project: Project, study: str, name: str, out: Path | None = None
+) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield where something is recorded under a name already, and the model that answered there."""
     target = project.responses(study, name)
     for place, known in (

@@ -11,6 +11,7 @@ import typer
 
 from persona_studies.cli import recordings, studies
 from persona_studies.cli.record import record
+from persona_studies.cli.report import report
 from persona_studies.cli.shared import complain
 from persona_studies.errors import PersonaStudiesError
 
@@ -36,6 +37,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "plan": recordings.plan,
     "grid": recordings.grid_,
     "record": record,
+    "report": report,
     "pack": recordings.pack,
     "import": recordings.import_,
     "publish": recordings.publish,

@@ -131,7 +131,7 @@ def record(
 
     project, part, again = Project.find(), shard_of(shard), options.asks_again(reask)
     asked = planned(project, study, given(parameter, params), protocol, cells)
-    budget = _budget(model, max_calls, max_tokens, max_money, price_in, price_out)
+    budget = budget_of(model, max_calls, max_tokens, max_money, price_in, price_out)
     usual = {"api": api, "concurrency": concurrency, "revision": revision, "system_role": system_role}
     only = {"timeout": timeout, "retries": retries, "top_logprobs": top_logprobs}
     endpoint = options.endpoint(model, {**usual, "budget": budget}, extra, chat, only)
@@ -149,13 +149,20 @@ def record(
         _packed(project, study, asked, asker.info.name, done, **kept)
 
 
-def _budget(model: str, *caps: Any) -> Budget | None:
+def budget_of(model: str, *caps: Any) -> Budget | None:
     """Return the caps on what an endpoint may cost; None for a model that is not an endpoint."""
     if not model.startswith("openai:"):
         return None
     from persona_studies.ask.backends.openai_compatible import Budget
 
     return Budget(*caps)
+
+
+def say_spent(budget: Budget) -> None:
+    """Print what an endpoint has used."""
+    used = budget.spent
+    tokens = used.tokens_in + used.tokens_out
+    say(f"Spent: {used.calls:,} calls, {tokens:,} tokens, {used.money:.4f} in money")
 
 
 def _spread(
@@ -187,9 +194,7 @@ def _ended(asker: Backend, done: Progress, budget: Budget | None, again: bool) -
     """Let go of the model and print what this sitting came to; exit with code 1 where cells are left."""
     asker.close()
     if budget is not None:
-        used = budget.spent
-        tokens = used.tokens_in + used.tokens_out
-        say(f"Spent: {used.calls:,} calls, {tokens:,} tokens, {used.money:.4f} in money")
+        say_spent(budget)
     if done.failed:
         stay = "are asked again by the same command; --reask never leaves them failed" if again else "stay failed"
         say(f"{done.failed:,} cells failed, and {stay}.")

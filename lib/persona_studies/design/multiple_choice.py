@@ -426,22 +426,29 @@ def _marked(whole: pd.DataFrame) -> int:
 
 
 def sample(frame: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
-    """Choose questions, spread evenly over domains; the choice of fewer is part of the choice of more.
+    """Choose the first ``n`` questions by :func:`ranks`; the choice of fewer is part of the choice of more."""
+    return frame[ranks(frame, seed) < n].reset_index(drop=True)
 
-    A question's rank follows from its name and the seed alone, so that it does not depend on a library's
-    generator.
+
+def ranks(frame: pd.DataFrame, seed: int) -> pd.Series:
+    """Return the place of every question in the order in which questions are chosen, from 0.
+
+    The k-th question of every domain stands before the (k+1)-th of any. The order within a domain follows from a
+    question's name and the seed alone, so that it does not depend on a library's generator.
 
     Args:
-        frame: Questions.
-        n: How many; all where there are no more.
-        seed: Of the ranks.
+        frame: Questions: ``item, domain``.
+        seed: Of the order.
+
+    >>> asked = pd.DataFrame({"item": ["a", "b", "c"], "domain": ["law", "law", "art"]})
+    >>> ranks(asked, 1).tolist()
+    [0, 2, 1]
     """
     rank = [int.from_bytes(hashlib.sha256(f"{seed}:{item}".encode()).digest()[:8], "big") for item in frame["item"]]
     ranked = frame.assign(rank=rank).sort_values("rank", kind="stable")
-    # The k-th of every domain before the (k+1)-th of any.
     turn = ranked.groupby("domain").cumcount()
-    chosen = ranked.assign(turn=turn).sort_values(["turn", "rank"], kind="stable").index[:n]
-    return frame.loc[sorted(chosen)].reset_index(drop=True)
+    order = ranked.assign(turn=turn).sort_values(["turn", "rank"], kind="stable").index
+    return pd.Series(range(len(order)), index=order).reindex(frame.index)
 
 
 def items(asked: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ __all__ = [
     "folders",
     "grid",
     "notebooks",
+    "pages",
     "processes",
     "reads",
     "ready",

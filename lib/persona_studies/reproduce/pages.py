@@ -46,10 +46,11 @@ def picture(png: Path) -> str:
 def number(value: float, decimals: int = 2) -> str:
     """Format a number with a true minus sign.
 
-    >>> number(-0.5), number(0.12345, 4), number(float("nan"))
-    ('−0.50', '0.1235', '–')
+    >>> number(-0.5), number(0.12345, 4), number(-0.001), number(float("nan"))
+    ('−0.50', '0.1235', '0.00', '–')
     """
-    return MISSING if math.isnan(value) else f"{value:.{decimals}f}".replace("-", "−")
+    # Adding 0 leaves no sign of a zero.
+    return MISSING if math.isnan(value) else f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")
 
 
 def pair(old: Any, new: Any) -> tuple[str, str]:

@@ -94,14 +94,14 @@ def prepare(project: Project, study: str, assignments: Iterable[str]) -> tuple[P
     return in_force, overrides
 
 
-def study_module(project: Project, study: str) -> ModuleType:
-    """Import ``studies/<study>/design.py`` as its notebook does.
+def study_module(project: Project, study: str, name: str = "design") -> ModuleType:
+    """Import ``studies/<study>/<name>.py`` as the study's notebook does.
 
     Raises:
         RunError: the study has no such module.
     """
-    path = project.design(study)
-    spec = importlib.util.spec_from_file_location(f"persona_studies_study_{study}", path)
+    path = project.folder(study) / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"persona_studies_study_{study}_{name}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise RunError(f"No module {study}/{path.name}; a study declares its Parameters there.")
     module = importlib.util.module_from_spec(spec)

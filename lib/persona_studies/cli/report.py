@@ -1,0 +1,169 @@
+"""The command ``persona-studies report``: a model's report card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from persona_studies.cli.record import (
+    Api,
+    Chat,
+    Concurrency,
+    DryRun,
+    Extra,
+    MaxCalls,
+    MaxMoney,
+    MaxTokens,
+    Name,
+    Precision,
+    PriceIn,
+    PriceOut,
+    Retries,
+    Revision,
+    SystemRole,
+    Threads,
+    Timeout,
+    TopLogprobs,
+    Workers,
+    budget_of,
+    say_spent,
+)
+from persona_studies.cli.shared import say, short
+from persona_studies.errors import ParameterError, ResponsesError
+from persona_studies.paths import Project
+
+if TYPE_CHECKING:
+    from persona_studies.ask.backends import Backend
+    from persona_studies.publish.report_card import Part
+
+Model = Annotated[
+    str, typer.Argument(help="Of data/models.toml, a GGUF file, hf:OWNER/NAME@REVISION, or openai:MODEL.")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="A first answer in at most 400 cells.")]
+Cells = Annotated[int | None, typer.Option(min=1, help="Ask at most so many cells now.")]
+Hours = Annotated[
+    float | None, typer.Option(min=0, help="Stop after so many hours; 1, unless --quick or --cells is given.")
+]
+
+
+def report(
+    model: Model,
+    quick: Quick = False,
+    cells: Cells = None,
+    hours: Hours = None,
+    dry_run: DryRun = False,
+    name: Name = None,
+    precision: Precision = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    api: Api = "chat",
+    chat: Chat = None,
+    revision: Revision = None,
+    concurrency: Concurrency = 8,
+    system_role: SystemRole = "system",
+    timeout: Timeout = None,
+    retries: Retries = None,
+    top_logprobs: TopLogprobs = None,
+    extra: Extra = None,
+    max_calls: MaxCalls = None,
+    max_tokens: MaxTokens = None,
+    max_money: MaxMoney = None,
+    price_in: PriceIn = 0.0,
+    price_out: PriceOut = 0.0,
+) -> None:
+    """Record what is missing of all model studies for one model, and write what personas do to it on one page.
+
+    Interrupted at any moment, or stopped at a cap, the same command goes on. The page is
+    runs/report/<model>/index.html, its numbers are in numbers.csv beside it.
+    """
+    from persona_studies.ask import models, options
+
+    project = Project.find()
+    if quick and cells is not None:
+        raise ParameterError("--quick says how many cells are asked; leave --cells out, or --quick.")
+    models.known(project, model, name)
+    budget = budget_of(model, max_calls, max_tokens, max_money, price_in, price_out)
+    usual = {"api": api, "concurrency": concurrency, "revision": revision, "system_role": system_role}
+    only = {"timeout": timeout, "retries": retries, "top_logprobs": top_logprobs}
+    endpoint = options.endpoint(model, {**usual, "budget": budget}, extra, chat, only)
+    load = {"name": name, "endpoint": endpoint, "threads": threads or 1, "precision": precision, "chat": chat}
+    if hours is None and cells is None and not quick:
+        hours = 1.0
+    processes = {"workers": workers, "threads": threads}
+    _report(project, model, load, processes, quick=quick, cells=cells, hours=hours, dry_run=dry_run)
+    if budget is not None:
+        say_spent(budget)
+
+
+def _report(
+    project: Project,
+    model: str,
+    load: Mapping[str, Any],
+    processes: Mapping[str, Any],
+    *,
+    quick: bool,
+    cells: int | None,
+    hours: float | None,
+    dry_run: bool,
+) -> None:
+    """Estimate, record, and write the page."""
+    from persona_studies.ask import recorded
+    from persona_studies.publish import report_card, report_page
+
+    found = report_card.parts(project, say)
+    askers = report_card.askers(project, found, model, load)
+    infos = {study: asker.info for study, asker in askers.items()}
+    name = infos[found[0].study].name
+    found, lacking = report_card.answerable(found, askers[found[0].study], say)
+    found = report_card.quick(found) if quick else found
+    left = report_card.to_ask(project, found, infos, cells)
+    total, to_go = sum(len(part.plan) for part in found), sum(len(part.plan) for part in left)
+    say(f"{name}: {total:,} cells of {len(found)} studies, {to_go:,} to ask now")
+    if left:
+        askers = report_card.spread(project, left, askers, model, load, **processes)
+        _estimate(left, askers)
+    stopped = None
+    if not dry_run:
+        stopped, failed = report_card.record(project, left, askers, hours)
+        if failed:
+            say(f"{failed:,} cells failed, and are asked again by the same command.")
+    for asker in {id(asker): asker for asker in askers.values()}.values():
+        asker.close()
+    if dry_run:
+        return
+    rows = {part.study: recorded.answers(project, part.study, infos[part.study]) for part in found}
+    mine = report_card.card(project, found, name, rows)
+    if mine.numbers.empty:
+        raise ResponsesError(
+            f"Nothing can be said of {name} yet: no cell is answered in all option orders. The same command goes "
+            "on; give it a larger cap."
+        )
+    looks = report_card.looks(project, found, infos)
+    cards = [mine, *report_card.others(project, found, mine, say)]
+    page = report_page.write(project, found, cards, infos, quick=quick, notes=[*looks, *lacking])
+    for note in looks:
+        say(note)
+    if stopped:
+        say(f"Stopped at {stopped}.")
+    sound = {study: table[table["finish"] != "failed"] for study, table in rows.items()}
+    if rest := sum(int((~report_card.answered(part.plan, sound[part.study])).sum()) for part in found):
+        say(f"{rest:,} of {total:,} cells have no answer yet; the same command goes on.")
+    say(f"{name}: the card is {short(project, page)}, its numbers are in numbers.csv beside it")
+
+
+def _estimate(left: Sequence[Part], askers: Mapping[str, Backend]) -> None:
+    """Say what the recording takes: cells, tokens, time and money."""
+    import pandas as pd
+
+    from persona_studies.ask.estimate import estimate, summary
+    from persona_studies.publish import report_card
+
+    by_asker: dict[int, list[Part]] = {}
+    for part in left:
+        by_asker.setdefault(id(askers[part.study]), []).append(part)
+    tables = [estimate(report_card.by_kind(mine), askers[mine[0].study]) for mine in by_asker.values()]
+    table = pd.concat(tables, ignore_index=True).rename(columns={"measure": "kind"})
+    say(table.drop(columns="money").to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+    say(summary(table, getattr(next(iter(askers.values())), "number", 1)))
