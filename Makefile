@@ -14,6 +14,7 @@ export UV_COMPILE_BYTECODE := 1
 export PYTHONPATH := $(CURDIR)/lib
 export PYTHONNOUSERSITE := 1
 unexport PYTHONHOME
+unexport PYTHONDONTWRITEBYTECODE
 export PERSONA_STUDIES_PYTHON := $(shell tools/environment --which)
 python := "$$PERSONA_STUDIES_PYTHON"
 

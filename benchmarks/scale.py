@@ -244,15 +244,19 @@ def analysis(grid: Grid, recorded: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def precision(project: Project) -> pd.DataFrame:
+def precision(project: Project, measure: str = "*") -> pd.DataFrame:
     """Return what 16-bit log-probabilities would save and cost, on the committed recordings.
+
+    Args:
+        project: Holds the recordings.
+        measure: The one to look at; all by default.
 
     Returns:
         ``study, model, measure, cells, mb, mb_16_bit`` and, in nats, ``largest_error``, ``largest_contrast_error``
         (after subtracting the mean over the options of a cell).
     """
     rows = []
-    for path in sorted(project.data.glob("responses/*/*/*.parquet")):
+    for path in sorted(project.data.glob(f"responses/*/*/{measure}.parquet")):
         table = pq.read_table(path, schema=schema.SCHEMA)
         values = table["logprob"].combine_chunks()
         exact = values.flatten().to_numpy(zero_copy_only=False).astype(np.float64)

@@ -6,7 +6,8 @@ import hashlib
 import json
 import shutil
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +17,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from persona_studies import cli
 from persona_studies.analyse import tables
 from persona_studies.ask import packing, recording
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks, runs, verify
+from tests.local_hub import Client, LocalHub
 from tests.simulated import SimulatedBackend
 from tests.test_recording import answer, small_plan
 
@@ -137,6 +140,37 @@ def recorded(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPat
     recording.record(project, "toy", plan, SimulatedBackend(answer))
     packing.pack(project, "toy", plan, "simulated")
     return project
+
+
+@pytest.fixture
+def command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Return a function that runs a command in this process, and gives its exit code and what it said."""
+
+    def call(project: Project, *arguments: str) -> tuple[int, str]:
+        monkeypatch.setenv("PERSONA_STUDIES_ROOT", str(project.root))
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["persona-studies", *arguments])
+        before = signal.getsignal(signal.SIGTERM)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        signal.signal(signal.SIGTERM, before)
+        said, complained = capsys.readouterr()
+        return int(ended.value.code or 0), said + complained
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def hub_and_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalHub, Client]]:
+    """A hub, and a process whose library knows no other one."""
+    hub = LocalHub()
+    client = Client(hub, tmp_path_factory.mktemp("home"))
+    yield hub, client
+    client.close()
+    hub.close()
 
 
 def build(project: Project) -> Path:

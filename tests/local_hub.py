@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import io
 import json
+import os
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,13 +31,7 @@ class LocalHub:
     """
 
     def __init__(self) -> None:
-        self.commits: dict[str, dict[str, bytes]] = {}
-        self.head: dict[str, bytes] = {}
-        self.broken: dict[str, bytes] = {}
-        self.refuse = 0
-        self.gated = False
-        self.cut: int | None = None
-        self.ranges: list[str] = []
+        self.empty()
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -141,6 +144,75 @@ class LocalHub:
             for path, data in served.items()
         ]
 
+    def empty(self) -> None:
+        """Forget everything, as a hub that has just been made."""
+        self.commits: dict[str, dict[str, bytes]] = {}
+        self.head: dict[str, bytes] = {}
+        self.broken: dict[str, bytes] = {}
+        self.refuse = 0
+        self.gated = False
+        self.cut: int | None = None
+        self.ranges: list[str] = []
+
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a call in another process ended with; its code is 1 where it raised an error of this package."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Client:
+    """A process for calls to one hub: the library reads its address when it is imported, so never in this process.
+
+    Args:
+        hub: Whose address it is told.
+        home: Folder for what the library keeps.
+    """
+
+    def __init__(self, hub: LocalHub, home: Path) -> None:
+        settings = {"HF_ENDPOINT": hub.address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+        self._pool = ProcessPoolExecutor(
+            1, get_context("spawn"), initializer=_settle, initargs=({**settings, "HF_TOKEN": TOKEN},)
+        )
+
+    def call(self, function: Callable[..., object], *arguments: object) -> Done:
+        """Call a function of a module there, under the environment of now, and print what it returns."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+        done = self._pool.submit(_called, inherited, function, *arguments).result(timeout=120)
+        assert TOKEN not in done.stdout + done.stderr
+        return done
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def _settle(settings: dict[str, str]) -> None:
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING"))]:
+        del os.environ[name]
+    os.environ.update(settings)
+
+
+def _called(environment: dict[str, str], function: Callable[..., object], *arguments: object) -> Done:
+    from persona_studies.errors import PersonaStudiesError
+
+    own = {name: value for name, value in os.environ.items() if name.startswith("HF_")}
+    os.environ.clear()
+    os.environ.update(environment | own)
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            out.write(f"{function(*arguments)}\n")
+        except PersonaStudiesError as error:
+            code = 1
+            err.write(f"{type(error).__name__}: {error}\n")
+        except Exception:
+            code = 2
+            traceback.print_exc()
+    return Done(code, out.getvalue(), err.getvalue())

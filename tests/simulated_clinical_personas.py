@@ -53,7 +53,7 @@ class Simulation:
         cells = cells.merge(self.asked[facts], on="item", how="left", sort=False)
         self.cells = cells.merge(self.people[["condition", "role", "style", "who"]], on="condition", how="left")
 
-    def responses(
+    def chosen(
         self,
         seed: int,
         *,
@@ -62,9 +62,8 @@ class Simulation:
         critical: dict[str, float] | None = None,
         shift: dict[str, float] | None = None,
         variant: dict[str, float] | None = None,
-        sharpness: float = 2.0,
-    ) -> pd.DataFrame:
-        """Return simulated answers: right with probability ``base`` plus effects, else one place off.
+    ) -> np.ndarray:
+        """Return the chosen place per cell: right with probability ``base`` plus effects, else one place off.
 
         Most of what makes an answer right belongs to the case and is the same under every condition.
 
@@ -75,7 +74,6 @@ class Simulation:
             critical: Role -> what is added in critical and taken away in primary care.
             shift: Style -> probability of one place less urgent (negative: more) whatever is right.
             variant: Mark of gender, ethnicity or sex -> the same.
-            sharpness: Log-odds of the chosen against any other option, per character times length.
         """
         rng = np.random.default_rng(seed)
         cells = self.cells
@@ -92,7 +90,18 @@ class Simulation:
         push = cells["style"].map(shift or {}).fillna(0.0).to_numpy()
         for mark, effect in (variant or {}).items():
             push = push + effect * np.array([mark in words.split() for words in cells["variant"]])
-        chosen = np.clip(chosen + np.where(move < np.abs(push), np.sign(push), 0).astype(int), 0, n - 1)
+        return np.clip(chosen + np.where(move < np.abs(push), np.sign(push), 0).astype(int), 0, n - 1)
+
+    def responses(self, seed: int, *, sharpness: float = 2.0, **effects: Any) -> pd.DataFrame:
+        """Return a response for every cell.
+
+        Args:
+            seed: Of the answers.
+            sharpness: Log-odds of the chosen against any other option, per character times length.
+            effects: Of :meth:`chosen`.
+        """
+        cells, chosen = self.cells, self.chosen(seed, **effects)
+        n = cells["n_options"].to_numpy()
         shown = (chosen - cells["order"].to_numpy()) % n
         letter, text = ((cells["asked_as"] == kind).to_numpy() for kind in ("letter", "text"))
         neutral = (cells["template"] == "neutral").to_numpy()

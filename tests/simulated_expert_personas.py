@@ -57,8 +57,8 @@ class Simulation:
         )
         self.persona = analysis.label(self.cells)
 
-    def responses(self, seed: int, *, base: float = 0.5, effects: dict[str, float] | None = None) -> pd.DataFrame:
-        """Return simulated answers: right with probability ``base`` plus the persona's effect.
+    def chosen(self, seed: int, *, base: float = 0.5, effects: dict[str, float] | None = None) -> np.ndarray:
+        """Return the chosen place per cell: right with probability ``base`` plus the persona's effect.
 
         Half of what makes an answer right belongs to the question and is the same under every persona.
         """
@@ -68,8 +68,12 @@ class Simulation:
         luck = np.where(rng.random(len(self.cells)) < 0.5, self.cells["item"].map(own), rng.random(len(self.cells)))
         right = luck < chance
         n, gold = self.cells["n_options"].to_numpy(), self.cells["gold"].to_numpy()
-        wrong = (gold + rng.integers(1, n)) % n
-        chosen = np.where(right, gold, wrong)
+        return np.where(right, gold, (gold + rng.integers(1, n)) % n)
+
+    def responses(self, seed: int, *, base: float = 0.5, effects: dict[str, float] | None = None) -> pd.DataFrame:
+        """Return a response for every cell, which choose as :meth:`chosen` says."""
+        chosen = self.chosen(seed, base=base, effects=effects)
+        n = self.cells["n_options"].to_numpy()
         shown = (chosen - self.cells["order"].to_numpy()) % n
         letter = (self.cells["asked_as"] == "letter").to_numpy()
         neutral = (self.cells["template"] == "neutral").to_numpy()

@@ -59,8 +59,8 @@ class Simulation:
             self.people[["condition", "persona", "kind", "variant"]], on="condition", how="left"
         )
 
-    def responses(self, seed: int, *, base: float = 0.5, effects: dict[str, float] | None = None) -> pd.DataFrame:
-        """Return simulated answers: right with probability ``base`` plus the persona's effect.
+    def chosen(self, seed: int, *, base: float = 0.5, effects: dict[str, float] | None = None) -> np.ndarray:
+        """Return the chosen place per cell: right with probability ``base`` plus the persona's effect.
 
         Half of what makes an answer right belongs to the question and is the same under every condition. A
         mitigation takes the effect away.
@@ -71,7 +71,12 @@ class Simulation:
         chance = base + effect.where(self.cells["kind"] != "mitigated", 0.0).to_numpy()
         luck = np.where(rng.random(len(self.cells)) < 0.5, self.cells["item"].map(own), rng.random(len(self.cells)))
         n, gold = self.cells["n_options"].to_numpy(), self.cells["gold"].to_numpy()
-        chosen = np.where(luck < chance, gold, (gold + rng.integers(1, n)) % n)
+        return np.where(luck < chance, gold, (gold + rng.integers(1, n)) % n)
+
+    def responses(self, seed: int, *, base: float = 0.5, effects: dict[str, float] | None = None) -> pd.DataFrame:
+        """Return a response for every cell, which choose as :meth:`chosen` says."""
+        chosen = self.chosen(seed, base=base, effects=effects)
+        n = self.cells["n_options"].to_numpy()
         shown = (chosen - self.cells["order"].to_numpy()) % n
         letter = (self.cells["asked_as"] == "letter").to_numpy()
         neutral = (self.cells["template"] == "neutral").to_numpy()

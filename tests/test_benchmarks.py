@@ -255,13 +255,14 @@ def test_the_planted_slope_is_found_after_storing_and_loading(tmp_path: Path) ->
 
 def test_what_16_bits_cost_is_computed_from_the_committed_recordings() -> None:
     committed = tables.load(RESULTS / "precision.csv")
-    found = scale.precision(Project.find(ROOT))
-    found = found[found["study"].isin(committed["study"]) & found["measure"].eq("agree_letter")]
+    found = scale.precision(Project.find(ROOT), "agree_letter")
+    found = found[found["study"].isin(committed["study"])]
     known = committed[committed["measure"].eq("agree_letter")]
     assert found["largest_error"].tolist() == pytest.approx(known["largest_error"].tolist(), rel=1e-4)
     assert (found["largest_error"] > 0).all() and (found["mb_16_bit"] < found["mb"]).all()
 
 
+@pytest.mark.attack
 def test_runs_with_other_parameters_are_measured_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,15 +394,21 @@ def test_whole_starts_are_sampled_evenly() -> None:
     assert cost.sampled(cells, 1000) is not None and len(cost.sampled(cells, 1000)) == 1000
 
 
-def test_the_page_of_costs_is_what_the_counts_say() -> None:
+@pytest.fixture(scope="module")
+def recorded() -> pd.DataFrame:
+    return cost.recorded(Project(ROOT))
+
+
+def test_the_page_of_costs_is_what_the_counts_say(recorded: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "recorded", lambda _: recorded)
     page = cost.PAGE.read_text(encoding="utf-8")
     assert page == readme.render(page, cost.blocks(RESULTS, Project(ROOT)))
 
 
-def test_the_planners_tokens_are_those_that_recordings_computed() -> None:
+def test_the_planners_tokens_are_those_that_recordings_computed(recorded: pd.DataFrame) -> None:
     counted = tables.load(RESULTS / "cost_tokens.csv")
     counted = counted[(counted["extent"] == "recorded") & (counted["counted"] == counted["cells"])]
-    both = counted.merge(cost.recorded(Project(ROOT)), on=["study", "measure", "cells"], suffixes=("", "_recorded"))
+    both = counted.merge(recorded, on=["study", "measure", "cells"], suffixes=("", "_recorded"))
     scored = both[both["kind"] != "text"]
     assert len(scored) >= 5
     assert scored["apart"].tolist() == scored["apart_recorded"].tolist()

@@ -6,22 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
 from persona_studies.paths import Project
 
-
-def call(project: Project, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "persona_studies.cli", *arguments],
-        cwd=project.root,
-        env={**os.environ, "PERSONA_STUDIES_ROOT": str(project.root), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stdout + done.stderr
+Call = Callable[..., tuple[int, str]]
 
 
 @pytest.mark.parametrize(
@@ -37,24 +28,37 @@ def call(project: Project, *arguments: str) -> tuple[int, str]:
         (["verify", "other"], "Unknown study 'other'"),
     ],
 )
-def test_a_mistake_is_named_and_ends_with_2(toy_project: Project, arguments: list[str], message: str) -> None:
-    code, said = call(toy_project, *arguments)
+def test_a_mistake_is_named_and_ends_with_2(
+    toy_project: Project, command_line: Call, arguments: list[str], message: str
+) -> None:
+    code, said = command_line(toy_project, *arguments)
     assert (code, message in said) == (2, True), said
 
 
-def test_verify_without_a_build_fails_and_says_what_to_do(toy_project: Project) -> None:
-    code, said = call(toy_project, "verify")
+def test_verify_without_a_build_fails_and_says_what_to_do(toy_project: Project, command_line: Call) -> None:
+    code, said = command_line(toy_project, "verify")
     assert code == 1 and "run make reproduce" in said
 
 
-def test_every_command_explains_itself(toy_project: Project) -> None:
-    code, said = call(toy_project, "--help")
+def test_every_command_explains_itself(toy_project: Project, command_line: Call) -> None:
+    code, said = command_line(toy_project, "--help")
     assert code == 0
     for command in ("run", "record", "verify", "accept", "list", "show"):
         assert command in said
 
 
-def test_outside_a_project_the_variable_is_named(toy_project: Project) -> None:
+def test_outside_a_project_the_variable_is_named(toy_project: Project, command_line: Call) -> None:
     shutil.rmtree(toy_project.studies)
-    code, said = call(toy_project, "list")
+    code, said = command_line(toy_project, "list")
     assert code == 1 and "PERSONA_STUDIES_ROOT" in said
+
+
+def test_a_process_of_its_own_ends_with_that_code_and_without_a_traceback(toy_project: Project) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "persona_studies.cli", "run", "toy", "-p", "alhpa=1"],
+        cwd=toy_project.root,
+        env={**os.environ, "PERSONA_STUDIES_ROOT": str(toy_project.root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "Did you mean 'alpha'" in done.stderr and "Traceback" not in done.stderr

@@ -16,6 +16,7 @@ from persona_studies.design import multiple_choice
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
 from tests.simulated_clinical_personas import DEFAULTS, Simulation
+from tests.simulated_scores import answered_again
 
 PROJECT = Project(Path(__file__).parents[1])
 
@@ -355,9 +356,10 @@ class TestTruth:
     def test_without_effects_the_family_wise_error_holds(self) -> None:
         small = Simulation(PROJECT, datasets=["triage"], replicates=1000)
         families = ("roles", "care", "style", "variants")
-        wrong = dict.fromkeys(families, 0)
+        wrong, scored = dict.fromkeys(families, 0), scores(small, 0)
         for seed in range(25):
-            table = analysis.contrasts(scores(small, seed), small.protocol, small.parameters, families)
+            again = answered_again(scored, small.cells, small.chosen(seed))
+            table = analysis.contrasts(again, small.protocol, small.parameters, families)
             for family, group in table.groupby("family"):
                 wrong[str(family)] += bool(group["rejected"].any())
         # Binomial(25, .05) exceeds 5 with probability .001.

@@ -323,7 +323,7 @@ def test_planted_effects_are_found_and_judged() -> None:
 def test_without_effects_the_families_keep_their_error_rate() -> None:
     rng = np.random.default_rng(2)
     chosen = parameters(sources=["Open Character Training", "PERMA"])
-    draws, wrong = 60, {"oct": 0, "perma": 0}
+    draws, wrong = 40, {"oct": 0, "perma": 0}
     for _ in range(draws):
         parts = [
             cells.capabilities(capabilities(rng, {}), chosen, "corrected"),

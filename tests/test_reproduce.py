@@ -89,7 +89,7 @@ def test_a_study_that_fails_is_named_and_the_others_are_compared(make_project: C
     assert (project.build / "twin" / "run.json").is_file() and not (project.build / "toy").exists()
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("by", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.attack)])
 def test_interrupted_it_ends_its_runs_and_leaves_nothing_half_written(
     make_project: Callable[..., Project], by: signal.Signals
 ) -> None:
@@ -103,6 +103,8 @@ def test_interrupted_it_ends_its_runs_and_leaves_nothing_half_written(
     assert not list(project.build.glob(".*.persona-studies-partial*")) and not list(project.build.rglob("run.json"))
 
 
-def test_a_wrong_name_is_refused_before_anything_runs(toy_project: Project) -> None:
-    code, said = call(toy_project, "reproduce", "toy", "tot")
+def test_a_wrong_name_is_refused_before_anything_runs(
+    toy_project: Project, command_line: Callable[..., tuple[int, str]]
+) -> None:
+    code, said = command_line(toy_project, "reproduce", "toy", "tot")
     assert code == 2 and "Did you mean 'toy'" in said and not toy_project.build.exists()

@@ -89,7 +89,7 @@ def test_an_opposite_effect_has_the_opposite_sign() -> None:
 
 def test_family_wise_error_without_any_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     """No slope anywhere: at least one rejection in at most alpha of the simulations, within chance."""
-    runs = 100
+    runs = 40
     # Intervals and the sign flip do not enter the corrected p-values; they would take most of the time.
     nothing = stats.Estimate(np.nan)
     for name in ("bca", "sign_flip"):

