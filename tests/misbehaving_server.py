@@ -167,6 +167,9 @@ class _Handler(BaseHTTPRequestHandler):
                 status=503,
                 after=formatdate(time.time() + float(value), usegmt=True),
             )
+        if name == "gzip":
+            # Says that it is packed, and is not.
+            return self._send_raw(value.encode(), leave, packed=True)
         if name == "raw":
             # Whatever is written behind the colon, as it is.
             return self._send_raw(value.encode(errors="surrogatepass"), leave)
@@ -224,13 +227,21 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_raw(json.dumps(content).encode(), leave, status=status, after=after)
 
     def _send_raw(
-        self, content: bytes, leave: Callable[[], None], *, status: int = 200, after: str | None = None
+        self,
+        content: bytes,
+        leave: Callable[[], None],
+        *,
+        status: int = 200,
+        after: str | None = None,
+        packed: bool = False,
     ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         if after is not None:
             self.send_header("Retry-After", after)
+        if packed:
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
         # The client may send its next call as soon as it has this answer.
         leave()

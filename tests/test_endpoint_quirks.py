@@ -203,6 +203,36 @@ def test_without_a_version_in_the_address_the_usual_one_is_named() -> None:
         assert server.calls == 1
 
 
+@pytest.mark.parametrize("behaviour", ["gzip:not packed at all", f"gzip:{json.dumps(USAGE)}", "status:204", "raw:"])
+def test_what_cannot_be_unpacked_or_is_empty_ends_in_one_line(behaviour: str) -> None:
+    with Server(behave=always(behaviour)) as server, pytest.raises(BackendError, match="2 attempts") as caught:
+        list(backend(server, retries=1).respond([TEXT]))
+    assert "\n" not in str(caught.value) and "kept" in str(caught.value)
+
+
+def named(name: str) -> str:
+    return json.dumps(json.loads(said("Hello.")) | {"model": name})
+
+
+def test_a_server_that_loads_another_model_meanwhile_stops_the_recording() -> None:
+    def behave(body: Body, before: int) -> str:
+        return f"raw:{named('toy-2-q4.gguf' if 'other' in str(body) else 'toy-1-2026-01-01')}"
+
+    other = Request("text", None, "", "Say something other.", max_tokens=20)
+    with Server(behave=behave) as server:
+        model = backend(server, concurrency=1)
+        # A dated name, or a file's, is no other model as long as it stays.
+        assert [found.text for _, found in model.respond([TEXT, TEXT])] == ["Hello."] * 2
+        with pytest.raises(BackendError, match=r"'toy-2-q4.gguf', and before as 'toy-1-2026-01-01'.*--name"):
+            list(model.respond([other]))
+        assert [found.text for _, found in model.respond([TEXT])] == ["Hello."]
+
+
+def test_of_several_choices_the_first_is_the_answer() -> None:
+    other, first_one = (json.loads(said(text))["choices"][0] for text in ("Not this.", "Hello."))
+    assert asked(json.dumps({"choices": [other | {"index": 1}, first_one]})).text == "Hello."
+
+
 def test_a_redirect_is_shown_and_not_followed() -> None:
     with Server(behave=always("moved:https://elsewhere.example/api/v1/chat/completions")) as server:
         with pytest.raises(BackendError, match=r"a redirect. .*OPENAI_BASE_URL=https://elsewhere.example/api/v1"):

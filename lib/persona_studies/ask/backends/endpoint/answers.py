@@ -96,6 +96,7 @@ class Answer:
         ended: The server's word for that.
         tokens: Log-probabilities by position; None where the server gave none.
         usage: None where the server reports none, or numbers that cannot be.
+        model: What the server calls the model that answered; None where it does not say.
     """
 
     text: str | None
@@ -104,6 +105,7 @@ class Answer:
     ended: str
     tokens: tuple[Position, ...] | None
     usage: Usage | None
+    model: str | None = None
 
 
 def read(content: bytes) -> Answer:
@@ -139,7 +141,9 @@ def read(content: bytes) -> Answer:
         elif thought := THOUGHT.match(text):
             text, reasoning = text[thought.end() :], True
     tokens = positions(choice.get("logprobs"), choice, whole)
-    return Answer(text, reasoning, finish, ended, tokens, _usage(whole, choice))
+    model = whole.get("model")
+    named = model if isinstance(model, str) and model.strip() else None
+    return Answer(text, reasoning, finish, ended, tokens, _usage(whole, choice), named)
 
 
 def error_of(content: bytes) -> ServerError | None:
@@ -271,7 +275,9 @@ def _choice(whole: Mapping[str, Any]) -> Mapping[str, Any]:
     if not (isinstance(choices, list) and choices and isinstance(choices[0], Mapping)):
         said = json.dumps(whole, default=str, ensure_ascii=False)[:LONGEST]
         raise MalformedError(f"an answer without choices: {said}")
-    first: Mapping[str, Any] = choices[0]
+    # Of several, the first is the answer, wherever in the list it stands.
+    mappings = [choice for choice in choices if isinstance(choice, Mapping)]
+    first: Mapping[str, Any] = next((choice for choice in mappings if choice.get("index") == 0), mappings[0])
     return first
 
 

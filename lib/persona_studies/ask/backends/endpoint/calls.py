@@ -185,7 +185,7 @@ class Session:
         try:
             async with asyncio.timeout(self.backend.timeout):
                 raw = await create(**body, extra_body=self.backend.extra or None)
-            return answers.read(raw.content)
+            return self._of_one_model(answers.read(raw.content))
         except ServerError as error:
             return troubles.judge(error, error.status or 200, asked, inside=True)
         except MalformedError as error:
@@ -204,6 +204,19 @@ class Session:
         # What its transport does not turn into errors of its own, such as a proxy's port beyond 65535.
         except (library.OpenAIError, ExceptionGroup, OSError, OverflowError) as error:
             return Trouble(f"the client failed ({type(error).__name__})")
+
+    def _of_one_model(self, answer: Answer) -> Answer | Trouble:
+        """Return an answer, unless another model gave it than those before: servers load others meanwhile."""
+        before, self.backend.served = self.backend.served, answer.model or self.backend.served
+        if before is None or answer.model in (None, before):
+            return answer
+        self.backend.served = before
+        return troubles.stop(
+            printable(self.scrub(f"as {answer.model!r}, and before as {before!r}")),
+            "A recording holds the answers of one model: load that one again and run the same command, or record "
+            "the other one apart, with --name",
+            self.url,
+        )
 
     def _malformed(self, error: MalformedError) -> Trouble:
         reason = printable(self.scrub(str(error)))
