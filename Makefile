@@ -8,7 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 # A make that a test starts has words of its own.
 MAKEOVERRIDES :=
 
-# Every run and many tests start Pythons of their own; none of them should compile pandas again.
+# Every run and many tests start Pythons of their own; none of them should compile pandas or this library again.
 export UV_COMPILE_BYTECODE := 1
 # The library of this folder runs, whatever the environment holds, and no package of the user's home.
 export PYTHONPATH := $(CURDIR)/lib

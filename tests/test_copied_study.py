@@ -58,10 +58,10 @@ def test_each_place_is_named_until_none_is_left(copied: Project) -> None:
     for change, said in steps:
         change()
         with pytest.raises(PersonaStudiesError, match=said):
-            runs.run(copied, "mine")
-        assert not (copied.build / "mine").exists()
+            runs.prepare(copied, "mine", [])
     rename(folder / "protocol.toml")
-    assert runs.run(copied, "mine").fresh
+    runs.prepare(copied, "mine", [])
+    runs.prepare(copied, "toy", [])
 
 
 def test_what_cannot_be_seen_before_is_refused_in_the_kernel(

@@ -202,7 +202,7 @@ class TestTruth:
     def test_equivalence_is_claimed_when_there_is_nothing_and_not_at_the_margin(self) -> None:
         simulation = Simulation(
             PROJECT,
-            questions=3000,
+            questions=1500,
             benchmarks=["mmlu"],
             placements=["system"],
             conditions=["expert", "filler", "shuffled"],

@@ -58,15 +58,17 @@ def call(project: Project, *arguments: str) -> tuple[int, str]:
     return process.returncode, said
 
 
-def test_two_studies_run_at_once_and_not_again(make_project: Callable[..., Project]) -> None:
+def test_two_studies_run_at_once_and_not_again(
+    make_project: Callable[..., Project], command_line: Callable[..., tuple[int, str]]
+) -> None:
     project = pair(make_project, MEET)
     code, said = call(project, "reproduce", "--jobs", "2")
     assert code == 1 and "toy: done, build/toy" in said and "twin: done, build/twin" in said, said
     assert said.count("No reference yet; run make reproduce, then make accept.") == 2
-    assert call(project, "accept", "--yes")[0] == 0
+    assert command_line(project, "accept", "--yes")[0] == 0
     made = {study: (project.build / study / "run.json").stat().st_mtime_ns for study in ("toy", "twin")}
 
-    code, said = call(project, "reproduce")
+    code, said = command_line(project, "reproduce")
     assert code == 0 and "toy: up to date" in said and "twin: up to date" in said and "running" not in said, said
     assert "4 of 4 artifacts agree with the reference." in said
     now = {study: (project.build / study / "run.json").stat().st_mtime_ns for study in ("toy", "twin")}
@@ -75,7 +77,7 @@ def test_two_studies_run_at_once_and_not_again(make_project: Callable[..., Proje
     # Of what changed, and of that alone, a run is made.
     design = project.studies / "twin" / "design.py"
     design.write_text(design.read_text() + "\n# another line\n")
-    code, said = call(project, "reproduce", "twin")
+    code, said = command_line(project, "reproduce", "twin")
     assert code == 0 and "twin: done" in said and "toy" not in said, said
 
 

@@ -25,7 +25,7 @@ def integrated(shift: float, df: float, alpha: float) -> float:
 @pytest.mark.parametrize("df", [3, 23, 69, 300, 2000])
 @pytest.mark.parametrize("alpha", [0.05, 0.05 / 34])
 def test_power_is_the_integral_without_holes(df: int, alpha: float) -> None:
-    shifts = np.linspace(0, 14, 29)
+    shifts = np.linspace(0, 14, 15)
     found = [power_mean(shift, 1.0, df, alpha=alpha) for shift in shifts]
     assert found == pytest.approx([integrated(shift, df, alpha) for shift in shifts], abs=1e-7)
     assert np.all(np.diff(found) > -1e-9) and found[0] == pytest.approx(alpha)
