@@ -85,6 +85,6 @@ class Other(SimulatedBackend):
 class Local(Slow):
     """Names itself as llama.cpp's canonical schedule, whose answers depend on nothing else."""
 
-    def __init__(self, schedule: str = "canonical") -> None:
-        super().__init__()
+    def __init__(self, schedule: str = "canonical", pause: float = 0.0) -> None:
+        super().__init__(pause)
         self.info = ModelInfo("local", "0" * 64, "llama.cpp", "0", schedule, "plain")

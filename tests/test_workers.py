@@ -16,6 +16,7 @@ import pytest
 from persona_studies.ask import logs, packing, recording, workers
 from persona_studies.ask.backends import Request, Response
 from persona_studies.ask.workers import Workers
+from persona_studies.design import plan as grid
 from persona_studies.errors import BackendError, ParameterError
 from persona_studies.paths import Project
 from tests.simulated import Local, Other, SimulatedBackend, Slow, by_request
@@ -205,6 +206,95 @@ def test_a_recording_in_processes_loses_nothing_when_it_is_stopped(tmp_path: Pat
     assert contents(packing.pack(project, "toy", plan, "simulated")) == contents(
         packing.pack(single, "toy", plan, "simulated")
     )
+
+
+COMMAND = """
+import sys
+from functools import partial
+from persona_studies import cli
+from persona_studies.ask import models, recording, workers
+from tests.simulated import Local
+
+recording.load = lambda *given, **how: Local()
+models.load = Local
+real = workers.Workers
+
+
+def slow(front, load, number):
+    pool = real(front, partial(Local, pause=0.02), number)
+    print("workers", *(worker.process.pid for worker in pool._workers), flush=True)
+    return pool
+
+
+if __name__ == "__main__":
+    workers.Workers = slow
+    sys.argv = ["persona-studies", "record", "toy", "--plan", "cells.parquet", "--workers", "2"]
+    cli.main()
+"""
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("workers"):
+            return [int(word) for word in line.split()[1:]]
+    raise AssertionError("the command ended before it had workers")
+
+
+@pytest.mark.attack
+def test_the_command_is_interrupted_loses_a_worker_and_is_resumed(tmp_path: Path) -> None:
+    """Ctrl-C reaches every process of the terminal's group; then a worker is killed; then the rest is recorded."""
+    plan, project = small_plan(30), Project(tmp_path)
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "toy.ipynb").touch()
+    grid.save(plan, tmp_path / "cells.parquet", "toy")
+    (tmp_path / "command.py").write_text(COMMAND)
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": f"{root}:{root / 'lib'}", "PERSONA_STUDIES_ROOT": str(tmp_path)}
+    log = recording.folder(project, "toy", "local") / "1-of-1.jsonl"
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(tmp_path / "command.py")],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def until(process: subprocess.Popen[str], lines: int) -> None:
+        last = time.monotonic() + 120
+        while process.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") < lines):
+            assert time.monotonic() < last
+            time.sleep(0.01)
+
+    process = start()
+    started = children(process)
+    assert len(started) == 2
+    until(process, 10)
+    os.killpg(process.pid, signal.SIGINT)
+    _, complaint = process.communicate(timeout=120)
+    assert (
+        process.returncode == 130
+        and "Interrupted; nothing half-written is left, and the same command goes on." in complaint
+    ), complaint
+    assert "Traceback" not in complaint, complaint
+    kept = log.read_bytes().count(b"\n")
+    assert 10 <= kept < len(plan) and not any(map(alive, started))
+
+    process = start()
+    started = children(process)
+    until(process, kept + 10)
+    os.kill(started[0], signal.SIGKILL)
+    said, complaint = process.communicate(timeout=120)
+    assert process.returncode == 0 and f"\n{len(plan) - kept:,} cells; " in said, said + complaint
+    assert "has ended (SIGKILL, perhaps for want of memory); the other 1 go on" in complaint, complaint
+    assert not any(map(alive, started))
+    single = Project(tmp_path / "alone")
+    recording.record(single, "toy", plan, Local())
+    assert contents(project.responses("toy", "local")) == contents(recording.pack(single, "toy", plan, "local"))
 
 
 def test_idle_cores_are_those_that_are_allowed_and_idle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ __all__ = ["app", "main"]
 
 # What a full or a closed disk says; other errors of the system are faults of this program.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="persona-studies",
@@ -56,12 +57,15 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
+        # Newer versions of typer make a code of an interruption, and say nothing.
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
     except PersonaStudiesError as error:
         complain(str(error))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("Interrupted; nothing half-written is left.", err=True)
-        sys.exit(130)
+        typer.echo("Interrupted; nothing half-written is left, and the same command goes on.", err=True)
+        sys.exit(INTERRUPTED)
     except OSError as error:
         if error.errno not in DISK:
             raise
