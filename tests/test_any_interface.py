@@ -25,7 +25,13 @@ SMALL = {
     "persona_bias": ["instructions=1", "replicates=1000"],
     "clinical_personas": ["replicates=1000"],
 }
-pytestmark = pytest.mark.slow
+# Eight notebooks run whole. Those with words alone lack the most and are run by CI (`make test-all`), the others by
+# `make test-faults`.
+RUNS = [
+    pytest.param(model, primary, study, marks=pytest.mark.attack if model == "words" else pytest.mark.slow)
+    for model, primary in (("letters", "letter"), ("words", "text"))
+    for study in SMALL
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +62,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return made
 
 
-@pytest.mark.parametrize("study", SMALL)
-@pytest.mark.parametrize(("model", "primary"), [("letters", "letter"), ("words", "text")])
+@pytest.mark.parametrize(("model", "primary", "study"), RUNS)
 def test_a_study_runs_on_what_a_chat_endpoint_answers(
     project: Project, study: str, model: str, primary: str
 ) -> None:

@@ -14,7 +14,7 @@ from persona_studies.design import plan
 from persona_studies.errors import BackendError, ParameterError
 from persona_studies.paths import Project
 from persona_studies.reproduce import grid, ready, sweep
-from tests.test_cli import call
+from tests.test_cli import Call
 from tests.test_recording import small_plan
 
 TEXT = "alpha=0.05,0.01 label='two words,x'"
@@ -41,9 +41,9 @@ def test_a_larger_grid_keeps_the_names_of_a_smaller_one(toy_project: Project) ->
     assert set(made(toy_project, "")) == set(made(toy_project, "alpha=0.05")), "both are the notebook's own"
 
 
-def test_everything_wrong_is_said_at_once_and_nothing_is_written(toy_project: Project) -> None:
+def test_everything_wrong_is_said_at_once_and_nothing_is_written(toy_project: Project, command_line: Call) -> None:
     out = toy_project.root / "grid.json"
-    code, said = call(
+    code, said = command_line(
         toy_project, "grid", "toy", "--out", str(out), "--grid", "alhpa=1 rounds=0,2 alpha=0.01 live_hours=1"
     )
     assert code == 2
@@ -82,11 +82,13 @@ def test_a_study_without_a_plan_cannot_be_recorded(toy_project: Project) -> None
         made(toy_project, "", "gguf:x.gguf")
 
 
-def test_the_cells_of_all_runs_are_planned_once(recorded: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cells_of_all_runs_are_planned_once(
+    recorded: Project, monkeypatch: pytest.MonkeyPatch, command_line: Call
+) -> None:
     (recorded.data / "models.toml").write_text("")
     out, cells = recorded.root / "grid.json", recorded.root / "cells.parquet"
     given = ["--grid", "rounds=2,5 alpha=0.01,0.05", "--models", "gguf:a.gguf gguf:b.gguf"]
-    code, said = call(recorded, "grid", "toy", "--out", str(out), *given)
+    code, said = command_line(recorded, "grid", "toy", "--out", str(out), *given)
     assert (code, "8 runs, 2 recordings in 1 shares each" in said) == (0, True), said
     assert grid.load(out, "toy") == [[f"rounds={r}", f"alpha={a}"] for r in (2, 5) for a in (0.01, 0.05)]
     monkeypatch.setenv("PERSONA_STUDIES_ROOT", str(recorded.root))
@@ -100,14 +102,14 @@ def assert_same_cells(one: pd.DataFrame, other: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(first, second)
 
 
-def test_a_file_that_is_no_grid_of_the_study_is_refused(toy_project: Project) -> None:
+def test_a_file_that_is_no_grid_of_the_study_is_refused(toy_project: Project, command_line: Call) -> None:
     path = toy_project.root / "grid.json"
     for text in ("", "[]", "{}", json.dumps({"runs": {"other": {}}}), json.dumps({"runs": {"toy": [1]}})):
         path.write_text(text)
         with pytest.raises(ParameterError, match="does not list runs of toy"):
             grid.load(path, "toy")
     path.write_text(json.dumps({"runs": {"toy": {"0": ""}}}))
-    code, said = call(
+    code, said = command_line(
         toy_project,
         "plan",
         "toy",

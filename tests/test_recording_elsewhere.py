@@ -11,7 +11,7 @@ from persona_studies.ask import packing, recording
 from persona_studies.design import plan as plans
 from persona_studies.paths import Project
 from tests.simulated import SimulatedBackend
-from tests.test_cli import call
+from tests.test_cli import Call
 from tests.test_recording import answer, contents, small_plan
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,6 @@ sys.meta_path.insert(0, Absent())
 from persona_studies import cli
 from persona_studies.ask import recording
 from tests.simulated import SimulatedBackend
-from tests.test_cli import call
 from tests.test_recording import answer
 recording.load = lambda *args, **how: SimulatedBackend(answer)
 sys.argv = ["persona-studies", *sys.argv[1:]]
@@ -38,7 +37,7 @@ cli.main()
 """
 
 
-def test_recording_a_plan_needs_no_notebook_packages(tmp_path: Path) -> None:
+def test_recording_a_plan_needs_no_notebook_packages(tmp_path: Path, command_line: Call) -> None:
     here, whole, there = Project(tmp_path / "here"), Project(tmp_path / "whole"), tmp_path / "there"
     plan = small_plan()
     for folder in (here.root, whole.root, there):
@@ -59,7 +58,7 @@ def test_recording_a_plan_needs_no_notebook_packages(tmp_path: Path) -> None:
             )
         )
     assert [done.returncode for done in outcomes] == [0, 0], outcomes[0].stderr + outcomes[1].stderr
-    code, said = call(here, "import", str(there / "answers"), "--plan", str(there / "cells.parquet"))
+    code, said = command_line(here, "import", str(there / "answers"), "--plan", str(there / "cells.parquet"))
     assert code == 0 and f"toy, simulated: {len(plan)} answers, {len(plan)} of them new" in said, said
     recording.record(whole, "toy", plan, SimulatedBackend(answer))
     packing.pack(whole, "toy", plan, "simulated")

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from persona_studies.analyse import figures, tables
 from persona_studies.errors import ParameterError, PersonaStudiesError
 from persona_studies.paths import Project
-from persona_studies.reproduce import grid, ready, sweep
+from persona_studies.reproduce import grid, ready, runs, sweep
 
 Make = Callable[..., Project]
 # Without pandas: a kernel is up in a third of the time.
