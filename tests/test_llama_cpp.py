@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persona_studies.ask import models, schema
+from persona_studies.ask import model_files, models, registry, schema, weights
 from persona_studies.ask.backends import Request
 from persona_studies.errors import BackendError
 from persona_studies.paths import Project
@@ -286,3 +287,41 @@ def test_processes_answer_as_one_does(answers: list[dict[str, Any]], precision: 
     found = dict(pool.respond(requests()))
     pool.close()
     assert [asdict(found[place]) for place in range(len(answers))] == answers
+
+
+def in_parts(whole: Path, folder: Path, tensors: int) -> list[Path]:
+    """Write a model's file again, split after so many tensors, as llama.cpp's own tool does."""
+    gguf = pytest.importorskip("gguf", reason="gguf comes with the extra `gpu`")
+    reader = gguf.GGUFReader(whole)
+    writer = gguf.GGUFWriter(None, reader.fields["general.architecture"].contents(), split_max_tensors=tensors)
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            writer.add_key_value(name, field.contents(), field.types[0], field.types[-1])
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file(folder / "tiny.gguf")
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.glob("tiny-*-of-*.gguf"))
+
+
+def test_a_model_in_several_files_answers_as_in_one(tmp_path: Path) -> None:
+    """A real split: every part counts in the hash, and one that is missing is named."""
+    asked = requests()[:6]
+    whole = weights.fetch(MODEL, registry.load(PROJECT)[MODEL])
+    parts = in_parts(whole, tmp_path, 100)
+    assert len(parts) == 3 and model_files.files(parts[1]) == parts
+    backend = models.load(PROJECT, f"gguf:{parts[0]}", precision="file")
+    together = hashlib.sha256(b"".join(part.read_bytes() for part in parts)).hexdigest()
+    assert backend.info.model_hash == together
+    found = dict(backend.respond(asked))
+    backend.close()
+    one = ask(asked, precision="file")
+    # The hash is part of a request's key; nothing else of an answer differs.
+    assert [asdict(found[place]) | {"request": ""} for place in range(6)] == [a | {"request": ""} for a in one]
+    parts[2].rename(tmp_path / "elsewhere.gguf")
+    with pytest.raises(
+        BackendError, match=r"1 of the 3 files of tiny are missing, first tiny-00003-of-00003\.gguf"
+    ):
+        models.load(PROJECT, f"gguf:{parts[0]}")
