@@ -305,13 +305,10 @@ def test_tolerances(tmp_path: Path) -> None:
     assert protocol.tolerances(written(tmp_path, 'study = "toy"')) == {}
 
 
-def test_the_primary_measure_is_the_first_that_is_recorded_and_passes(tmp_path: Path) -> None:
+def test_the_primary_measure_is_the_first_that_is_recorded(tmp_path: Path) -> None:
     text = GOOD.replace("version = 1", 'version = 1\nprimary = ["letter", "cloze", "text"]', 1)
     declared = protocol.load(written(tmp_path, text))
     assert declared.primary_measure({"text", "cloze"}) == "cloze"
     assert declared.primary_measure({"text", "letter", "cloze"}) == "letter"
-    assert declared.primary_measure({"text", "letter", "cloze"}, {"letter": False, "cloze": True}) == "cloze"
-    # Where none passes, the first is judged, and found uninformative.
-    assert declared.primary_measure({"text", "letter"}, {"letter": False, "text": False}) == "letter"
     with pytest.raises(ResponsesError, match=r"letter, cloze, text.*--measures letter"):
         declared.primary_measure({"code"})

@@ -111,7 +111,6 @@ def test_what_a_recording_holds_and_what_is_primary(study: Study, capsys: pytest
         "the measure cloze is not part of this recording, which holds agree_letter, agree_text"
     )
     assert study.primary(letters) == "letter"
-    assert study.primary(letters, {"letter": False, "text": True}) == "text"
     assert study.primary(pd.DataFrame({"measure": ["agree", "agree_text"]})) == "pmi"
     planned = pd.DataFrame({"measure": ["agree", "agree", "agree_letter"]})
     assert study.accounted(planned, letters)[["measure", "planned", "recorded"]].to_numpy().tolist() == [

@@ -129,12 +129,11 @@ class Study:
         held = ", ".join(recorded["measure"].unique())
         return f"the measure {measure} is not part of this recording, which holds {held}"
 
-    def primary(self, recorded: pd.DataFrame, passed: Mapping[str, bool] | None = None) -> str:
+    def primary(self, recorded: pd.DataFrame) -> str:
         """Return the primary measure: the parameter ``measure``, or by the protocol's rule where it is ``primary``.
 
         Args:
             recorded: Responses.
-            passed: Measure -> whether it passed its validity gate, where the rule may look at that.
 
         Raises:
             ResponsesError: none of the measures that can be primary is recorded.
@@ -142,7 +141,7 @@ class Study:
         asked: str = self.parameters.model_dump()["measure"]
         if asked != "primary":
             return asked
-        return self.protocol.primary_measure(self._held(recorded), passed)
+        return self.protocol.primary_measure(self._held(recorded))
 
     def _held(self, recorded: pd.DataFrame) -> set[str]:
         """Return the recorded measures and their kinds, and the scores that are made of them."""

@@ -305,12 +305,14 @@ class Protocol(_Declared):
                     )
         return self
 
-    def primary_measure(self, measures: Collection[str], passed: Mapping[str, bool] | None = None) -> str:
+    def primary_measure(self, measures: Collection[str]) -> str:
         """Return the primary measure of a recording: the first of ``primary`` that it holds.
+
+        Its validity gate has no say in this. A measure that fails makes the claims uninformative; another one in
+        its place would be chosen by its results.
 
         Args:
             measures: The measures that the recording holds, as ``primary`` spells them.
-            passed: Measure -> whether it passed its validity gate. Where one did, the first of those is meant.
 
         Raises:
             ResponsesError: the recording holds none of them.
@@ -321,7 +323,7 @@ class Protocol(_Declared):
                 f"The recording holds none of the measures that can be primary in {self.study} "
                 f"({', '.join(self.primary)}); record one of them: --measures {self.primary[0]}"
             )
-        return next((name for name in held if passed and passed.get(name)), held[0])
+        return held[0]
 
     def family_table(self) -> pd.DataFrame:
         """Return one row per family: its purpose, size, sides and rule for undefined tests."""
