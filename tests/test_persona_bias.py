@@ -18,7 +18,7 @@ from persona_bias import analysis
 from persona_bias import design as study
 from persona_studies.design import multiple_choice, sources
 from persona_studies.design import protocol as protocols
-from persona_studies.errors import ParameterError
+from persona_studies.errors import ParameterError, ResponsesError
 from persona_studies.paths import Project
 from tests.simulated_persona_bias import DEFAULTS, Simulation
 from tests.simulated_scores import answered_again
@@ -303,3 +303,12 @@ def test_whoever_is_online_gets_the_sets_of_the_paper_from_their_pinned_addresse
     )
     assert problems["item_hash"].tolist() == study.problems(PROJECT, PROTOCOL, parameters)["item_hash"].tolist()
     assert sum(path.is_file() for path in tmp_path.rglob("*")) == 24
+
+
+def test_people_that_the_measure_does_not_ask_are_refused_in_one_line() -> None:
+    """The protocol asks letters of a few personas only, and a chat endpoint cannot answer more."""
+    few = Simulation(PROJECT, groups=["gender"], personas=["man"], datasets=["management"], items=20)
+    scored = analysis.scores(few.responses(1), few.asked, few.people, "letter")
+    with pytest.raises(ResponsesError, match=r"asked by the primary measure.*measure=text") as caught:
+        analysis.by_dataset(scored, few.asked, few.protocol, few.parameters)
+    assert "\n" not in str(caught.value)

@@ -182,7 +182,15 @@ def paired(
     Returns:
         One row per hypothesis: ``n, difference, sd, se, low, high, p, p_equivalence``; interval and equivalence by
         Student's t, stratified by benchmark; p by flipping signs, within clusters together.
+
+    Raises:
+        ResponsesError: there is no hypothesis.
     """
+    if differences.shape[1] == 0:
+        raise ResponsesError(
+            "None of the chosen conditions is asked by the primary measure of this recording: there is nothing to "
+            "compare. Choose others, which the protocol asks by it, or another measure (measure=text, ...)."
+        )
     rows: dict[Any, dict[str, Any]] = {}
     benchmark, _ = pd.factorize(differences.index.get_level_values(0))
     weighted = np.full(differences.shape, nan)
