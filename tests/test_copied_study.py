@@ -12,7 +12,7 @@ from persona_studies.design import protocol
 from persona_studies.design.parameters import Parameters
 from persona_studies.errors import NotebookError, PersonaStudiesError, ProtocolError
 from persona_studies.paths import Project
-from persona_studies.reproduce import notebooks, ready
+from persona_studies.reproduce import notebooks, ready, runs
 from persona_studies.study import Study
 from tests.conftest import project_at
 from tests.test_protocol import GOOD
@@ -58,7 +58,8 @@ def test_each_place_is_named_until_none_is_left(copied: Project) -> None:
     for change, said in steps:
         change()
         with pytest.raises(PersonaStudiesError, match=said):
-            ready.prepare(copied, "mine", [])
+            runs.run(copied, "mine")
+        assert not (copied.build / "mine").exists()
     rename(folder / "protocol.toml")
     ready.prepare(copied, "mine", [])
     ready.prepare(copied, "toy", [])

@@ -251,7 +251,7 @@ def test_the_command_is_interrupted_loses_a_worker_and_is_resumed(tmp_path: Path
     (tmp_path / "command.py").write_text(COMMAND)
     root = Path(__file__).parents[1]
     environment = os.environ | {"PYTHONPATH": f"{root}:{root / 'lib'}", "PERSONA_STUDIES_ROOT": str(tmp_path)}
-    log = recording.folder(project, "toy", "local") / "1-of-1.jsonl"
+    log = logs.folder(project, "toy", "local") / "1-of-1.jsonl"
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -294,7 +294,7 @@ def test_the_command_is_interrupted_loses_a_worker_and_is_resumed(tmp_path: Path
     assert not any(map(alive, started))
     single = Project(tmp_path / "alone")
     recording.record(single, "toy", plan, Local())
-    assert contents(project.responses("toy", "local")) == contents(recording.pack(single, "toy", plan, "local"))
+    assert contents(project.responses("toy", "local")) == contents(packing.pack(single, "toy", plan, "local"))
 
 
 def test_idle_cores_are_those_that_are_allowed_and_idle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -23,6 +23,11 @@ from persona_studies.design.multiple_choice import LETTERS
 from persona_studies.design.protocol import Family
 from persona_studies.errors import ProtocolError, ResponsesError, quoted
 
+NOTHING_ASKED = (
+    "None of the chosen conditions is asked by the primary measure of this recording: there is nothing to compare. "
+    "Choose others, which the protocol asks by it, or another measure (measure=text, ...)."
+)
+
 
 def choices(
     recorded: pd.DataFrame,
@@ -187,10 +192,7 @@ def paired(
         ResponsesError: there is no hypothesis.
     """
     if differences.shape[1] == 0:
-        raise ResponsesError(
-            "None of the chosen conditions is asked by the primary measure of this recording: there is nothing to "
-            "compare. Choose others, which the protocol asks by it, or another measure (measure=text, ...)."
-        )
+        raise ResponsesError(NOTHING_ASKED)
     rows: dict[Any, dict[str, Any]] = {}
     benchmark, _ = pd.factorize(differences.index.get_level_values(0))
     weighted = np.full(differences.shape, nan)
@@ -202,8 +204,8 @@ def paired(
         # Of each benchmark with two questions or more: mean, and square of its standard error.
         strata = [_mean_and_error(d[inside == one]) for one in dict.fromkeys(inside.tolist()) if sizes[one] > 1]
         if not strata:
-            rows[hypothesis] = {"n": n, **dict.fromkeys(["difference", "sd", "se", "low", "high"], nan)}
-            rows[hypothesis]["p_equivalence"] = nan
+            undefined = ["difference", "sd", "se", "low", "high", "p_equivalence"]
+            rows[hypothesis] = {"n": n, **dict.fromkeys(undefined, nan)}
             continue
         means, squares = zip(*strata, strict=True)
         k, estimate = len(strata), float(np.mean(means))
