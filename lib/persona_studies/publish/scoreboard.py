@@ -24,6 +24,8 @@ MODELS = 3
 """So many recorded models have a column; a study's page shows the others."""
 WORDS = 8
 """A reason has at most so many words."""
+LONG = 64
+"""Names of models that take more characters are counted."""
 ORDER = (*verdicts.DECIDED, *(word for word in verdicts.SIGNS if word not in verdicts.DECIDED))
 """Verdicts as the scoreboard lists them: those that decide first, what cannot be tested last."""
 
@@ -268,7 +270,7 @@ def _row(found: pd.DataFrame) -> Row:
         recomputed=recomputed,
         numbers=numbers,
         verdict=first["verdict"],
-        why=brief(first["why"]),
+        why=brief(first["why"], first["verdict"]),
         paper="" if papers["verdict"] == first["verdict"] else papers["verdict"],
         clarity=0.0 if pd.isna(first["low"]) else 2 * distance / (first["high"] - first["low"] or math.inf),
     )
@@ -292,8 +294,10 @@ def _claimed(claim: Claim) -> str:
     return (said if claim.hypothesis else "").replace("-", "−")
 
 
-def brief(why: str) -> str:
+def brief(why: str, verdict: str = "") -> str:
     """Return a reason in at most :data:`WORDS` words: the clauses that fit, or its first words.
+
+    Where several hypotheses decide, the reason is that of the one that came to the claim's own verdict.
 
     >>> brief("not significant; power 0.02 for an effect of 0.2; n = 544 would decide")
     'not significant; power 0.02'
@@ -301,7 +305,16 @@ def brief(why: str) -> str:
     'no ratings are public'
     >>> brief("gate of cloze on triage: fall under the toddler, accuracy above chance, answers vary")
     'cloze on triage failed 3 checks'
+    >>> brief("significantly up: gpt-5-chat, mistral-7b-instruct; down: qwen2.5-72b-instruct, llama-3.3-70b")
+    '2 significantly up, 2 significantly down'
+    >>> brief("reproduced: significant after correction; inconclusive: not significant", "inconclusive")
+    'not significant'
     """
+    if verdict and (own := re.search(rf"(?:^|; ){re.escape(verdict)}: (.+?)(?=; (?:{'|'.join(ORDER)}): |$)", why)):
+        why = own[1]
+    if len(why) > LONG and (apart := re.fullmatch(r"significantly up: (.+); down: (.+)", why)):
+        up, down = (len(names.split(", ")) for names in apart.groups())
+        return f"{up} significantly up, {down} significantly down"
     if gate := re.fullmatch(r"gate of ([^:;]+): ([^:;]+)", why):
         checks = gate[2].split(", ")
         why = f"{gate[1]} failed " + (f"{len(checks)} checks" if len(checks) > 1 else f"its check: {checks[0]}")
