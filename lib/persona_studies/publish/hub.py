@@ -25,7 +25,7 @@ from persona_studies.paths import Project
 RECORD = "record.json"
 
 
-class Published(BaseModel):
+class Pin(BaseModel):
     """Where a recording was published.
 
     Attributes:
@@ -41,7 +41,7 @@ class Published(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-def register(project: Project) -> dict[str, Published]:
+def register(project: Project) -> dict[str, Pin]:
     """Return what ``data/recordings.toml`` names, by ``study/model``.
 
     Raises:
@@ -50,14 +50,14 @@ def register(project: Project) -> dict[str, Published]:
     path = project.data / "recordings.toml"
     try:
         entries = tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
-        return TypeAdapter(dict[str, Published]).validate_python(entries)
+        return TypeAdapter(dict[str, Pin]).validate_python(entries)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SourceError(f"{path} cannot be read: {error}; restore it with git checkout.") from error
     except ValidationError as error:
         raise SourceError(f"{path} breaks its form, mend it there: {'; '.join(problems(error))}") from error
 
 
-def publish(project: Project, study: str, model: str, repo: str, *, private: bool = False) -> Published:
+def publish(project: Project, study: str, model: str, repo: str, *, private: bool = False) -> Pin:
     """Upload a packed recording to a data set, and pin it in ``data/recordings.toml``.
 
     Texts of personas and questions are not part of a recording, so none are uploaded.
@@ -101,9 +101,9 @@ def publish(project: Project, study: str, model: str, repo: str, *, private: boo
             f"The hub did not take {place} into {repo} ({type(error).__name__}). Log in with `hf auth login` as "
             f"somebody who may write there, or try again with a connection; nothing was pinned.{network.advice()}"
         ) from error
-    published = Published(repo=repo, revision=done.oid, sha256=files.sha256(folder / RECORD))
-    _pin(project, place, published)
-    return published
+    pin = Pin(repo=repo, revision=done.oid, sha256=files.sha256(folder / RECORD))
+    _pin(project, place, pin)
+    return pin
 
 
 def fetch(project: Project, study: str, model: str) -> Path:
@@ -120,23 +120,23 @@ def fetch(project: Project, study: str, model: str) -> Path:
             f"{place} is not in data/recordings.toml; published: {', '.join(known) or 'none'}. "
             "Name one of these, or record it: make record."
         )
-    published, target = known[place], project.responses(study, model)
+    pin, target = known[place], project.responses(study, model)
     if (target / RECORD).is_file():
-        if files.sha256(target / RECORD) == published.sha256 and not responses.check(project, study):
+        if files.sha256(target / RECORD) == pin.sha256 and not responses.check(project, study):
             return target
         raise ResponsesError(
             f"{target} holds another recording of that name, or a damaged one. Move it away to fetch the published."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
-        _download(published, place, Path(scratch))
+        _download(pin, place, Path(scratch))
         folder = Path(scratch) / place
-        if not (folder / RECORD).is_file() or files.sha256(folder / RECORD) != published.sha256:
-            raise SourceError(f"{RECORD} of {place} at {published.repo} is not the one that was pinned.")
+        if not (folder / RECORD).is_file() or files.sha256(folder / RECORD) != pin.sha256:
+            raise SourceError(f"{RECORD} of {place} at {pin.repo} is not the one that was pinned.")
         record = responses.record_of(folder) or {"files": {}}
         for name, expected in record["files"].items():
             if not (folder / name).is_file() or files.sha256(folder / name) != expected["sha256"]:
-                raise SourceError(f"{name} of {place} at {published.repo} is not what its record says.")
+                raise SourceError(f"{name} of {place} at {pin.repo} is not what its record says.")
             responses.read_parquet(folder / name)
         whole = Path(scratch) / ".whole"
         whole.mkdir()
@@ -146,28 +146,28 @@ def fetch(project: Project, study: str, model: str) -> Path:
     return target
 
 
-def _download(published: Published, place: str, target: Path) -> None:
+def _download(pin: Pin, place: str, target: Path) -> None:
     """Download a recording's files at its pinned revision."""
     wanted = [f"{place}/{RECORD}", f"{place}/*.parquet"]
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             huggingface_hub.snapshot_download(
-                published.repo,
+                pin.repo,
                 repo_type="dataset",
-                revision=published.revision,
+                revision=pin.revision,
                 local_dir=target,
                 allow_patterns=wanted,
             )
     except Exception as error:
         raise SourceError(
-            f"{place} is not available from {published.repo} at {published.revision} ({type(error).__name__}). "
+            f"{place} is not available from {pin.repo} at {pin.revision} ({type(error).__name__}). "
             "Try again with a connection; if the data set is private, log in with `hf auth login`."
             f"{network.advice()}"
         ) from error
 
 
-def _pin(project: Project, place: str, published: Published) -> None:
-    entries = register(project) | {place: published}
+def _pin(project: Project, place: str, pin: Pin) -> None:
+    entries = register(project) | {place: pin}
     lines = [
         f'["{name}"]\nrepo = "{entry.repo}"\nrevision = "{entry.revision}"\nsha256 = "{entry.sha256}"\n'
         for name, entry in sorted(entries.items())
