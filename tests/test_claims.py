@@ -65,7 +65,7 @@ def test_the_table_has_the_documented_columns_and_keeps_a_study_s_own(project: P
     [
         ([{**ROW, "claim": "c"}, ROW, ABSENT], "no protocol of it declares 'c'"),
         ([ROW], "have no row; .*'b'"),
-        ([{**ROW, "verdict": "superior"}, ABSENT], "none: 'superior'"),
+        ([{**ROW, "verdict": "superior"}, ABSENT], "unknown verdict: 'superior'"),
         ([ROW, ROW, ABSENT], "two rows of one layer and model: 'a'"),
         ([ROW, {**ABSENT, "estimate": 1.0}], "no unit in data/units.toml: 'b'"),
         ([{k: v for k, v in ROW.items() if k != "why"}], "lack the column why"),
@@ -97,13 +97,14 @@ def test_what_is_recorded_and_where_numbers_come_from(tmp_path: Path, monkeypatc
     assert '"measure":"text"' in known["parameters"]
     assert known["simulated: file (sha256)"] == study.record("simulated")["model"]["model_hash"]
 
-    row = study.responses(plan, "simulated").merge(plan, on=schema.KEY).iloc[0]
+    row = study.responses(plan, "simulated").iloc[0]
     monkeypatch.setattr(Study, "_template", lambda *_: {"shared": "", "user": "Question: {text}"})
-    shown = study.example(row, "simulated", {"score = mean": 0.25})
+    shown = study.example(row, plan, "simulated", {"score = mean": 0.25})
     lines = tables.load(tmp_path / "tables" / "example.csv").set_index("what")["value"]
-    assert str(row["user"]) in lines["prompt, as simulated saw it"] and lines["score = mean"] == "0.250"
+    asked = plan.merge(row[schema.KEY].to_frame().T, on=list(schema.KEY)).iloc[0]
+    assert str(asked["user"]) in lines["prompt, as simulated saw it"] and lines["score = mean"] == "0.250"
     assert "pre-wrap" in shown.html
-    study.example(row.drop(["user"]).reindex(row.index), "simulated", {})
+    study.example(row, plan.assign(user=None), "simulated", {})
     without = tables.load(tmp_path / "tables" / "example.csv").set_index("what")["value"]
     assert "Question: {text}" in without["prompt, as simulated saw it"]
 

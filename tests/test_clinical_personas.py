@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
-from clinical_personas import analysis, outcomes, replies
+from clinical_personas import analysis, calibration, outcomes, replies, robustness
 from clinical_personas import design as study
 from persona_studies.design import multiple_choice
 from persona_studies.errors import ParameterError
@@ -185,7 +184,7 @@ class TestByHand:
         assert row["brier"] == pytest.approx(((row["probability"] - outcome) ** 2).sum())
         assert row["log_loss"] == pytest.approx(-np.log(row["probability"][row["gold"]]))
         # Four urgencies of twelve vignettes each: stating a quarter for each costs 3/4.
-        found = outcomes.calibration(scored[scored["who"] == "assistant"], simulation.parameters)
+        found = calibration.calibration(scored[scored["who"] == "assistant"], simulation.parameters)
         mine = found.set_index("dataset").loc["triage"]
         assert mine["skill"] == pytest.approx(1 - mine["brier"] / 0.75)
 
@@ -195,22 +194,6 @@ class TestByHand:
             assert scored["chosen"].tolist() == [p.argmax() for p in scored["probability"]]
             assert np.allclose([p.sum() for p in scored["probability"]], 1)
 
-    def test_the_interaction_is_welchs(self, simulation: Simulation) -> None:
-        rng = np.random.default_rng(3)
-        d = rng.normal(size=30) + np.repeat([1.0, 0.0], [12, 18])
-        index = pd.MultiIndex.from_arrays(
-            [["triage"] * 30, range(30), range(30), ["critical"] * 12 + ["primary"] * 18],
-            names=["dataset", "item", "cluster", "care"],
-        )
-        found = analysis.interaction(pd.Series(d, index=index), simulation.parameters)
-        known = stats.ttest_ind(d[:12], d[12:], equal_var=False)
-        low, high = known.confidence_interval(0.95)
-        assert found["difference"] / found["se"] == pytest.approx(known.statistic)
-        assert (found["df"], found["low"], found["high"]) == pytest.approx((known.df, low, high))
-        assert found["p"] == pytest.approx(known.pvalue, abs=0.02)
-        flat = analysis.interaction(pd.Series(0.0, index=index), simulation.parameters)
-        assert (flat["difference"], flat["p"]) == (0.0, 1.0) and np.isnan(flat["p_equivalence"])
-
     def test_a_perfectly_recalibrated_forecast_has_slope_one(self, simulation: Simulation) -> None:
         rng = np.random.default_rng(0)
         n = 4000
@@ -218,42 +201,42 @@ class TestByHand:
         table = cells([0] * n, [0] * n).assign(
             confidence=stated, correct=(rng.random(n) < stated).astype(float), brier=0.0, log_loss=0.0
         )
-        row = outcomes.calibration(table.assign(gold=rng.integers(0, 4, n)), simulation.parameters).iloc[0]
+        row = calibration.calibration(table.assign(gold=rng.integers(0, 4, n)), simulation.parameters).iloc[0]
         assert row["slope_low"] < 1 < row["slope_high"] and abs(row["intercept"]) < 0.1
         assert row["ece_10_width"] < 0.03
 
     def test_calibration_errors_differ_as_by_hand(self, simulation: Simulation) -> None:
         right = cells([0, 1, 2, 3], [0, 1, 2, 3])
         wrong = cells([0, 1, 2, 3], [1, 0, 2, 3], who="nurse", role="nurse", condition="nurse-1")
-        found = outcomes.calibration_differences(pd.concat([right, wrong]), simulation.parameters)
+        found = calibration.calibration_differences(pd.concat([right, wrong]), simulation.parameters)
         # Confidence is .7 throughout; the assistant is right in 4 of 4, the nurse in 2 of 4.
         assert found["difference"].tolist() == pytest.approx([0.2 - 0.3] * 2)
 
     def test_answers_that_only_move_make_an_interaction(self, simulation: Simulation) -> None:
         late = cells([3] * 8, [0, 1, 2, 3] * 2)
         early = cells([0] * 8, [0, 1, 2, 3] * 2, who="physician", role="physician", condition="physician-1")
-        found = analysis.moved(pd.concat([late, early]), simulation.parameters).set_index("who").loc["physician"]
+        found = robustness.moved(pd.concat([late, early]), simulation.parameters).set_index("who").loc["physician"]
         assert found[["critical", "primary", "interaction"]].tolist() == [0.5, -0.5, 1.0]
         assert found["propensity"] == -3 and found["spread"] == 0
         assert found[["sensitivity", "sensitivity_assistant"]].tolist() == pytest.approx([0, 0], abs=1e-9)
 
     def test_power_far_out_is_one(self, simulation: Simulation) -> None:
-        row = {"family": "roles", "hypothesis": "physician - assistant | triage", "se": 0.001, "sd": 0.01}
+        row = {"family": "roles", "hypothesis": "physician - assistant | triage", "se": 0.001}
         table = pd.DataFrame([{**row, "n": 300, "df": 299}])
-        found = analysis.power_curve(table, [0.0, 0.4], simulation.parameters)["power"]
+        found = robustness.power_curve(table, [0.0, 0.4], 0.05)["power"]
         assert found.tolist() == pytest.approx([0.05, 1.0])
 
     def test_cochran_and_mcnemar(self, simulation: Simulation) -> None:
         right = cells([0, 1, 2, 3], [0, 1, 2, 3])
         wrong = cells([0, 1, 3, 2], [0, 1, 2, 3], who="nurse", role="nurse", condition="nurse-1")
         both = pd.concat([right, wrong])
-        found = analysis.cochran(both).iloc[0]
+        found = robustness.cochran(both).iloc[0]
         assert (found["q"], found["df"]) == (2.0, 1)
-        paper = analysis.published_way(both, simulation.parameters).set_index("care")
+        paper = robustness.published_way(both, simulation.parameters).set_index("care")
         assert paper.loc["primary", ["b", "c", "p_exact"]].tolist() == [0, 2, 0.5]
         assert paper.loc["critical", "p"] == 1.0
         same = pd.concat([right, right.assign(who="nurse", role="nurse", condition="nurse-1")])
-        assert analysis.cochran(same).iloc[0]["p"] == 1.0
+        assert robustness.cochran(same).iloc[0]["p"] == 1.0
 
 
 @pytest.fixture(scope="module")
@@ -290,9 +273,9 @@ class TestTruth:
         for dataset in ("triage", "esi"):
             care = table.loc["care"].filter(regex=f"nurse.*{dataset}", axis=0)
             row = care.filter(like="interaction", axis=0).iloc[0]
-            assert row["low"] < 0.7 < row["high"] and row["rejected"] and row["difference"] > 0
-            assert care.filter(like="critical", axis=0)["difference"].item() > 0.1
-            assert care.filter(like="primary", axis=0)["difference"].item() < -0.1
+            assert row["low"] < 0.7 < row["high"] and row["rejected"] and row["estimate"] > 0
+            assert care.filter(like="critical", axis=0)["estimate"].item() > 0.1
+            assert care.filter(like="primary", axis=0)["estimate"].item() < -0.1
         assert not table.loc["care"].filter(like="physician - assistant | esi, inter", axis=0)["rejected"].any()
 
     def test_styles_controls_and_variants(self, table: pd.DataFrame) -> None:
@@ -301,7 +284,7 @@ class TestTruth:
         controls = table.loc["controls", "verdict"]
         assert controls["toddler - assistant"] == "inferior"
         assert controls["shuffled - physician"] == "inferior"
-        others = table.loc["controls", "difference"][
+        others = table.loc["controls", "estimate"][
             ["placebo - assistant", "layperson - assistant", "filler - none"]
         ]
         assert (others.abs() < 0.12).all()
@@ -322,23 +305,26 @@ class TestTruth:
             replies.share_parsed(read),
             simulation.parameters,
         )
-        assert analysis.failed(checked, "cloze", "triage") == []
-        flat = table.reset_index()
-        judged = analysis.verdict_table(
-            simulation.protocol, flat, checked, planted, simulation.parameters
-        ).set_index(["claim", "layer"])
-        assert judged.loc[("bold", "corrected"), "verdict"] == "reproduced"
-        assert judged.loc[("cautious", "published"), "verdict"] == "reproduced"
-        assert judged.loc[("agreement", "corrected"), "verdict"] == "not testable here"
-        broken = checked.assign(passes=checked["passes"] & (checked["check"] != "answers vary"))
-        again = analysis.verdict_table(simulation.protocol, flat, broken, planted, simulation.parameters)
+        assert not analysis.failures(checked, "cloze")["triage"]
+        moved = analysis.steerability({"cloze": planted}, ["triage", "esi"], simulation.parameters)
+        assert moved["moved"].tolist() == [True]
+
+        def judged(gate: dict[str, str]) -> pd.DataFrame:
+            tests = analysis.contrasts(planted, simulation.protocol, simulation.parameters, failed=gate)
+            return analysis.verdict_table(simulation.protocol, tests, planted, moved, simulation.parameters)
+
+        said = judged({}).set_index(["claim", "layer"])
+        assert said.loc[("bold", "corrected"), "verdict"] == "reproduced"
+        assert said.loc[("cautious", "published"), "verdict"] == "reproduced"
+        assert said.loc[("agreement", "corrected"), "verdict"] == "not testable here"
+        broken = checked.assign(passes=checked["passes"] & (checked["check"] != "spread"))
+        again = judged(analysis.failures(broken, "cloze"))
         mine = again[again["estimate"].notna()]
-        assert (mine["verdict"] == "uninformative").all()
+        assert (mine["verdict"] == "uninformative").all() and mine["why"].str.contains("spread").all()
         assert mine["layer"].value_counts().to_dict() == {"published": 6, "corrected": 6}
-        reached = outcomes.accuracy(planted, simulation.parameters)
-        shifted = analysis.moved(planted, simulation.parameters)
-        said = analysis.finding(reached, flat, shifted, again, broken, simulation.parameters)
-        assert "answers vary" in said and "6 uninformative" in said
+        only = simulation.parameters.model_copy(update={"layer": "published"})
+        shown = analysis.verdict_table(simulation.protocol, table.reset_index(), planted, moved, only)
+        assert set(shown.loc[shown["estimate"].notna(), "layer"]) == {"published"}
 
     def test_risk_and_sensitivity_to_urgency(self, simulation: Simulation, planted: pd.DataFrame) -> None:
         found = outcomes.risk(planted, simulation.parameters)
@@ -349,7 +335,7 @@ class TestTruth:
         assert mine["sensitivity"].between(0.4, 1.2).all()
 
     def test_another_model_agrees(self, simulation: Simulation, planted: pd.DataFrame, table: pd.DataFrame) -> None:
-        found = analysis.sensitivity(planted, table.reset_index(), simulation.parameters)
+        found = robustness.sensitivity(planted, table.reset_index(), simulation.parameters)
         mine = found[(found["term"] == "physician") & found["dataset"].isin(["triage", "esi"])]
         assert len(mine) == 2 and (mine["agrees"] == "yes").all() and (mine["low"] > 0).all()
 
@@ -384,6 +370,6 @@ def test_always_the_same_answer_fails_the_gate(simulation: Simulation) -> None:
     scored = {"cloze": outcomes.scores(recorded, simulation.asked, simulation.people, "cloze")}
     checked = analysis.gates(simulation.protocol, scored, recorded, simulation.asked, 1.0, simulation.parameters)
     # Always "level 2" is right in 41 of 70 cases, far above chance, and measures nothing.
-    lacking = analysis.failed(checked, "cloze", "esi")
-    assert "accuracy above chance" not in lacking
-    assert {"answers vary", "kappa with the truth", "wordings agree", "fall under the toddler"} <= set(lacking)
+    lacking = analysis.failures(checked, "cloze")["esi"]
+    assert "above chance" not in lacking
+    assert all(check in lacking for check in ("spread", "kappa", "repeatability"))

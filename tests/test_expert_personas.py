@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from expert_personas import analysis
+from expert_personas import analysis, replies, robustness
 from expert_personas import conditions as bank
 from expert_personas import design as study
 from persona_studies.analyse import multiple_choice as multiple_choice_scores
@@ -41,8 +41,8 @@ class TestGrid:
         cells = simulation.cells.assign(persona=simulation.persona)
         asked = cells[(cells["measure"] == "cloze") & (cells["template"] != "neutral")]
         counts = asked.groupby(["item", "persona"]).size().unstack(fill_value=0)
-        expected = dict.fromkeys(counts.columns, 3) | {analysis.REFERENCE: 1}
-        assert set(counts.columns) == {analysis.REFERENCE, *simulation.protocol.families["overall"].hypotheses}
+        expected = dict.fromkeys(counts.columns, 3) | {bank.REFERENCE: 1}
+        assert set(counts.columns) == {bank.REFERENCE, *simulation.protocol.families["overall"].hypotheses}
         assert all((counts[persona] == n).all() for persona, n in expected.items())
 
     def test_no_cell_is_asked_that_no_hypothesis_is_about(self, simulation: Simulation) -> None:
@@ -159,7 +159,7 @@ class TestScores:
     ],
 )
 def test_replies_are_read_at_their_start(text: str, place: int | None) -> None:
-    assert analysis.parse(text, 4) == place
+    assert replies.parse(text, 4) == place
 
 
 class TestTruth:
@@ -177,14 +177,14 @@ class TestTruth:
     def test_planted_effects_are_recovered(self) -> None:
         simulation = Simulation(PROJECT, questions=300)
         table = self.contrasts(simulation, 5, EFFECTS)
-        overall = table[table["benchmark"] == "overall"].set_index("contrast")
+        overall = table[table["benchmark"] == "overall"].set_index("hypothesis")
         for persona, effect in EFFECTS.items():
             row = overall.loc[persona]
             assert row["low"] < effect < row["high"], persona
             assert row["verdict"] == ("superior" if effect > 0 else "inferior")
         rest = overall.drop(list(EFFECTS))
         assert (rest["low"] < 0).mean() > 0.7 and (rest["high"] > 0).mean() > 0.7
-        assert rest["difference"].abs().max() < 0.05
+        assert rest["estimate"].abs().max() < 0.05
 
     def test_without_effects_the_family_wise_error_holds(self) -> None:
         simulation = Simulation(
@@ -208,16 +208,16 @@ class TestTruth:
             conditions=["expert", "filler", "shuffled"],
         )
         table = self.contrasts(simulation, 2, {"filler": 0.05})
-        mine = table[table["benchmark"] == "mmlu"].set_index("contrast")
+        mine = table[table["benchmark"] == "mmlu"].set_index("hypothesis")
         assert mine.loc["shuffled expert", "verdict"] == "equivalent"
-        assert not mine.loc["filler", "equivalent"]
+        assert not mine.loc["filler", "bounded"]
 
     def test_what_is_not_asked_keeps_its_place_in_the_family(self) -> None:
         simulation = Simulation(PROJECT, conditions=["expert", "toddler"], placements=["system"])
         table = self.contrasts(simulation, 1, EFFECTS)
-        absent = table[table["contrast"] == "layperson"]
+        absent = table[table["hypothesis"] == "layperson"]
         assert (absent["verdict"] == "not asked").all() and (absent["p_adjusted"] == 1).all()
-        overall = table[table["benchmark"] == "overall"].set_index("contrast")
+        overall = table[table["benchmark"] == "overall"].set_index("hypothesis")
         # Holm over the 15 declared, not over the 5 asked.
         assert overall["p_adjusted"].min() == pytest.approx(min(1.0, 15 * overall["p"].min()))
 
@@ -233,7 +233,7 @@ def test_another_model_is_judged_on_what_it_was_asked(simulation: Simulation) ->
     whole = simulation.responses(7, effects=EFFECTS)
     few = study.questions(PROJECT, simulation.protocol, simulation.parameters.model_copy(update={"questions": 30}))
     part = whole[whole["item"].isin(few["item"])]
-    states, checks, table = analysis.other_models(
+    states, checks, table = robustness.other_models(
         {"all": whole, "some": part},
         simulation.asked,
         simulation.people,
@@ -244,17 +244,18 @@ def test_another_model_is_judged_on_what_it_was_asked(simulation: Simulation) ->
     assert set(checks["model"]) == {"all", "some"}
     scored = analysis.scores(whole, simulation.asked, simulation.people, "cloze")
     usable = states.loc[(states["model"] == "all") & (states["status"] == "usable"), "benchmark"].tolist()
-    alone = analysis.contrasts(scored, simulation.protocol, simulation.parameters, usable)
+    failed = analysis.failures(checks[checks["model"] == "all"], "cloze")
+    alone = analysis.contrasts(scored, simulation.protocol, simulation.parameters, usable, failed)
     alone = alone[alone["benchmark"] == "overall"].reset_index(drop=True)
     pd.testing.assert_frame_equal(
-        table[table["model"] == "all"].drop(columns="model").reset_index(drop=True), alone
+        table[table["model"] == "all"].drop(columns=["model", "gate"]).reset_index(drop=True), alone
     )
-    mine = table[table["model"] == "some"].set_index("contrast")
+    mine = table[table["model"] == "some"].set_index("hypothesis")
     wide = analysis.by_question(scored[scored["item"].isin(few["item"])])
-    difference = (wide["toddler"] - wide[analysis.REFERENCE]).groupby(level="benchmark").mean()
+    difference = (wide["toddler"] - wide[bank.REFERENCE]).groupby(level="benchmark").mean()
     assert mine.loc["toddler", "n"] <= 90
     usable = states.loc[(states["model"] == "some") & (states["status"] == "usable"), "benchmark"]
-    assert mine.loc["toddler", "difference"] == pytest.approx(difference[usable].mean())
+    assert mine.loc["toddler", "estimate"] == pytest.approx(difference[usable].mean())
 
 
 def test_benchmarks_at_floor_are_left_out(simulation: Simulation) -> None:
@@ -271,8 +272,8 @@ def test_where_every_benchmark_is_at_floor_the_sensitivity_table_is_empty_with_i
     simulation: Simulation,
 ) -> None:
     scored = analysis.scores(simulation.responses(4, base=0.2), simulation.asked, simulation.people, "cloze")
-    nothing = pd.DataFrame({"contrast": ["toddler"], "n": [0]})
-    table = analysis.sensitivity(scored, nothing, simulation.parameters)
+    nothing = pd.DataFrame({"hypothesis": ["toddler"], "n": [0]})
+    table = robustness.sensitivity(scored, nothing, simulation.parameters)
     assert table.empty and list(table) == ["contrast", "model", "estimate", "low", "high", "p"]
 
 
@@ -280,8 +281,8 @@ def test_replies_split_into_answered_and_right(simulation: Simulation) -> None:
     recorded = simulation.responses(6)
     text = recorded.index[recorded["measure"] == "text"]
     recorded.loc[text[: len(text) // 4], "text"] = "I cannot say."
-    read = analysis.replies(recorded, simulation.asked)
-    split = analysis.decomposition(read, simulation.people)
+    read = replies.replies(recorded, simulation.asked)
+    split = replies.decomposition(read, simulation.people)
     assert split["n"].sum() == len(text)
     product = split["answered"] * split["right_given_answered"]
     assert split["accuracy"].to_numpy() == pytest.approx(product.fillna(0).to_numpy())

@@ -6,7 +6,6 @@ the committed tables; the call stands beside each.
 
 from __future__ import annotations
 
-import doctest
 import os
 import re
 from math import isnan, nan, sqrt
@@ -17,29 +16,20 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from expert_personas import published
-from expert_personas.published import (
+from expert_personas import open_models, published
+from expert_personas.open_models import (
     CONTRASTS,
-    FAMILY_SIZES,
     MMLU_PRO_QUESTIONS,
     SOURCES,
     Benchmark,
     accuracies,
     combine,
-    combine_random,
     derive,
     derive_accuracies,
-    derive_reported,
-    design_power,
-    leave_one_out,
     model_effects,
-    permutation_floor,
-    persona_effects,
-    rejudge,
-    reported,
     role,
-    sampling_variance,
 )
+from expert_personas.published import FAMILY_SIZES, derive_reported, permutation_floor, rejudge, reported
 from persona_studies.analyse.contrasts import EQUIVALENT, INCONCLUSIVE, INFERIOR, SUPERIOR, outcome
 from persona_studies.analyse.stats import equivalence_p
 from persona_studies.design import sources
@@ -143,7 +133,7 @@ def test_every_model_has_every_persona(benchmark: Benchmark, personas: int) -> N
 
 
 def test_accuracies_of_truthfulqa_are_shares_of_its_questions() -> None:
-    hits = accuracies(PROJECT, "truthfulqa")["accuracy"] * published.TRUTHFULQA_QUESTIONS
+    hits = accuracies(PROJECT, "truthfulqa")["accuracy"] * open_models.TRUTHFULQA_QUESTIONS
     assert (hits - hits.round()).abs().max() < 1e-9
 
 
@@ -243,11 +233,6 @@ def test_equivalence_is_the_larger_of_two_one_sided_tests() -> None:
     for se, margin in ((0.0, 0.05), (-1.0, 0.05), (0.02, 0.0), (0.02, nan)):
         with pytest.raises(StatisticsError, match="positive"):
             equivalence_p(0.01, se, margin=margin)
-
-
-def test_the_examples_run() -> None:
-    result = doctest.testmod(published)
-    assert result.attempted == 2 and result.failed == 0
 
 
 # --- Prompting Science Report 4 ---------------------------------------------------------------------------------
@@ -401,48 +386,6 @@ def test_precise_replicates_have_the_stated_error() -> None:
             permutation_floor(**wrong)
 
 
-def test_power_follows_from_the_implied_standard_error() -> None:
-    table = design_power(reported(PROJECT), tests=(1, 36))
-    best = table[(table["spread"] == "smallest") & (table["questions"] == 100) & (table["tests"] == 1)]
-    row = best.set_index("margin").loc[0.05]
-    # R: se <- (.076-.008)/(2*qnorm(.975)); 2*pnorm(.05/se-qnorm(.95))-1; (qnorm(.975)+qnorm(.8))*se
-    assert row["power_equivalence"] == pytest.approx(0.7840785798016, rel=1e-10)
-    assert row["detectable"] == pytest.approx(0.0485998202861, rel=1e-10)
-    assert row["sd"] == pytest.approx(10 * row["se"])
-    assert set(zip(table["benchmark"], table["questions"], table["intervals"], strict=True)) == {
-        ("gpqa_diamond", 198, 2),
-        ("mmlu_pro_300", 100, 8),
-        ("mmlu_pro_300", 300, 1),
-    }
-    assert set(table.loc[table["questions"] == 300, "spread"]) == {"only"}
-    corrected = table["tests"] == 36
-    assert (table.loc[corrected, "detectable"].to_numpy() > table.loc[~corrected, "detectable"].to_numpy()).all()
-    assert (table.loc[table["margin"] == 0.02, "power_equivalence"] == 0).all()
-
-
-def test_the_needed_questions_give_the_power() -> None:
-    for row in design_power(reported(PROJECT), power=0.9).itertuples():
-        se = row.sd / sqrt(row.questions_needed)
-        assert 2 * norm.cdf(row.margin / se - norm.isf(row.alpha)) - 1 == pytest.approx(0.9, abs=0.02)
-        fewer = row.sd / sqrt(row.questions_needed - 1)
-        assert 2 * norm.cdf(row.margin / fewer - norm.isf(row.alpha)) - 1 < 0.9
-
-
-def test_power_matches_simulated_equivalence_tests() -> None:
-    row = design_power(reported(PROJECT), margins=(0.05,)).iloc[0]
-    means = np.random.default_rng(5).normal(0, row["se"], 4000)
-    rate = np.mean([equivalence_p(mean, row["se"], margin=0.05) <= 0.05 for mean in means])
-    assert rate == pytest.approx(row["power_equivalence"], abs=4 * sqrt(0.25 / 4000))
-
-
-def test_power_without_anything_to_go_by_is_refused() -> None:
-    with pytest.raises(StatisticsError, match="No contrast has an interval"):
-        design_power(frame({}))
-    for wrong in ({"margins": ()}, {"margins": (0.0,)}, {"tests": (0,)}, {"power": 1.0}, {"alpha": 0.0}):
-        with pytest.raises(StatisticsError):
-            design_power(reported(PROJECT), **wrong)
-
-
 # --- Principled Personas ----------------------------------------------------------------------------------------
 
 
@@ -483,47 +426,6 @@ def test_equivalence_over_models_is_that_of_r() -> None:
     assert combine(only, margin=0.005, alpha=0.02).iloc[0]["verdict"] == INCONCLUSIVE
 
 
-def test_random_effects_are_those_of_metafor() -> None:
-    effects = model_effects(accuracies(PROJECT))
-    row = combine_random(effects, correlation=0.8).set_index("contrast").loc["question_expert - none"]
-    # metafor: rma(x, v, method = "PM", test = "knha", control = list(tol = 1e-15)); with the default tolerance of
-    # .Machine$double.eps^.25 its tau² is 1.14e-4 here, five times the variance of the effects.
-    expected = (5.13443522986e-03, 1.49547865345e-03, 8.77339180627e-03)
-    assert (row["estimate"], row["low"], row["high"]) == pytest.approx(expected, rel=1e-7)
-    assert (row["p"], row["tau2"]) == pytest.approx((1.16366691265e-02, 1.33543439217e-05), rel=1e-6)
-
-
-def test_no_sampling_error_within_models_leaves_less_between_them() -> None:
-    effects = model_effects(accuracies(PROJECT))
-    tau = [combine_random(effects, correlation=r)["tau2"].to_numpy() for r in (0.0, 0.5, 0.9)]
-    assert (tau[0] <= tau[1]).all() and (tau[1] <= tau[2]).all() and (tau[2] > tau[0]).any()
-    for wrong in (-0.1, 1.0):
-        with pytest.raises(StatisticsError, match="correlation"):
-            combine_random(effects, correlation=wrong)
-
-
-def test_sampling_variances_are_binomial() -> None:
-    half = pd.Series([0.5, 0.2])
-    assert sampling_variance(half, "truthfulqa").tolist() == pytest.approx([0.25 / 817, 0.16 / 817])
-    questions = np.array(list(MMLU_PRO_QUESTIONS.values()))
-    hits = np.random.default_rng(1).binomial(questions, 0.5, (20000, 14)) / questions
-    assert sampling_variance(half, "mmlu_pro")[0] == pytest.approx(hits.mean(axis=1).var(), rel=0.05)
-    with pytest.raises(StatisticsError, match="gsm8k"):
-        sampling_variance(half, "gsm8k")
-
-
-def test_what_the_open_models_show() -> None:
-    table = combine(model_effects(accuracies(PROJECT))).set_index("contrast")
-    # A field named without regard to the question costs about as much as a favourite colour.
-    assert table.loc[["field_expert - none", "placebo_colour - none"], "verdict"].tolist() == [INFERIOR, INFERIOR]
-    assert table.loc["field_expert - placebo_colour", "verdict"] == EQUIVALENT
-    assert table.loc["placebo_colour - none", "positive"] == 0
-    single = combine(persona_effects(accuracies(PROJECT))).set_index("contrast")
-    # Naming the question's own field does nothing measurable; naming its topic helps.
-    assert single.loc["level1", "verdict"] == EQUIVALENT and single.loc["level3", "verdict"] == SUPERIOR
-    assert (single["family_size"] == single.groupby("family")["k"].transform("size")).all()
-
-
 def test_planted_effects_are_found_and_nothing_else() -> None:
     rng = np.random.default_rng(7)
     noise = {
@@ -541,7 +443,7 @@ def test_a_null_is_rejected_at_about_its_level() -> None:
     rng = np.random.default_rng(11)
     personas = ("level1", "an expert in law", "an uneducated person", "favorite color is red", "Yumi")
     effects = model_effects(simulated({name: rng.normal(0, 0.01, 5).tolist() for name in personas}))
-    against_none = effects[effects["family"] == published.AGAINST_NONE]
+    against_none = effects[effects["family"] == open_models.AGAINST_NONE]
     rejected: list[bool] = []
     for _ in range(200):
         none = against_none.assign(effect=rng.normal(0, 0.01, len(against_none)))
@@ -582,17 +484,12 @@ def test_what_is_undefined_says_so_and_rejects_nothing(values: list[float], reas
     assert row["verdict"] == INCONCLUSIVE and row["estimate"] == pytest.approx(values[0])
 
 
-def test_leaving_a_model_out() -> None:
-    effects = model_effects(accuracies(PROJECT))
-    rows = leave_one_out(effects[effects["contrast"] == "low_knowledge - none"]).set_index("left_out")
-    assert len(rows) == 9 and (rows["k"] == 8).all()
-    kept = effects[(effects["contrast"] == "low_knowledge - none") & (effects["model"] != "Llama-3.1-8B-Instruct")]
-    assert rows.loc["Llama-3.1-8B-Instruct", "estimate"] == pytest.approx(kept["effect"].mean())
-    assert rows["estimate"].idxmax() == "Llama-3.1-8B-Instruct"
-    series = leave_one_out(effects, by="series")
-    assert len(series) == 9 * 3 and (series["k"] == 6).all()
-    with pytest.raises(StatisticsError, match="Without m0"):
-        leave_one_out(model_effects(simulated({"level1": [0.1]})))
+def test_what_the_open_models_show() -> None:
+    table = combine(model_effects(accuracies(PROJECT))).set_index("contrast")
+    # A field named without regard to the question costs about as much as a favourite colour.
+    assert table.loc[["field_expert - none", "placebo_colour - none"], "verdict"].tolist() == [INFERIOR, INFERIOR]
+    assert table.loc["field_expert - placebo_colour", "verdict"] == EQUIVALENT
+    assert table.loc["placebo_colour - none", "positive"] == 0
 
 
 def test_incomplete_or_mixed_accuracies_are_refused() -> None:
@@ -600,8 +497,6 @@ def test_incomplete_or_mixed_accuracies_are_refused() -> None:
     for wrong in (table.iloc[:-1], pd.concat([table, table.tail(1)]), table.assign(accuracy=nan)):
         with pytest.raises(StatisticsError, match="missing or repeated"):
             model_effects(wrong)
-        with pytest.raises(StatisticsError, match="missing or repeated"):
-            persona_effects(wrong)
     with pytest.raises(StatisticsError, match="One benchmark at a time, not 2"):
         model_effects(pd.concat([accuracies(PROJECT, name) for name in BENCHMARKS]))
     with pytest.raises(StatisticsError, match="No declared contrast"):
@@ -617,10 +512,8 @@ def test_every_column_is_documented(judged: pd.DataFrame) -> None:
     results = {
         rejudge: judged,
         permutation_floor: permutation_floor(),
-        design_power: design_power(reported(PROJECT)),
         model_effects: effects,
         combine: combine(effects.head(9)),
-        leave_one_out: leave_one_out(effects.head(9)),
         derive_reported: reported(PROJECT),
         derive_accuracies: accuracies(PROJECT),
     }

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from persona_bias import analysis
+from persona_bias import analysis, robustness
 from persona_bias import design as study
 from persona_studies.design import multiple_choice, sources
 from persona_studies.design import protocol as protocols
@@ -208,14 +208,14 @@ class TestTruth:
             row = table.loc[("persona", persona)]
             assert row["low"] < EFFECTS[persona] < row["high"] and row["verdict"] == "inferior"
         rest = table.loc["persona"].drop(["physically-disabled", "religious"])
-        assert not rest["rejected"].any() and rest["difference"].abs().max() < 0.06
+        assert not rest["rejected"].any() and rest["estimate"].abs().max() < 0.06
         assert table.loc[("pairs", "able-bodied - physically-disabled"), "verdict"] == "superior"
         assert table.loc[("controls", "toddler - human"), "verdict"] == "inferior"
         overall = table.loc[("overall", analysis.OVERALL)]
         assert overall["low"] < sum(EFFECTS[p] for p in ("physically-disabled", "religious")) / 19 < overall["high"]
 
     def test_a_mitigation_that_works_is_seen(self, planted: Simulation) -> None:
-        found = analysis.mitigations(scores(planted, 6, effects=EFFECTS), planted.parameters)
+        found = robustness.mitigations(scores(planted, 6, effects=EFFECTS), planted.parameters)
         mine = found[found["persona"] == "physically-disabled"]
         assert len(mine) == 3 and (mine["difference"] > 0.05).all()
         assert found[found["persona"] == "human"]["difference"].abs().max() < 0.2
@@ -223,18 +223,18 @@ class TestTruth:
     def test_other_models_agree_on_a_planted_effect(self, planted: Simulation) -> None:
         scored = scores(planted, 5, effects=EFFECTS)
         table = self.table(planted, scored)
-        mine = analysis.sensitivity(scored, table[table["hypothesis"] == "physically-disabled"], planted.parameters)
+        mine = robustness.sensitivity(scored, table[table["hypothesis"] == "physically-disabled"], planted.parameters)
         assert set(mine["model"]) == {"logit, GEE by question", "conditional logit, strata by question"}
         assert mine["agrees"].all() and (mine["high"] < 0).all()
 
     def test_a_difference_of_nothing_has_no_sign(self, planted: Simulation) -> None:
         scored = scores(planted, 5, effects=EFFECTS)
-        table = self.table(planted, scored).assign(difference=-8.7e-19)
+        table = self.table(planted, scored).assign(estimate=-8.7e-19)
         few = table[table["hypothesis"].isin(["physically-disabled", "man", "atheist"])]
-        assert analysis.sensitivity(scored, few, planted.parameters)["agrees"].all()
+        assert robustness.sensitivity(scored, few, planted.parameters)["agrees"].all()
 
     def test_bbq_is_read_apart(self, planted: Simulation) -> None:
-        found = analysis.bbq(scores(planted, 5, effects=EFFECTS), planted.protocol, planted.parameters)
+        found = robustness.bbq(scores(planted, 5, effects=EFFECTS), planted.protocol, planted.parameters)
         mine = found[found["hypothesis"] == "physically-disabled"].set_index("domain")
         assert (mine["difference"] < -0.05).all()
         assert mine.loc["ambiguous", "unknown"] == pytest.approx(mine.loc["ambiguous", "accuracy"])
@@ -244,7 +244,7 @@ class TestTruth:
     def test_datasets_combine_to_the_planted_effect(self, planted: Simulation) -> None:
         scored = scores(planted, 5, effects=EFFECTS)
         by = analysis.by_dataset(scored, planted.asked, planted.protocol, planted.parameters)
-        found = analysis.meta_analysis(by, planted.parameters).set_index("persona")
+        found = robustness.meta_analysis(by, planted.parameters).set_index("persona")
         mine = found.loc["physically-disabled"]
         assert mine["low"] < EFFECTS["physically-disabled"] < mine["high"] and mine["datasets"] == 3
         assert mine["leave_one_out_low"] <= mine["estimate"] <= mine["leave_one_out_high"]

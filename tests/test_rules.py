@@ -147,11 +147,7 @@ BELOW, ABOVE = {"errors", "paths", "files", "network"}, {"study", "cli", "__main
 MODULE, FUNCTION = 500, 60
 # Longer than that for now. A path that is named here must be shortened when it is next changed.
 LONG = {
-    "studies/clinical_personas/analysis.py",
-    "studies/clinical_personas/outcomes.py",
-    "studies/expert_personas/analysis.py",
     "studies/expert_personas/published.py",
-    "studies/persona_bias/analysis.py",
     "studies/sycophancy/analysis.py",
     "studies/sycophancy/design.py",
 }

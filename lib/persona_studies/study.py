@@ -22,7 +22,8 @@ from persona_studies.ask.backends import kinds
 from persona_studies.ask.estimate import estimate, summary
 from persona_studies.design import protocol
 from persona_studies.design.parameters import Parameters
-from persona_studies.design.plan import DERIVED
+from persona_studies.design.plan import DERIVED, IDENTITY
+from persona_studies.design.protocol import Protocol
 from persona_studies.errors import NotebookError, ResponsesError, quoted
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks, reads
@@ -49,7 +50,7 @@ class Study:
 
     name: str
     project: Project
-    protocol: protocol.Protocol
+    protocol: Protocol
     parameters: Parameters
     out: Path
     _alt: dict[str, str] = field(default_factory=dict, repr=False)
@@ -100,7 +101,41 @@ class Study:
 
     def how_to_record(self) -> str:
         """Return in words that nothing is recorded, with the command that records it."""
+        newest = self.newest
+        if newest.version > 1:
+            return (
+                f"not recorded yet; to record: `make record STUDY={self.name} MODEL={newest.design['models'][0]} "
+                f'FLAGS="--protocol {newest.version}"`'
+            )
         return f"no responses recorded yet; to record: `make record STUDY={self.name} MODEL=smollm2-135m-instruct`"
+
+    @property
+    def newest(self) -> Protocol:
+        """The newest protocol, which declares the study's claims."""
+        return protocol.versions(self.project, self.name)[-1]
+
+    def confirmatory(self, declared: Protocol, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """Return the responses of every model that answered the whole grid of a later protocol, by model.
+
+        A recording in progress is not looked at; a line says how far it is.
+
+        Args:
+            declared: The protocol; its ``design.models`` stand first, in its order.
+            plan: Every cell of it.
+        """
+        known = responses.recordings(self.project, self.name)
+        first = [models.slug(name) for name in declared.design["models"]]
+        found, begun = {}, []
+        for model in dict.fromkeys([*first, *known]):
+            count = responses.answered(self.project, self.name, model, plan) if model in known else 0
+            if count == len(plan):
+                found[model] = responses.load(self.project, self.name, model, plan)
+            elif count or model in first:
+                begun.append(f"{model}: {count:,} of {len(plan):,} cells")
+        if begun:
+            text = f"*Not complete, so not looked at (protocol {declared.version}): {'; '.join(begun)}.*"
+            display(Markdown(text))
+        return found
 
     def accounted(self, plan: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
         """Return how much of each measure is planned and recorded: ``measure, planned, recorded, purpose``."""
@@ -280,32 +315,37 @@ class Study:
         table = pd.DataFrame(list(rows.items()), columns=["what", "value"])
         return self.table(table, "provenance", "Provenance")
 
-    def example(self, cell: pd.Series, model: str, scores: Mapping[str, str | float], **how: Any) -> tables.Table:
+    def example(
+        self, row: pd.Series, plan: pd.DataFrame, model: str, scores: Mapping[str, str | float]
+    ) -> tables.Table:
         """Write and show one cell of the experiment, ``example.csv``: prompt, recorded row, score.
 
         Args:
-            cell: A recorded row with ``kind, system, shared, user, options`` of its plan. Texts that a licence
-                keeps out of this repository are None; the template stands for them, with its places in braces.
+            row: A recorded row.
+            plan: The grid that it is a cell of. Texts that a licence keeps out of this repository are None there;
+                the template stands for them, with its places in braces.
             model: The model that answered, whose turn marks the prompt has.
             scores: What is made of the row: formula or rule in words -> value.
-            how: Passed to :func:`persona_studies.analyse.tables.show`.
         """
-        record = self.record(model)
+        info = self.record(model)["model"]
+        cell = plan[(plan[IDENTITY] == row[IDENTITY]).all(axis=1)].iloc[0]
         template = self._template(str(cell["measure"]), str(cell["template"]))
         parts = [cell[name] if isinstance(cell[name], str) else template[name] for name in ("shared", "user")]
+        if cell["kind"] == "letter" and isinstance(cell["options"], tuple):
+            lines = "\n".join(f"{letter}. {{option {k}}}" for k, letter in enumerate(cell["options"], start=1))
+            parts[1] = parts[1].replace("{lettered options}", lines)
         system = cell["system"] if isinstance(cell["system"], str) else None
-        name = record["model"]["chat"]
-        style = chat.FAMILIES.get(name, chat.PLAIN)
+        style = chat.FAMILIES.get(info["chat"], chat.PLAIN)
         rows = {
             "asked": f"measure {cell['measure']}, condition {cell['condition']}, item {cell['item']}, "
             f"option order {cell['order']}",
-            f"prompt, as {record['model']['name']} saw it": "".join(style.render(system, *parts)),
-            **_answer(cell),
+            f"prompt, as {info['name']} saw it": "".join(style.render(system, *parts)),
+            **_answer(row, cell),
             **{what: f"{value:.3f}" if isinstance(value, float) else str(value) for what, value in scores.items()},
         }
         table = pd.DataFrame(list(rows.items()), columns=["what", "value"])
-        how = {"subtitle": "one prompt, one recorded row, and the score made of it", **how}
-        return self.table(table, "example", "The experiment, once", verbatim=["value"], **how)
+        subtitle = "one prompt, one recorded row, and the score made of it"
+        return self.table(table, "example", "The experiment, once", subtitle=subtitle, verbatim=["value"])
 
     def _template(self, measure: str, name: str) -> dict[str, str]:
         """Return ``shared`` and ``user`` of a template, from the newest protocol that has it."""
@@ -362,17 +402,18 @@ def _span(recorded: Mapping[str, str]) -> str:
     return " to ".join(dict.fromkeys(recorded[name] for name in ("first", "last")))
 
 
-def _answer(cell: pd.Series) -> dict[str, str]:
+def _answer(row: pd.Series, cell: pd.Series) -> dict[str, str]:
     """Return what a recorded row holds: of each option its log-probability, or the reply."""
-    if isinstance(cell["text"], str):
-        return {"recorded: reply": cell["text"], "recorded: it ended by": str(cell["finish"])}
-    values = [float(value) for value in cell["logprob"]]
-    options = cell["options"] if cell["options"] is not None else [None] * len(values)
-    named = [text or f"option {place}" for place, text in enumerate(options, start=1)]
-    shown = "\n".join(f"{text}: {value:.3f}" for text, value in zip(named, values, strict=True))
+    if cell["kind"] == "text":
+        return {"recorded: reply": str(row["text"]), "recorded: it ended by": str(row["finish"])}
+    values = [float(value) for value in row["logprob"]]
+    known = cell["options"] if isinstance(cell["options"], tuple) else (None,) * len(values)
+    named = [text or f"option {place}" for place, text in enumerate(known, start=1)]
+    lengths = [f" over {n} characters" if cell["kind"] == "cloze" else "" for n in row["n_chars"]]
+    shown = "\n".join(f"{text}: {value:.3f}{n}" for text, value, n in zip(named, values, lengths, strict=True))
     rows = {"recorded: log-probability": shown}
     if cell["kind"] == "letter":
-        rows["recorded: probability of all labels together"] = f"{float(cell['option_mass']):.3f}"
+        rows["recorded: probability of all labels together"] = f"{float(row['option_mass']):.3f}"
     return rows
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
@@ -12,7 +11,8 @@ import pandas as pd
 from scipy import stats as distributions
 
 from clinical_personas import published, replies
-from persona_studies.analyse import families, gates, multiple_choice, stats, verdicts
+from persona_studies.analyse import families, gates, multiple_choice, stats
+from persona_studies.analyse.conclusions import Analysis, conclude
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
@@ -24,25 +24,6 @@ REFERENCE = "assistant"
 VALUES = {"accuracy": "score", "place": "place", "brier": "brier"}
 
 
-@dataclass(frozen=True)
-class Analysis:
-    """What one model's recording comes to.
-
-    Attributes:
-        scored: One row per condition and case or question (:func:`scores`).
-        said: Replies in words, as :func:`clinical_personas.replies.read` reads them.
-        gate: Checks of the letters on the cases, of the medical questions, and of the replies.
-        tests: Every family of the protocol, published ones included; ``gate`` says what behind a row failed.
-        verdicts: One row per claim.
-    """
-
-    scored: pd.DataFrame
-    said: pd.DataFrame
-    gate: pd.DataFrame
-    tests: pd.DataFrame
-    verdicts: pd.DataFrame
-
-
 def analyse(
     project: Project,
     protocol: Protocol,
@@ -50,6 +31,8 @@ def analyse(
     asked: pd.DataFrame,
     everyone: pd.DataFrame,
     how: Settings,
+    *,
+    model: str = "",
 ) -> Analysis:
     """Run the declared analysis of one recording.
 
@@ -60,22 +43,27 @@ def analyse(
         asked: Of :func:`clinical_personas.design_2.questions`.
         everyone: Of :func:`clinical_personas.design_2.people`.
         how: Settings; the protocol's are confirmatory.
+        model: Who answered.
+
+    Returns:
+        ``gate`` has the parts cases, medical and text; ``said`` is as :func:`clinical_personas.replies.read`.
     """
     scored = scores(recorded, asked, everyone)
     said = replies.read(recorded, asked, everyone)
     gate = gated(protocol, scored, said, recorded, asked, how)
-    tests = pd.concat(
-        [model_tests(protocol, scored, said, how), public_tests(project, protocol, how)], ignore_index=True
-    )
+    tests = model_tests(protocol, scored, said, how)
     failed = {str(part): gates.failures(rows) for part, rows in gate.groupby("part", sort=False)}
-    tests["gate"] = [
-        "" if family in PUBLISHED else failed.get(_part(protocol, family, hypothesis), "")
-        for family, hypothesis in zip(tests["family"], tests["hypothesis"], strict=True)
-    ]
-    model = {name: family for name, family in protocol.families.items() if name not in PUBLISHED}
-    rest = {name: failed.get(_part(protocol, name, family.hypotheses[0]), "") for name, family in model.items()}
-    found = families.evidence(tests, failed=rest, stuck=stuck(protocol, tests))
-    return Analysis(scored, said, gate, tests, verdicts.table(protocol, found, layer="corrected"))
+    return conclude(
+        protocol,
+        tests,
+        public_tests(project, protocol, how),
+        lambda family, hypothesis: failed.get(_part(protocol, family, hypothesis), ""),
+        stuck(protocol, tests),
+        model=model,
+        scored=scored,
+        gate=gate,
+        said=said,
+    )
 
 
 def _part(protocol: Protocol, family: str, hypothesis: str) -> str:
@@ -170,10 +158,11 @@ def gated(
     }
     letter, text = protocol.measures["letter"], protocol.measures["text"]
     medical = scored[(scored["dataset"] == "medical") & (scored["who"] == REFERENCE)]
-    only = letter.model_copy(update={"gate": {"min_above_chance": letter.gate["min_above_chance"]}})
     parts = [
         gates.declared(letter, values).assign(part="cases"),
-        gates.declared(only, {"above_chance": gates.above_chance(medical, how.confidence)}).assign(part="medical"),
+        gates.declared(
+            gates.only(letter, ["above_chance"]), {"above_chance": gates.above_chance(medical, how.confidence)}
+        ).assign(part="medical"),
         gates.declared(text, {"parsed": replies.share_parsed(said)}).assign(part="text"),
     ]
     return pd.concat(parts, ignore_index=True)[["part", "check", "value", "rule", "threshold", "passes"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -18,14 +19,45 @@ NAMES = {
 }
 MARKS = {"neutral": "o", "cautious": "v", "bold": "^"}
 LINES = ("-", "--", "-.", ":")
+ACCURATE = ("roles", "care", "controls")
 
 
-def plot_accuracy(table: pd.DataFrame, yardsticks: pd.DataFrame) -> Figure:
+def accuracy_contrasts(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the contrasts of accuracy in which some case is answered differently, for a forest.
+
+    Args:
+        table: Of :func:`clinical_personas.analysis.contrasts`.
+    """
+    shown = table[table["family"].isin(ACCURATE) & (table["se"] > 0)]
+    where = shown["hypothesis"].str.replace(" | ", ", ") + shown["family"].map(
+        {"controls": ", all data sets"}
+    ).fillna("")
+    return shown.assign(label=where + " (" + shown["n"].astype(int).astype(str) + ")").reset_index(drop=True)
+
+
+def still(table: pd.DataFrame) -> list[str]:
+    """Return the contrasts of accuracy in which no case is answered differently, by data set and how many."""
+    none = table[table["family"].isin(ACCURATE) & (table["n"] > 1) & ~(table["se"] > 0)]
+    sets = none["hypothesis"].str.split(" | ", regex=False).str[1].str.split(",").str[0]
+    return [f"{n} of {name}" for name, n in sets.value_counts(sort=False).items()]
+
+
+def left_out(sets: list[str]) -> str:
+    """Say which data sets a figure leaves out, as every role answers every case of them alike."""
+    if not sets:
+        return ""
+    return (
+        f"Left out: {' and '.join(NAMES[name] for name in sets)}, where every role assigns one place to every case."
+    )
+
+
+def plot_accuracy(table: pd.DataFrame, yardsticks: pd.DataFrame, failed: Mapping[str, str]) -> Figure:
     """Draw accuracy by role and style, one panel per data set, beside chance and other people's answers.
 
     Args:
         table: Of :func:`clinical_personas_outcomes.accuracy`, roles only.
         yardsticks: ``dataset, who, accuracy``: dashed lines.
+        failed: Data set -> checks that failed, said in its title.
     """
     datasets, roles, styles = (list(dict.fromkeys(table[name])) for name in ("dataset", "role", "style"))
     colours = dict(zip(styles, sns.color_palette("colorblind", len(styles)), strict=True))
@@ -54,7 +86,8 @@ def plot_accuracy(table: pd.DataFrame, yardsticks: pd.DataFrame) -> Figure:
             place, side = (value + 0.006, "bottom") if above - value > 0.12 else (value - 0.008, "top")
             axis.text(right, place, who, ha="right", va=side, fontsize=7, color="0.3", linespacing=0.95)
             above = value
-        axis.set(title=f"{NAMES[dataset]}\nn = {rows['n'].iloc[0]}", xticks=range(len(roles)), ylim=(0, 1))
+        gate = ", gate failed" if failed.get(dataset) else ""
+        axis.set(title=f"{NAMES[dataset]}\nn = {rows['n'].iloc[0]}{gate}", xticks=range(len(roles)), ylim=(0, 1))
         axis.set_xlim(-0.5, len(roles) + 0.75)
         axis.set_xticklabels(roles, rotation=30, ha="right", rotation_mode="anchor")
     axes[0][0].set_ylabel("accuracy")
@@ -145,7 +178,7 @@ def plot_costs(table: pd.DataFrame, ratio: float) -> Figure:
     everyone = [who for who in dict.fromkeys(table["who"]) if who != "everybody"]
     colours = dict(zip(everyone, sns.color_palette("colorblind", len(everyone)), strict=True))
     figure, axes = plt.subplots(
-        2, len(datasets), figsize=(4.4 * len(datasets), 6.2), layout="constrained", sharex=True, squeeze=False
+        2, len(datasets), figsize=(4.4 * len(datasets) + 1.2, 6.2), layout="constrained", sharex=True, squeeze=False
     )
     for column, dataset in enumerate(datasets):
         for turn, who in enumerate(everyone):

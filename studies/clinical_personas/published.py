@@ -226,6 +226,54 @@ def models(project: Project, *, confidence: float, replicates: int, seed: int) -
     return pd.DataFrame(rows)
 
 
+def yardsticks(answers: pd.DataFrame, levels: pd.DataFrame) -> pd.DataFrame:
+    """Return what others reached on the same cases: ``dataset, answered_by, who, cases, accuracy, low, high``.
+
+    Args:
+        answers: Of :func:`people`.
+        levels: Of :func:`models`, those without a label; they also have ``absolute_error``.
+    """
+    vignettes = answers[answers["setting"] == "all"].assign(dataset="triage")
+    cases = levels.rename(columns={"model": "who"}).assign(dataset="esi")
+    columns = ["dataset", "answered_by", "who", "cases", "accuracy", "low", "high", "absolute_error"]
+    return pd.concat([vignettes, cases], ignore_index=True).assign(answered_by="published").reindex(columns=columns)
+
+
+def marks(beside: pd.DataFrame) -> pd.DataFrame:
+    """Return the lines of a figure: people and GPT-3 on the vignettes, the median of the models on the cases."""
+    lines = beside.loc[beside["dataset"] == "triage", ["dataset", "who", "accuracy"]]
+    lines = lines[lines["who"].isin(["physicians", "lay people", "GPT-3"])]
+    models = beside[beside["dataset"] == "esi"]
+    if models.empty:
+        return lines
+    middle = {
+        "dataset": "esi",
+        "who": f"{len(models)} models\n(median)",
+        "accuracy": models["accuracy"].median(),
+    }
+    return pd.concat([lines, pd.DataFrame([middle])], ignore_index=True)
+
+
+def errors_of_others(counted: NDArray[np.float64], levels: pd.DataFrame) -> pd.DataFrame:
+    """Return shares of under-, over- and severe under-triage: ``dataset, who, n, under, over, severe``.
+
+    Args:
+        counted: Of :func:`gpt3`.
+        levels: Of :func:`models`, those without a label.
+    """
+    true, said = np.indices(counted.shape)
+    share = counted / counted.sum()
+    kinds = {"under": said > true, "over": said < true, "severe": said >= true + 2}
+    gpt = {
+        "dataset": "triage",
+        "who": "GPT-3",
+        "n": 48,
+        **{name: share[which].sum() for name, which in kinds.items()},
+    }
+    others = levels.rename(columns={"model": "who", "cases": "n"}).assign(dataset="esi")
+    return pd.concat([pd.DataFrame([gpt]), others[["dataset", "who", "n", *kinds]]], ignore_index=True)
+
+
 def label_changes(project: Project, *, confidence: float) -> pd.DataFrame:
     """Return how the level that each model assigns to the same case changes with the sex label.
 

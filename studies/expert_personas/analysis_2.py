@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 from scipy import stats
 from statsmodels.stats.contingency_tables import cochrans_q
 
-from expert_personas import published
+from expert_personas import open_models, published
 from expert_personas.design_2 import NO_PERSONA, crossed
-from persona_studies.analyse import families, gates, multiple_choice, verdicts
+from persona_studies.analyse import families, gates, multiple_choice
+from persona_studies.analyse.conclusions import Analysis, conclude
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
@@ -21,25 +20,6 @@ IN_DOMAIN = ("mmlu", "openbookqa")
 LOW_KNOWLEDGE = ["layperson", "toddler"]
 
 
-@dataclass(frozen=True)
-class Analysis:
-    """What one model's recording comes to.
-
-    Attributes:
-        scored: One row per condition and question (:func:`scores`).
-        gate: Checks of the measure, and of every benchmark.
-        usable: Benchmarks that passed.
-        tests: Every family of the protocol, published ones included; ``gate`` says what behind a row failed.
-        verdicts: One row per claim.
-    """
-
-    scored: pd.DataFrame
-    gate: pd.DataFrame
-    usable: list[str]
-    tests: pd.DataFrame
-    verdicts: pd.DataFrame
-
-
 def analyse(
     project: Project,
     protocol: Protocol,
@@ -47,6 +27,8 @@ def analyse(
     asked: pd.DataFrame,
     everyone: pd.DataFrame,
     how: Settings,
+    *,
+    model: str = "",
 ) -> Analysis:
     """Run the declared analysis of one recording.
 
@@ -57,20 +39,25 @@ def analyse(
         asked: Of :func:`expert_personas.design_2.questions`.
         everyone: Of :func:`expert_personas.design_2.people`.
         how: Settings; the protocol's are confirmatory.
+        model: Who answered.
     """
     scored = scores(recorded, asked, everyone)
     gate, usable = gated(protocol, scored, recorded, asked, how)
-    tests = pd.concat(
-        [model_tests(protocol, by_question(scored), usable, how), public_tests(project, protocol, how)]
-    )
-    model = [name for name in protocol.families if name not in PUBLISHED]
+    tests = model_tests(protocol, by_question(scored), usable, how)
     why = gates.failures(gate[gate["benchmark"] == "all"])
-    tests["gate"] = np.where(tests["family"].isin(model), why, "")
     moved = tests[tests["family"] == "steerability"].iloc[0]
     stuck = not (moved["rejected"] and moved["estimate"] < 0)
-    found = families.evidence(tests, failed=dict.fromkeys(model, why), stuck=dict.fromkeys(model, stuck))
-    judged = verdicts.table(protocol, found, layer="corrected")
-    return Analysis(scored, gate, usable, tests, judged)
+    return conclude(
+        protocol,
+        tests,
+        public_tests(project, protocol, how),
+        lambda family, hypothesis: why,
+        dict.fromkeys(tests["family"], stuck),
+        model=model,
+        scored=scored,
+        gate=gate,
+        usable=usable,
+    )
 
 
 def scores(recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:
@@ -204,8 +191,8 @@ def any_condition(wide: pd.DataFrame, protocol: Protocol) -> dict[str, float]:
 
 def public_tests(project: Project, protocol: Protocol, how: Settings) -> pd.DataFrame:
     """Test the families about published data: nine open models, and what 5,000 permutations can show."""
-    effects = published.model_effects(published.accuracies(project))
-    combined = published.combine(effects, confidence=how.confidence, seed=how.seed).set_index("contrast")
+    effects = open_models.model_effects(open_models.accuracies(project))
+    combined = open_models.combine(effects, confidence=how.confidence, seed=how.seed).set_index("contrast")
     parts = []
     for name in ("open_models_none", "open_models_placebo"):
         rows = {}

@@ -14,6 +14,17 @@ from persona_studies.design.conditions import shuffled
 from persona_studies.design.plan import text_hash
 from persona_studies.paths import Project
 
+REFERENCE = "no persona"
+NAMES = {
+    "none": REFERENCE,
+    "baseline": "intelligent assistant",
+    "layperson": "layperson",
+    "young_child": "young child",
+    "toddler": "toddler",
+    "placebo": "placebo trait",
+    "filler": "filler",
+    "shuffled": "shuffled expert",
+}
 RELATIONS = ("in_domain", "adjacent", "unrelated")
 Kind = Literal["baseline", "expert", "layperson", "young_child", "toddler", "placebo", "filler"]
 COLUMNS = ["condition", "kind", "field", "wording", "paraphrase", "placement", "system", "description"]

@@ -80,6 +80,13 @@ def people(project: Project, protocol: Protocol, parameters: Parameters) -> pd.D
     return made[wanted & ((made["placement"] != "user") | in_user_turn)].reset_index(drop=True)
 
 
+def kinds(people: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
+    """Return the kinds of condition: ``kind, placement, conditions`` (how many), ``words`` (mean), ``purpose``."""
+    groups = people.groupby(["kind", "placement"], sort=False)
+    counted = groups.agg(conditions=("condition", "size"), words=("words", "mean")).reset_index()
+    return counted.assign(purpose=[protocol.conditions[kind].purpose for kind in counted["kind"]])
+
+
 def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts: bool = False) -> pd.DataFrame:
     """Return every cell of the study.
 

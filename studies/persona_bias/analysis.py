@@ -1,4 +1,4 @@
-"""Scores, contrasts and figures of the study of persona bias."""
+"""Scores, contrasts, gates and verdicts of the study of persona bias, by its first protocol."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ from collections.abc import Mapping
 from math import asin, nan, sqrt
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-import statsmodels.api as sm
-from matplotlib.figure import Figure
 from scipy import stats
-from statsmodels.discrete.conditional_models import ConditionalLogit
 from statsmodels.stats.weightstats import DescrStatsW
 
 from persona_bias import extractors
 from persona_bias.design import Parameters
+from persona_studies.analyse import families, verdicts
+from persona_studies.analyse import gates as checks
 from persona_studies.analyse import multiple_choice as shared
-from persona_studies.analyse import scoring, verdicts
 from persona_studies.analyse import stats as lib_stats
 from persona_studies.analyse.contrasts import outcome
+from persona_studies.analyse.families import Settings
 from persona_studies.design.plan import DERIVED
-from persona_studies.design.protocol import Protocol
+from persona_studies.design.protocol import Family, Hypothesis, Protocol
 
 OVERALL = "mean of all personas"
-EFFECT = ["n", "difference", "sd", "se", "low", "high", "p", "p_equivalence"]
+FAMILIES = ("overall", "persona", "pairs", "controls")
+
+
+def settings(chosen: Parameters) -> Settings:
+    """Return how contrasts are tested in a run."""
+    return Settings(chosen.alpha, chosen.confidence, chosen.correction, chosen.replicates, chosen.seed)
 
 
 # --- Scores ---
@@ -93,6 +95,77 @@ def by_question(scored: pd.DataFrame, value: str = "score") -> pd.DataFrame:
 # --- Contrasts ---
 
 
+def typed(protocol: Protocol, name: str, chosen: Parameters) -> Family:
+    """Return a family of the first protocol with the contrasts that its names stand for.
+
+    A name is a persona, compared with the baseline of the run, or "first - second".
+    """
+
+    def parts(hypothesis: str) -> dict[str, str]:
+        first, _, second = hypothesis.partition(" - ")
+        return {"first": first, "second": second or chosen.baseline}
+
+    return families.typed(
+        protocol,
+        name,
+        parts,
+        on="usable datasets",
+        measure=chosen.measure,
+        outcome="accuracy",
+        direction="either",
+        smallest_effect=chosen.margin,
+    )
+
+
+def contrasts(
+    scored: pd.DataFrame,
+    asked: pd.DataFrame,
+    protocol: Protocol,
+    chosen: Parameters,
+    usable: list[str],
+    gate: str = "",
+) -> pd.DataFrame:
+    """Return every declared contrast over the usable datasets: all personas, each, pairs, and the controls.
+
+    Args:
+        scored: Of :func:`scores`.
+        asked: Questions, for chance.
+        protocol: Declares the families.
+        chosen: Baseline, alpha, correction, confidence, margin, replicates, seed. A contrast that a claim rests on
+            is bounded by the claim's own smallest effect.
+        usable: Datasets that are neither at floor nor at ceiling.
+        gate: Checks of the measure that failed.
+
+    Returns:
+        :data:`persona_studies.analyse.families.COLUMNS`, the columns of :func:`effects`, and ``verdict``: what the
+        contrast came to.
+    """
+    wide, how = by_question(scored), settings(chosen)
+    wide = wide[wide.index.get_level_values("dataset").isin(usable)]
+    chance = (1 / asked.set_index("item")["n_options"]).rename("chance")
+
+    def of(contrast: Hypothesis, part: str | None) -> pd.Series:
+        if not {contrast.first, contrast.second} <= set(wide):
+            return pd.Series(dtype=float, index=wide.index[:0])
+        found: pd.Series = wide[contrast.first] - wide[contrast.second]
+        return found
+
+    parts = []
+    for name in FAMILIES:
+        family = typed(protocol, name, chosen)
+        table = families.corrected(name, family, families.estimated(family.contrasts, of, how), how)
+        sizes = [effects(wide, c.first, c.second, chance) for c in family.contrasts.values()]
+        parts.append(pd.concat([table, pd.DataFrame(sizes)], axis=1))
+    whole = pd.concat(parts, ignore_index=True)
+    whole["verdict"] = [
+        outcome(row["estimate"], rejected=row["rejected"], equivalent=row["bounded"], gate=gate)
+        if row["n"]
+        else "not asked"
+        for row in whole.to_dict("records")
+    ]
+    return whole
+
+
 def contrast(wide: pd.DataFrame, first: str, second: str, chosen: Parameters) -> dict[str, Any]:
     """Estimate the difference between two columns of :func:`by_question`; undefined where one is not asked."""
     [found] = differences(wide, {first: (first, second)}, chosen).values()
@@ -145,73 +218,6 @@ def effects(wide: pd.DataFrame, first: str, second: str, chance: pd.Series) -> d
         "relative_drop": (b - a) / b if b > 0 else nan,
         "chance_corrected_drop": (b - a) / (b - guess) if b > guess else nan,
     }
-
-
-def corrected(table: pd.DataFrame, p: str, family: str, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
-    """Correct a column of p-values within a declared family, whose hypotheses are the column ``hypothesis``.
-
-    Returns:
-        ``p_adjusted, rejected``, aligned with the table. What was not asked counts as p = 1.
-    """
-    return shared.corrected(table, p, protocol.families[family], alpha=chosen.alpha, correction=chosen.correction)
-
-
-def contrasts(
-    scored: pd.DataFrame, asked: pd.DataFrame, protocol: Protocol, chosen: Parameters, usable: list[str]
-) -> pd.DataFrame:
-    """Return every declared contrast over the usable datasets: all personas, each, pairs, and the controls.
-
-    Args:
-        scored: Of :func:`scores`.
-        asked: Questions, for chance.
-        protocol: Declares the families.
-        chosen: Baseline, alpha, correction, confidence, margin, replicates, seed.
-        usable: Datasets that are neither at floor nor at ceiling.
-
-    Returns:
-        ``family, hypothesis, n, accuracy, reference, difference, sd, se, low, high, cohens_h, relative_drop,
-        chance_corrected_drop, p, p_adjusted, rejected, p_equivalence, p_equivalence_adjusted, equivalent,
-        verdict``; equivalence is tested for the family ``persona`` within its own family, uncorrected elsewhere.
-    """
-    wide = by_question(scored)
-    wide = wide[wide.index.get_level_values("dataset").isin(usable)]
-    chance = (1 / asked.set_index("item")["n_options"]).rename("chance")
-    parts = []
-    for family in ("overall", "persona", "pairs", "controls"):
-        pairs = {}
-        for name in protocol.families[family].hypotheses:
-            first, _, second = name.partition(" - ")
-            pairs[name] = first, second or chosen.baseline
-        found = differences(wide, pairs, chosen)
-        table = pd.DataFrame(
-            [
-                {"family": family, "hypothesis": name, **found[name], **effects(wide, *pair, chance)}
-                for name, pair in pairs.items()
-            ]
-        )
-        table[["p_adjusted", "rejected"]] = corrected(table, "p", family, protocol, chosen)
-        if family == "persona":
-            inside = corrected(table, "p_equivalence", "persona_equivalence", protocol, chosen)
-            table["p_equivalence_adjusted"], table["equivalent"] = inside["p_adjusted"], inside["rejected"]
-        else:
-            table["p_equivalence_adjusted"] = table["p_equivalence"]
-            table["equivalent"] = table["p_equivalence"] <= chosen.alpha
-        parts.append(table)
-    whole = pd.concat(parts, ignore_index=True)
-    whole[["rejected", "equivalent"]] = whole[["rejected", "equivalent"]].astype(bool)
-    whole["verdict"] = [
-        "not asked"
-        if row["n"] == 0
-        else outcome(row["difference"], rejected=row["rejected"], equivalent=row["equivalent"])
-        for row in whole.to_dict("records")
-    ]
-    return whole[
-        [
-            *("family", "hypothesis", "n", "accuracy", "reference", "difference", "sd", "se", "low", "high"),
-            *("cohens_h", "relative_drop", "chance_corrected_drop", "p", "p_adjusted", "rejected"),
-            *("p_equivalence", "p_equivalence_adjusted", "equivalent", "verdict"),
-        ]
-    ]
 
 
 def by_dataset(scored: pd.DataFrame, asked: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
@@ -307,49 +313,9 @@ def omnibus(table: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.D
             }
         )
     done = pd.DataFrame(rows)
-    done[["p_adjusted", "rejected"]] = corrected(done, "p", "omnibus", protocol, chosen)
+    how: dict[str, Any] = {"alpha": chosen.alpha, "correction": chosen.correction}
+    done[["p_adjusted", "rejected"]] = shared.corrected(done, "p", protocol.families["omnibus"], **how)
     return done
-
-
-def meta_analysis(table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Combine each persona's differences over datasets by a random-effects model.
-
-    Args:
-        table: Of :func:`by_dataset`.
-        chosen: Confidence.
-
-    Returns:
-        ``persona, datasets, estimate, low, high, p, tau, i2, prediction_low, prediction_high, leave_one_out_low,
-        leave_one_out_high`` (range of the estimate without one dataset). A dataset without any difference has no
-        standard error and is left out.
-    """
-    rows = []
-    for persona, group in table.groupby("persona", sort=False):
-        kept = group[group["se"] > 0]
-        y, v = kept["difference"].to_numpy(), kept["se"].to_numpy() ** 2
-        whole = lib_stats.random_effects(y, v, confidence=chosen.confidence)
-        without = [
-            lib_stats.random_effects(np.delete(y, k), np.delete(v, k), confidence=chosen.confidence).estimate
-            for k in range(len(y))
-            if len(y) > 1
-        ]
-        rows.append(
-            {
-                "persona": persona,
-                "datasets": whole.k,
-                "estimate": whole.estimate,
-                "low": whole.low,
-                "high": whole.high,
-                "p": whole.p,
-                "tau": sqrt(whole.tau2) if whole.k > 1 else nan,
-                "i2": whole.i2,
-                "prediction_low": whole.prediction_low,
-                "prediction_high": whole.prediction_high,
-                "leave_one_out_low": min(without, default=nan),
-                "leave_one_out_high": max(without, default=nan),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 # --- Does the measure measure anything? ---
@@ -408,179 +374,44 @@ def gates(
         ``measure, check, value, rule, threshold, passes``.
     """
     parts = []
-    for name in [name for name in scored if name != "text"]:
-        declared = protocol.measures["letter" if name == "letter" else "cloze"].gate
-        state = headroom(accuracy(scored[name], chosen), declared["ceiling"], chosen)
-        usable = state.loc[state["status"] == "usable", "dataset"]
-        checks: dict[str, tuple[float, str, float]] = {
-            "datasets between floor and ceiling": (float(len(usable)), ">=", 1.0)
-        }
-        if name == "letter":
-            letters = recorded[recorded["measure"] == "letter"]
-            dominance = shared.position_dominance(recorded, asked)
-            checks["option mass"] = (
-                float(letters["option_mass"].astype(float).mean()),
-                ">=",
-                declared["min_option_mass"],
-            )
-            checks["position decides"] = (dominance, "<=", declared["max_position_dominance"])
+    for name, table in scored.items():
+        declared = protocol.measures[DERIVED.get(name, name)]
+        if name == "text":
+            values = {"parsed": parsed}
         else:
-            wide = by_question(scored[name])
-            wide = wide[wide.index.get_level_values("dataset").isin(usable)]
-            fall = -contrast(wide, "toddler", chosen.baseline, chosen)["difference"]
-            checks["fall under the toddler"] = (fall, ">=", declared["positive_control"])
-            checks["instructions agree"] = (_instructions(scored[name]), ">=", declared["instructions"])
-        parts.append(scoring.gate(checks).assign(measure=name))
-    if "text" not in scored:
-        return pd.concat(parts, ignore_index=True)[["measure", "check", "value", "rule", "threshold", "passes"]]
-    checks = {"an answer is read": (parsed, ">=", protocol.measures["text"].gate["parsed"])}
-    parts.append(scoring.gate(checks).assign(measure="text"))
+            state = headroom(accuracy(table, chosen), protocol.design["ceiling"], chosen)
+            values = {"usable_datasets": float((state["status"] == "usable").sum())}
+            if name == "letter":
+                values |= checks.letters(recorded[recorded["measure"] == "letter"], recorded, asked)
+            else:
+                people = table[table["kind"] == "persona"]
+                values["repeatability"] = checks.repeatability(people, "persona", "instruction")
+        parts.append(checks.declared(declared, values).assign(measure=name))
     whole = pd.concat(parts, ignore_index=True)
     return whole[["measure", "check", "value", "rule", "threshold", "passes"]]
 
 
-def _instructions(scored: pd.DataFrame) -> float:
-    """Return the mean correlation over questions between two instructions of the same persona (phi)."""
-    found = []
-    for _, group in scored[scored["kind"] == "persona"].groupby("persona", sort=False):
-        wide = group.pivot_table(index="item", columns="instruction", values="score")
-        if wide.shape[1] > 1:
-            r = wide.corr().to_numpy()
-            found.append(np.nanmean(r[np.triu_indices_from(r, 1)]))
-    return float(np.mean(found)) if found else nan
+def failures(checked: pd.DataFrame, measure: str) -> str:
+    """Return the checks that a measure failed, as a reason; empty where it passed all."""
+    return checks.failures(checked[checked["measure"] == measure])
 
 
-# --- BBQ, mitigations, replies ---
+def steerability(scored: dict[str, pd.DataFrame], usable: list[str], chosen: Parameters) -> pd.DataFrame:
+    """Say for each measure whether the toddler is less accurate than a filler, over the usable datasets.
 
-
-def bbq(scored: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
-    """Return BBQ's two kinds of context apart, per persona against the baseline.
-
-    Where the context leaves the answer open, the right option is the unknown one: its share is the accuracy there.
-    The paper's bias score needs to know which answer is the stereotyped one, which the files at hand do not say.
+    A check beside the verdicts: a model that no instruction moves shows no effect of any persona.
 
     Returns:
-        ``hypothesis`` (persona), ``domain`` (ambiguous, disambiguated), ``accuracy, reference, unknown`` (share of
-        the unknown option), ``n, difference, low, high, p``; for ambiguous contexts ``p_adjusted, rejected``.
+        ``measure, instruction, against, n, estimate, low, high, p, moved``.
     """
-    cells = scored[scored["dataset"] == "bbq"]
-    cells = cells.assign(said_unknown=(cells["chosen"] == cells["unknown"]).astype(float))
-    parts = []
-    for domain, group in cells.groupby("domain", sort=False):
-        wide, unknown = by_question(group), by_question(group, "said_unknown")
-        rows = []
-        for persona in protocol.families["bbq"].hypotheses:
-            there = persona in wide and chosen.baseline in wide
-            rows.append(
-                {
-                    "hypothesis": persona,
-                    "domain": domain,
-                    "accuracy": wide[persona].mean() if there else nan,
-                    "reference": wide[chosen.baseline].mean() if there else nan,
-                    "unknown": unknown[persona].mean() if there else nan,
-                    **contrast(wide, persona, chosen.baseline, chosen),
-                }
-            )
-        table = pd.DataFrame(rows).drop(columns=["sd", "se", "p_equivalence"])
-        if domain == "ambiguous":
-            table[["p_adjusted", "rejected"]] = corrected(table, "p", "bbq", protocol, chosen)
-        parts.append(table)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def mitigations(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Return what a sentence against bias does to a persona, on the questions that were asked with it.
-
-    Returns:
-        ``persona, mitigation, n, with_sentence, without, difference, low, high, p`` (not corrected).
-    """
-    third = scored[scored["instruction"] == 3]
-    wide = by_question(third)
     rows = []
-    for name in [who for who in map(str, wide) if " + " in who]:
-        persona, mitigation = name.split(" + ")
-        both = wide[[name, persona]].dropna()
-        effect = contrast(both, name, persona, chosen)
-        rows.append(
-            {
-                "persona": persona,
-                "mitigation": mitigation,
-                "with_sentence": both[name].mean(),
-                "without": both[persona].mean(),
-                **{key: effect[key] for key in ("n", "difference", "low", "high", "p")},
-            }
-        )
-    columns = ["persona", "mitigation", "with_sentence", "without", "n", "difference", "low", "high", "p"]
+    for name, table in scored.items():
+        wide = by_question(table[table["dataset"].isin(usable)])
+        if {"toddler", "filler"} <= set(wide) and len(wide):
+            found = families.steerable(wide["toddler"] - wide["filler"], -1, settings(chosen))
+            rows.append({"measure": name, "instruction": "toddler", "against": "filler", **found})
+    columns = ["measure", "instruction", "against", "n", "estimate", "low", "high", "p", "moved"]
     return pd.DataFrame(rows, columns=columns)
-
-
-# --- Other models, power ---
-
-
-def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Return each persona's effect under other models of the same cells: log odds ratios against the baseline.
-
-    Conditional logistic regression with questions as strata, and a logit by GEE with questions as clusters; the
-    three instructions of a question are cells of it.
-
-    Args:
-        scored: Of the usable datasets.
-        table: Of :func:`contrasts`, for the declared analysis's sign.
-        chosen: Baseline, confidence.
-
-    Returns:
-        ``persona, model, estimate, low, high, p, agrees`` (sign as in the declared analysis, where it has one).
-    """
-    reach = stats.norm.ppf(0.5 + chosen.confidence / 2)
-    declared = table[table["family"] == "persona"].set_index("hypothesis")["difference"]
-    rows = []
-    for persona in declared.dropna().index:
-        sign = np.sign(np.round(declared[persona], 12))  # a difference of 0 has none, whatever its last digit
-        cells = scored[scored["who"].isin([chosen.baseline, persona])]
-        treated = (cells["who"] == persona).astype(float).to_numpy()
-        right = (cells["correct"] > 0).astype(int).to_numpy()
-        groups = pd.factorize(cells["item"])[0]
-        design = pd.DataFrame({"const": 1.0, "treated": treated})
-        marginal = sm.GEE(
-            right, design, groups=groups, family=sm.families.Binomial(), cov_struct=sm.cov_struct.Independence()
-        ).fit()
-        fits = {"logit, GEE by question": (marginal.params["treated"], marginal.bse["treated"])}
-        # Only questions that are answered both ways carry information about a conditional odds ratio.
-        sums = pd.Series(right).groupby(groups).transform("mean").to_numpy()
-        informative = (sums > 0) & (sums < 1)
-        if informative.any() and len(set(treated[informative])) == 2:
-            fit = ConditionalLogit(right[informative], treated[informative, None], groups=groups[informative]).fit(
-                disp=False
-            )
-            fits["conditional logit, strata by question"] = (fit.params[0], fit.bse[0])
-        for model, (b, se) in fits.items():
-            rows.append(
-                {
-                    "persona": persona,
-                    "model": model,
-                    "estimate": float(b),
-                    "low": float(b - reach * se),
-                    "high": float(b + reach * se),
-                    "p": float(2 * stats.norm.sf(abs(b / se))) if se > 0 else nan,
-                    "agrees": bool(sign in (0, np.sign(b))),
-                }
-            )
-    return pd.DataFrame(rows, columns=["persona", "model", "estimate", "low", "high", "p", "agrees"])
-
-
-def power(table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Return what each contrast can detect, from its observed standard error.
-
-    Returns:
-        ``family, hypothesis, n, se, minimum_detectable`` (80 % power, two-sided, before correction),
-        ``power_margin`` (of the test of zero against an effect of the margin).
-    """
-    able = table[table["n"] > 1].reset_index(drop=True)
-    z = stats.norm.ppf(1 - chosen.alpha / 2)
-    return able[["family", "hypothesis", "n", "se"]].assign(
-        minimum_detectable=(z + stats.norm.ppf(0.8)) * able["se"],
-        power_margin=stats.norm.sf(z - chosen.margin / able["se"]),
-    )
 
 
 # --- Verdicts ---
@@ -589,161 +420,67 @@ def power(table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
 def verdict_table(
     protocol: Protocol,
     table: pd.DataFrame,
-    able: pd.DataFrame,
-    checked: pd.DataFrame,
     scored: pd.DataFrame,
+    checked: pd.DataFrame,
+    moved: pd.DataFrame,
     chosen: Parameters,
 ) -> pd.DataFrame:
-    """Return the verdict on every claim.
+    """Return the verdict on every claim of the first protocol.
 
     Args:
         protocol: Claims.
         table: Of :func:`contrasts`.
-        able: Of :func:`power`.
-        checked: Of :func:`gates`.
         scored: Of :func:`scores`: who was asked by the measure.
-        chosen: The measure whose gate counts.
+        checked: Of :func:`gates`.
+        moved: Of :func:`steerability`.
+        chosen: The measure whose gate counts, and the model.
     """
-    asked = {*scored["who"]}
-    failed = checked[(checked["measure"] == chosen.measure) & ~checked["passes"]]["check"].tolist()
-    found = {(row["family"], row["hypothesis"]): row for row in table.to_dict("records")}
-    strength = {(row["family"], row["hypothesis"]): row["power_margin"] for row in able.to_dict("records")}
-    empty = dict.fromkeys(["difference", "low", "high", "p_adjusted", "p_equivalence_adjusted"], nan)
-    rows = []
-    for name, claim in protocol.claims.items():
-        key = (claim.family or "", claim.hypothesis or "")
-        row: dict[Any, Any] = found.get(key, {**empty, "n": 0})
-        evidence = None
-        if row["n"] > 0:
-            evidence = verdicts.Evidence(
-                estimate=float(row["difference"]),
-                rejected=bool(row["rejected"]),
-                equivalent=bool(row["equivalent"]),
-                power=float(strength.get(key, nan)),
-                informative=not failed,
-                reason=f"gate of {chosen.measure}: {', '.join(failed)}" if failed else "",
-            )
-        elif claim.hypothesis is not None and asked >= {*claim.hypothesis.split(" - ")}:
-            reason = f"no dataset is usable by {chosen.measure}"
-            evidence = verdicts.Evidence(nan, rejected=False, informative=False, reason=reason)
-        said, why = verdicts.verdict(claim, evidence)
-        if evidence is None and claim.not_testable is None:
-            why = f"this contrast was not asked by the measure {chosen.measure}"
-        rows.append(
-            {
-                "claim": name,
-                "layer": "corrected",
-                "statement": claim.statement,
-                "published": claim.published,
-                "hypothesis": claim.hypothesis or "",
-                "estimate": row["difference"],
-                "low": row["low"],
-                "high": row["high"],
-                "p_adjusted": row["p_adjusted"],
-                "p_equivalence_adjusted": row["p_equivalence_adjusted"],
-                "verdict": said,
-                "why": why,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def finding(
-    table: pd.DataFrame, tallied: pd.DataFrame, judged: pd.DataFrame, checked: pd.DataFrame, chosen: Parameters
-) -> str:
-    """Say what was found in three sentences, from the computed tables."""
-    people = table[(table["family"] == "persona") & (table["n"] > 0)]
-    overall = table[table["family"] == "overall"].iloc[0]
-    uncorrected, adjusted = ((tallied[f"worse_{name}"] > 0).sum() for name in ("uncorrected", "adjusted"))
-    failed = checked[(checked["measure"] == chosen.measure) & ~checked["passes"]]["check"].tolist()
-    told = ", ".join(f"{n} {name}" for name, n in people["verdict"].value_counts().items())
-    said = ", ".join(f"{n} {name}" for name, n in judged["verdict"].value_counts().items())
-    tested = told or "none could be tested"
-    text = (
-        f"**{chosen.model}**: personas answer {overall['difference']:+.3f} [{overall['low']:.3f}, "
-        f"{overall['high']:.3f}] against {chosen.baseline.replace('-', ' ')} in accuracy; of "
-        f"{len(people)} personas, {tested}. Counted the way of the paper, {uncorrected} of {len(tallied)} "
-        f"personas are significantly worse on some dataset; after correction over persona x dataset, {adjusted}. "
+    asked = {*by_question(scored)}
+    there = [{*name.split(" - ")} <= asked for name in table["hypothesis"]]
+    steered = moved.set_index("measure")["moved"].to_dict().get(chosen.measure, True)
+    found = families.evidence(
+        table[there],
+        failed=dict.fromkeys(FAMILIES, failures(checked, chosen.measure)),
+        stuck=dict.fromkeys(FAMILIES, not steered),
     )
-    if failed:
-        text += f"The gate of {chosen.measure} fails ({', '.join(failed)}). "
-    return text + f"Verdicts on the claims: {said}."
+    absent = dict.fromkeys(protocol.claims, f"this contrast was not asked by the measure {chosen.measure}")
+    return verdicts.table(protocol, found, layer="corrected", model=chosen.model, absent=absent)
 
 
-# --- Figures ---
-
-
-def plot_drops(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Draw the difference per persona: one point per dataset, and the mean with its interval over questions.
+def finding(claims: pd.DataFrame, tallied: pd.DataFrame, model: str, confirmed: bool) -> str:
+    """Say what was found in a few sentences, from the computed tables.
 
     Args:
-        table: Of :func:`by_dataset`, with ``mean, mean_low, mean_high`` of the persona joined on.
-        names: Of :func:`persona_bias.names`.
+        claims: Of :func:`persona_studies.analyse.conclusions.claims`.
+        tallied: Of :func:`counts`.
+        model: Whose responses the first protocol's part is about.
+        confirmed: Whether a recording of the second protocol is complete.
     """
-    order = list(dict.fromkeys(table["persona"]))
-    figure, axis = plt.subplots(figsize=(8.5, 0.34 * len(order) + 1.2), layout="constrained")
-    groups = list(dict.fromkeys(table["group"]))
-    colours = dict(zip(groups, sns.color_palette("colorblind", len(groups)), strict=True))
-    for place, persona in enumerate(order):
-        rows = table[table["persona"] == persona]
-        first = rows.iloc[0]
-        colour = colours[first["group"]]
-        axis.plot(rows["difference"], np.full(len(rows), place), "|", color=colour, ms=9, alpha=0.8)
-        axis.plot([first["mean_low"], first["mean_high"]], [place, place], color="0.15", lw=1.6)
-        axis.plot(first["mean"], place, "o", color=colour, mec="0.15", ms=6)
-    axis.axvline(0, color="0.4", lw=1, ls=":")
-    labels = [f"{names[persona]} ({table.loc[table['persona'] == persona, 'group'].iloc[0]})" for persona in order]
-    axis.set(
-        yticks=range(len(order)),
-        yticklabels=labels,
-        ylim=(len(order) - 0.5, -0.5),
-        xlabel="difference in accuracy against the baseline",
+    rows = claims[claims["estimate"].notna()].drop_duplicates("claim").set_index("claim").to_dict("index")
+
+    def size(name: str, more: float = 0.0) -> str:
+        row = rows[name]
+        return f"{row['estimate'] + more:.3f} [{row['low'] + more:.3f}, {row['high'] + more:.3f}]"
+
+    text = ""
+    if {"published_share", "published_abstention"} <= set(rows):
+        text += (
+            f"**In version 1 of the paper a share of {size('published_share', 0.5)} of the personas differs from a "
+            "human on more datasets than chance gives, after correction; in the one public run of GPT-3.5, "
+            f"{size('published_abstention', 0.5)} of a physically-disabled person's errors are replies without an "
+            "answer.** "
+        )
+    if "any_persona" in rows:
+        text += f"In {rows['any_persona']['model']}, personas change accuracy by {size('any_persona')}. "
+    uncorrected, adjusted = ((tallied[f"worse_{name}"] > 0).sum() for name in ("uncorrected", "adjusted"))
+    text += (
+        f"Counted the way of the paper, {uncorrected} of {len(tallied)} personas are significantly worse on some "
+        f"dataset in {model}; after correction over persona x dataset, {adjusted}. "
     )
-    return figure
-
-
-def plot_heat(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Draw the difference by persona and dataset; a dot marks p <= alpha, a ring significance after correction."""
-    # Rounded, because shares lie on the edges between colours, where the last digit would decide.
-    wide = table.pivot_table(index="persona", columns="dataset", values="difference", sort=False).round(9)
-    down, across = ({name: place + 0.5 for place, name in enumerate(names)} for names in (wide.index, wide.columns))
-    reach = float(np.nanmax(np.abs(wide.to_numpy()))) or 0.01
-    figure, axis = plt.subplots(figsize=(1.0 + 0.75 * wide.shape[1], 1.6 + 0.33 * len(wide)), layout="constrained")
-    sns.heatmap(
-        wide.rename(index=names, columns=names),
-        cmap="PuOr",
-        center=0,
-        vmin=-reach,
-        vmax=reach,
-        ax=axis,
-        cbar_kws={"label": "difference in accuracy"},
-        linewidths=0.5,
-    )
-    for row in table.dropna(subset="difference").to_dict("records"):
-        x, y = across[row["dataset"]], down[row["persona"]]
-        if row["p"] <= row["alpha"]:
-            axis.plot(x, y, ".", color="black", ms=5)
-        if row["rejected"]:
-            axis.plot(x, y, "o", mfc="none", mec="black", ms=10)
-    axis.set(xlabel="", ylabel="")
-    axis.tick_params(axis="x", rotation=45)
-    plt.setp(axis.get_xticklabels(), ha="right", rotation_mode="anchor")
-    return figure
-
-
-def plot_meta(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Draw each persona's mean over datasets (line: interval; thin line: prediction interval)."""
-    figure, axis = plt.subplots(figsize=(8, 0.34 * len(table) + 1.2), layout="constrained")
-    colour = sns.color_palette("colorblind")[0]
-    for place, row in enumerate(table.to_dict("records")):
-        axis.plot([row["prediction_low"], row["prediction_high"]], [place, place], color="0.6", lw=1)
-        axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=2.4)
-        axis.plot(row["estimate"], place, "o", color=colour, ms=6)
-    axis.axvline(0, color="0.4", lw=1, ls=":")
-    axis.set(
-        yticks=range(len(table)),
-        yticklabels=table["persona"].map(names),
-        ylim=(len(table) - 0.5, -0.5),
-        xlabel="difference in accuracy, combined over datasets",
-    )
-    return figure
+    if not confirmed:
+        text += (
+            "No capable model has been recorded yet: claims about answers made here rest on a first recording of a "
+            "very small one. "
+        )
+    counted = claims.drop_duplicates("claim")["verdict"].value_counts()
+    return text + f"Of {counted.sum()} claims: {', '.join(f'{n} {name}' for name, n in counted.items())}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ import pandas as pd
 
 from persona_bias import extractors, published
 from persona_bias.personas import registry
-from persona_studies.analyse import families, gates, multiple_choice, verdicts
+from persona_studies.analyse import families, gates, multiple_choice
+from persona_studies.analyse.conclusions import Analysis, conclude
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
@@ -23,25 +23,6 @@ EXTRACTOR = "lenient"
 CHUNK = 5_000
 
 
-@dataclass(frozen=True)
-class Analysis:
-    """What one model's recording comes to.
-
-    Attributes:
-        scored: One row per condition and question (:func:`scores`).
-        said: Replies in words under every extractor.
-        gate: Checks of the letters and of the replies.
-        tests: Every family of the protocol, published ones included; ``gate`` says what behind a row failed.
-        verdicts: One row per claim.
-    """
-
-    scored: pd.DataFrame
-    said: pd.DataFrame
-    gate: pd.DataFrame
-    tests: pd.DataFrame
-    verdicts: pd.DataFrame
-
-
 def analyse(
     project: Project,
     protocol: Protocol,
@@ -49,6 +30,8 @@ def analyse(
     asked: pd.DataFrame,
     everyone: pd.DataFrame,
     how: Settings,
+    *,
+    model: str = "",
 ) -> Analysis:
     """Run the declared analysis of one recording.
 
@@ -59,23 +42,29 @@ def analyse(
         asked: Of :func:`persona_bias.design_2.questions`.
         everyone: Of :func:`persona_bias.design_2.people`.
         how: Settings; the protocol's are confirmatory.
+        model: Who answered.
+
+    Returns:
+        ``gate`` has the parts letter and text; ``said`` is of :func:`replies`.
     """
     scored, said = scores(recorded, asked, everyone), replies(recorded, asked, everyone)
     gate = gated(protocol, scored, said, recorded, asked, how)
-    tests = pd.concat(
-        [model_tests(protocol, by_question(scored, protocol), said, how), public_tests(project, protocol, how)],
-        ignore_index=True,
-    )
+    tests = model_tests(protocol, by_question(scored, protocol), said, how)
     why = {str(part): gates.failures(rows) for part, rows in gate.groupby("part", sort=False)}
-    failed = {name: why["text" if name == "replies" else "letter"] for name in protocol.families}
-    failed = {name: reason for name, reason in failed.items() if name not in PUBLISHED}
-    tests["gate"] = tests["family"].map(failed).fillna("")
     moved = tests[tests["family"] == "steerability"].iloc[0]
     stuck = not (moved["rejected"] and moved["estimate"] < 0)
-    # Whether replies abstain is not what that order is about.
-    held = {name: stuck for name in failed if name != "replies"}
-    found = families.evidence(tests, failed=failed, stuck=held)
-    return Analysis(scored, said, gate, tests, verdicts.table(protocol, found, layer="corrected"))
+    return conclude(
+        protocol,
+        tests,
+        public_tests(project, protocol, how),
+        lambda family, hypothesis: why["text" if family == "replies" else "letter"],
+        # Whether replies abstain is not what that order is about.
+        {name: stuck for name in tests["family"] if name != "replies"},
+        model=model,
+        scored=scored,
+        gate=gate,
+        said=said,
+    )
 
 
 def scores(recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:

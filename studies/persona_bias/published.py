@@ -151,12 +151,20 @@ def directions(counts: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
 
     Returns:
         ``model, persona, extractor, questions`` (all, a missing answer wrong; or those both answer), ``pairs,
-        difference, low, high, p`` (mid-p McNemar, not corrected), ``direction``.
+        answered`` (replies of the persona with an answer), ``answered_human, difference, low, high, p`` (mid-p
+        McNemar, not corrected), ``direction``. Undefined where nobody answers: no answer is no sign of no effect.
     """
+    answers = counts["answered"] + counts["hedged"]
+    human = {
+        (row["model"], row["extractor"]): int(n)
+        for row, n in zip(counts.to_dict("records"), answers, strict=True)
+        if row["persona"] == "a human"
+    }
     rows = []
     for row in counts[counts["pairs"] > 0].to_dict("records"):
         for questions, suffix in (("all", ""), ("answered by both", "_shared")):
-            n = int(row[f"pairs{suffix}"])
+            said = int(row["answered"] + row["hedged"]), human.get((row["model"], row["extractor"]), 0)
+            n = int(row[f"pairs{suffix}"]) if any(said) else 0
             test = lib_stats.mcnemar(int(row[f"b{suffix}"]), int(row[f"c{suffix}"]), n, confidence=confidence)
             sign = "better" if test.difference > 0 else "worse" if test.difference < 0 else "equal"
             rows.append(
@@ -164,6 +172,8 @@ def directions(counts: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
                     **{name: row[name] for name in ("model", "persona", "extractor")},
                     "questions": questions,
                     "pairs": n,
+                    "answered": said[0],
+                    "answered_human": said[1],
                     "difference": test.difference,
                     "low": test.difference_low,
                     "high": test.difference_high,
@@ -172,6 +182,28 @@ def directions(counts: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def readings(survived: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """Return each reading of all questions for a forest, those in which somebody answers.
+
+    Args:
+        survived: Of :func:`directions`.
+        alpha: Filled where p is at most this, not corrected.
+    """
+    shown = survived[(survived["questions"] == "all") & (survived["pairs"] > 0)]
+    shown = shown.sort_values("persona", kind="stable", ignore_index=True)
+    label = (
+        shown["persona"].str.replace("^an? ", "", regex=True)
+        + ", "
+        + shown["extractor"]
+        + " ("
+        + shown["answered"].astype(str)
+        + " of "
+        + shown["pairs"].astype(str)
+        + ")"
+    )
+    return shown.assign(label=label, estimate=shown["difference"], rejected=shown["p"] <= alpha)
 
 
 # --- From the sources ---

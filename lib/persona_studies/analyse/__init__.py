@@ -6,6 +6,7 @@ Other wings, studies and notebooks import the modules named here; the rest is th
 __all__ = [
     "alt",
     "claims",
+    "conclusions",
     "contrasts",
     "families",
     "figures",

@@ -65,6 +65,44 @@ class Settings:
         return cls(run.alpha, run.confidence, run.correction, replicates, seed)
 
 
+def typed(protocol: Protocol, name: str, parts: Callable[[str], Mapping[str, Any]], **shared: Any) -> Family:
+    """Return a family whose hypotheses are names, with the contrast that each name stands for.
+
+    A contrast that a claim rests on has the claim's direction and smallest effect of interest.
+
+    Args:
+        protocol: Declares the family and the claims.
+        name: Of the family.
+        parts: Hypothesis -> the parts of its contrast that are its own.
+        shared: What the contrasts have in common: further fields of
+            :class:`persona_studies.design.protocol.Hypothesis`.
+    """
+    family = protocol.families[name]
+    claims = [claim for claim in protocol.claims.values() if claim.family == name]
+    own = {
+        claim.hypothesis: {"direction": claim.direction, "smallest_effect": claim.smallest_effect}
+        for claim in claims
+    }
+    made = {h: Hypothesis(**{**shared, **parts(h), **own.get(h, {})}) for h in family.hypotheses}
+    return family.model_copy(update={"contrasts": made})
+
+
+def steerable(differences: pd.Series, sign: int, how: Settings) -> dict[str, Any]:
+    """Test whether an instruction moves an outcome beyond a filler: a check beside verdicts, never a claim.
+
+    Args:
+        differences: Outcome under the instruction less that under the filler, indexed as :data:`Differences` says.
+        sign: Where the instruction should move it: 1 or -1.
+        how: Settings; one test, so without correction.
+
+    Returns:
+        ``n, estimate, low, high, p, moved``.
+    """
+    [row] = _paired(differences.dropna().to_frame(), how).values()
+    found = {key: row[key] for key in ("n", "estimate", "low", "high", "p")}
+    return found | {"moved": bool(row["p"] <= how.alpha and sign * row["estimate"] > 0)}
+
+
 def contrasts(protocol: Protocol, names: Iterable[str], differences: Differences, how: Settings) -> pd.DataFrame:
     """Test every contrast of some families.
 
@@ -275,7 +313,7 @@ def evidence(
     Args:
         tests: Families as :func:`corrected` returns them, of the model that is analysed in full.
         failed: Family -> why the measure behind it does not count, or nothing; families that are not named rest on
-            no measure.
+            no measure. Where ``tests`` has a column ``gate``, that says it row by row.
         stuck: Family -> whether no instruction moves its outcome, which is said beside an effect that is absent.
         others: Further models whose gate passed -> their tests; an effect that is significant in opposite
             directions makes a claim heterogeneous.
@@ -286,7 +324,7 @@ def evidence(
         family, hypothesis, n = str(row["family"]), str(row["hypothesis"]), row["n"]
         if not n and family not in failed:
             continue
-        why = failed.get(family, "")
+        why = str(row["gate"]) if "gate" in row and family in failed else failed.get(family, "")
         if not n:
             why = why or "no set of items that this contrast is about passed the gate, or was asked"
         signs: dict[str, Any] = {"this model": row}

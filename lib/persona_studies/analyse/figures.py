@@ -15,6 +15,7 @@ import seaborn as sns
 from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image as Picture
 
 from persona_studies.analyse.alt import states
@@ -80,17 +81,22 @@ def show(png: Path, *, alt: str, caption: str) -> None:
     display(image(png, alt=alt), Markdown(f"*{escape(caption, quote=False)}*"))
 
 
-def forest(frame: pd.DataFrame, *, xlabel: str, margin: float | None = None, axis: Axes | None = None) -> Figure:
+def forest(
+    frame: pd.DataFrame, *, xlabel: str, margin: float | None = None, legend: bool = False, axis: Axes | None = None
+) -> Figure:
     """Draw estimates with their intervals, one line each.
 
     Args:
-        frame: ``label, estimate, low, high``; where ``rejected`` is given, significant ones are filled.
+        frame: ``label, estimate, low, high``; where ``rejected`` is given, significant ones are filled; where
+            ``gate`` is given, those with a failed check are grey; where ``inner_low, inner_high`` are given, a
+            thicker line is drawn between them.
         xlabel: What is estimated, with its unit.
         margin: Half width of an equivalence band around zero.
+        legend: Whether to say in the figure what filled, hollow and grey marks and the band mean.
         axis: Where to draw; otherwise a new figure.
     """
     if axis is None:
-        height = 0.9 + 0.42 * len(frame)
+        height = 0.9 + 0.42 * len(frame) + 0.35 * legend
         _, axis = plt.subplots(figsize=(8, height), layout="constrained")
     colour = sns.color_palette("colorblind")[0]
     if margin is not None:
@@ -98,20 +104,39 @@ def forest(frame: pd.DataFrame, *, xlabel: str, margin: float | None = None, axi
     axis.axvline(0, color="0.4", lw=1, ls=":", zorder=1)
     for place, row in enumerate(frame.to_dict("records")):
         filled = bool(row.get("rejected", True))
-        axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.5, zorder=2)
-        axis.plot(
-            row["estimate"],
-            place,
-            "o" if filled else "s",
-            color=colour,
-            mfc=colour if filled else "white",
-            ms=6,
-            zorder=3,
-        )
+        drawn_in: Any = "0.6" if row.get("gate") else colour
+        axis.plot([row["low"], row["high"]], [place, place], color=drawn_in, lw=1.5, zorder=2)
+        if "inner_low" in row:
+            axis.plot([row["inner_low"], row["inner_high"]], [place, place], color=drawn_in, lw=3.5, zorder=2)
+        _mark(axis, row["estimate"], place, drawn_in, filled=filled)
     axis.set(xlabel=xlabel, yticks=range(len(frame)), yticklabels=frame["label"], ylim=(len(frame) - 0.5, -0.5))
+    if legend:
+        _explained(axis, frame, margin, colour)
     drawn = axis.get_figure()
     assert isinstance(drawn, Figure)
     return drawn
+
+
+def _mark(axis: Axes, x: Any, y: Any, colour: Any, *, filled: bool, label: str | None = None) -> Any:
+    """Draw the mark of an estimate: a filled circle where it is significant, a hollow square elsewhere."""
+    return axis.plot(
+        x, y, "o" if filled else "s", color=colour, mfc=colour if filled else "white", ms=6, zorder=3, label=label
+    )[0]
+
+
+def _explained(axis: Axes, frame: pd.DataFrame, margin: float | None, colour: Any) -> None:
+    """Say above a forest what its marks mean, those that it has."""
+    handles = []
+    for filled, label in ((True, "significant after correction"), (False, "not significant")):
+        if "rejected" in frame and (frame["rejected"].astype(bool) == filled).any():
+            handles.append(_mark(axis, [], [], colour, filled=filled, label=label))
+    if "gate" in frame and frame["gate"].astype(bool).any():
+        handles += axis.plot([], [], color="0.6", lw=1.5, label="grey: gate failed")
+    if margin is not None:
+        handles.append(Patch(color="0.9", label=f"less than {margin:g} either way"))
+    axis.legend(
+        handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(handles), fontsize="small"
+    )
 
 
 MARKERS = {

@@ -205,6 +205,17 @@ def statuses(project: Project, study: str, model: str) -> dict[str, dict[str, in
     return found
 
 
+def answered(project: Project, study: str, model: str, plan: pd.DataFrame) -> int:
+    """Return how many cells of a plan a recording holds; no answer is looked at."""
+    count = 0
+    for measure, cells in plan.groupby("measure", sort=False):
+        path = project.responses(study, model) / f"{measure}.parquet"
+        if path.is_file():
+            kept = pq.read_table(path, columns=KEY).to_pandas().astype(object)
+            count += int(np.isin(digest(as_recorded(cells, kept)), digest(kept)).sum())
+    return count
+
+
 def read_parquet(path: Path, sha256: str | None = None) -> pd.DataFrame:
     """Read one measure's file.
 

@@ -1,0 +1,206 @@
+"""From tests of declared families to verdicts, and from several analyses to the one table of a study's claims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from persona_studies.analyse import families, stats, verdicts
+from persona_studies.analyse.claims import PUBLISHED_DATA
+from persona_studies.analyse.families import Settings
+from persona_studies.design.protocol import Claim, Protocol
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What one model's recording comes to.
+
+    Attributes:
+        model: The model.
+        scored: One row per condition and question or case.
+        gate: Checks of the measures: ``check, value, rule, threshold, passes``, and the part that each is about.
+        tests: Every family of the protocol as :func:`persona_studies.analyse.families.corrected` returns them,
+            those about published data included; ``gate`` says which checks behind a row failed.
+        verdicts: One row per claim (:func:`persona_studies.analyse.verdicts.table`).
+        failed: Family -> the checks behind it that failed.
+        stuck: Family -> whether no instruction moves its outcome.
+        said: Replies in words, where there are any.
+        usable: Sets of items that passed the gate, where sets have one of their own.
+    """
+
+    model: str
+    scored: pd.DataFrame
+    gate: pd.DataFrame
+    tests: pd.DataFrame
+    verdicts: pd.DataFrame
+    failed: Mapping[str, str]
+    stuck: Mapping[str, bool]
+    said: pd.DataFrame = field(default_factory=pd.DataFrame)
+    usable: list[str] = field(default_factory=list)
+
+    def beside(self, protocol: Protocol, others: Mapping[str, Analysis]) -> pd.DataFrame:
+        """Return the verdicts where further models count.
+
+        An effect that is significant in opposite directions, in models whose gate passed, makes a claim
+        heterogeneous.
+        """
+        moved = {
+            name: each.tests.assign(rejected=each.tests["rejected"] & (each.tests["gate"] == ""))
+            for name, each in others.items()
+        }
+        found = families.evidence(self.tests, failed=self.failed, stuck=self.stuck, others=moved)
+        return verdicts.table(protocol, found, layer="corrected", model=self.model)
+
+
+def conclude(
+    protocol: Protocol,
+    tests: pd.DataFrame,
+    public: pd.DataFrame,
+    why: Callable[[str, str], str],
+    stuck: Mapping[str, bool],
+    *,
+    model: str,
+    scored: pd.DataFrame,
+    gate: pd.DataFrame,
+    said: pd.DataFrame | None = None,
+    usable: Sequence[str] = (),
+) -> Analysis:
+    """Put an analysis together.
+
+    Args:
+        protocol: Declares the families.
+        tests: Of the families about the model.
+        public: Of the families about published data.
+        why: Family and hypothesis -> the checks behind it that failed; empty where none did.
+        stuck: Family -> whether no instruction moves its outcome.
+        model, scored, gate, said, usable: As in :class:`Analysis`.
+    """
+    marked = tests.assign(
+        gate=[
+            why(family, hypothesis) for family, hypothesis in zip(tests["family"], tests["hypothesis"], strict=True)
+        ]
+    )
+    whole = pd.concat([marked, public.assign(gate="")], ignore_index=True)
+    failed = {name: why(name, protocol.families[name].hypotheses[0]) for name in dict.fromkeys(tests["family"])}
+    judged = verdicts.table(
+        protocol, families.evidence(whole, failed=failed, stuck=stuck), layer="corrected", model=model
+    )
+    replies = pd.DataFrame() if said is None else said
+    return Analysis(model, scored, gate, whole, judged, failed, stuck, replies, [*usable])
+
+
+def by_model(analyses: Mapping[str, Analysis], what: str) -> pd.DataFrame:
+    """Return a table of every analysis, such as ``gate`` or ``tests``, with the model in front."""
+    parts = [getattr(analysis, what).assign(model=model) for model, analysis in analyses.items()]
+    whole = pd.concat(parts, ignore_index=True)
+    return pd.DataFrame(whole, columns=["model", *whole.columns.drop("model")])
+
+
+def over_models(
+    tests: Mapping[str, pd.DataFrame], hypotheses: Iterable[tuple[str, str]], how: Settings
+) -> pd.DataFrame:
+    """Return contrasts model by model, and combined over the models whose gate passed.
+
+    Args:
+        tests: Model -> its families, with ``gate`` (what behind a row failed; empty where nothing did).
+        hypotheses: Family and hypothesis of every contrast that is wanted.
+        how: Confidence.
+
+    Returns:
+        ``family, hypothesis, model, n`` (items; models on the combined line), ``estimate, low, high, rejected,
+        gate``; the combined line is called ``random effects``, has ``i2``, and needs two models that passed.
+    """
+    rows: list[dict[str, Any]] = []
+    for family, hypothesis in hypotheses:
+        mine = []
+        for model, table in tests.items():
+            row = table[(table["family"] == family) & (table["hypothesis"] == hypothesis)].iloc[0]
+            kept = {name: row[name] for name in ("n", "estimate", "low", "high", "rejected", "gate")}
+            rows.append({"family": family, "hypothesis": hypothesis, "model": model, **kept})
+            if not row["gate"] and row["se"] > 0:
+                mine.append((row["estimate"], row["se"] ** 2))
+        if len(mine) > 1:
+            effects, variances = zip(*mine, strict=True)
+            all_ = stats.random_effects(effects, variances, confidence=how.confidence)
+            rows.append(
+                {"family": family, "hypothesis": hypothesis, "model": "random effects", "n": all_.k, "gate": ""}
+                | {"estimate": all_.estimate, "low": all_.low, "high": all_.high, "i2": all_.i2}
+                | {"rejected": bool(all_.p <= how.alpha)}
+            )
+    columns = ["family", "hypothesis", "model", "n", "estimate", "low", "high", "rejected", "gate", "i2"]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def forest(protocol: Protocol, analyses: Mapping[str, Analysis], outcome: str, how: Settings) -> pd.DataFrame:
+    """Return the claims about one outcome, model by model, for :func:`persona_studies.analyse.figures.forest`.
+
+    With two models or more whose gate passed, each contrast has a line of random effects.
+
+    Returns:
+        As :func:`over_models`, with ``label``.
+    """
+    wanted = dict.fromkeys(
+        (str(claim.family), str(claim.hypothesis))
+        for claim in protocol.claims.values()
+        if claim.hypothesis is not None and _about(protocol, claim, outcome)
+    )
+    tests = {model: analysis.tests for model, analysis in analyses.items()}
+    table = over_models(tests, wanted, how)
+    return table.assign(label=table["hypothesis"].str.split(" | ", regex=False).str[0] + ", " + table["model"])
+
+
+def _about(protocol: Protocol, claim: Claim, outcome: str) -> bool:
+    """Return whether a claim rests on a contrast of an outcome that a model's own answers have."""
+    contrast = protocol.families[str(claim.family)].contrasts.get(str(claim.hypothesis))
+    return contrast is not None and contrast.outcome == outcome and contrast.measure in protocol.measures
+
+
+def claims(
+    protocol: Protocol,
+    public: pd.DataFrame,
+    analyses: Mapping[str, Analysis],
+    before: pd.DataFrame,
+    *,
+    absent: str,
+    layer: str = "both",
+) -> pd.DataFrame:
+    """Return the verdicts on every claim of a protocol: the one table of a study's claims.
+
+    A claim about published data has one row. Any other has a row per model that answered the whole grid, the first
+    of which decides, and after these the row of the earlier protocol that has a claim of the same name.
+
+    Args:
+        protocol: The newest one.
+        public: Tests of its families about published data.
+        analyses: Model -> analysis, the deciding one first.
+        before: Verdicts by the earlier protocol (:func:`persona_studies.analyse.verdicts.table`).
+        absent: Why a claim has no row where nobody answered.
+        layer: ``published``, ``corrected`` or ``both``; the declared analyses are ``corrected``.
+    """
+    judged = verdicts.table(
+        protocol, families.evidence(public, failed={}, stuck={}), layer="corrected", model=PUBLISHED_DATA
+    )
+    about_others = {name for name, claim in protocol.claims.items() if claim.family in set(public["family"])}
+    parts = [judged[judged["claim"].isin(about_others)]]
+    for place, analysis in enumerate(analyses.values()):
+        further = {} if place else dict(list(analyses.items())[1:])
+        mine = analysis.beside(protocol, further)
+        parts.append(mine[~mine["claim"].isin(about_others)])
+    tested = before[before["verdict"] != verdicts.NOT_TESTABLE]
+    parts.append(tested[tested["claim"].isin(set(protocol.claims) - about_others)])
+    whole = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    if layer != "both":
+        whole = whole[whole["layer"] == layer]
+    # What one recording cannot test, another row may.
+    whole = whole[(whole["verdict"] != verdicts.NOT_TESTABLE) | ~whole.duplicated("claim", keep=False)]
+    reason = absent if layer != "published" else "the paper's own analysis of this claim is not part of this run"
+    lacking = verdicts.table(protocol, {}, layer="corrected", absent=dict.fromkeys(protocol.claims, reason))
+    lacking = lacking[~lacking["claim"].isin(whole["claim"])]
+    whole = pd.concat([whole, lacking.assign(layer=layer if layer != "both" else "corrected")], ignore_index=True)
+    # The declared analysis decides; the paper's own stands below it.
+    order = {name: place for place, name in enumerate([*protocol.claims, "corrected", "published"])}
+    by = ["claim", "layer"]
+    return whole.sort_values(by, key=lambda names: names.map(order), kind="stable", ignore_index=True)

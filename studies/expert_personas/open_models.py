@@ -1,0 +1,346 @@
+"""Accuracies of nine open models under personas (Principled Personas), judged by this study's rules.
+
+Luz de Araujo et al., arXiv 2508.19764; the unit is the model. Run as a script, this file rebuilds the accuracies
+from their pinned source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan, sqrt
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from scipy import stats as distributions
+
+from persona_studies.analyse import stats
+from persona_studies.analyse.contrasts import outcome
+from persona_studies.analyse.stats.estimate import Array, fraction, is_constant
+from persona_studies.analyse.stats.multiplicity import Correction
+from persona_studies.design import sources
+from persona_studies.errors import SourceError, StatisticsError
+from persona_studies.paths import Project
+
+PRINCIPLED_CITATION = "Luz de Araujo et al. 2025, Principled Personas, arXiv 2508.19764"
+
+Benchmark = Literal["mmlu_pro", "truthfulqa"]
+
+SOURCES = {
+    "principled_personas_mmlu_pro": "principled-personas-mmlu-pro",
+    "principled_personas_truthfulqa": "principled-personas-truthfulqa",
+}
+
+# Questions of the MMLU-Pro test set by category. Published accuracies are unweighted means over the 14 categories.
+MMLU_PRO_QUESTIONS = {
+    "biology": 717,
+    "business": 789,
+    "chemistry": 1132,
+    "computer science": 410,
+    "economics": 844,
+    "engineering": 969,
+    "health": 818,
+    "history": 381,
+    "law": 1101,
+    "math": 1351,
+    "other": 924,
+    "philosophy": 499,
+    "physics": 1299,
+    "psychology": 798,
+}
+TRUTHFULQA_QUESTIONS = 817
+
+LOW_KNOWLEDGE = ("an uneducated person", "a person with primary school level education")
+NAMES = (
+    "Alexander",
+    "Amit",
+    "Anastasia",
+    "Aparna",
+    "Fatima",
+    "Gustavo",
+    "Isabelle",
+    "Kai",
+    "Larissa",
+    "Muhammad",
+    "Victor",
+    "Yumi",
+)
+
+
+def role(persona: str) -> str:
+    """Return what a persona of Principled Personas is for.
+
+    ``none``; ``question_expert`` (written for each question: its field, subfield, topic); ``task_expert`` (of the
+    whole benchmark: fact-checking for TruthfulQA); ``field_expert`` (one field for all questions);
+    ``low_knowledge``; ``education`` (middle school to graduate level); ``placebo_colour``; ``placebo_name``.
+
+    Raises:
+        SourceError: no rule for the persona.
+    """
+    if persona == "empty":
+        return "none"
+    if persona in ("level1", "level2", "level3"):
+        return "question_expert"
+    if persona == "an expert in fact-checking":
+        return "task_expert"
+    if persona.startswith("an expert in "):
+        return "field_expert"
+    if persona in LOW_KNOWLEDGE:
+        return "low_knowledge"
+    if persona.endswith("level education"):
+        return "education"
+    if persona.startswith("favorite color is "):
+        return "placebo_colour"
+    if persona in NAMES:
+        return "placebo_name"
+    raise SourceError(f"Principled Personas has no persona {persona!r} with a known role; see role().")
+
+
+def derive_accuracies(benchmark: Benchmark, wide: Path) -> pd.DataFrame:
+    """Return the published accuracies, one row per persona and model.
+
+    Args:
+        benchmark: ``mmlu_pro`` (mean of 14 category accuracies) or ``truthfulqa`` (817 questions).
+        wide: CSV with a row per persona and a column per model; personas without a value for every model are left
+            out.
+
+    Returns:
+        ``benchmark, persona, role, model, series`` (Llama, Qwen or Gemma), ``accuracy, citation``, sorted by role,
+        persona and model.
+
+    Raises:
+        SourceError: a persona is repeated or has no role, ``empty`` is missing, or an accuracy lies outside [0, 1].
+    """
+    table = pd.read_csv(wide, index_col=0, float_precision="round_trip").dropna()
+    if table.index.has_duplicates or "empty" not in table.index:
+        raise SourceError(f"{wide.name} repeats a persona or lacks 'empty'; check its pin in data/sources.toml.")
+    if not ((table >= 0) & (table <= 1)).all(axis=None):
+        raise SourceError(f"{wide.name} holds accuracies outside [0, 1]; check its pin in data/sources.toml.")
+    rows = table.rename_axis("persona").reset_index().melt("persona", var_name="model", value_name="accuracy")
+    rows = rows.assign(
+        benchmark=benchmark,
+        role=rows["persona"].map(role),
+        series=rows["model"].str.extract(r"^([A-Za-z]+)", expand=False).str.capitalize(),
+        citation=PRINCIPLED_CITATION,
+    )
+    columns = ["benchmark", "persona", "role", "model", "series", "accuracy", "citation"]
+    return rows[columns].sort_values(["role", "persona", "model"], ignore_index=True)
+
+
+def derive(table: str, wide: Path) -> str:
+    """Return a derived table of ``data/published``, a key of ``SOURCES``, as CSV."""
+    benchmark: Benchmark = "mmlu_pro" if table == "principled_personas_mmlu_pro" else "truthfulqa"
+    return str(derive_accuracies(benchmark, wide).to_csv(index=False, lineterminator="\n"))
+
+
+def accuracies(project: Project, benchmark: Benchmark = "mmlu_pro") -> pd.DataFrame:
+    """Return the committed table that :func:`derive_accuracies` describes."""
+    path = project.published / "expert_personas" / f"principled_personas_{benchmark}.csv"
+    return pd.read_csv(path, float_precision="round_trip")
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One declared contrast: mean accuracy over the personas of a role, less that of a reference role."""
+
+    role: str
+    reference: str
+    family: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.role} - {self.reference}"
+
+
+AGAINST_NONE = "against no persona"
+AGAINST_PLACEBO = "against placebo"
+EXPERTS = ("question_expert", "task_expert", "field_expert")
+PLACEBOS = ("placebo_colour", "placebo_name")
+CONTRASTS = (
+    *(Contrast(role, "none", AGAINST_NONE) for role in (*EXPERTS, "low_knowledge", *PLACEBOS)),
+    *(Contrast(role, placebo, AGAINST_PLACEBO) for role in EXPERTS for placebo in PLACEBOS),
+)
+
+EFFECT_COLUMNS = [
+    *("benchmark", "family", "contrast", "model", "series", "personas"),
+    *("accuracy", "reference_accuracy", "effect"),
+]
+
+
+def model_effects(table: pd.DataFrame, contrasts: Sequence[Contrast] = CONTRASTS) -> pd.DataFrame:
+    """Return every declared contrast in every model.
+
+    Contrasts of a role that the benchmark lacks (``task_expert`` on MMLU-Pro) are left out, on the grounds of the
+    design, not of the data.
+
+    Args:
+        table: From :func:`accuracies`, one benchmark.
+        contrasts: The declared contrasts.
+
+    Returns:
+        ``benchmark, family, contrast, model, series, personas`` (behind the role), ``accuracy``,
+        ``reference_accuracy``, ``effect`` (the difference of both, in [-1, 1]), in the order declared.
+
+    Raises:
+        StatisticsError: several benchmarks, or a persona is missing or repeated for a model.
+    """
+    means = _role_means(table)
+    present = set(means.index.get_level_values("role"))
+    rows = []
+    for contrast in contrasts:
+        if not {contrast.role, contrast.reference} <= present:
+            continue
+        parts = means.loc[contrast.role].join(means.loc[contrast.reference], rsuffix="_reference")
+        rows.append(
+            parts.reset_index().assign(
+                benchmark=table["benchmark"].iloc[0],
+                family=contrast.family,
+                contrast=contrast.name,
+                reference_accuracy=parts["accuracy_reference"].to_numpy(),
+                effect=(parts["accuracy"] - parts["accuracy_reference"]).to_numpy(),
+            )
+        )
+    if not rows:
+        raise StatisticsError(f"No declared contrast has both roles; the table has {', '.join(sorted(present))}.")
+    return pd.DataFrame(pd.concat(rows, ignore_index=True), columns=EFFECT_COLUMNS)
+
+
+def _role_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Return accuracy and number of personas, indexed by role, model and series."""
+    benchmarks = sorted(set(table["benchmark"]))
+    if len(benchmarks) != 1:
+        raise StatisticsError(f"One benchmark at a time, not {len(benchmarks)}: {', '.join(benchmarks)}.")
+    cells = table.groupby(["persona", "model"]).size().unstack()
+    if (cells != 1).any(axis=None) or table["accuracy"].isna().any():
+        raise StatisticsError(
+            "Each persona needs exactly one accuracy for each model; some are missing or repeated."
+        )
+    return table.groupby(["role", "model", "series"]).agg(
+        accuracy=("accuracy", "mean"), personas=("persona", "size")
+    )
+
+
+COMBINED = [
+    *("benchmark", "family", "contrast", "unit", "k", "positive", "estimate", "low", "high", "sd"),
+    *("prediction_low", "prediction_high", "p", "p_adjusted", "rejected", "family_size"),
+    *("p_sign_flip", "least_p_sign_flip", "p_equivalence", "p_equivalence_adjusted", "equivalent"),
+    *("verdict", "reason"),
+]
+
+
+def combine(
+    effects: pd.DataFrame,
+    *,
+    alpha: float = 0.05,
+    correction: Correction = "holm",
+    margin: float = 0.05,
+    confidence: float = 0.95,
+    unit: Literal["model", "series"] = "model",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Combine each contrast over models, with the model as the unit.
+
+    Accuracies come without answers to single questions, so nothing is known of the sampling error of a difference
+    within a model, and none is made up: each model counts once, by Student's t over models. Models of a series
+    share training data and method; ``series`` averages them first, which leaves three units. Families are those of
+    the frame, complete; equivalence tests are families of their own.
+
+    Args:
+        effects: From :func:`model_effects` or :func:`persona_effects`.
+        alpha: Error rate of a family, and of each one-sided equivalence test.
+        correction: As in :func:`persona_studies.analyse.stats.correct`.
+        margin: Smallest difference in accuracy of interest.
+        confidence: Coverage of both intervals.
+        unit: What counts once.
+        seed: Of the sign-flip test, which is exact up to 36 units and ignores it there.
+
+    Returns:
+        One row per contrast, in the order given:
+
+        - ``benchmark, family, contrast, unit, k`` (units), ``positive`` (units with an effect above 0),
+        - ``estimate, low, high, sd`` (between units), ``prediction_low, prediction_high`` (effect that a further
+          unit would show, sampling error included: estimate ± t(k - 1) sd sqrt(1 + 1/k)),
+        - ``p`` (t test), ``p_adjusted, rejected, family_size``,
+        - ``p_sign_flip, least_p_sign_flip`` (smallest that k units allow, 2/2^k),
+        - ``p_equivalence, p_equivalence_adjusted, equivalent, verdict, reason`` (what is undefined, and why).
+
+    Raises:
+        StatisticsError: a model is repeated or has no effect, or a parameter out of range.
+    """
+    fraction("confidence", confidence)
+    rows = [
+        _combined(names, part, unit=unit, margin=margin, confidence=confidence, seed=seed)
+        for names, part in effects.groupby(["benchmark", "family", "contrast"], sort=False)
+    ]
+    table = pd.DataFrame(rows)
+    for column, decided in (("p", "rejected"), ("p_equivalence", "equivalent")):
+        corrected = _within_families(table, column, alpha=alpha, method=correction)
+        table[f"{column}_adjusted"] = corrected["p_adjusted"]
+        table[decided] = corrected["rejected"]
+        table["family_size"] = corrected["family_size"]
+    table["verdict"] = [
+        outcome(d, rejected=r, equivalent=e)
+        for d, r, e in zip(table["estimate"], table["rejected"], table["equivalent"], strict=True)
+    ]
+    return table[COMBINED]
+
+
+def _combined(names: Any, part: pd.DataFrame, *, unit: str, seed: int, **how: float) -> dict[str, object]:
+    """Combine one contrast over units; ``names`` are its benchmark, family and contrast."""
+    benchmark, family, contrast = names
+    if part["model"].duplicated().any() or part["effect"].isna().any():
+        raise StatisticsError(f"Contrast {contrast!r} needs one effect for each model; one is missing or repeated.")
+    values = part.groupby(unit)["effect"].mean().to_numpy()
+    return {
+        "benchmark": benchmark,
+        "family": family,
+        "contrast": contrast,
+        "unit": unit,
+        "positive": int((values > 0).sum()),
+        **_over_units(values, **how),
+        "p_sign_flip": stats.sign_flip(values, replicates=1 << 16, seed=seed).p,
+        "least_p_sign_flip": 2.0 ** (1 - len(values)),
+    }
+
+
+def _within_families(table: pd.DataFrame, column: str, *, alpha: float, method: Correction) -> pd.DataFrame:
+    """Correct a column of p-values within each family of a table of contrasts; undefined counts as p = 1."""
+    return pd.concat(
+        stats.correct(part[column], size=len(part), alpha=alpha, method=method, undefined="one")
+        for _, part in table.groupby(["benchmark", "family"], sort=False)
+    )
+
+
+def _over_units(values: Array, *, margin: float, confidence: float) -> dict[str, object]:
+    """Return the one-sample t statistics of effects, one per unit."""
+    k = len(values)
+    names = ("low", "high", "sd", "prediction_low", "prediction_high", "p", "p_equivalence")
+    undefined: dict[str, object] = {"k": k, "estimate": float(values.mean()), **dict.fromkeys(names, nan)}
+    if k < 2:
+        return {**undefined, "reason": "interval and tests undefined (one unit)"}
+    sd = float(values.std(ddof=1))
+    if is_constant(values):
+        return {**undefined, "sd": sd, "reason": "interval and tests undefined (identical effects)"}
+    mean, se = float(values.mean()), sd / sqrt(k)
+    quantile = float(distributions.t.ppf((1 + confidence) / 2, k - 1))
+    further = quantile * sd * sqrt(1 + 1 / k)
+    return {
+        "k": k,
+        "estimate": mean,
+        "low": mean - quantile * se,
+        "high": mean + quantile * se,
+        "sd": sd,
+        "prediction_low": mean - further,
+        "prediction_high": mean + further,
+        "p": float(2 * distributions.t.sf(abs(mean) / se, k - 1)),
+        "p_equivalence": stats.equivalence_p(mean, se, margin=margin, df=k - 1),
+        "reason": "",
+    }
+
+
+if __name__ == "__main__":
+    here = Project.find()
+    for name, id in SOURCES.items():
+        table = here.published / "expert_personas" / f"{name}.csv"
+        table.write_text(derive(name, sources.fetch(here, id)), "utf-8", newline="\n")

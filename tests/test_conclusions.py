@@ -1,0 +1,231 @@
+"""From a recording of the second protocol to claims: nothing but the recording is needed for them to appear."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from expert_personas import analysis_2
+from persona_studies.analyse import claims, conclusions, stats, tables, verdicts
+from persona_studies.analyse.families import Settings
+from persona_studies.ask import packing, recording, responses, schema
+from persona_studies.ask.backends import ModelInfo
+from persona_studies.design import protocol as protocols
+from persona_studies.design.protocol import Claim, Family, Hypothesis, Protocol
+from persona_studies.paths import Project
+from persona_studies.study import Study
+from tests.simulated import SimulatedBackend
+from tests.simulated_letters import Second, answers, questions_with_level
+from tests.test_recording import answer, small_plan
+from tests.test_study import With
+
+ROOT = Path(__file__).parents[1]
+FACTS: dict[str, Any] = {"second": "none", "on": "all", "measure": "letter", "outcome": "accuracy"}
+
+
+def small_protocol() -> Protocol:
+    """Return a second protocol with a claim about a model, one about published data, and one nobody can test."""
+    contrast = Hypothesis(first="expert", direction="positive", smallest_effect=0.05, **FACTS)
+    families = {
+        name: Family(purpose="", hypotheses=(contrast.name,), contrasts={contrast.name: contrast}, size=1)
+        for name in ("own", "public")
+    }
+    both = {
+        name: Claim(
+            statement=name,
+            source="",
+            published="",
+            family=name,
+            hypothesis=contrast.name,
+            direction="positive",
+            smallest_effect=0.05,
+        )
+        for name in families
+    }
+    nobody = Claim(statement="nobody", source="", published="", not_testable="no rows are public")
+    return Protocol.model_construct(version=2, families=families, claims={**both, "nobody": nobody})
+
+
+def row_of(family: str, estimate: float, *, rejected: bool) -> pd.DataFrame:
+    [name] = small_protocol().families[family].hypotheses
+    row = {"family": family, "hypothesis": name, "n": 100, "estimate": estimate, "se": 0.01, "rejected": rejected}
+    row |= {"low": estimate - 0.02, "high": estimate + 0.02, "p_adjusted": 0.01, "bounded": False}
+    return pd.DataFrame([row | {"p_bound_adjusted": 1.0, "power": 0.9, "n_needed": 50.0, "gate": ""}])
+
+
+def one(model: str, estimate: float, *, gate: str = "", rejected: bool = True) -> conclusions.Analysis:
+    return conclusions.conclude(
+        small_protocol(),
+        row_of("own", estimate, rejected=rejected),
+        row_of("public", 0.2, rejected=True),
+        lambda *_: gate,
+        {"own": False},
+        model=model,
+        scored=pd.DataFrame(),
+        gate=pd.DataFrame(),
+    )
+
+
+def judged(*analyses: conclusions.Analysis, before: float | None = None, layer: str = "both") -> pd.DataFrame:
+    old = small_protocol().model_copy(update={"version": 1})
+    [name] = old.families["own"].hypotheses
+    found = {} if before is None else {("own", name, "corrected"): before}
+    evidence = {key: verdicts.Evidence(value, rejected=True, gated=True) for key, value in found.items()}
+    first = verdicts.table(old, evidence, layer="corrected", model="small")
+    public = row_of("public", 0.2, rejected=True)
+    each = {analysis.model: analysis for analysis in analyses}
+    return conclusions.claims(small_protocol(), public, each, first, absent="not recorded yet", layer=layer)
+
+
+def test_before_a_recording_a_claim_rests_on_the_earlier_protocol_or_on_nothing() -> None:
+    table = judged(before=0.1)
+    assert table["claim"].tolist() == ["own", "public", "nobody"]
+    assert table["model"].tolist() == ["small", claims.PUBLISHED_DATA, ""]
+    assert table["protocol"].tolist() == [1, 2, 2]
+    assert table["verdict"].tolist() == ["reproduced", "reproduced", "not testable here"]
+    assert judged().set_index("claim").loc["own", "why"] == "not recorded yet"
+    assert table["gate"].tolist() == ["passed", "", ""]
+
+
+def test_a_recording_stands_before_what_the_earlier_protocol_said() -> None:
+    table = judged(one("capable", -0.1), before=0.1)
+    own = table[table["claim"] == "own"]
+    assert own["model"].tolist() == ["capable", "small"] and own["protocol"].tolist() == [2, 1]
+    assert own["verdict"].tolist() == ["contradicted", "reproduced"]
+
+
+@pytest.mark.parametrize(("gate", "said"), [("", "heterogeneous"), ("gate: option mass", "contradicted")])
+def test_models_that_pass_and_move_apart_make_the_first_row_heterogeneous(gate: str, said: str) -> None:
+    table = judged(one("capable", -0.1), one("other", 0.1, gate=gate))
+    own = table[table["claim"] == "own"].set_index("model")
+    assert own.loc["capable", "verdict"] == said
+    assert own.loc["other", "verdict"] == ("uninformative" if gate else "reproduced")
+    assert own.loc["other", "gate"] == (gate or "passed")
+
+
+def test_the_layer_filters_rows() -> None:
+    table = judged(one("capable", -0.1), before=0.1, layer="published")
+    assert table["layer"].eq("published").all() and table["verdict"].eq("not testable here").all()
+    assert table["claim"].tolist() == ["own", "public", "nobody"]
+
+
+def test_only_a_complete_recording_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared = protocols.load(Project(ROOT).protocol("sycophancy"))
+    declared = declared.model_copy(update={"version": 2, "design": {"models": ["simulated", "absent"]}})
+    study = Study("toy", Project(tmp_path), declared, With(measure="text"), tmp_path)
+    whole = small_plan()
+    monkeypatch.setattr(recording, "load", lambda *_, **__: SimulatedBackend(answer))
+    study.ask(lambda: whole[whole["measure"] == "score"], "simulated", hours=1)
+    shown: list[str] = []
+    monkeypatch.setattr("persona_studies.study.display", lambda content: shown.append(content.data))
+    assert study.confirmatory(declared, whole) == {}
+    assert "simulated: 12 of 24 cells; absent: 0 of 24 cells" in shown[0]
+    study.ask(lambda: whole, "simulated", hours=1)
+    found = study.confirmatory(declared, whole)
+    assert list(found) == ["simulated"] and len(found["simulated"]) == len(whole)
+    assert shown[1].count("cells") == 1 and "absent" in shown[1]
+    capsys.readouterr()
+
+
+def test_models_side_by_side_and_combined() -> None:
+    [name] = small_protocol().families["own"].hypotheses
+    each = [one("a", 0.1), one("b", 0.2), one("c", 0.9, gate="gate: option mass")]
+    how = Settings(0.05, 0.95, "holm", 1000, 1)
+    tests = {analysis.model: analysis.tests for analysis in each}
+    table = conclusions.over_models(tests, [("own", name)], how)
+    assert table["model"].tolist() == ["a", "b", "c", "random effects"]
+    combined, expected = table.iloc[-1], stats.random_effects([0.1, 0.2], [0.01**2] * 2, confidence=0.95)
+    assert combined["n"] == 2 and combined["estimate"] == pytest.approx(0.15)
+    assert [combined["low"], combined["high"]] == pytest.approx([expected.low, expected.high])
+    assert conclusions.over_models({"a": tests["a"]}, [("own", name)], how)["model"].tolist() == ["a"]
+    declared = small_protocol().model_copy(update={"measures": {"letter": None}})
+    shown = conclusions.forest(declared, {analysis.model: analysis for analysis in each}, "accuracy", how)
+    assert shown["label"].iloc[0] == "expert - none, a" and set(shown["family"]) == {"own", "public"}
+
+
+# --- A simulated recording of a study's own second protocol ---
+
+
+def packed(project: Project, model: str, effects: dict[str, float]) -> Second:
+    """Pack simulated answers to the second protocol of the expert study, as a recording leaves them."""
+    second = Second("expert_personas")
+    met = second.design.crossed(second.asked, second.people)
+    who = dict(zip(zip(met["condition"], met["item"], strict=True), met["persona"], strict=True))
+    level = questions_with_level(second.asked, 1)
+
+    def probability(cells: pd.DataFrame) -> np.ndarray:
+        added = [effects.get(who[key], 0.0) for key in zip(cells["condition"], cells["item"], strict=True)]
+        noise = np.random.default_rng(1).normal(0, 0.05, len(cells))
+        return np.clip(cells["item"].map(level).to_numpy() + np.array(added) + noise, 0.01, 0.99)
+
+    rows = answers(second.plan, second.asked, probability).assign(
+        request="0" * 16, entropy=0.5, top_token="A", prompt_tokens=9, computed_tokens=9
+    )
+    rows["checksum"] = schema.checksums(rows)
+    folder = project.responses("expert_personas", model)
+    counts = responses.write(rows, second.plan, folder)
+    info = ModelInfo(model, "0" * 64, "simulated", "0", "canonical", "chatml")
+    packing._seal(folder, "expert_personas", info, {"started": "2026-11-30"}, counts, {"complete": True})
+    return second
+
+
+@pytest.mark.slow
+def test_the_notebook_shows_the_claims_of_a_recording_without_further_work(tmp_path: Path) -> None:
+    for name in ("studies", "data", "lib", "figures"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("pyproject.toml", "uv.lock"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    project = Project(tmp_path)
+    second = packed(project, "qwen2.5-coder-1.5b-instruct", {"expert, elaborate": 0.1, "wrong on purpose": -0.3})
+    words = ["questions=20", "replicates=1000", "compare=[]"]
+    done = subprocess.run(
+        [sys.executable, "-m", "persona_studies", "run", "expert_personas", *(f"-p{word}" for word in words)],
+        env={**os.environ, "PERSONA_STUDIES_ROOT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    [path] = (project.runs / "expert_personas").glob("*/tables/verdicts.csv")
+    table = tables.load(path)
+    own = table[table["model"] == "qwen2.5-coder-1.5b-instruct"].set_index("claim")
+    assert set(own.index) == {n for n, c in second.protocol.claims.items() if c.family not in analysis_2.PUBLISHED}
+    assert own.loc["in_domain", "verdict"] == "contradicted" and own.loc["low_knowledge", "verdict"] != "reproduced"
+    assert (path.parent / "second_tests.csv").is_file()
+
+
+def test_a_packed_recording_is_read_back_and_judged(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "data" / "items", tmp_path / "data" / "items")
+    project = Project(tmp_path)
+    second = packed(project, "simulated", {"expert, elaborate": 0.1, "wrong on purpose": -0.3})
+    assert responses.answered(project, "expert_personas", "simulated", second.plan) == len(second.plan)
+    rows = responses.load(project, "expert_personas", "simulated", second.plan)
+    found = analysis_2.analyse(
+        Project(ROOT),
+        second.protocol,
+        rows,
+        second.asked,
+        second.people,
+        Settings(0.05, 0.95, "holm", 1000, 1),
+        model="simulated",
+    )
+    table = conclusions.claims(
+        second.protocol,
+        found.tests[found.tests["family"].isin(analysis_2.PUBLISHED)],
+        {"simulated": found},
+        verdicts.table(second.protocol, {}, layer="corrected").head(0),
+        absent="",
+    )
+    assert len(table) == len(second.protocol.claims)
+    said = table.set_index("claim")
+    assert said.loc["in_domain", "verdict"] == "contradicted" and said.loc["in_domain", "model"] == "simulated"
+    assert said.loc["open_field_expert", "model"] == claims.PUBLISHED_DATA
