@@ -223,7 +223,9 @@ class TestTruth:
     def test_other_models_agree_on_a_planted_effect(self, planted: Simulation) -> None:
         scored = scores(planted, 5, effects=EFFECTS)
         table = self.table(planted, scored)
-        mine = robustness.sensitivity(scored, table[table["hypothesis"] == "physically-disabled"], planted.parameters)
+        mine = robustness.sensitivity(
+            scored, table[table["hypothesis"] == "physically-disabled"], planted.parameters
+        )
         assert set(mine["model"]) == {"logit, GEE by question", "conditional logit, strata by question"}
         assert mine["agrees"].all() and (mine["high"] < 0).all()
 
