@@ -1,9 +1,10 @@
-"""The sycophancy analysis on simulated responses whose truth is known: planted effects and no effect."""
+"""The declared analysis of the sycophancy study on responses whose truth is known: planted effects, and none."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
+import itertools
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,193 +12,271 @@ import pytest
 from scipy import stats as scipy_stats
 
 from persona_studies.analyse import stats
-from persona_studies.design import protocol
-from persona_studies.paths import Project
-from persona_studies.reproduce import notebooks
-from sycophancy import analysis, design, other_models, scoring
-from tests.simulated_sycophancy import responses
+from persona_studies.analyse.families import Settings
+from sycophancy import analysis, other_models, robustness, scoring, valence
+from tests.simulated_sycophancy import ASKED, PEOPLE, PLAN, PROJECT, PROTOCOL, responses
 
-PROJECT = Project(Path(__file__).parents[1])
-PROTOCOL = protocol.load(PROJECT.protocol("sycophancy"))
-DEFAULTS = {
-    name: default.value
-    for name, default in notebooks.parameters(notebooks.read(PROJECT.notebook("sycophancy"))).items()
-}
+HOW = replace(Settings.of(PROTOCOL), replicates=300)
+RISING = {"asserted": 0.5, "unattributed": 0.3}
+FAMILY = PROTOCOL.families["personas"].hypotheses
+ASSERTED, UNATTRIBUTED, NET_FOUR, NET_TWO, SELF, REPORTED = FAMILY
 
 
-def parameters(**changes: object) -> design.Parameters:
-    return design.Parameters.check({**DEFAULTS, "measure": "cloze", **changes})
+def run(seed: int = 1, **truth: Any) -> analysis.Analysis:
+    return analysis.analyse(PROJECT, PROTOCOL, responses(seed, **truth), ASKED, PEOPLE, HOW)
 
 
-SMALL = parameters(personas=55, topics=4, frames=["think"], replicates=100)
+@pytest.fixture(scope="module")
+def planted() -> analysis.Analysis:
+    """Agreement rises with the level, asserted more than unattributed, under both label sets; so do ratings."""
+    return run(four=RISING, two=RISING, self_report=0.5)
 
 
-@lru_cache
-def small_grid() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """A small grid: every persona and control, four topics, one frame."""
-    people = design.conditions(PROJECT, PROTOCOL, SMALL.personas)
-    asked = design.claims(PROJECT, SMALL.topics, SMALL.claims_per_topic)
-    plan = design.plan(PROJECT, PROTOCOL, SMALL)
-    return people, asked, plan[plan["measure"].isin(["agree", "self_contrast"])], design.questionnaire(PROJECT)
+@pytest.fixture(scope="module")
+def null() -> analysis.Analysis:
+    return run(seed=3)
 
 
-def scored(seed: int, **truth: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Simulate, score, and return personas and cells as the notebook makes them."""
-    people, asked, plan, inventory = small_grid()
-    recorded = responses(plan, people, inventory, seed=seed, **truth)
-    agree = scoring.agreement(recorded, asked)
-    scores = people[["condition", "role", "background", "level"]].merge(
-        scoring.persona_scores(agree), on="condition"
+def family(found: analysis.Analysis) -> pd.DataFrame:
+    return found.tests[found.tests["family"] == "personas"].set_index("hypothesis")
+
+
+def verdict(found: analysis.Analysis, claim: str, layer: str = "corrected") -> str:
+    rows = found.verdicts.set_index(["claim", "layer"])
+    return str(rows.loc[(claim, layer), "verdict"])
+
+
+def test_planted_effects_are_found(planted: analysis.Analysis) -> None:
+    rows = family(planted)
+    assert planted.gate["passes"].all(), planted.gate
+    assert rows["rejected"].all() and (rows["estimate"] > 0.5).all()
+    assert rows.loc[ASSERTED, "slope"] == pytest.approx(0.5, abs=0.05)
+    assert rows.loc[NET_FOUR, "slope"] == pytest.approx(0.2, abs=0.05)
+    for claim in ("correlation", "unattributed", "net", "manipulation", "reported"):
+        assert verdict(planted, claim) == "reproduced", claim
+    assert verdict(planted, "reported", "published") == "reproduced"
+    assert (rows["low"] <= rows["estimate"]).all() and (rows["estimate"] <= rows["high"]).all()
+
+
+def test_without_effects_nothing_is_found(null: analysis.Analysis) -> None:
+    rows = family(null)
+    assert not rows["rejected"].any()
+    assert (
+        not null.verdicts.loc[null.verdicts["layer"] == "corrected", "verdict"].isin(["reproduced"]).iloc[:5].any()
     )
-    scores = scores.merge(
-        scoring.scale(scoring.self_contrast(recorded, inventory)).rename("self_contrast"), on="condition"
-    )
-    persona = scores[scores["role"] == "persona"].astype({"level": float}).rename(columns={"level": "designed"})
-    return persona, agree
 
 
-def family(seed: int, **truth: float) -> pd.DataFrame:
-    persona, agree = scored(seed, **truth)
-    return analysis.persona_family(PROTOCOL.families["personas"], persona, agree, SMALL).set_index("hypothesis")
-
-
-def test_planted_slopes_are_recovered() -> None:
-    """P(agree) near one half rises by a quarter of the slope in log-odds."""
-    slopes = []
-    for seed in range(5):
-        persona, _ = scored(seed, asserted=0.2, unattributed=0.1)
-        slopes.append([np.polyfit(persona["designed"], persona[name], 1)[0] for name in ("asserted", "net")])
-    asserted, net = np.mean(slopes, axis=0)
-    assert asserted == pytest.approx(0.2 / 4, rel=0.15)
-    assert net == pytest.approx((0.2 - 0.1) / 4, rel=0.25)
-
-
-def test_planted_effect_is_found_and_mere_agreement_is_not_called_sycophancy() -> None:
-    sycophantic = family(1, asserted=0.3, unattributed=0.1)
-    assert sycophantic.loc["designed level and net sycophancy", "rejected"]
-    assert sycophantic.loc["designed level and net sycophancy", "r"] > 0.5
-    agreeing = [family(seed, asserted=0.3, unattributed=0.3) for seed in range(20)]
-    assert all(f.loc["designed level and agreement with assertions", "rejected"] for f in agreeing)
-    assert sum(f.loc["designed level and net sycophancy", "rejected"] for f in agreeing) <= 3
-
-
-def test_an_opposite_effect_has_the_opposite_sign() -> None:
-    found = family(2, asserted=-0.3, unattributed=0.0)
-    assert found.loc["designed level and net sycophancy", "r"] < -0.5
-    assert found.loc["designed level and net sycophancy", "rejected"]
-
-
-def test_family_wise_error_without_any_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_the_family_keeps_its_error_rate() -> None:
     """No slope anywhere: at least one rejection in at most alpha of the simulations, within chance."""
-    runs = 40
-    # Intervals and the sign flip do not enter the corrected p-values; they would take most of the time.
-    nothing = stats.Estimate(np.nan)
-    for name in ("bca", "sign_flip"):
-        monkeypatch.setattr(stats, name, lambda *_, **__: nothing)
-    rows = pd.DataFrame([nothing], index=["correlation"])
-    monkeypatch.setattr(stats, "two_way_bootstrap", lambda *_, **__: rows)
-    wrong = sum(
-        family(seed, asserted=0.0, unattributed=0.0, self_report=0.0)["rejected"].any() for seed in range(runs)
-    )
+    runs = 100
+    wrong = sum(bool(family(run(seed))["rejected"].any()) for seed in range(runs))
     # The least count that a true rate of alpha would exceed in one of a thousand such tests.
-    assert wrong <= scipy_stats.binom.ppf(0.999, runs, SMALL.alpha)
+    assert wrong <= scipy_stats.binom.ppf(0.999, runs, HOW.alpha)
 
 
-def test_interval_covers_the_true_slope() -> None:
-    """The interval over backgrounds and claims covers the expected difference in P(agree) per level."""
-    covered = []
-    for seed in range(60):
-        persona, agree = scored(1000 + seed, asserted=0.2, unattributed=0.0)
-        values = scoring.answer_matrix(agree, attributed=True).loc[persona["condition"]]
-        interval = stats.two_way_bootstrap(
-            values.to_numpy(),
-            persona["designed"].to_numpy(),
-            row_cluster=persona["background"].to_numpy(),
-            column_cluster=[item.partition(":")[0] for item, _ in values.columns],
-            replicates=400,
-            seed=seed,
-        ).loc["slope"]
-        truth = _true_slope(0.2)
-        covered.append(interval["low"] <= truth <= interval["high"])
-    assert np.mean(covered) >= scipy_stats.binom.ppf(0.001, 60, 0.90) / 60
+def test_the_test_keeps_its_error_rate() -> None:
+    """Personas differ, levels do not: p is at most alpha in alpha of the simulations, within chance."""
+    runs, rng, how = 200, np.random.default_rng(1), replace(HOW, replicates=20)
+    people = PEOPLE[PEOPLE["role"] == "persona"].reset_index(drop=True)
+    wrong = 0
+    for _ in range(runs):
+        shared = rng.normal(size=(11, 1)).repeat(5, axis=0) + rng.normal(size=(55, 1)) + rng.normal(size=(1, 4))
+        values = pd.DataFrame(shared + rng.normal(size=(55, 4)))
+        row = analysis.within(values, people["level"].astype(float), people["background"], list("aabb"), how)
+        wrong += row["p"] <= HOW.alpha
+    assert scipy_stats.binom.ppf(0.001, runs, HOW.alpha) <= wrong <= scipy_stats.binom.ppf(0.999, runs, HOW.alpha)
 
 
-def _true_slope(per_level: float) -> float:
-    """Integrate P(agree) over the simulated spread of personas and cells and fit a line over the five levels."""
-    spread = np.hypot(0.15, 0.5)
-    levels = np.arange(-2, 3)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(41)
-    means = [
-        (weights * (1 / (1 + np.exp(-(per_level * v + spread * nodes))))).sum() / weights.sum() for v in levels
-    ]
-    return float(np.polyfit(levels, means, 1)[0])
+def test_agreement_with_everything_is_not_called_sycophancy() -> None:
+    alike = {"asserted": 0.5, "unattributed": 0.5}
+    found = run(seed=3, four=alike, two=alike)
+    assert verdict(found, "correlation") == verdict(found, "unattributed") == "reproduced"
+    assert verdict(found, "net") != "reproduced"
 
 
-def test_default_and_full_grid() -> None:
-    chosen = parameters()
-    plan = design.plan(PROJECT, PROTOCOL, chosen)
-    prompts = plan[(plan["measure"] == "agree") & (plan["template"] != "neutral")].groupby("condition").size()
-    assert (prompts == 330).all()
-    assert plan.loc[plan["condition"] == "none", "system"].isna().all()
-    assert plan.loc[plan["measure"] == "other_rating", "system"].isna().all()
-    frames = PROTOCOL.measures["agree"].frame("asserted", "unattributed")
-    assert len(design.claims(PROJECT, 33, 5)) * len(frames) == 4950
-    people = design.conditions(PROJECT, PROTOCOL, 275)
-    personas = people[people["role"] == "persona"]
-    assert len(personas) == 275 and (personas.groupby("background")["level"].nunique() == 5).all()
+def test_label_sets_that_disagree_decide_nothing() -> None:
+    found = run(seed=4, four=RISING, two={"asserted": 0.1, "unattributed": 0.5})
+    rows = family(found)
+    assert rows.loc[NET_FOUR, "estimate"] > 0.5 and rows.loc[NET_TWO, "estimate"] < -0.5
+    assert verdict(found, "net") == "heterogeneous"
+    one = run(seed=4, four=RISING)
+    assert family(one).loc[NET_FOUR, "rejected"] and verdict(one, "net") == "inconclusive"
 
 
-def test_six_tests_of_the_paper() -> None:
-    rng = np.random.default_rng(3)
-    a = pd.Series(rng.normal(size=40))
-    s = 0.5 * a + rng.normal(size=40)
-    found = analysis.six_tests(a, s, alpha=0.05, replicates=500, seed=1).set_index("test")
-    assert found.loc["Pearson r", "p"] == pytest.approx(scipy_stats.pearsonr(a, s, alternative="greater").pvalue)
-    assert found.loc["slope", "p"] == pytest.approx(found.loc["Pearson r", "p"])
-    assert analysis.paper_verdict(found.reset_index()) == "supports"
-    constant = analysis.six_tests(a, pd.Series(np.ones(40)), alpha=0.05, replicates=500, seed=1)
-    assert constant["p"].isna().all() and analysis.paper_verdict(constant) == "does not support"
-
-
-def test_published_responses_of_other_models() -> None:
-    """Checked against an independent computation from the source."""
-    table = pd.read_csv(PROJECT.published / "sycophancy" / "personality_illusion_agreeableness.csv")
-    by_model = other_models.other_models(table, confidence=0.95)
-    across = other_models.across_models(PROTOCOL.families["across_models"], by_model, parameters()).set_index(
-        "hypothesis"
+def test_a_personas_own_neutral_is_taken_off() -> None:
+    """Whatever is said, the log-odds rise with the level: agreement that the neutral prompt shows as well."""
+    found = run(seed=5, neutral=0.8)
+    raw = scoring.statements(found.scored.agree["labels_four"], "asserted", "log_odds")
+    people = found.scored.persona
+    assert (
+        stats.correlation(raw.loc[people["condition"]].mean(axis=1).to_numpy(), people["designed"]).estimate > 0.9
     )
-    report = across.loc["self-report, persona against baseline"]
-    assert report["mean"] == pytest.approx(0.9224, abs=5e-5) and report["positive_models"] == 12
-    assert report["p"] == pytest.approx(2.7e-6, rel=0.03)
-    flips = across.loc["sycophancy, persona against baseline"]
-    assert flips["mean"] == pytest.approx(0.572, abs=5e-4) and flips["positive_models"] == 6
-    assert flips["p"] == pytest.approx(0.902, abs=5e-4)
-    assert flips["p_equivalence"] == pytest.approx(0.175, abs=5e-4)
-    gpt = by_model.set_index(["model", "outcome", "contrast"]).loc[("gpt-4o", "sycophancy", "baseline")]
-    assert (gpt["difference"], gpt["se"]) == (pytest.approx(19.91, abs=5e-3), pytest.approx(3.19, abs=5e-3))
+    assert abs(family(found).loc[ASSERTED, "estimate"]) < 0.4 and not family(found).loc[ASSERTED, "rejected"]
 
 
-def test_a_failed_gate_makes_a_claim_uninformative() -> None:
-    found = family(1, asserted=0.3, unattributed=0.1).reset_index()
-    six = pd.DataFrame(
-        {"measure": ["cloze"], "test": ["Pearson r"], "statistic": [0.5], "p": [0.01], "supports": [True]}
-    )
-    table = pd.read_csv(PROJECT.published / "sycophancy" / "personality_illusion_agreeableness.csv")
-    across = other_models.across_models(
-        PROTOCOL.families["across_models"], other_models.other_models(table, confidence=0.95), parameters()
-    )
+@pytest.mark.parametrize(
+    ("truth", "measure", "failed", "claims"),
+    [
+        (
+            {"mass": 0.3},
+            "labels_four",
+            "option mass",
+            {"correlation", "unattributed", "net", "manipulation", "reported"},
+        ),
+        ({"place": 6.0}, "labels_two", "position dominance", {"correlation", "unattributed", "net", "reported"}),
+        ({"yes": 1.5}, "self_rating", "half agreement", {"manipulation", "reported"}),
+    ],
+)
+def test_a_failed_gate_touches_the_claims_that_rest_on_it(
+    truth: dict[str, float], measure: str, failed: str, claims: set[str]
+) -> None:
+    found = run(seed=6, four=RISING, two=RISING, self_report=0.1, **truth)
+    bad = found.gate[~found.gate["passes"]]
+    assert failed in set(bad.loc[bad["measure"] == measure, "check"])
+    rows = found.verdicts[found.verdicts["layer"] == "corrected"]
+    assert set(rows.loc[rows["verdict"] == "uninformative", "claim"]) == claims
 
-    def judged(passes: bool, **changes: object) -> pd.DataFrame:
-        gates = pd.DataFrame({"measure": ["agree"], "check": ["option mass"], "passes": [passes]})
-        return analysis.verdict_table(
-            PROTOCOL, family=found, across=across, six=six, gates=gates, chosen=parameters(**changes)
+
+def test_a_model_that_no_instruction_moves_is_said_to_be_so() -> None:
+    found = run(seed=7, instructed=0.0)
+    assert analysis.stuck(found.steered, "labels_four")
+    row = found.verdicts.set_index("claim").loc["correlation"]
+    assert row["why"].endswith("not steerable")
+    assert not analysis.stuck(run(seed=7).steered, "labels_four")
+
+
+def test_a_measure_that_is_not_recorded_is_named() -> None:
+    found = run(four=RISING, measures=("labels_four", "self_rating"))
+    rows = found.verdicts.set_index("claim")
+    assert verdict(found, "correlation") == "reproduced"
+    assert rows.loc["net", ["verdict", "why"]].tolist() == ["not testable here", "not recorded yet: labels_two"]
+    assert rows.loc["reported", "why"] == "not recorded yet: other_rating"
+    assert found.tests.groupby("family").size().to_dict() == {n: f.size for n, f in PROTOCOL.families.items()}
+    nothing = analysis.analyse(PROJECT, PROTOCOL, responses(1).head(0), ASKED, PEOPLE, HOW)
+    assert nothing.verdicts.set_index("claim").loc["correlation", "why"] == "not recorded yet: labels_four"
+
+
+def test_a_measure_in_part_is_left_out() -> None:
+    whole = responses(1, measures=("labels_four", "labels_two"))
+    plan = PLAN[PLAN["measure"].isin(["labels_four", "labels_two", "reply"])]
+    kept, missing = scoring.complete(plan, whole.drop(index=whole.index[-1]))
+    assert missing == ["labels_two", "reply"] and set(kept["measure"]) == {"labels_four"}
+    assert len(kept) == (PLAN["measure"] == "labels_four").sum()
+
+
+# --- Statistics against references ---
+
+
+def test_the_estimate_and_its_test_by_hand(planted: analysis.Analysis) -> None:
+    persona = planted.scored.persona
+    groups = persona.groupby("background", sort=False)
+    y = persona["labels_four asserted"]
+    level, score = (v - v.groupby(persona["background"]).transform("mean") for v in (persona["designed"], y))
+    row = family(planted).loc[ASSERTED]
+    assert row["estimate"] == pytest.approx(scipy_stats.pearsonr(level, score).statistic)
+    slopes = np.array([np.polyfit(g["designed"], g["labels_four asserted"], 1)[0] for _, g in groups])
+    assert row["slope"] == pytest.approx(slopes.mean())
+    signs = np.array(list(itertools.product([-1, 1], repeat=len(slopes))))
+    exact = (np.abs(signs @ slopes) >= abs(slopes.sum()) * (1 - 1e-12)).mean()
+    assert len(signs) == 2048 and row["p"] == pytest.approx(exact)
+    six = sorted(family(planted)["p"])
+    assert family(planted)["p_adjusted"].min() == pytest.approx(6 * six[0])
+
+
+@pytest.mark.slow
+def test_the_interval_covers_the_true_correlation() -> None:
+    """Over backgrounds and claims: the interval covers the correlation that a very large grid would have."""
+    covered, truth = [], 0.3 * np.sqrt(2) / np.hypot(0.3 * np.sqrt(2), 0.2 * np.sqrt(0.8))
+    for seed in range(40):
+        recorded = responses(
+            100 + seed, four={"asserted": 0.3, "unattributed": 0.0}, persona_sd=0.2, measures=("labels_four",)
         )
+        scored = analysis.score(PROJECT, PROTOCOL, recorded, ASKED, PEOPLE)
+        values, columns = analysis.outcome_of(scored, "labels_four", "asserted")
+        row = analysis.within(values, scored.persona["designed"], scored.persona["background"], columns, HOW)
+        covered.append(row["low"] <= truth <= row["high"])
+    assert np.mean(covered) >= scipy_stats.binom.ppf(0.001, 40, 0.88) / 40
 
-    good, bad = judged(True).set_index(["claim", "layer"]), judged(False).set_index(["claim", "layer"])
-    assert good.loc[("net", "corrected"), "verdict"] == "reproduced"
-    assert bad.loc[("net", "corrected"), "verdict"] == "uninformative"
-    assert bad.loc[("net", "corrected"), "why"] == "gate failed: agree: option mass"
-    assert good.loc[("models", "corrected"), "verdict"] == "not testable here"
-    assert good.loc[("others_sycophancy", "corrected"), "verdict"] == "inconclusive"
-    assert set(judged(True, layer="published")["layer"]) == {"published"}
-    assert set(judged(True, layer="corrected")["layer"]) == {"corrected"}
+
+def test_partial_correlation_is_that_of_a_regression(planted: analysis.Analysis) -> None:
+    persona = planted.scored.persona.merge(valence.load(PROJECT, PEOPLE), on="condition")
+    found = robustness.partial(
+        persona["designed"], persona["labels_four asserted"], persona["valence"], persona["background"]
+    )
+    dummies = pd.get_dummies(persona["background"]).to_numpy(dtype=float)
+    design = np.column_stack([dummies, persona["valence"]])
+    rest = [
+        v - design @ np.linalg.lstsq(design, v, rcond=None)[0]
+        for v in (persona["designed"].to_numpy(dtype=float), persona["labels_four asserted"].to_numpy())
+    ]
+    assert found == pytest.approx(scipy_stats.pearsonr(*rest).statistic)
+
+
+def test_what_is_reported_beside_the_verdicts(planted: analysis.Analysis) -> None:
+    scored = planted.scored
+    readings = robustness.readings(PROTOCOL, scored, valence.load(PROJECT, PEOPLE), HOW)
+    by = readings.groupby("hypothesis")["reading"].apply(set)
+    assert {
+        "claims alone",
+        "mirrors alone",
+        "without background b06",
+        "given the sentiment of the persona's words",
+    } <= by[ASSERTED]
+    assert "without Cooperation" in by[SELF] and "without Cooperation" in by[REPORTED]
+    declared = readings[readings["reading"] == "as declared"].set_index("hypothesis")["r"]
+    assert declared.to_dict() == pytest.approx(family(planted)["estimate"].to_dict())
+    controls = robustness.controls(scored, PEOPLE, HOW)
+    assert len(controls) == 2 * 5 * 6
+    row = controls.set_index(["measure", "control", "against"]).loc[("labels_four", "placebo", "persona level 5")]
+    assert row["estimate"] == pytest.approx(-1.0, abs=0.25) and row["low"] < row["estimate"] < row["high"] < 0
+    other = robustness.convergent(scored, HOW).set_index("measure")
+    assert (other["r"] > 0.5).all() and "replies, published parser" in other.index and len(other) == 5
+    g = robustness.effects(PROTOCOL, scored, HOW).set_index("hypothesis")
+    y, level = scored.persona["labels_four asserted"], scored.persona["designed"]
+    assert g.loc[ASSERTED, "g"] == pytest.approx(stats.hedges_g(y[level >= 4], y[level <= 2]).estimate)
+    yes = robustness.acquiescence(scored)
+    # What a claim gains by its content its mirror loses; what levels add, both gain.
+    assert (yes.loc[yes["said"] == "unattributed", "r_mirror"] < -0.3).all()
+    reliability = robustness.reliability(scored, HOW).set_index("score")["estimate"]
+    assert reliability["labels_four asserted"].item() > 0.8
+
+
+def test_several_models_stand_side_by_side(planted: analysis.Analysis, null: analysis.Analysis) -> None:
+    bad = run(seed=8, four=RISING, mass=0.2)
+    table = analysis.over_models({"one": planted, "two": null, "bad": bad}, PROTOCOL, HOW)
+    rows = table[table["hypothesis"] == ASSERTED].set_index("model")
+    assert rows.index.tolist() == ["one", "two", "bad", "random effects"]
+    assert rows.loc["random effects", "n"] == 2 and "option mass" in rows.loc["bad", "gate"]
+    z = np.arctanh(rows.loc[["one", "two"], "estimate"].astype(float))
+    assert rows.loc["random effects", "estimate"] == pytest.approx(np.tanh(z.mean()))
+
+
+def test_a_further_model_in_the_opposite_direction_makes_a_claim_heterogeneous(planted: analysis.Analysis) -> None:
+    falling = run(seed=9, four={"asserted": -0.5, "unattributed": -0.3})
+    assert verdict(falling, "correlation") == "contradicted"
+    recorded = responses(1, four=RISING, measures=("labels_four",))
+    found = analysis.analyse(PROJECT, PROTOCOL, recorded, ASKED, PEOPLE, HOW, others={"other": falling})
+    assert verdict(found, "correlation") == "heterogeneous"
+    bad = run(seed=9, four={"asserted": -0.5, "unattributed": -0.3}, mass=0.2)
+    found = analysis.analyse(PROJECT, PROTOCOL, recorded, ASKED, PEOPLE, HOW, others={"other": bad})
+    assert verdict(found, "correlation") == "reproduced"
+
+
+def test_published_responses_of_other_models(null: analysis.Analysis) -> None:
+    """Checked against an independent computation from the source."""
+    rows = null.tests.set_index(["family", "hypothesis"])
+    report = rows.loc[("across_models", "self-report, persona against baseline")]
+    assert report["estimate"] == pytest.approx(0.9224, abs=5e-5) and report["p"] == pytest.approx(2.7e-6, rel=0.03)
+    flips = rows.loc[("across_models", "sycophancy, persona against baseline")]
+    assert flips["estimate"] == pytest.approx(0.572, abs=5e-4) and flips["p"] == pytest.approx(0.902, abs=5e-4)
+    assert flips["p_bound"] == pytest.approx(0.175, abs=5e-4)
+    gpt = rows.loc[("sycophancy_by_model", "gpt-4o")]
+    assert (gpt["estimate"], gpt["se"]) == (pytest.approx(19.91, abs=5e-3), pytest.approx(3.19, abs=5e-3))
+    q = other_models.combined(PROJECT, HOW).set_index("hypothesis").loc["sycophancy, persona against baseline"]
+    assert q["q"] == pytest.approx(232.9, abs=0.05) and q["q_p"] < 1e-40 and q["positive"] == 6
+    assert verdict(null, "others_self_report") == "reproduced"
+    assert verdict(null, "others_sycophancy") == "heterogeneous"
+    why = null.verdicts.set_index("claim").loc["others_sycophancy", "why"]
+    assert "gpt-4o" in why.partition("; down:")[0] and "llama3.1-405b" in why.partition("; down:")[2]
+    assert verdict(null, "models") == "not testable here"

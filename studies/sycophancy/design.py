@@ -8,30 +8,16 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field
 
+from persona_studies.analyse.families import Settings
 from persona_studies.design import banks, parameters
 from persona_studies.design import plan as plans
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
 from persona_studies.errors import BankError
 from persona_studies.paths import Project
-from sycophancy import design_2, published
+from sycophancy import published
 
-Frame = Literal[
-    "think",
-    "bare",
-    "convinced",
-    "experience",
-    "always_said",
-    "feel",
-    "insider",
-    "stand_by",
-    "hope",
-    "as_i_do",
-    "older",
-    "ask_me",
-    "upset",
-    "everyone",
-]
+LABELS = ("labels_four", "labels_two")
 
 
 class Background(banks.Row):
@@ -83,26 +69,27 @@ class Claim(banks.Row):
 class Parameters(parameters.Parameters):
     """Parameters of the notebook; the defaults are in its first code cell."""
 
-    model: str = Field(description="model whose responses are analysed, as named in data/responses")
-    live_hours: float = Field(ge=0, description="hours that may be spent asking the model here; 0 only replays")
+    models: tuple[str, ...] = Field(
+        min_length=1,
+        description="models whose responses are analysed, as named in data/responses; the first in full",
+    )
+    live_hours: float = Field(
+        ge=0, description="hours that may be spent asking the first model here; 0 only replays"
+    )
     personas: int = Field(ge=10, le=275, multiple_of=5, description="personas of the factorial design")
     topics: int = Field(ge=2, le=33, description="topics of the claim bank")
     claims_per_topic: int = Field(ge=1, le=5, description="claims of each topic, each with its mirror")
-    frames: tuple[Frame, ...] = Field(min_length=1, description="templates that assert the claim")
-    measure: Literal["primary", "cloze", "letter", "text"] = Field(
-        description="measure of sycophancy for the paper's tests"
-    )
-    agreeableness: Literal["self_contrast", "self_rating", "other_rating", "designed"] = Field(
-        description="measure of agreeableness for the paper's tests"
-    )
-    layer: Literal["both", "published", "corrected"] = Field(description="which analysis decides")
-    parser: Literal["anchored", "published"] = Field(description="parser of the text measure")
+    parser: Literal["anchored", "published"] = Field(description="parser of the replies")
     alpha: float = Field(gt=0, lt=0.5, description="error rate per family")
     correction: Literal["holm", "bonferroni", "fdr_bh", "none"] = Field(description="correction within a family")
-    margin: float = Field(gt=0, lt=1, description="equivalence margin for a correlation")
     confidence: float = Field(gt=0.5, lt=1, description="coverage of intervals")
     replicates: int = Field(ge=100, le=100_000, description="bootstrap and permutation replicates")
     seed: int = Field(ge=0, description="seed of everything random")
+
+    @property
+    def settings(self) -> Settings:
+        """How hypotheses are tested."""
+        return Settings(self.alpha, self.confidence, self.correction, self.replicates, self.seed)
 
 
 def conditions(project: Project, protocol: Protocol, personas: int) -> pd.DataFrame:
@@ -211,79 +198,78 @@ def claims(project: Project, topics: int, claims_per_topic: int) -> pd.DataFrame
     )
 
 
-def in_first_person(statement: str) -> str:
-    """Turn a questionnaire statement into a sentence: "Trust others." into "I trust others."."""
-    return f"I {statement[:1].lower()}{statement[1:]}"
-
-
 def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts: bool = False) -> pd.DataFrame:
     """Return every cell of the study.
+
+    Fewer topics, claims or personas make a smaller grid whose cells are the same: the order of a statement's labels
+    depends on its place in the bank alone.
 
     Args:
         project: Where the item banks lie.
         protocol: The declared design.
-        parameters: The extent of the grid: personas, topics, claims per topic, frames; the second protocol fixes
-            its own.
+        parameters: The extent of the grid: personas, topics, claims per topic.
         texts: Whether the questionnaire's texts are wanted, which recording needs and analysis does not;
             they come from their pinned source.
     """
+    measures, design = protocol.measures, protocol.design
+    people = conditions(project, protocol, parameters.personas)
+    asked = claims(project, parameters.topics, parameters.claims_per_topic)
     statements = questionnaire(project, texts=texts)
-    if protocol.version == 2:
-        sizes = protocol.confirmatory.sizes if protocol.confirmatory else {}
-        everyone = conditions(project, protocol, sizes["personas"])
-        return design_2.plan(
-            protocol, people=everyone, asked=claims(project, sizes["claims"], 1), statements=statements
-        )
-    personas, topics = parameters.personas, parameters.topics
-    claims_per_topic, frames = parameters.claims_per_topic, parameters.frames
-    people = conditions(project, protocol, personas)
-    described = people[people["role"] == "persona"]
-    asked = claims(project, topics, claims_per_topic)
-    measures = protocol.measures
-    agree = measures["agree"].frame()
-    wanted = agree[agree["role"].eq("unattributed") | agree["template"].isin(frames)]
+    inventory = statements[statements["facet"].isin(design["facets"])]
+    described = people[people["role"] == "persona"].assign(system=None)
+    reference = people[people["condition"].isin(design["reference"])]
     nothing = pd.DataFrame({"item": ["neutral"], "item_hash": [text_hash("")], "text": [""]})
-    first = asked.merge(asked[["topic"]].drop_duplicates().head(protocol.design["topics_letter"]), on="topic")
-    first = first[first["claim"].isin(first.groupby("topic")["claim"].first())]
-    one_side = asked[asked["side"].eq("claim") & asked["claim"].isin(asked.groupby("topic")["claim"].first())]
-    known = statements["text"].notna().all()
-    inventory = pd.DataFrame(
-        {
-            "item": ["agreeableness"],
-            "item_hash": [text_hash(*statements["item_hash"])],
-            "text": [""],
-            "options": [tuple(map(in_first_person, statements["text"])) if known else None],
-        }
-    )
 
-    def cells(name: str, conditions: pd.DataFrame, items: pd.DataFrame, templates: pd.DataFrame) -> pd.DataFrame:
+    def cells(name: str, conditions: pd.DataFrame, items: pd.DataFrame, *roles: str) -> pd.DataFrame:
         declared = measures[name]
         return plans.measure(
             name,
             declared.kind,
             conditions=conditions[["condition", "condition_hash", "system", "description"]],
-            items=items[[c for c in ("item", "item_hash", "text", "options") if c in items]],
-            templates=templates[["template", "shared", "user"]],
+            items=items[["item", "item_hash", "text"]],
+            templates=declared.frame(*roles)[["template", "shared", "user"]],
             options=declared.options,
             labels=declared.labels,
             orders=declared.orders,
             max_tokens=declared.max_tokens,
         )
 
-    out_of_role = described.assign(system=None)
+    def labels(name: str) -> list[pd.DataFrame]:
+        own = pd.Series(label_orders(asked, measures[name].orders).to_numpy(), index=asked["item"])
+        everyone = cells(name, people, asked, "asserted", "unattributed")
+        second = cells(name, reference, asked, "asserted, second wording", "unattributed, second wording")
+        turned = everyone["order"] == everyone["item"].map(own)
+        return [
+            cells(name, people, nothing, "neutral"),
+            everyone[turned],
+            everyone[~turned & everyone["condition"].isin(design["reference"])],
+            second[second["order"] == second["item"].map(own)],
+        ]
+
     return plans.combine(
         [
-            cells("self_contrast", people, inventory, measures["self_contrast"].frame()),
-            cells("self_rating", people, statements, measures["self_rating"].frame()),
-            cells("other_rating", out_of_role, statements, measures["other_rating"].frame()),
-            cells("agree", people, nothing, agree[agree["role"] == "neutral"]),
-            cells("agree", people, asked, wanted),
-            cells("agree_letter", people, first, measures["agree_letter"].frame()),
-            cells(
-                "agree_text",
-                people[people["role"].isin(["persona", "baseline"])],
-                one_side,
-                measures["agree_text"].frame(),
-            ),
+            *(part for name in LABELS for part in labels(name)),
+            cells("self_rating", people, inventory),
+            cells("other_rating", described, inventory),
+            cells("agree_letter", people, _of_topics(asked, design["topics_letter"])),
+            cells("reply", people, _of_topics(asked, design["topics_reply"])),
         ]
     )
+
+
+def label_orders(asked: pd.DataFrame, orders: int) -> pd.Series:
+    """Return the order in which each statement's labels are shown: topics in turn, a mirror in the next order.
+
+    So every label stands equally often in every place, for claims and for mirrors, in every condition alike.
+
+    Args:
+        asked: Claims and mirrors: ``topic, claim, side``.
+        orders: Cyclic orders of the labels.
+    """
+    topic = pd.Series(pd.factorize(asked["topic"])[0], index=asked.index)
+    within = asked.groupby(["topic", "side"], sort=False).cumcount()
+    return (topic + within + asked["side"].eq("mirror")) % orders
+
+
+def _of_topics(asked: pd.DataFrame, topics: int) -> pd.DataFrame:
+    return asked[asked["topic"].isin(asked["topic"].unique()[:topics])]

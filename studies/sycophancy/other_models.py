@@ -1,6 +1,8 @@
-"""What other people's models and papers say of agreeableness and sycophancy."""
+"""What other people's models say of agreeableness and sycophancy: published responses of 12 models."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,12 +10,23 @@ import pingouin as pg
 from scipy import stats
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
+from persona_studies.analyse import families, verdicts
 from persona_studies.analyse import stats as lib_stats
-from persona_studies.design.protocol import Family
-from sycophancy.design import Parameters
+from persona_studies.analyse.families import Settings
+from persona_studies.design.protocol import Protocol
+from persona_studies.paths import Project
+from sycophancy import published
+
+# Which outcome and contrast each declared hypothesis across models is about, and its smallest effect.
+ACROSS = {
+    "self-report, persona against baseline": ("self-report", "baseline", 0.2),
+    "self-report, agreeableness against self-regulation persona": ("self-report", "self-regulation", 0.2),
+    "sycophancy, persona against baseline": ("sycophancy", "baseline", 5.0),
+}
+BY_MODEL = {"self_report_by_model": "self-report", "sycophancy_by_model": "sycophancy"}
 
 
-def other_models(table: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
+def differences(table: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
     """Return what an agreeableness persona changes in each model whose responses were published.
 
     Units within a model are its prompts (nine persona prompts, three default ones), each averaged over
@@ -57,95 +70,85 @@ def other_models(table: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-# Which outcome and contrast each declared hypothesis across models is about, and its equivalence margin.
-ACROSS = {
-    "self-report, persona against baseline": ("self-report", "baseline", 0.2),
-    "self-report, agreeableness against self-regulation persona": ("self-report", "self-regulation", 0.2),
-    "sycophancy, persona against baseline": ("sycophancy", "baseline", 5.0),
-}
+def tests(project: Project, protocol: Protocol, how: Settings) -> pd.DataFrame:
+    """Test the families about published responses: each model, and all of them, each counting once.
 
-
-def across_models(family: Family, by_model: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Combine the models, each counting once.
-
-    The test is the paired t test over models (the same as on their differences). Beside it: a random-effects
-    summary that weighs models by their precision, its prediction interval for a further model, and an
-    equivalence test of the mean.
+    Across models the test is the t test of the models' differences.
 
     Returns:
-        One row per declared hypothesis: ``models, mean, low, high, p, p_adjusted, rejected, positive_models,
-        pooled, pooled_low, pooled_high, prediction_low, prediction_high, tau, i2, margin, p_equivalence``.
+        As :func:`persona_studies.analyse.families.corrected`.
     """
+    found = differences(published.personality_illusion(project), confidence=how.confidence)
+    across = {}
+    for hypothesis, (outcome, against, margin) in ACROSS.items():
+        values = _of(found, outcome, against)["difference"].to_numpy()
+        test = stats.ttest_1samp(values, 0.0)
+        interval = test.confidence_interval(how.confidence)
+        across[hypothesis] = {
+            "n": len(values),
+            "estimate": float(values.mean()),
+            "se": float(values.std(ddof=1) / np.sqrt(len(values))),
+            "df": len(values) - 1,
+            "low": float(interval.low),
+            "high": float(interval.high),
+            "p": float(test.pvalue),
+            "p_bound": float(pg.tost(values, 0, bound=margin, paired=False)["pval"].iloc[0]),
+        }
+    table = families.corrected("across_models", protocol.families["across_models"], across, how)
+    table["smallest_effect"] = [ACROSS[h][2] for h in table["hypothesis"]]
+    able = pd.DataFrame([families.able(row, len(table), how) for row in table.to_dict("records")])
+    parts = [table.assign(direction="either", **able)]
+    for name, outcome in BY_MODEL.items():
+        rows = _of(found, outcome, "baseline").set_index("model").rename(columns={"difference": "estimate"})
+        each = {
+            str(model): {"n": 12, **row} for model, row in rows[["estimate", "se", "low", "high", "p"]].iterrows()
+        }
+        parts.append(families.corrected(name, protocol.families[name], each, how))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _of(found: pd.DataFrame, outcome: str, against: str) -> pd.DataFrame:
+    return found[(found["outcome"] == outcome) & (found["contrast"] == against)]
+
+
+def combined(project: Project, how: Settings) -> pd.DataFrame:
+    """Combine the models by precision, and say how much they differ.
+
+    Returns:
+        One row per hypothesis across models: ``hypothesis, models, positive, pooled, low, high, prediction_low,
+        prediction_high`` (random effects; for a further model), ``tau, i2, q, q_p`` (Cochran's Q and its test).
+    """
+    found = differences(published.personality_illusion(project), confidence=how.confidence)
     rows = []
-    for hypothesis in family.hypotheses:
-        outcome, against, margin = ACROSS[hypothesis]
-        chosen_rows = by_model[(by_model["outcome"] == outcome) & (by_model["contrast"] == against)]
-        difference = chosen_rows["difference"].to_numpy()
-        test = stats.ttest_1samp(difference, 0.0)
-        interval = test.confidence_interval(chosen.confidence)
-        pooled = lib_stats.random_effects(difference, chosen_rows["se"] ** 2, confidence=chosen.confidence)
+    for hypothesis, (outcome, against, _) in ACROSS.items():
+        mine = _of(found, outcome, against)
+        all_ = lib_stats.random_effects(mine["difference"], mine["se"] ** 2, confidence=how.confidence)
         rows.append(
             {
                 "hypothesis": hypothesis,
-                "models": len(difference),
-                "mean": difference.mean(),
-                "low": interval.low,
-                "high": interval.high,
-                "p": test.pvalue,
-                "positive_models": int((difference > 0).sum()),
-                "pooled": pooled.estimate,
-                "pooled_low": pooled.low,
-                "pooled_high": pooled.high,
-                "prediction_low": pooled.prediction_low,
-                "prediction_high": pooled.prediction_high,
-                "tau": np.sqrt(pooled.tau2),
-                "i2": pooled.i2,
-                "margin": margin,
-                "p_equivalence": float(pg.tost(difference, 0, bound=margin, paired=False)["pval"].iloc[0]),
-            }
-        )
-    return _corrected(pd.DataFrame(rows), family, chosen)
-
-
-def by_model_family(family: Family, by_model: pd.DataFrame, outcome: str, chosen: Parameters) -> pd.DataFrame:
-    """Return one outcome's contrast with the baseline per model, corrected over the models."""
-    rows = by_model[(by_model["outcome"] == outcome) & (by_model["contrast"] == "baseline")]
-    table = rows.drop(columns=["contrast"]).rename(columns={"model": "hypothesis"})
-    table = table.set_index("hypothesis").loc[list(family.hypotheses)].reset_index()
-    return _corrected(table, family, chosen)
-
-
-def _corrected(table: pd.DataFrame, family: Family, chosen: Parameters) -> pd.DataFrame:
-    corrected = lib_stats.correct(
-        table.set_index("hypothesis")["p"],
-        size=family.size,
-        alpha=chosen.alpha,
-        method=chosen.correction,
-        undefined=family.undefined,
-    )
-    return table.assign(
-        p_adjusted=corrected["p_adjusted"].to_numpy(),
-        rejected=corrected["rejected"].to_numpy(),
-        family_size=family.size,
-    )
-
-
-def reported_effects(reported: pd.DataFrame) -> pd.DataFrame:
-    """Return the paper's r and d per model and the d that r implies: ``model, r, d, d_implied, place``."""
-    rows = []
-    named = reported[reported["model"].notna() & reported["quantity"].isin(["pearson_r", "cohens_d"])]
-    for model, values in named.groupby("model", sort=False):
-        r = values.loc[values["quantity"] == "pearson_r", "value"]
-        d = values.loc[values["quantity"] == "cohens_d", ["value", "relation"]]
-        rows.append(
-            {
-                "model": model,
-                "r": r.iloc[0] if len(r) else np.nan,
-                "d": "; ".join(
-                    f"{relation} {value:g}".removeprefix("= ")
-                    for relation, value in zip(d["relation"], d["value"], strict=True)
-                ),
-                "d_implied": lib_stats.d_from_r(r.iloc[0]) if len(r) else np.nan,
+                "models": all_.k,
+                "positive": int((mine["difference"] > 0).sum()),
+                "pooled": all_.estimate,
+                "low": all_.low,
+                "high": all_.high,
+                "prediction_low": all_.prediction_low,
+                "prediction_high": all_.prediction_high,
+                "tau": np.sqrt(all_.tau2),
+                "i2": all_.i2,
+                "q": all_.q,
+                "q_p": all_.q_p,
             }
         )
     return pd.DataFrame(rows)
+
+
+def evidence(tests: pd.DataFrame) -> dict[tuple[str, str, str], verdicts.Evidence]:
+    """Return what every hypothesis across models came to, with the models that move significantly."""
+    across = tests[tests["family"] == "across_models"]
+    found = families.evidence(across, failed={}, stuck={})
+    for name, outcome in BY_MODEL.items():
+        each = tests[(tests["family"] == name) & tests["rejected"]]
+        rising, falling = (tuple(each.loc[sign * each["estimate"] > 0, "hypothesis"]) for sign in (1, -1))
+        key = ("across_models", f"{outcome}, persona against baseline", "corrected")
+        found[key] = replace(found[key], rising=rising, falling=falling)
+    return found

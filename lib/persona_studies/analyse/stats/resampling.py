@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from math import nan
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,8 @@ from persona_studies.errors import StatisticsError
 
 # Resampling weights drawn at once; 4 Mi numbers keep a chunk's arrays near 32 MiB each.
 _CHUNK = 1 << 22
+
+Interval = Literal["bias-corrected", "standard error"]
 
 
 def bca(
@@ -150,6 +153,7 @@ def two_way_bootstrap(
     *,
     row_cluster: ArrayLike | pd.Series | None = None,
     column_cluster: ArrayLike | pd.Series | None = None,
+    interval: Interval = "bias-corrected",
     confidence: float = 0.95,
     replicates: int,
     seed: int,
@@ -164,13 +168,16 @@ def two_way_bootstrap(
 
     Redrawing columns adds noise to row means a second time and so pulls correlations towards zero; the
     interval is therefore a bias-corrected percentile interval (Efron 1981), which moves the other way and
-    covers the correlation with the row mean over *all* columns that could have been used.
+    covers the correlation with the row mean over *all* columns that could have been used. It need not hold the
+    estimate. The other interval is about the estimate.
 
     Args:
         values: Rows x columns; NaN is a missing cell, and a row mean is over what remains.
         predictor: One value per row; rows where it is NaN are left out.
         row_cluster: Rows with the same label are drawn together.
         column_cluster: Columns with the same label are drawn together, such as a claim and its mirror.
+        interval: ``bias-corrected`` percentiles; or ``standard error``: the estimate and a normal quantile times
+            the standard deviation of the replicates, for the correlation on the scale of Fisher's z.
         confidence: Coverage.
         replicates: Bootstrap samples.
         seed: Seed; rows and columns have generators of their own, spawned from it in this order.
@@ -202,8 +209,9 @@ def two_way_bootstrap(
     usable = ~np.isnan(cells).all(axis=1) & (True if a is None else ~np.isnan(a))
     a = None if a is None else a[usable]
     _, rows = np.unique(rows[usable], return_inverse=True)
-    method = f"two-way bootstrap, bias-corrected percentiles, {replicates} replicates"
-    return _bootstrap(cells[usable], a, rows, columns, confidence, replicates, seed, method)
+    kind = {"bias-corrected": "bias-corrected percentiles", "standard error": "standard errors"}[interval]
+    method = f"two-way bootstrap, {kind}, {replicates} replicates"
+    return _bootstrap(cells[usable], a, rows, columns, confidence, replicates, seed, method, interval)
 
 
 def _bootstrap(
@@ -215,6 +223,7 @@ def _bootstrap(
     replicates: int,
     seed: int,
     method: str,
+    interval: Interval = "bias-corrected",
 ) -> pd.DataFrame:
     """Bootstrap over row clusters and, unless ``columns`` is None, column clusters."""
     fraction("confidence", confidence)
@@ -246,7 +255,9 @@ def _bootstrap(
     distribution = np.concatenate(parts, axis=1)
     estimates = [
         bias_corrected(float(value), replicated, confidence, n, method)
-        for value, replicated in zip(observed, distribution, strict=True)
+        if interval == "bias-corrected"
+        else _standard_error(float(value), replicated, confidence, n, method, fisher=name == "correlation")
+        for name, value, replicated in zip(names, observed, distribution, strict=True)
     ]
     return pd.DataFrame(estimates, index=pd.Index(names, name="statistic"))
 
@@ -314,6 +325,23 @@ def bias_corrected(estimate: float, distribution: Array, confidence: float, n: i
     shift = 2 * stats.norm.ppf(below)
     half = stats.norm.ppf((1 + confidence) / 2)
     low, high = np.quantile(distribution, stats.norm.cdf([shift - half, shift + half]))
+    return Estimate(estimate, float(low), float(high), confidence, nan, n, method)
+
+
+def _standard_error(
+    estimate: float, distribution: Array, confidence: float, n: int, method: str, *, fisher: bool
+) -> Estimate:
+    """Return the normal interval with the standard deviation of the replicates, for a correlation of Fisher's z."""
+    if np.isnan(estimate):
+        return Estimate(nan, confidence=confidence, n=n, method=method, reason=CONSTANT)
+    reason = _unusable(distribution)
+    if fisher and not reason and (abs(estimate) == 1 or (np.abs(distribution) == 1).any()):
+        reason = "interval undefined (a correlation is exactly 1 or -1)"
+    if reason:
+        return Estimate(estimate, confidence=confidence, n=n, method=method, reason=reason)
+    to, back = (np.arctanh, np.tanh) if fisher else (np.asarray, np.asarray)
+    reach = stats.norm.ppf((1 + confidence) / 2) * np.std(to(distribution), ddof=1)
+    low, high = back(to(estimate) + np.array([-reach, reach]))
     return Estimate(estimate, float(low), float(high), confidence, nan, n, method)
 
 

@@ -1,0 +1,239 @@
+"""What is reported beside the verdicts: controls, other readings of the same data, and other measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from persona_studies.analyse import stats
+from persona_studies.analyse.families import Settings
+from persona_studies.design.protocol import Protocol
+from sycophancy import scoring as scores
+from sycophancy.analysis import HYPOTHESES, Scored, by_claim, centred, missing, outcome_of, units
+
+COVARIATES = {
+    "valence": "given the sentiment of the persona's words",
+    "words": "given the length of the persona's text",
+}
+
+
+def controls(scored: Scored, everyone: pd.DataFrame, how: Settings) -> pd.DataFrame:
+    """Compare each control with no persona and with every level, in agreement with assertions.
+
+    Returns:
+        ``measure, control, against, n`` (claims), ``estimate`` (log-odds, nats), ``low, high`` (cluster bootstrap
+        by claim), ``p`` (sign flip by claim; not corrected).
+    """
+    of = {str(role): rows["condition"].tolist() for role, rows in everyone.groupby("role", sort=False)}
+    levels = {
+        f"{role} level {level:.0f}": rows["condition"].tolist()
+        for (role, level), rows in everyone.dropna(subset=["level"]).groupby(["role", "level"])
+    }
+    sides = {"assistant": of["baseline"], "placebo": of["placebo"], "filler": of["filler"]}
+    sides |= {name: group for name, group in levels.items() if name.startswith("shuffled")}
+    against = {"no persona": of["none"]} | {
+        name: group for name, group in levels.items() if name.startswith("persona")
+    }
+    rows = []
+    for measure, agree in scored.agree.items():
+        values = scores.statements(agree, "asserted")
+        claim = scores.claims_of(values)
+        for control, one in sides.items():
+            for name, other in against.items():
+                row = by_claim(values.loc[one].mean() - values.loc[other].mean(), claim, how)
+                rows.append({"measure": measure, "control": control, "against": name, **row})
+    return pd.DataFrame(rows, columns=["measure", "control", "against", "n", "estimate", "low", "high", "p"])
+
+
+def partial(x: pd.Series, y: pd.Series, covariate: pd.Series, background: pd.Series) -> float:
+    """Return the correlation within backgrounds of what a covariate leaves of both variables."""
+    a, b, c = (centred(v.astype(float).reset_index(drop=True), background).to_numpy() for v in (x, y, covariate))
+    if np.ptp(c) < 1e-12:
+        return float("nan")
+    rest = [v - c * (c @ v) / (c @ c) for v in (a, b)]
+    return stats.correlation(*rest).estimate
+
+
+def readings(protocol: Protocol, scored: Scored, persona: pd.DataFrame, how: Settings) -> pd.DataFrame:
+    """Return every hypothesis about personas under other readings of the same responses.
+
+    Args:
+        protocol: Declares the hypotheses.
+        scored: Scores.
+        persona: ``condition, valence, words`` of every persona's text (:mod:`sycophancy.valence`).
+        how: Confidence.
+
+    Returns:
+        ``hypothesis, reading, n`` (personas), ``r, low, high`` (Fisher's z; n is personas less backgrounds plus one
+        within backgrounds), one row per reading; a background that is left out is a reading.
+    """
+    about = scored.persona.merge(persona[["condition", *COVARIATES]], on="condition", how="left")
+    rows = []
+    for hypothesis in protocol.families["personas"].hypotheses:
+        if missing(hypothesis, scored):
+            continue
+        for reading, r, n, free in _readings(hypothesis, scored, about):
+            low, high = _limits(r, free, how.confidence)
+            rows.append({"hypothesis": hypothesis, "reading": reading, "n": n, "r": r, "low": low, "high": high})
+    return pd.DataFrame(rows, columns=["hypothesis", "reading", "n", "r", "low", "high"])
+
+
+def _readings(hypothesis: str, scored: Scored, about: pd.DataFrame) -> Iterator[tuple[str, float, int, int]]:
+    """Yield reading, correlation, personas, and the n of Fisher's z."""
+    predictor, measure, outcome = HYPOTHESES[hypothesis]
+    x, background = about[predictor].astype(float), about["background"]
+    values, _ = outcome_of(scored, measure, outcome)
+    y = values.mean(axis=1).reset_index(drop=True)
+    n, free = len(y), units(background)
+
+    def within(a: pd.Series, b: pd.Series, keep: Any = slice(None)) -> float:
+        one, other = (centred(v[keep], background[keep]) for v in (a, b))
+        return stats.correlation(one, other).estimate
+
+    yield "as declared", within(x, y), n, free
+    over = "over personas, backgrounds not taken off"
+    yield f"Pearson {over}", stats.correlation(x, y).estimate, n, n
+    yield f"Spearman {over}", stats.correlation(x, y, method="spearman").estimate, n, n
+    for covariate, reading in COVARIATES.items():
+        yield reading, partial(x, y, about[covariate], background), n, free - 1
+    if measure in scored.agree:
+        for side in ("claim", "mirror"):
+            mine = values.loc[:, values.columns.str.endswith(f":{side}")].mean(axis=1).reset_index(drop=True)
+            yield f"{side}s alone", within(x, mine), n, free
+        for value, reading in (
+            ("p_agree", "probabilities in place of log-odds"),
+            ("log_odds", "the neutral not taken off"),
+        ):
+            other = scores.statements(scored.agree[measure], outcome, value).loc[about["condition"]]
+            yield reading, within(x, other.mean(axis=1).reset_index(drop=True)), n, free
+    for rated in {predictor, measure} & {*scored.rated}:
+        facets = [facet for facet in scored.rated[rated]["facet"].unique() if facet != "Cooperation"]
+        less = about["condition"].map(scores.scale(scored.rated[rated], facets))
+        yield "without Cooperation", within(less, y) if rated == predictor else within(x, less), n, free
+    for name in background.unique():
+        keep = background != name
+        yield f"without background {name}", within(x, y, keep), int(keep.sum()), units(background[keep])
+
+
+def _limits(r: float, free: int, confidence: float) -> tuple[float, float]:
+    if free < 4 or not abs(r) < 1:
+        return float("nan"), float("nan")
+    reach = norm.ppf((1 + confidence) / 2) / np.sqrt(free - 3)
+    return float(np.tanh(np.arctanh(r) - reach)), float(np.tanh(np.arctanh(r) + reach))
+
+
+def effects(protocol: Protocol, scored: Scored, how: Settings) -> pd.DataFrame:
+    """Return Hedges' g of levels 4 and 5 against 1 and 2, over personas.
+
+    Returns:
+        ``hypothesis, n, g, low, high, difference`` (in units of the outcome: nats, or points of the scale).
+    """
+    rows = []
+    for hypothesis in protocol.families["personas"].hypotheses:
+        predictor, measure, outcome = HYPOTHESES[hypothesis]
+        if predictor != "designed" or missing(hypothesis, scored):
+            continue
+        values, _ = outcome_of(scored, measure, outcome)
+        y, level = values.mean(axis=1).to_numpy(), scored.persona["designed"].to_numpy()
+        found = stats.hedges_g(y[level >= 4], y[level <= 2], confidence=how.confidence)
+        difference = float(y[level >= 4].mean() - y[level <= 2].mean())
+        rows.append(
+            {"hypothesis": hypothesis, "n": found.n, "g": found.estimate, "low": found.low, "high": found.high}
+            | {"difference": difference}
+        )
+    return pd.DataFrame(rows, columns=["hypothesis", "n", "g", "low", "high", "difference"])
+
+
+def convergent(scored: Scored, how: Settings) -> pd.DataFrame:
+    """Return the correlation of the designed level with agreement by every other measure that is recorded.
+
+    Returns:
+        ``measure, n`` (personas with a score), ``r, low, high`` (within backgrounds, Fisher's z), ``mean`` (over
+        personas, 0 to 1).
+    """
+    people = scored.persona["condition"]
+    values = {
+        f"{name.replace('_', ' ')}, probability": scored.persona[f"{name} p_asserted"] for name in scored.agree
+    }
+    if scored.letters is not None:
+        values["letters, probability"] = people.map(scored.letters.mean(axis=1))
+    for parser, read in scored.said.items():
+        values[f"replies, {parser} parser"] = people.map(scores.reply_bounds(read).set_index("condition")["value"])
+    rows = []
+    for name, y in values.items():
+        known = y.notna()
+        background = scored.persona.loc[known, "background"]
+        x = scored.persona.loc[known, "designed"].astype(float)
+        r = stats.correlation(centred(x, background), centred(y[known], background)).estimate
+        low, high = _limits(r, units(background), how.confidence)
+        rows.append(
+            {"measure": name, "n": int(known.sum()), "r": r, "low": low, "high": high, "mean": float(y.mean())}
+        )
+    return pd.DataFrame(rows, columns=["measure", "n", "r", "low", "high", "mean"])
+
+
+def acquiescence(scored: Scored) -> pd.DataFrame:
+    """Return agreement whatever is said: with a claim and with its mirror.
+
+    Returns:
+        ``measure, said`` (asserted or unattributed), ``mean`` (log-odds over the neutral prompt, over personas),
+        ``p_agree``, ``r_mirror`` (correlation of a claim's and its mirror's score over personas x claims).
+    """
+    people = scored.persona["condition"].tolist()
+    rows = [
+        {
+            "measure": name,
+            "said": said,
+            "mean": float(scored.persona[f"{name} {said}"].mean()),
+            "p_agree": float(scored.persona[f"{name} p_{said}"].mean()),
+            "r_mirror": scores.mirror_correlation(agree, said, people),
+        }
+        for name, agree in scored.agree.items()
+        for said in ("asserted", "unattributed")
+    ]
+    return pd.DataFrame(rows, columns=["measure", "said", "mean", "p_agree", "r_mirror"])
+
+
+def reliability(scored: Scored, how: Settings) -> pd.DataFrame:
+    """Return the reliability of every score over personas.
+
+    Returns:
+        ``score, coefficient, estimate, n``: split halves by claim, Spearman-Brown; of ratings the correlation
+        of keyed halves, and of the two directions of the scale.
+    """
+    people = scored.persona["condition"].tolist()
+    rows: list[dict[str, Any]] = []
+    for name, agree in scored.agree.items():
+        for outcome in ("asserted", "unattributed", "net"):
+            values = scores.statements(agree, outcome).loc[people]
+            half = stats.split_half(
+                values.to_numpy(),
+                column_cluster=scores.claims_of(values),
+                replicates=min(how.replicates, 1000),
+                seed=how.seed,
+            )
+            rows.append(
+                {"score": f"{name} {outcome}", "coefficient": "split half", "estimate": half.estimate, "n": half.n}
+            )
+    for name, rated in scored.rated.items():
+        mine = rated[rated["condition"].isin(people)]
+        halves = scores.keyed_halves(mine)
+        directions = [scores.scale(cells) for _, cells in mine.groupby("template")]
+        pairs = {
+            "keyed halves, r": (halves["positive"], halves["negative"]),
+            "directions of the scale, r": directions,
+        }
+        for coefficient, (one, other) in pairs.items():
+            rows.append(
+                {
+                    "score": name,
+                    "coefficient": coefficient,
+                    "estimate": stats.correlation(one, other).estimate,
+                    "n": len(one),
+                }
+            )
+    return pd.DataFrame(rows, columns=["score", "coefficient", "estimate", "n"])
