@@ -12,6 +12,7 @@ import pandas as pd
 import pingouin as pg
 
 from persona_studies.analyse import families, gates, scoring, stats, verdicts
+from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.analyse.families import Settings
 from persona_studies.ask import responses
 from persona_studies.design.protocol import Measure, Protocol
@@ -85,6 +86,7 @@ def analyse(
     everyone: pd.DataFrame,
     how: Settings,
     *,
+    model: str = "",
     others: Mapping[str, Analysis] | None = None,
 ) -> Analysis:
     """Run the declared analysis of one recording.
@@ -96,6 +98,7 @@ def analyse(
         asked: Of :func:`sycophancy.design.claims`.
         everyone: Of :func:`sycophancy.design.conditions`.
         how: Settings; the protocol's are confirmatory.
+        model: Name of the recording.
         others: Further models. One that passed its gates and moves significantly in the opposite direction makes a
             claim heterogeneous.
     """
@@ -108,7 +111,10 @@ def analyse(
     )
     tests["gate"] = [behind(hypothesis, failed) for hypothesis in tests["hypothesis"]]
     found, absent = evidence(project, protocol, scored, tests, steered, how, others or {})
-    return Analysis(scored, gate, steered, tests, verdicts.table(protocol, found, absent=absent))
+    judged = verdicts.table(protocol, found, model=model, absent=absent)
+    of_others = [protocol.claims[claim].family != "personas" for claim in judged["claim"]]
+    judged["model"] = judged["model"].mask(pd.Series(of_others) & judged["estimate"].notna(), PUBLISHED_DATA)
+    return Analysis(scored, gate, steered, tests, judged)
 
 
 def score(
@@ -516,3 +522,43 @@ def over_models(found: Mapping[str, Analysis], protocol: Protocol, how: Settings
                 | {"low": all_.low, "high": all_.high, "rejected": all_.p <= how.alpha, "gate": ""}
             )
     return pd.DataFrame(rows)[["hypothesis", "model", "n", "estimate", "low", "high", "rejected", "gate"]]
+
+
+# --- The finding in words ---
+
+
+def finding(found: Analysis, protocol: Protocol, model: str) -> str:
+    """Return the finding in Markdown, one sentence and what limits it, made of the computed numbers."""
+    rows = found.tests[found.tests["family"] == "personas"].set_index("hypothesis")
+
+    def said(hypothesis: str) -> str:
+        row = rows.loc[hypothesis]
+        verb = ("rises" if row["estimate"] > 0 else "falls") if row["rejected"] else "does not change significantly"
+        return f"{verb} (r = {row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}])"
+
+    names = list(HYPOTHESES)
+    if missing(names[0], found.scored):
+        return (
+            f"**{model} has not been asked by the paper's four labels yet, so that nothing is decided about it.**"
+        )
+    persona = found.scored.persona
+    share = persona.groupby("designed")["labels_four p_asserted"].mean()
+    sentence = (
+        f"**In {model}, agreement with what the user asserts {said(names[0])} with the agreeableness that a "
+        f"persona is designed to have, agreement with the same statements when nobody asserts them "
+        f"{said(names[1])}, and the difference, net sycophancy, {said(names[2])} under the paper's four labels"
+    )
+    two = missing(names[3], found.scored)
+    sentence += "; two labels are not recorded yet.**" if two else f" and {said(names[3])} under two labels.**"
+    sentence += (
+        f" P(agree or partly agree) with assertions is {share.iloc[0]:.2f} at level {share.index[0]} and "
+        f"{share.iloc[-1]:.2f} at level {share.index[-1]}; n = {len(persona)} personas of "
+        f"{persona['background'].nunique()} backgrounds, "
+        f"{found.scored.agree['labels_four']['item'].nunique()} statements."
+    )
+    failed = {str(name): gates.failures(part) for name, part in found.gate.groupby("measure", sort=False)}
+    bad = [f"{name.replace('_', ' ')} ({why.removeprefix('gate: ')})" for name, why in failed.items() if why]
+    sentence += f" Checks that failed: {'; '.join(bad)}." if bad else " Every recorded measure passed its gate."
+    still = [name.replace("_", " ") for name in found.scored.agree if stuck(found.steered, name)]
+    sentence += f" No instruction moves agreement by {' and '.join(still)}." if still else ""
+    return sentence

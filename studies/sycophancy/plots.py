@@ -2,48 +2,249 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sycophancy import scoring
+from sycophancy.analysis import Scored
+
+BLUE, ORANGE, GREEN = (sns.color_palette("colorblind")[k] for k in (0, 1, 2))
+GREY = "0.6"
+# Labels in the order of agreement, then what is no label.
+STATUSES = {
+    "AGREE": ("agrees", "#2166ac"),
+    "PARTIALLY AGREE": ("partially agrees", "#92c5de"),
+    "PARTIALLY DISAGREE": ("partially disagrees", "#f4a582"),
+    "DISAGREE": ("disagrees", "#b2182b"),
+    "REFUSE": ('begins "I\'m sorry" or the like, no label', "#fee08b"),
+    "UNPARSED": ("no label that can be read", "0.6"),
+    "TRUNCATED": ("cut before a label", "0.8"),
+    "FAILED": ("no reply", "0.9"),
+}
 
 
-def plot_agreement(axis: Axes, persona: pd.DataFrame, scores: pd.DataFrame) -> None:
-    """Draw P(agree) over the designed level, with asserted and with unattributed statements."""
-    palette = sns.color_palette("colorblind")
-    series = {"asserted": (palette[0], "o", "-"), "unattributed": (palette[1], "s", "--")}
-    for place, (outcome, (colour, marker, line)) in enumerate(series.items()):
-        means = persona.groupby("designed")[outcome].mean()
-        shift = (place - 0.5) * 0.12
-        axis.plot(
-            persona["designed"] + shift,
-            persona[outcome],
-            marker,
-            color=colour,
-            alpha=0.35,
-            ms=4,
-            mew=0,
-        )
-        axis.plot(means.index + shift, means, marker, ls=line, color=colour, ms=6)
-        axis.annotate(
-            outcome, (5.2, means.iloc[-1]), color=colour, va="center", annotation_clip=False, fontweight="bold"
-        )
-    for condition, label in (("none", "no persona"), ("assistant", "assistant")):
-        value = scores.loc[scores["condition"] == condition, "asserted"].iloc[0]
-        axis.axhline(value, color="0.4", ls=":", lw=1)
-        axis.annotate(f"{label}, asserted", (0.6, value), fontsize="small", color="0.3", va="bottom")
-    axis.set(xlabel="designed agreeableness level", ylabel="P(agree)", xlim=(0.55, 6.3), xticks=range(1, 6))
+def agreement(persona: pd.DataFrame, gate: str) -> Figure:
+    """Draw agreement over the designed level, and what is left of it once the unattributed statement is taken off.
 
-
-def plot_net(axis: Axes, persona: pd.DataFrame) -> None:
-    """Draw net sycophancy over the designed level, one thin line per background."""
-    colour = sns.color_palette("colorblind")[2]
-    for _, levels in persona.groupby("background", sort=False):
-        axis.plot(levels["designed"], levels["net"], color=colour, alpha=0.3, lw=1)
-    means = persona.groupby("designed")["net"].mean()
-    axis.plot(means.index, means, "o-", color=colour, ms=6)
-    axis.axhline(0, color="0.4", ls=":", lw=1)
-    axis.set(
-        xlabel="designed agreeableness level",
-        ylabel="net sycophancy (asserted minus unattributed)",
-        xticks=range(1, 6),
+    Args:
+        persona: Of :class:`sycophancy.analysis.Scored`.
+        gate: What failed behind the measures; empty where nothing did.
+    """
+    names = [name for name in ("labels_four", "labels_two") if f"{name} net" in persona]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.3), layout="constrained")
+    _levels(
+        axes[0],
+        persona,
+        {
+            "asserted": (f"{names[0]} asserted", BLUE, "o", "-"),
+            "unattributed": (f"{names[0]} unattributed", ORANGE, "s", "--"),
+        },
     )
+    axes[0].set(
+        title="agreement, four labels", ylabel="log-odds of agreeing, over the persona's own\nneutral prompt (nats)"
+    )
+    styles = {"labels_four": ("four labels", BLUE, "o", "-"), "labels_two": ("two labels", GREEN, "^", "--")}
+    _levels(axes[1], persona, {styles[n][0]: (f"{n} net", *styles[n][1:]) for n in names})
+    axes[1].set(
+        title="net: asserted less unattributed", ylabel="log-odds (nats); above 0: the assertion adds agreement"
+    )
+    if gate:
+        figure.suptitle(f"behind a failed gate: {gate}", color="0.4", fontsize="small")
+    return figure
+
+
+def _levels(axis: Axes, persona: pd.DataFrame, series: dict[str, tuple[str, object, str, str]]) -> None:
+    ends = []
+    for place, (label, (column, colour, marker, line)) in enumerate(series.items()):
+        shift = (place - 0.5) * 0.14
+        axis.plot(persona["designed"] + shift, persona[column], marker, color=colour, alpha=0.35, ms=3.5, mew=0)
+        means = persona.groupby("designed")[column].mean()
+        axis.plot(means.index + shift, means, marker, ls=line, color=colour, ms=6.5)
+        ends.append((float(means.iloc[-1]), label, colour))
+    axis.axhline(0, color="0.4", ls=":", lw=1)
+    reach = np.ptp(axis.get_ylim())
+    ends.sort(key=lambda end: end[0])
+    at = -np.inf
+    for height, label, colour in ends:
+        at = max(height, at + 0.07 * reach)
+        axis.annotate(label, (5.25, at), color=colour, va="center", fontweight="bold", annotation_clip=False)
+    axis.set(xlabel="designed level of agreeableness", xticks=range(1, 6), xlim=(0.6, 6.6))
+
+
+def forest(rows: pd.DataFrame, axis: Axes, *, margin: float, labels: Sequence[str]) -> None:
+    """Draw correlations with their intervals.
+
+    Args:
+        rows: ``estimate, low, high, rejected, gate``; NaN where not recorded.
+        axis: Where to draw.
+        margin: Half width of the band of no interest.
+        labels: One per row.
+    """
+    axis.axvspan(-margin, margin, color="0.93", zorder=0)
+    axis.axvline(0, color="0.4", lw=1, ls=":", zorder=1)
+    for place, row in enumerate(rows.to_dict("records")):
+        if np.isnan(row["estimate"]):
+            axis.annotate("not recorded", (0, place), va="center", ha="center", color="0.4", fontsize="small")
+            continue
+        colour = GREY if row["gate"] else BLUE
+        axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.6, zorder=2)
+        fill = colour if row["rejected"] else "white"
+        axis.plot(row["estimate"], place, "s" if row["gate"] else "o", color=colour, mfc=fill, ms=7, zorder=3)
+    axis.set(yticks=range(len(rows)), yticklabels=labels, ylim=(len(rows) - 0.5, -0.5), xlim=(-1.05, 1.05))
+
+
+def key(figure: Figure, margin: float) -> None:
+    """Say in the figure what marks mean."""
+    marks = [
+        Line2D([], [], marker="o", ls="", color=BLUE, label="significant after Holm"),
+        Line2D([], [], marker="o", ls="", color=BLUE, mfc="white", label="not significant"),
+        Line2D([], [], marker="s", ls="", color=GREY, label="behind a failed gate"),
+        Line2D([], [], lw=8, color="0.93", label=f"|r| below {margin:g}: of no interest"),
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize="small")
+
+
+def correlations(tests: pd.DataFrame, margin: float) -> Figure:
+    """Draw the declared family."""
+    figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
+    forest(tests, axis, margin=margin, labels=[h.replace(", ", ",\n", 1) for h in tests["hypothesis"]])
+    axis.set(xlabel="correlation within backgrounds")
+    key(figure, margin)
+    return figure
+
+
+def models(over: pd.DataFrame, margin: float) -> Figure:
+    """Draw one forest per hypothesis, a line per model."""
+    parts = list(over.groupby("hypothesis", sort=False))
+    figure, axes = plt.subplots(
+        2, 3, figsize=(11, 1.9 + 0.62 * 2 * max(len(r) for _, r in parts)), layout="constrained", sharex=True
+    )
+    for number, (axis, (hypothesis, rows)) in enumerate(zip(axes.flat, parts, strict=True)):
+        labels = [
+            f"{r.model} ({r.n:.0f} models)" if r.model == "random effects" else r.model for r in rows.itertuples()
+        ]
+        forest(rows, axis, margin=margin, labels=labels if number % 3 == 0 else [""] * len(rows))
+        axis.set_title(str(hypothesis).replace(" and ", "\nand "), fontsize="small")
+    for axis in axes[-1]:
+        axis.set_xlabel("correlation within backgrounds")
+    key(figure, margin)
+    return figure
+
+
+def controls(scored: Scored, everyone: pd.DataFrame, measure: str, steps: pd.DataFrame) -> Figure:
+    """Draw agreement with assertions under every kind of condition.
+
+    Args:
+        scored: Scores.
+        everyone: Conditions.
+        measure: ``labels_four`` or ``labels_two``.
+        steps: ``control, against, low, high, estimate``: differences from no persona, with intervals.
+    """
+    values = scoring.statements(scored.agree[measure], "asserted").mean(axis=1)
+    groups = {
+        "no persona": ["none"],
+        "assistant": ["assistant"],
+        "filler": everyone.loc[everyone["role"] == "filler", "condition"],
+        "placebo": everyone.loc[everyone["role"] == "placebo", "condition"],
+    }
+    for role in ("shuffled", "persona"):
+        for level, rows in everyone[everyone["role"] == role].groupby("level"):
+            groups[f"{role} level {level:.0f}"] = rows["condition"]
+    groups |= {"told to disagree": ["told_to_disagree"], "told to agree": ["told_to_agree"]}
+    none = float(values["none"])
+    intervals = steps[(steps["measure"] == measure) & (steps["against"] == "no persona")].set_index("control")
+    figure, axis = plt.subplots(figsize=(8, 0.9 + 0.34 * len(groups)), layout="constrained")
+    axis.axvline(none, color="0.4", lw=1, ls=":")
+    for place, (name, conditions) in enumerate(groups.items()):
+        mine = values.loc[list(conditions)]
+        colour = ORANGE if name.startswith("persona") else BLUE
+        axis.plot(mine, [place] * len(mine), "o", color=colour, alpha=0.35, ms=4, mew=0)
+        axis.plot(mine.mean(), place, "D" if name.startswith("persona") else "o", color=colour, ms=7)
+        if name in intervals.index:
+            axis.plot(none + intervals.loc[name, ["low", "high"]], [place, place], color=colour, lw=1.6)
+    axis.set(yticks=range(len(groups)), yticklabels=list(groups), ylim=(len(groups) - 0.5, -0.5))
+    axis.set(xlabel="log-odds of agreeing with an assertion, over the own neutral prompt (nats)")
+    return figure
+
+
+def topics(scored: Scored, measure: str, titles: dict[str, str]) -> Figure:
+    """Draw agreement by topic and level, less the topic's mean over levels."""
+    values = scoring.statements(scored.agree[measure], "asserted").loc[scored.persona["condition"]]
+    by_topic = values.T.groupby([c.rsplit("_", 1)[0] for c in scoring.claims_of(values)], sort=False).mean().T
+    level = by_topic.groupby(scored.persona["designed"].to_numpy()).mean().T
+    level = (level - level.mean(axis=1).to_numpy()[:, None]).loc[
+        level[5].sub(level[1]).sort_values(ascending=False).index
+    ]
+    level.index = pd.Index([titles.get(str(name), str(name)) for name in level.index])
+    reach = float(np.abs(level.to_numpy()).max())
+    figure, axis = plt.subplots(figsize=(7, 0.9 + 0.36 * len(level)), layout="constrained")
+    sns.heatmap(
+        level,
+        cmap="RdBu_r",
+        center=0,
+        vmin=-reach,
+        vmax=reach,
+        annot=True,
+        fmt="+.2f",
+        linewidths=0.5,
+        ax=axis,
+        cbar_kws={"label": "log-odds less the topic's mean (nats)"},
+    )
+    axis.set(xlabel="designed level of agreeableness", ylabel="")
+    return figure
+
+
+def replies(read: pd.DataFrame, everyone: pd.DataFrame) -> Figure:
+    """Draw what replies say, by level and in the reference conditions."""
+    about = read.merge(everyone[["condition", "role", "level"]], on="condition")
+    group = np.where(
+        about["role"] == "persona",
+        "persona level " + about["level"].astype(float).fillna(0).astype(int).astype(str),
+        about["condition"].str.replace("_", " "),
+    )
+    wanted = [
+        "none",
+        "assistant",
+        *(f"persona level {k}" for k in range(1, 6)),
+        "told to disagree",
+        "told to agree",
+    ]
+    counts = pd.crosstab(group, about["status"]).reindex(index=wanted)
+    share = counts.div(counts.sum(axis=1), axis=0)
+    figure, axis = plt.subplots(figsize=(9.5, 4.6), layout="constrained")
+    start = np.zeros(len(share))
+    for status, (label, colour) in STATUSES.items():
+        if status in share and share[status].any():
+            axis.barh(
+                range(len(share)), share[status], left=start, color=colour, edgecolor="white", lw=0.6, label=label
+            )
+            start = start + share[status].to_numpy()
+    axis.set(yticks=range(len(share)), yticklabels=[f"{name} (n = {n})" for name, n in counts.sum(axis=1).items()])
+    axis.set(xlabel="share of replies", xlim=(0, 1), ylim=(len(share) - 0.5, -0.5))
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    return figure
+
+
+def others(tests: pd.DataFrame) -> Figure:
+    """Draw what an agreeableness persona changes in the 12 models of Han et al. (2025)."""
+    figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained", sharey=True)
+    panels = {
+        "self_report_by_model": "self-report (points of 1 to 5)",
+        "sycophancy_by_model": "answers changed (percentage points)",
+    }
+    for axis, (family, label) in zip(axes, panels.items(), strict=True):
+        rows = tests[tests["family"] == family]
+        axis.axvline(0, color="0.4", lw=1, ls=":")
+        for place, row in enumerate(rows.to_dict("records")):
+            axis.plot([row["low"], row["high"]], [place, place], color=BLUE, lw=1.6)
+            axis.plot(row["estimate"], place, "o", color=BLUE, mfc=BLUE if row["rejected"] else "white", ms=6)
+        axis.set(xlabel=f"{label},\npersona minus baseline", yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5))
+    axes[0].set_yticklabels([h.rsplit("/", 1)[-1] for h in rows["hypothesis"]])
+    return figure

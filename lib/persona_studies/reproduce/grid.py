@@ -102,11 +102,13 @@ def workflow(
         if "live_hours" in varied:
             wrong.append(f"{study}: live_hours is for one run in a notebook; record a grid with --models.")
         if names:
-            if "model" in varied:
+            fields = ready.parameters_class(project, study).model_fields
+            parameter = "models" if "models" in fields else "model"
+            if parameter in varied:
                 wrong.append(f"{study}: the models are named twice, with --models and in the grid.")
             if not hasattr(ready.study_module(project, study), "plan"):
                 wrong.append(f"{study}: its module declares no plan, so that no model can be recorded.")
-            varied["model"] = [*names]
+            varied[parameter] = [*names]
         found[study] = {}
         for combination in combinations(varied) if not wrong else []:
             given = [f"{name}={choice}" for name, choice in combination.items()]

@@ -80,7 +80,7 @@ def prepare(project: Project, study: str, assignments: Iterable[str]) -> tuple[P
         given = in_force.model_dump()
         for parameter, model in [
             ("model", given.get("model")),
-            *(("compare", m) for m in given.get("compare", ())),
+            *((name, m) for name in ("models", "compare") for m in given.get(name, ())),
         ]:
             _recorded(project, study, parameter, model)
         if overrides:
@@ -166,18 +166,36 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
     module = study_module(project, study)
     if not hasattr(module, "plan"):
         return
-    import pandas as pd
-
-    from persona_studies.ask import responses, schema, unfinished
+    from persona_studies.ask import responses
     from persona_studies.ask.models import slug
     from persona_studies.design import protocol
-    from persona_studies.design.plan import IDENTITY
 
     declared = protocol.load(project.protocol(study))
     wanted = module.plan(project, declared, in_force)
-    model = slug(responses.meant(project, study, in_force.model_dump()["model"]))
-    if not model:
-        return
+    given = in_force.model_dump()
+    for model in given["models"] if "models" in given else [responses.meant(project, study, given["model"])]:
+        if model:
+            _covered_by(project, study, slug(model), declared, wanted, in_force, assignments)
+
+
+def _covered_by(
+    project: Project,
+    study: str,
+    model: str,
+    declared: Protocol,
+    wanted: pd.DataFrame,
+    in_force: Parameters,
+    assignments: list[str],
+) -> None:
+    """Refuse planned cells that one model's recording lacks.
+
+    A study with the parameter ``models`` leaves out measures of a recording in progress that are not complete.
+    """
+    import pandas as pd
+
+    from persona_studies.ask import responses, schema, unfinished
+    from persona_studies.design.plan import IDENTITY
+
     folder = project.responses(study, model)
     record = responses.record_of(folder) or {"files": {}, "model": {"name": model}}
     files = record["files"]
@@ -188,7 +206,11 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
     ]
     rows = pd.concat([wanted[IDENTITY].head(0), *stored])
     part = unfinished.incomplete(record)
-    if not part:
+    counts = record.get("unfinished", {})
+    whole = [name for name, n in counts.get("planned", {}).items() if counts["recorded"].get(name, 0) >= n]
+    if part and whole and "models" in in_force.model_dump():
+        wanted, part = wanted[wanted["measure"].isin(whole)], ""
+    elif not part:
         wanted = _held(project, study, wanted, rows, declared, in_force)
     wanted = schema.as_recorded(wanted, rows)[IDENTITY]
     recorded = pd.MultiIndex.from_frame(rows[IDENTITY])
