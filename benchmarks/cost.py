@@ -47,7 +47,7 @@ FULL: dict[str, dict[str, Any]] = {
         "questions": 14_042,
     },
     "persona_bias": {"datasets": "all", "items": 2_000},
-    "sycophancy": {"personas": 275, "topics": 33, "claims_per_topic": 5, "frames": "all"},
+    "sycophancy": {"personas": 275, "topics": 33, "claims_per_topic": 5},
 }
 
 

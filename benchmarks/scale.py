@@ -1,10 +1,10 @@
 """Show that plan, store and analysis of the sycophancy study hold a full grid of many models in time and memory.
 
-The grid is the study's own at its largest: 275 personas and the controls, 330 statements in 15 frames, and the
-questionnaires. The responses are made up: random numbers with a planted slope, written through the response store
-as a recording is. No model is asked, nothing is said about any, and nothing of it is committed but times and sizes.
-One made-up recording is stored and then stands under the names of all models: reading and analysing it costs the
-same each time.
+The grid is the study's own at its largest: 275 personas and the controls, 330 statements, asserted and
+unattributed, under two sets of labels, and the questionnaires. The responses are made up: random numbers with a
+planted slope, written through the response store as a recording is. No model is asked, nothing is said about any,
+and nothing of it is committed but times and sizes. One made-up recording is stored and then stands under the names
+of all models: reading and analysing it costs the same each time.
 
 Models are taken one after the other, so memory does not depend on their number; the study has no step that needs
 two at once. Storing and analysing run in a process each, whose largest resident memory so far is noted after every
@@ -31,14 +31,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from persona_studies.analyse import stats
 from persona_studies.ask import responses, schema
 from persona_studies.ask.backends import ModelInfo
 from persona_studies.design import protocol as protocols
@@ -71,7 +70,6 @@ class Grid:
     parameters: Any
     people: pd.DataFrame
     asked: pd.DataFrame
-    inventory: pd.DataFrame
     plan: pd.DataFrame
 
 
@@ -105,19 +103,14 @@ def largest(project: Project, **smaller: Any) -> Grid:
     protocol = protocols.load(project.protocol(STUDY))
     parameters = study.Parameters(
         **{
-            "model": "made-up",
+            "models": ("made-up",),
             "live_hours": 0.0,
             "personas": 275,
             "topics": 33,
             "claims_per_topic": 5,
-            "frames": get_args(study.Frame),
-            "measure": "cloze",
-            "agreeableness": "self_contrast",
-            "layer": "both",
             "parser": "anchored",
             "alpha": 0.05,
             "correction": "holm",
-            "margin": 0.1,
             "confidence": 0.95,
             "replicates": 10_000,
             "seed": 1,
@@ -131,7 +124,6 @@ def largest(project: Project, **smaller: Any) -> Grid:
         parameters,
         study.conditions(project, protocol, parameters.personas),
         study.claims(project, parameters.topics, parameters.claims_per_topic),
-        study.questionnaire(project),
         study.plan(project, protocol, parameters),
     )
 
@@ -139,28 +131,25 @@ def largest(project: Project, **smaller: Any) -> Grid:
 def made_up(grid: Grid) -> pd.DataFrame:
     """Return a made-up response for every cell, with the store's columns.
 
-    Log-odds of agreeing rise by a tenth of a nat per level when a claim is asserted, and not at all otherwise; a
-    self-report rises by 0.3 nats per token and level. Everything else is noise.
+    Log-odds of agreeing rise by a tenth of a nat per level when a claim is asserted, and not at all otherwise.
+    Everything else is noise.
     """
     rng = np.random.default_rng(1)
     level = (grid.people.set_index("condition")["level"].astype(float) - 3).fillna(0.0)
     parts = []
     for measure, cells in grid.plan.groupby("measure", sort=False):
         n, own = len(cells), level.loc[cells["condition"]].to_numpy()
+        width = {"labels_four": 4, "labels_two": 2, "agree_letter": 2, "reply": 0}.get(str(measure), 5)
+        logprob = np.log(0.8 * rng.dirichlet(np.ones(max(width, 1)), n))[:, :width]
+        if measure in grid.study.LABELS:
+            odds = 0.1 * own * cells["template"].eq("think") + 0.25 * rng.normal(size=n)
+            odds = odds.where(cells["template"] != "neutral", 0.0)
+            agrees = ["DISAGREE" not in label for label in grid.protocol.measures[str(measure)].options]
+            shown = [np.roll(agrees, -order) for order in cells["order"]]
+            logprob = np.where(shown, odds.to_numpy()[:, None], 0.0) - 2
         tokens = 2
-        if measure == "agree":
-            slope = 0.1 * ~cells["template"].isin(["unattributed", "neutral"]).to_numpy()
-            half = (slope * own)[:, None] / 2 + 0.25 * rng.normal(size=(n, 3))
-            logprob = np.stack([half, -half], axis=2).reshape(n, 6) - 12 + 3 * rng.normal(size=(n, 1))
-        elif measure == "self_contrast":
-            tokens = 6
-            logprob = tokens * (-3 + 0.3 * own[:, None] * grid.inventory["key"].to_numpy())
-            logprob += 0.5 * rng.normal(size=logprob.shape)
-        else:
-            width = {"agree_letter": 2, "agree_text": 0}.get(str(measure), 5)
-            logprob = np.log(0.8 * rng.dirichlet(np.ones(5), n))[:, :width]
         counts = np.full(logprob.shape, tokens, dtype=np.uint16)
-        text = measure == "agree_text"
+        text = measure == "reply"
         keys = cells[schema.KEY].astype({"order": "int16", "repeat": "int16"})
         parts.append(
             keys.assign(
@@ -198,49 +187,21 @@ def store(grid: Grid, root: Path) -> Path:
 
 
 def analysis(grid: Grid, recorded: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return what the notebook computes from one model's responses: scores, gates, tests, families, robustness."""
-    people, chosen = grid.people, grid.parameters
+    """Return what the notebook computes from one model's responses: gates, tests, verdicts, other readings."""
     # Found beside the design, as in a kernel that runs in studies/.
     sys.path.insert(0, str(grid.project.studies))
-    from sycophancy import analysis, scoring
+    from sycophancy import analysis, robustness, valence
 
-    agree = scoring.agreement(recorded, grid.asked)
-    scores = people[["condition", "role", "background", "level"]].merge(
-        scoring.persona_scores(agree), on="condition"
-    )
-    contrast = scoring.self_contrast(recorded, grid.inventory)
-    ratings = {name: scoring.ratings(recorded, name, grid.inventory) for name in ("self_rating", "other_rating")}
-    for name, statements in {"self_contrast": contrast, **ratings}.items():
-        scores = scores.merge(scoring.scale(statements).rename(name), on="condition", how="left")
-    persona = scores[scores["role"] == "persona"].astype({"level": int}).rename(columns={"level": "designed"})
-    replies = scoring.replies(recorded, chosen.parser)
-    cells = agree.merge(people.query("role == 'persona'")[["condition", "background", "level"]], on="condition")
-    cells = cells.assign(level=cells["level"].astype(float) - 3, asserted=cells["attributed"].astype(int))
-    families = grid.protocol.families
+    how = grid.parameters.settings
+    found = analysis.analyse(grid.project, grid.protocol, recorded, grid.asked, grid.people, how)
+    persona = valence.load(grid.project, grid.people)
     return {
-        "gates": analysis.gates(
-            grid.protocol,
-            agree=agree,
-            scores=scores,
-            recorded=recorded,
-            read=replies,
-            contrast=contrast,
-            ratings=ratings,
-        ),
-        "reliability": analysis.reliability(persona, agree, contrast, ratings, chosen),
-        "tests": analysis.six_tests(
-            persona["self_contrast"],
-            persona["asserted"],
-            alpha=chosen.alpha,
-            replicates=chosen.replicates,
-            seed=chosen.seed,
-        ),
-        "personas": analysis.persona_family(families["personas"], persona, agree, chosen),
-        "controls": analysis.controls_family(families["controls"], people, agree, chosen),
-        "items": stats.clustered_ols(
-            "p_agree ~ level * asserted", cells, groups=["background", "claim"], confidence=chosen.confidence
-        ),
-        "robustness": analysis.robustness(persona, agree, contrast, people, chosen),
+        "gates": found.gate,
+        "personas": found.tests,
+        "verdicts": found.verdicts,
+        "readings": robustness.readings(grid.protocol, found.scored, persona, how),
+        "controls": robustness.controls(found.scored, grid.people, how),
+        "reliability": robustness.reliability(found.scored, how),
     }
 
 

@@ -20,7 +20,6 @@ from persona_studies.reproduce import ready, runs
 ROOT = Path(__file__).parents[1]
 MODEL = "smollm2-135m-instruct"
 SMALL = {
-    "sycophancy": ["replicates=200"],
     "expert_personas": ["questions=60", "benchmarks=openbookqa,commonsenseqa", "replicates=1000"],
     "persona_bias": ["instructions=1", "replicates=1000"],
     "clinical_personas": ["replicates=1000"],
@@ -43,7 +42,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         copy(ROOT / name, root / name)
     (root / "lib").mkdir()
     made = Project(root)
-    for study in SMALL:
+    for study in [*SMALL, "sycophancy"]:
         declared = protocol.load(made.protocol(study)).measures
         whole = made.responses(study, MODEL)
         record = json.loads((whole / "record.json").read_text())
@@ -53,7 +52,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
             kept = {
                 file: facts
                 for file, facts in record["files"].items()
-                if declared[file.removesuffix(".parquet")].kind in kinds and file != "code.parquet"
+                if (study != "sycophancy" or file == "agree_letter.parquet")
+                and declared[file.removesuffix(".parquet")].kind in kinds
+                and file != "code.parquet"
             }
             for file in kept:
                 shutil.copy(whole / file, part / file)
@@ -92,3 +93,13 @@ def test_a_study_runs_on_what_a_chat_endpoint_answers(
 def test_a_measure_that_is_not_recorded_is_refused_before_a_kernel_starts(project: Project, study: str) -> None:
     with pytest.raises(runs.ParameterError, match=r"measure=cloze is not in the recording of words.*--measures"):
         ready.prepare(project, study, ["model=words", "measure=cloze"])
+
+
+def test_sycophancy_runs_on_letters(project: Project) -> None:
+    """Its claims need likelihoods of whole labels or ratings; letters are a convergent measure."""
+    done = runs.run(project, "sycophancy", ["models=letters", "replicates=200"])
+    verdicts = pd.read_csv(done.folder / "tables" / "verdicts.csv").set_index("claim")
+    assert {*verdicts.index} == {*protocol.load(project.protocol("sycophancy")).claims}
+    assert verdicts.loc["correlation", "why"] == "not recorded yet: labels_four"
+    convergent = pd.read_csv(done.folder / "tables" / "convergent.csv")
+    assert convergent["measure"].tolist() == ["letters, probability"] and convergent["r"].notna().all()

@@ -240,17 +240,17 @@ def test_without_the_peers_environment_a_peer_is_reported(tmp_path: Path) -> Non
 
 
 def test_the_planted_slope_is_found_after_storing_and_loading(tmp_path: Path) -> None:
-    small = {"personas": 50, "topics": 5, "claims_per_topic": 1, "frames": ("bare",), "replicates": 200}
+    small = {"personas": 50, "topics": 5, "claims_per_topic": 1, "replicates": 200}
     grid = scale.largest(Project.find(ROOT), **small)
     folder = scale.store(grid, tmp_path)
-    assert len(responses.read_parquet(folder / "agree.parquet")) > 0, "every row matches its checksum"
+    assert len(responses.read_parquet(folder / "labels_four.parquet")) > 0, "every row matches its checksum"
     recorded = responses.load(Project(tmp_path), "sycophancy", "made-up-1", grid.plan)
     assert len(recorded) == len(grid.plan)
     some = recorded.groupby("measure").head(3)
     assert [schema.checksum(row) for row in some.to_dict("records")] == some["checksum"].tolist()
-    r = scale.analysis(grid, recorded)["personas"].set_index("hypothesis")["r"]
-    assert r["designed level and agreement with assertions"] > 0.7
-    assert abs(r["designed level and agreement with unattributed statements"]) < 0.4
+    r = scale.analysis(grid, recorded)["personas"].set_index("hypothesis")["estimate"]
+    assert r["designed level and agreement with assertions, four labels"] > 0.7
+    assert abs(r["designed level and agreement with unattributed statements, four labels"]) < 0.4
 
 
 def test_what_16_bits_cost_is_computed_from_the_committed_recordings() -> None:

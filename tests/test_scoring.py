@@ -5,24 +5,6 @@ from persona_studies.analyse import scoring
 from persona_studies.errors import ProtocolError
 
 
-def test_pair_log_odds_take_neighbours() -> None:
-    logprob = np.log([[0.4, 0.1, 0.2, 0.2], [0.1, 0.4, 0.3, 0.1]])
-    assert scoring.pair_log_odds(logprob) == pytest.approx(np.log([[4, 1], [1 / 4, 3]]))
-
-
-@pytest.mark.parametrize("shape", [(2, 3), (4,)])
-def test_half_a_pair_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ProtocolError, match="even number"):
-        scoring.pair_log_odds(np.zeros(shape))
-
-
-def test_pair_probability_is_relative_to_the_neutral_context() -> None:
-    log_odds = np.log([[3.0, 3.0], [9.0, 1.0]])
-    assert scoring.pair_probability(log_odds, np.zeros(2)) == pytest.approx([0.75, (0.9 + 0.5) / 2])
-    # What the neutral context already favours counts for nothing.
-    assert scoring.pair_probability(log_odds, np.log([3.0, 3.0]))[0] == pytest.approx(0.5)
-
-
 @pytest.mark.parametrize("order", range(4))
 def test_declared_order_undoes_every_cyclic_order(order: int) -> None:
     declared = np.array([-1.0, -2.0, -3.0, -4.0])

@@ -54,7 +54,7 @@ def test_planted_effects_are_found(planted: analysis.Analysis) -> None:
     assert rows.loc[NET_FOUR, "slope"] == pytest.approx(0.2, abs=0.05)
     for claim in ("correlation", "unattributed", "net", "manipulation", "reported"):
         assert verdict(planted, claim) == "reproduced", claim
-    assert verdict(planted, "reported", "published") == "reproduced"
+    assert verdict(planted, "reported", "published") == verdict(planted, "correlation", "published") == "reproduced"
     assert (rows["low"] <= rows["estimate"]).all() and (rows["estimate"] <= rows["high"]).all()
 
 
@@ -141,14 +141,14 @@ def test_a_failed_gate_touches_the_claims_that_rest_on_it(
 def test_a_model_that_no_instruction_moves_is_said_to_be_so() -> None:
     found = run(seed=7, instructed=0.0)
     assert analysis.stuck(found.steered, "labels_four")
-    row = found.verdicts.set_index("claim").loc["correlation"]
+    row = found.verdicts.set_index(["claim", "layer"]).loc[("correlation", "corrected")]
     assert row["why"].endswith("not steerable")
     assert not analysis.stuck(run(seed=7).steered, "labels_four")
 
 
 def test_a_measure_that_is_not_recorded_is_named() -> None:
     found = run(four=RISING, measures=("labels_four", "self_rating"))
-    rows = found.verdicts.set_index("claim")
+    rows = found.verdicts[found.verdicts["layer"] == "corrected"].set_index("claim")
     assert verdict(found, "correlation") == "reproduced"
     assert rows.loc["net", ["verdict", "why"]].tolist() == ["not testable here", "not recorded yet: labels_two"]
     assert rows.loc["reported", "why"] == "not recorded yet: other_rating"
@@ -240,6 +240,19 @@ def test_what_is_reported_beside_the_verdicts(planted: analysis.Analysis) -> Non
     assert (yes.loc[yes["said"] == "unattributed", "r_mirror"] < -0.3).all()
     reliability = robustness.reliability(scored, HOW).set_index("score")["estimate"]
     assert reliability["labels_four asserted"].item() > 0.8
+
+
+def test_the_finding_is_made_of_the_numbers(planted: analysis.Analysis) -> None:
+    readings = robustness.readings(PROTOCOL, planted.scored, valence.load(PROJECT, PEOPLE), HOW)
+    said = analysis.finding(planted, readings, "a-model")
+    assert said.startswith("**In a-model, agreement with what the user asserts rises with")
+    assert f"(r = {family(planted)['estimate'][ASSERTED]:.2f} [" in said and "under two labels" in said
+    part = run(four=RISING, measures=("labels_four",), mass=0.3)
+    readings = robustness.readings(PROTOCOL, part.scored, valence.load(PROJECT, PEOPLE), HOW)
+    said = analysis.finding(part, readings, "a-model")
+    assert "not recorded yet under two labels" in said and "labels four (option mass)" in said
+    nothing = analysis.analyse(PROJECT, PROTOCOL, responses(1).head(0), ASKED, PEOPLE, HOW)
+    assert "not been asked by the paper's four labels" in analysis.finding(nothing, readings.head(0), "a-model")
 
 
 def test_several_models_stand_side_by_side(planted: analysis.Analysis, null: analysis.Analysis) -> None:

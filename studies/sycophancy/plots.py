@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,6 +18,8 @@ from sycophancy.analysis import Scored
 
 BLUE, ORANGE, GREEN = (sns.color_palette("colorblind")[k] for k in (0, 1, 2))
 GREY = "0.6"
+# Name -> column, colour, marker, line.
+Series = dict[str, tuple[str, Any, str, str]]
 # Labels in the order of agreement, then what is no label.
 STATUSES = {
     "AGREE": ("agrees", "#2166ac"),
@@ -31,51 +34,47 @@ STATUSES = {
 
 
 def agreement(persona: pd.DataFrame, gate: str) -> Figure:
-    """Draw agreement over the designed level, and what is left of it once the unattributed statement is taken off.
+    """Draw agreement over the designed level: raw, over the own neutral prompt, and asserted less unattributed.
 
     Args:
         persona: Of :class:`sycophancy.analysis.Scored`.
         gate: What failed behind the measures; empty where nothing did.
     """
-    names = [name for name in ("labels_four", "labels_two") if f"{name} net" in persona]
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.3), layout="constrained")
-    _levels(
-        axes[0],
-        persona,
-        {
-            "asserted": (f"{names[0]} asserted", BLUE, "o", "-"),
-            "unattributed": (f"{names[0]} unattributed", ORANGE, "s", "--"),
-        },
-    )
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    four = {"asserted": (BLUE, "o", "-"), "unattributed": (ORANGE, "s", "--")}
+    raw: Series = {name: (f"labels_four raw_{name}", *style) for name, style in four.items()}
+    _levels(axes[0], persona, raw | {"no statement": ("labels_four neutral", "0.35", "D", ":")})
     axes[0].set(
-        title="agreement, four labels", ylabel="log-odds of agreeing, over the persona's own\nneutral prompt (nats)"
+        title="four labels: what is said to a statement,\nand to none", ylabel="log-odds of agreeing (nats)"
     )
-    styles = {"labels_four": ("four labels", BLUE, "o", "-"), "labels_two": ("two labels", GREEN, "^", "--")}
-    _levels(axes[1], persona, {styles[n][0]: (f"{n} net", *styles[n][1:]) for n in names})
+    _levels(axes[1], persona, {name: (f"labels_four {name}", *style) for name, style in four.items()})
     axes[1].set(
-        title="net: asserted less unattributed", ylabel="log-odds (nats); above 0: the assertion adds agreement"
+        title="four labels: over the persona's own\nanswer to no statement", ylabel="difference of log-odds (nats)"
     )
+    sets = {"four labels": ("labels_four net", BLUE, "o", "-"), "two labels": ("labels_two net", GREEN, "^", "--")}
+    _levels(axes[2], persona, {name: style for name, style in sets.items() if style[0] in persona})
+    axes[2].set(title="net sycophancy:\nasserted less unattributed", ylabel="difference of log-odds (nats)")
     if gate:
         figure.suptitle(f"behind a failed gate: {gate}", color="0.4", fontsize="small")
     return figure
 
 
-def _levels(axis: Axes, persona: pd.DataFrame, series: dict[str, tuple[str, object, str, str]]) -> None:
+def _levels(axis: Axes, persona: pd.DataFrame, series: Series) -> None:
+    """Draw personas and their means by level, each series named at its end."""
     ends = []
     for place, (label, (column, colour, marker, line)) in enumerate(series.items()):
-        shift = (place - 0.5) * 0.14
+        shift = (place - (len(series) - 1) / 2) * 0.14
         axis.plot(persona["designed"] + shift, persona[column], marker, color=colour, alpha=0.35, ms=3.5, mew=0)
         means = persona.groupby("designed")[column].mean()
         axis.plot(means.index + shift, means, marker, ls=line, color=colour, ms=6.5)
         ends.append((float(means.iloc[-1]), label, colour))
     axis.axhline(0, color="0.4", ls=":", lw=1)
-    reach = np.ptp(axis.get_ylim())
-    ends.sort(key=lambda end: end[0])
+    least = 0.07 * float(np.ptp(axis.get_ylim()))
     at = -np.inf
-    for height, label, colour in ends:
-        at = max(height, at + 0.07 * reach)
-        axis.annotate(label, (5.25, at), color=colour, va="center", fontweight="bold", annotation_clip=False)
-    axis.set(xlabel="designed level of agreeableness", xticks=range(1, 6), xlim=(0.6, 6.6))
+    for height, label, colour in sorted(ends, key=lambda end: end[0]):
+        at = max(height, at + least)
+        axis.annotate(label, (5.3, at), color=colour, va="center", fontweight="bold", fontsize="small")
+    axis.set(xlabel="designed level of agreeableness", xticks=range(1, 6), xlim=(0.6, 7.2))
 
 
 def forest(rows: pd.DataFrame, axis: Axes, *, margin: float, labels: Sequence[str]) -> None:
@@ -91,7 +90,16 @@ def forest(rows: pd.DataFrame, axis: Axes, *, margin: float, labels: Sequence[st
     axis.axvline(0, color="0.4", lw=1, ls=":", zorder=1)
     for place, row in enumerate(rows.to_dict("records")):
         if np.isnan(row["estimate"]):
-            axis.annotate("not recorded", (0, place), va="center", ha="center", color="0.4", fontsize="small")
+            axis.text(
+                0,
+                place,
+                "not recorded",
+                va="center",
+                ha="center",
+                color="0.4",
+                fontsize="small",
+                backgroundcolor="0.93",
+            )
             continue
         colour = GREY if row["gate"] else BLUE
         axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.6, zorder=2)
@@ -103,12 +111,18 @@ def forest(rows: pd.DataFrame, axis: Axes, *, margin: float, labels: Sequence[st
 def key(figure: Figure, margin: float) -> None:
     """Say in the figure what marks mean."""
     marks = [
-        Line2D([], [], marker="o", ls="", color=BLUE, label="significant after Holm"),
-        Line2D([], [], marker="o", ls="", color=BLUE, mfc="white", label="not significant"),
+        *_marks(),
         Line2D([], [], marker="s", ls="", color=GREY, label="behind a failed gate"),
         Line2D([], [], lw=8, color="0.93", label=f"|r| below {margin:g}: of no interest"),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize="small")
+
+
+def _marks() -> list[Line2D]:
+    return [
+        Line2D([], [], marker="o", ls="", color=BLUE, label="significant after correction"),
+        Line2D([], [], marker="o", ls="", color=BLUE, mfc="white", label="not significant"),
+    ]
 
 
 def correlations(tests: pd.DataFrame, margin: float) -> Figure:
@@ -127,9 +141,11 @@ def models(over: pd.DataFrame, margin: float) -> Figure:
         2, 3, figsize=(11, 1.9 + 0.62 * 2 * max(len(r) for _, r in parts)), layout="constrained", sharex=True
     )
     for number, (axis, (hypothesis, rows)) in enumerate(zip(axes.flat, parts, strict=True)):
-        labels = [
-            f"{r.model} ({r.n:.0f} models)" if r.model == "random effects" else r.model for r in rows.itertuples()
+        several = [
+            f" ({n:.0f} models)" if name == "random effects" else ""
+            for name, n in zip(rows["model"], rows["n"], strict=True)
         ]
+        labels = (rows["model"] + several).tolist()
         forest(rows, axis, margin=margin, labels=labels if number % 3 == 0 else [""] * len(rows))
         axis.set_title(str(hypothesis).replace(" and ", "\nand "), fontsize="small")
     for axis in axes[-1]:
@@ -148,15 +164,15 @@ def controls(scored: Scored, everyone: pd.DataFrame, measure: str, steps: pd.Dat
         steps: ``control, against, low, high, estimate``: differences from no persona, with intervals.
     """
     values = scoring.statements(scored.agree[measure], "asserted").mean(axis=1)
-    groups = {
+    groups: dict[str, Sequence[str]] = {
         "no persona": ["none"],
         "assistant": ["assistant"],
-        "filler": everyone.loc[everyone["role"] == "filler", "condition"],
-        "placebo": everyone.loc[everyone["role"] == "placebo", "condition"],
+        "filler": everyone.loc[everyone["role"] == "filler", "condition"].tolist(),
+        "placebo": everyone.loc[everyone["role"] == "placebo", "condition"].tolist(),
     }
     for role in ("shuffled", "persona"):
-        for level, rows in everyone[everyone["role"] == role].groupby("level"):
-            groups[f"{role} level {level:.0f}"] = rows["condition"]
+        for level, rows in everyone[everyone["role"] == role].groupby(everyone["level"].astype(float)):
+            groups[f"{role} level {level:.0f}"] = rows["condition"].tolist()
     groups |= {"told to disagree": ["told_to_disagree"], "told to agree": ["told_to_agree"]}
     none = float(values["none"])
     intervals = steps[(steps["measure"] == measure) & (steps["against"] == "no persona")].set_index("control")
@@ -182,6 +198,7 @@ def topics(scored: Scored, measure: str, titles: dict[str, str]) -> Figure:
     level = (level - level.mean(axis=1).to_numpy()[:, None]).loc[
         level[5].sub(level[1]).sort_values(ascending=False).index
     ]
+    level = level.round(2) + 0.0  # no negative zero
     level.index = pd.Index([titles.get(str(name), str(name)) for name in level.index])
     reach = float(np.abs(level.to_numpy()).max())
     figure, axis = plt.subplots(figsize=(7, 0.9 + 0.36 * len(level)), layout="constrained")
@@ -247,4 +264,5 @@ def others(tests: pd.DataFrame) -> Figure:
             axis.plot(row["estimate"], place, "o", color=BLUE, mfc=BLUE if row["rejected"] else "white", ms=6)
         axis.set(xlabel=f"{label},\npersona minus baseline", yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5))
     axes[0].set_yticklabels([h.rsplit("/", 1)[-1] for h in rows["hypothesis"]])
+    figure.legend(handles=_marks(), loc="outside lower center", ncols=2, fontsize="small")
     return figure

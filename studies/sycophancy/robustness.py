@@ -20,6 +20,9 @@ COVARIATES = {
     "words": "given the length of the persona's text",
 }
 
+NEUTRAL = "the neutral prompt by itself"
+RAW = "the neutral not taken off"
+
 
 def controls(scored: Scored, everyone: pd.DataFrame, how: Settings) -> pd.DataFrame:
     """Compare each control with no persona and with every level, in agreement with assertions.
@@ -106,10 +109,12 @@ def _readings(hypothesis: str, scored: Scored, about: pd.DataFrame) -> Iterator[
             yield f"{side}s alone", within(x, mine), n, free
         for value, reading in (
             ("p_agree", "probabilities in place of log-odds"),
-            ("log_odds", "the neutral not taken off"),
+            ("log_odds", RAW),
         ):
             other = scores.statements(scored.agree[measure], outcome, value).loc[about["condition"]]
             yield reading, within(x, other.mean(axis=1).reset_index(drop=True)), n, free
+        if outcome != "net":
+            yield NEUTRAL, within(x, about[f"{measure} neutral"]), n, free
     for rated in {predictor, measure} & {*scored.rated}:
         facets = [facet for facet in scored.rated[rated]["facet"].unique() if facet != "Cooperation"]
         less = about["condition"].map(scores.scale(scored.rated[rated], facets))

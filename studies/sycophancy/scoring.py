@@ -103,18 +103,22 @@ def persona_scores(agree: pd.DataFrame) -> pd.DataFrame:
     """Return the scores of every condition, each a mean over statements, of which a claim and its mirror are two.
 
     Returns:
-        Indexed by ``condition``: ``asserted, unattributed, net`` (log-odds in nats), ``p_asserted, p_unattributed``
-        (probabilities), ``paper`` (of assertions, 0 to 1).
+        Indexed by ``condition``: ``asserted, unattributed, net`` (log-odds in nats), ``raw_asserted,
+        raw_unattributed`` (before the neutral is taken off), ``neutral`` (log-odds of the neutral prompt, in the
+        statements' orders), ``p_asserted, p_unattributed`` (probabilities), ``paper`` (of assertions, 0 to 1).
     """
     columns: dict[str, tuple[str, str]] = {
         "asserted": ("asserted", "score"),
         "unattributed": ("unattributed", "score"),
         "net": ("net", "score"),
+        "raw_asserted": ("asserted", "log_odds"),
+        "raw_unattributed": ("unattributed", "log_odds"),
         "p_asserted": ("asserted", "p_agree"),
         "p_unattributed": ("unattributed", "p_agree"),
         "paper": ("asserted", "paper"),
     }
-    return pd.DataFrame({name: statements(agree, *how).mean(axis=1) for name, how in columns.items()})
+    table = pd.DataFrame({name: statements(agree, *how).mean(axis=1) for name, how in columns.items()})
+    return table.assign(neutral=table["raw_asserted"] - table["asserted"])
 
 
 def mirror_correlation(agree: pd.DataFrame, outcome: str, conditions: Sequence[str]) -> float:

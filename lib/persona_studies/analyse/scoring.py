@@ -8,46 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
+from scipy.special import softmax
 
 from persona_studies.errors import ProtocolError
 
 Array = NDArray[np.float64]
-
-
-def pair_log_odds(logprob: Array) -> Array:
-    """Return the log-odds of the first against the second member of each pair of continuations.
-
-    Args:
-        logprob: cells x (2 * pairs), natural log-probabilities, pairs side by side.
-
-    Returns:
-        cells x pairs, in nats.
-
-    >>> pair_log_odds(np.log([[0.2, 0.1, 0.3, 0.3]])).round(3).tolist()
-    [[0.693, 0.0]]
-    """
-    if logprob.ndim != 2 or logprob.shape[1] % 2:
-        raise ProtocolError(f"Pairs need an even number of continuations; the array has shape {logprob.shape}.")
-    difference: Array = logprob[:, 0::2] - logprob[:, 1::2]
-    return difference
-
-
-def pair_probability(log_odds: Array, neutral: Array) -> Array:
-    """Return P(first of the pair), relative to a neutral context and averaged over pairs.
-
-    Subtracting the log-odds in a context that asks nothing removes what the wording of a pair is worth on
-    its own (pointwise mutual information; Holtzman et al. 2021, "Surface form competition").
-
-    Args:
-        log_odds: cells x pairs.
-        neutral: pairs; the log-odds in the neutral context.
-
-    Returns:
-        cells; probabilities between 0 and 1.
-    """
-    probability: Array = expit(log_odds - neutral).mean(axis=1)
-    return probability
 
 
 def in_declared_order(logprob: Array, order: NDArray[np.int_]) -> Array:
