@@ -13,7 +13,7 @@ from persona_studies.analyse import stats as lib_stats
 from persona_studies.design import sources
 from persona_studies.design.plan import HASHES, IDENTITY, text_hash
 from persona_studies.errors import ParameterError, SourceError, SourceUnavailable
-from persona_studies.reproduce import runs
+from persona_studies.reproduce import ready
 from sycophancy import design, paper, published, scoring, valence
 from tests.simulated_sycophancy import ASKED, PARAMETERS, PEOPLE, PLAN, PROJECT, PROTOCOL
 
@@ -158,12 +158,12 @@ def test_a_plan_without_questionnaire_texts_names_the_same_cells(monkeypatch: py
 
 def test_a_recording_in_progress_is_run_by_its_complete_measures() -> None:
     """Of the committed recording: a grid beyond a complete measure is refused, one within it is not."""
-    in_force, overrides = runs.prepare(PROJECT, "sycophancy", ["alpha=0.01"])
+    in_force, overrides = ready.prepare(PROJECT, "sycophancy", ["alpha=0.01"])
     assert overrides == {"alpha": 0.01} and in_force.model_dump()["models"][0] == "qwen2.5-coder-1.5b-instruct"
-    with pytest.raises(ParameterError, match=r"With topics=33 the grid reaches beyond .* measure labels_four"):
-        runs.prepare(PROJECT, "sycophancy", ["topics=33"])
+    with pytest.raises(ParameterError, match=r"With topics=33 the plan reaches beyond .* measure labels_four"):
+        ready.prepare(PROJECT, "sycophancy", ["topics=33"])
     with pytest.raises(ParameterError, match=r"'models' cannot be 'qwen': it has no recorded responses"):
-        runs.prepare(PROJECT, "sycophancy", ["models=qwen2.5-coder-1.5b-instruct,qwen"])
+        ready.prepare(PROJECT, "sycophancy", ["models=qwen2.5-coder-1.5b-instruct,qwen"])
 
 
 # --- Scores ---

@@ -1,7 +1,7 @@
 # Reference values for tests/test_stats_*.py, from packages or formulas that share no code with the library.
 # Run in this folder: Rscript reference.R
 suppressPackageStartupMessages({
-  library(jsonlite); library(psych); library(metafor); library(sandwich); library(pwr)
+  library(jsonlite); library(psych); library(metafor); library(effectsize); library(sandwich); library(pwr)
   library(vcd)
 })
 set.seed(20260410)
@@ -135,8 +135,13 @@ write(c(lapply(c(2, 3, 6, 13, 25), function(k) {
   combine(rnorm(k, 0.3, sqrt(v + 0.04)), v)
 }), list(combine(c(0.30, 0.31, 0.29, 0.305), c(0.02, 0.03, 0.02, 0.04)))), "meta_analysis")
 
-# Numbers that a case of old drew: without them, the cases below would draw others than they did.
-invisible(rnorm(sum(5, 12, 137, 30, 8, 3) + sum(5, 9, 138, 55, 8, 4)))
+# --- Hedges' g: effectsize ----------------------------------------------------------------------------------------
+write(lapply(1:6, function(i) {
+  x <- round(rnorm(c(5, 12, 137, 30, 8, 3)[i], c(1, 0.4, 1.9, 0, -3, 0)[i]), 3)
+  y <- round(rnorm(c(5, 9, 138, 55, 8, 4)[i]), 3)
+  g <- hedges_g(x, y, ci = 0.95)
+  list(x = x, y = y, g = g$Hedges_g, low = g$CI_low, high = g$CI_high, p = t.test(x, y, var.equal = TRUE)$p.value)
+}), "hedges_g")
 
 # --- Two-way clustered standard errors: sandwich ------------------------------------------------------------------
 panel <- expand.grid(persona = 1:15, prompt = 1:20)
@@ -209,6 +214,6 @@ write(lapply(1:6, function(i) {
        alpha = lapply(setNames(levels, levels), function(l) alpha_by_pairs(x, l)))
 }), "agreement")
 
-writeLines(c(R.version.string, sapply(c("jsonlite", "psych", "metafor", "sandwich", "pwr", "vcd"),
+writeLines(c(R.version.string, sapply(c("jsonlite", "psych", "metafor", "effectsize", "sandwich", "pwr", "vcd"),
   function(p)
   paste(p, packageVersion(p)))), "versions.txt")

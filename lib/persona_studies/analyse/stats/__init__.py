@@ -16,6 +16,7 @@ from persona_studies.analyse.stats.correlation import (
     power_correlation,
     spearman,
 )
+from persona_studies.analyse.stats.effects import hedges_g
 from persona_studies.analyse.stats.equivalence import (
     Equivalence,
     equivalence_correlation,
@@ -53,6 +54,7 @@ __all__ = [
     "equivalence_paired_proportions",
     "expected_calibration_error",
     "gwet_ac",
+    "hedges_g",
     "krippendorff_alpha",
     "mcnemar",
     "minimum_detectable_correlation",
