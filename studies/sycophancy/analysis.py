@@ -349,7 +349,7 @@ def within(
         predictor,
         row_cluster=background.to_numpy(),
         column_cluster=list(columns),
-        interval="standard error",
+        interval="standard errors",
         confidence=how.confidence,
         replicates=min(how.replicates, 10_000),
         seed=how.seed,

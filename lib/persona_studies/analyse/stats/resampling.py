@@ -29,7 +29,7 @@ from persona_studies.errors import StatisticsError
 # Resampling weights drawn at once; 4 Mi numbers keep a chunk's arrays near 32 MiB each.
 _CHUNK = 1 << 22
 
-Interval = Literal["bias-corrected", "standard error"]
+Interval = Literal["bias-corrected percentiles", "standard errors"]
 
 
 def bca(
@@ -153,7 +153,7 @@ def two_way_bootstrap(
     *,
     row_cluster: ArrayLike | pd.Series | None = None,
     column_cluster: ArrayLike | pd.Series | None = None,
-    interval: Interval = "bias-corrected",
+    interval: Interval = "bias-corrected percentiles",
     confidence: float = 0.95,
     replicates: int,
     seed: int,
@@ -163,21 +163,18 @@ def two_way_bootstrap(
     In each replicate rows (personas) and, independently, columns (prompts) are drawn with replacement; a cell
     counts as often as its row times its column was drawn (Owen 2007, "The pigeonhole bootstrap", Annals of
     Applied Statistics 1, 386-411). Row means are taken over the drawn columns; the statistics are their mean
-    over the drawn rows, and their correlation and least-squares slope on a predictor of the rows. As weights
-    are matrices, this is one product per chunk of replicates.
+    over the drawn rows, and their correlation and least-squares slope on a predictor of the rows.
 
-    Redrawing columns adds noise to row means a second time and so pulls correlations towards zero; the
-    interval is therefore a bias-corrected percentile interval (Efron 1981), which moves the other way and
-    covers the correlation with the row mean over *all* columns that could have been used. It need not hold the
-    estimate. The other interval is about the estimate.
+    Redrawing columns adds noise to row means a second time and so pulls correlations towards zero. The
+    bias-corrected percentile interval (Efron 1981) moves the other way: it covers the correlation with the row mean
+    over *all* columns that could have been used, and need not hold the estimate.
 
     Args:
         values: Rows x columns; NaN is a missing cell, and a row mean is over what remains.
         predictor: One value per row; rows where it is NaN are left out.
         row_cluster: Rows with the same label are drawn together.
         column_cluster: Columns with the same label are drawn together, such as a claim and its mirror.
-        interval: ``bias-corrected`` percentiles; or ``standard error``: the estimate and a normal quantile times
-            the standard deviation of the replicates, for the correlation on the scale of Fisher's z.
+        interval: ``bias-corrected percentiles``, or ``standard errors`` about the estimate, of Fisher's z for r.
         confidence: Coverage.
         replicates: Bootstrap samples.
         seed: Seed; rows and columns have generators of their own, spawned from it in this order.
@@ -190,8 +187,7 @@ def two_way_bootstrap(
         StatisticsError: shapes do not match, or values are infinite or no numbers.
 
     Examples:
-        >>> trait = np.linspace(-1, 1, 30)
-        >>> noise = np.random.default_rng(0).normal(size=(30, 40))
+        >>> trait, noise = np.linspace(-1, 1, 30), np.random.default_rng(0).normal(size=(30, 40))
         >>> table = two_way_bootstrap(trait[:, None] + noise, trait, replicates=1000, seed=1)
         >>> bool(table.loc["slope", "low"] < 1 < table.loc["slope", "high"])
         True
@@ -203,15 +199,14 @@ def two_way_bootstrap(
     n_rows, n_columns = cells.shape
     rows = np.arange(n_rows) if row_cluster is None else codes("row_cluster", row_cluster, n_rows)
     columns = np.arange(n_columns) if column_cluster is None else codes("column_cluster", column_cluster, n_columns)
-    a = None if predictor is None else vector("predictor", predictor)
-    if a is not None and len(a) != n_rows:
+    a = np.zeros(n_rows) if predictor is None else vector("predictor", predictor)
+    if len(a) != n_rows:
         raise StatisticsError(f"predictor has {len(a)} values for {n_rows} rows.")
-    usable = ~np.isnan(cells).all(axis=1) & (True if a is None else ~np.isnan(a))
-    a = None if a is None else a[usable]
+    usable = ~np.isnan(cells).all(axis=1) & ~np.isnan(a)
     _, rows = np.unique(rows[usable], return_inverse=True)
-    kind = {"bias-corrected": "bias-corrected percentiles", "standard error": "standard errors"}[interval]
-    method = f"two-way bootstrap, {kind}, {replicates} replicates"
-    return _bootstrap(cells[usable], a, rows, columns, confidence, replicates, seed, method, interval)
+    method = f"two-way bootstrap, {interval}, {replicates} replicates"
+    known = None if predictor is None else a[usable]
+    return _bootstrap(cells[usable], known, rows, columns, confidence, replicates, seed, method, interval)
 
 
 def _bootstrap(
@@ -223,7 +218,7 @@ def _bootstrap(
     replicates: int,
     seed: int,
     method: str,
-    interval: Interval = "bias-corrected",
+    interval: Interval = "bias-corrected percentiles",
 ) -> pd.DataFrame:
     """Bootstrap over row clusters and, unless ``columns`` is None, column clusters."""
     fraction("confidence", confidence)
@@ -255,7 +250,7 @@ def _bootstrap(
     distribution = np.concatenate(parts, axis=1)
     estimates = [
         bias_corrected(float(value), replicated, confidence, n, method)
-        if interval == "bias-corrected"
+        if interval == "bias-corrected percentiles"
         else _standard_error(float(value), replicated, confidence, n, method, fisher=name == "correlation")
         for name, value, replicated in zip(names, observed, distribution, strict=True)
     ]
