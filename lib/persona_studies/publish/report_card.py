@@ -433,7 +433,7 @@ def incomplete_look(project: Project, part: Part, info: ModelInfo) -> bool:
     known = registry.load(project)
     mine = [
         name
-        for name in part.protocol.design["models"]
+        for name in part.protocol.design.get("models", [])
         if name == info.name or (name in known and known[name].sha256 == info.model_hash)
     ]
     if not mine:
