@@ -77,7 +77,8 @@ def measure(
         conditions: Columns ``condition``, ``condition_hash``, ``system`` (None: no system turn) and
             ``description`` (what a template's ``{description}`` stands for).
         items: Columns ``item``, ``item_hash``, ``text``; a column ``options`` (tuples of texts) where every
-            item has its own; a column ``order`` where every item is asked in one order of its own (:func:`drawn`).
+            item has its own; a column ``order`` where every item is asked in one order of its own (:func:`drawn`);
+            columns ``description`` and ``condition_hash`` where a condition says something else about every item.
             Texts are None where only analysis is wanted.
         templates: Columns ``template``, ``shared``, ``user``: the start of the user turn that all items
             of a condition have in common, and the rest. ``{text}``, ``{Text}`` (capitalised),
@@ -98,6 +99,7 @@ def measure(
     turns = zip(templates["shared"], templates["user"], strict=True)
     templates = templates.assign(template_hash=[text_hash(shared, user, *definition) for shared, user in turns])
     items = _ordered(items, options, orders)
+    conditions = conditions.drop(columns=[name for name in ("description", "condition_hash") if name in items])
     cells = _product(conditions, templates, items, pd.DataFrame({"repeat": range(repeats)}))
     shared, user, shown = _prompts(cells)
     return pd.DataFrame(
