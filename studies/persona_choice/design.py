@@ -7,7 +7,6 @@ from typing import Annotated, Literal, Self
 import pandas as pd
 from pydantic import Field, model_validator
 
-
 from persona_choice import pairs as released
 from persona_studies.design import banks, parameters
 from persona_studies.design import plan as grid
