@@ -27,7 +27,8 @@ class LocalHub:
 
     A ``gated`` hub hands out nothing without :data:`TOKEN`, and answers as its owners' conditions ask: 401 without
     a token, 403 with another one. With ``cut``, a file ends after so many bytes, and nothing is handed out
-    afterwards. ``ranges`` lists what ranges were asked for.
+    afterwards. ``ranges`` lists what ranges were asked for. ``listed`` maps a data set to its present commit and
+    its files, which the Hub tells whoever asks about it.
     """
 
     def __init__(self) -> None:
@@ -90,6 +91,11 @@ class LocalHub:
                     self.answer(404)
 
             def do_GET(self) -> None:
+                about = unquote(urlsplit(self.path).path).removeprefix("/api/datasets/")
+                if about in hub.listed:
+                    revision, names = hub.listed[about]
+                    self.say({"id": about, "sha": revision, "siblings": [{"rfilename": name} for name in names]})
+                    return
                 parts = unquote(urlsplit(self.path).path).removeprefix("/datasets").split("/")
                 # /OWNER/NAME/resolve/REVISION/PATH..., of a data set with /datasets before it
                 if parts[1] == "api" and hub.listed(parts) is not None and not hub.refuse:
@@ -149,6 +155,7 @@ class LocalHub:
         self.commits: dict[str, dict[str, bytes]] = {}
         self.head: dict[str, bytes] = {}
         self.broken: dict[str, bytes] = {}
+        self.listed: dict[str, tuple[str, list[str]]] = {}
         self.refuse = 0
         self.gated = False
         self.cut: int | None = None

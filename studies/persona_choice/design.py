@@ -49,7 +49,7 @@ class Parameters(parameters.Parameters):
 
     model: str = Field(description="model whose responses are analysed; empty: the only recorded one, if any")
     live_hours: float = Field(ge=0, description="hours that may be spent asking the model here; 0 only replays")
-    items: int = Field(ge=100, le=600, description="pairs that are asked; the first so many of the bank")
+    items: int = Field(ge=12, le=600, description="pairs that are asked; the first so many of the bank")
     conditions: tuple[Kind, ...] = Field(min_length=2, description="what is said about the person; none is needed")
     orders: int = Field(ge=1, le=2, description="orders of the two answers; 2 lets position cancel")
     measure: Literal["primary", "letter", "cloze"] = Field(description="measure of the choice")
@@ -115,9 +115,11 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
         [
             *cells("letter", asked, conditions, "asked"),
             *cells("letter", few, CONTROLS, "asked"),
-            *cells("letter", few, tuple(name for name in ROBUSTNESS if name in conditions), "robustness"),
             *cells("cloze", cloze, conditions, "asked"),
             *cells("cloze", few, CONTROLS, "asked"),
+            *cells(
+                "letter_profile_first", few, tuple(name for name in ROBUSTNESS if name in conditions), "robustness"
+            ),
         ]
     )
     if texts:

@@ -31,10 +31,10 @@ def rows(project: Project) -> pd.DataFrame:
 
     Returns:
         The columns of :func:`persona_choice.published.judge_rows`, and ``label`` (the run as it is called here),
-        ``valid`` (the reply is A or B), ``tie`` (the gold label is C), ``right``, ``first`` (whether the answer that
-        sorts first was chosen, whatever its place), ``longer_right`` (whether the longer answer is the gold one; NaN
-        where none is longer), and ``respondent`` (who asked: the profile that the question has in a run with whole
-        profiles; the question itself where no such run has it).
+        ``valid`` (the reply is A or B), ``tie`` (the gold label is C), ``right``, ``first`` (whether the answer
+        that sorts first was chosen, whatever its place), ``longer_right`` (whether the longer answer is the gold
+        one; NaN where none is longer), and ``respondent`` (who asked: the profile that the question has in a run
+        with whole profiles; the question itself where no such run has it).
     """
     found = published.committed_rows(project)
     names = {run: label for label, run in published.RUNS.items()}
@@ -74,10 +74,10 @@ def runs(rows: pd.DataFrame, counts: pd.DataFrame, how: Settings) -> pd.DataFram
         neither A nor B counted as wrong), ``longer`` (accuracy of the longer answer, same pairs), ``says_a`` (share
         of replies A). Runs without rows have the printed counts alone.
     """
-    known = counts.set_index("run")
+    known = counts.set_index("run").to_dict("index")
     made = []
     for label, run in published.RUNS.items():
-        printed, mine = known.loc[run], rows[rows["label"] == label]
+        printed, mine = known[run], rows[rows["label"] == label]
         row: dict[str, Any] = {"run": label, "printed": printed["acc"]}
         valid = mine[mine["valid"]]
         if len(valid):
@@ -87,7 +87,7 @@ def runs(rows: pd.DataFrame, counts: pd.DataFrame, how: Settings) -> pd.DataFram
             row |= {"invalid_wrong": mine["right"].mean(), "longer": untied["longer_right"].mean()}
             row |= {"says_a": valid["answer"].eq("A").mean()}
         else:
-            row |= {"n": int(printed["n_high"] + printed["n_low"]), "k": int(printed["k_high"] + printed["k_low"])}
+            row |= {"n": printed["n_high"] + printed["n_low"], "k": printed["k_high"] + printed["k_low"]}
         row["accuracy"] = row["k"] / row["n"]
         row["low"], row["high"] = proportion_confint(row["k"], row["n"], alpha=1 - how.confidence, method="wilson")
         made.append(row)
@@ -323,7 +323,7 @@ def strata(rows: pd.DataFrame, counts: pd.DataFrame, high: int) -> pd.DataFrame:
         counts: The table ``judge_runs``; its counts stand in where a run has no rows, at a certainty of 80.
         high: The certainty that counts as high.
     """
-    known = counts.set_index("run")
+    known = counts.set_index("run").to_dict("index")
     made = []
     for label, run in published.RUNS.items():
         if label.endswith(("with tie", "none")):
@@ -334,7 +334,7 @@ def strata(rows: pd.DataFrame, counts: pd.DataFrame, high: int) -> pd.DataFrame:
             right = mine["right"].to_numpy()
             numbers = [certain.sum(), (right & certain).sum(), (~certain).sum(), (right & ~certain).sum()]
         elif high == published.HIGH:
-            numbers = known.loc[run, ["n_high", "k_high", "n_low", "k_low"]].tolist()
+            numbers = [known[run][name] for name in ("n_high", "k_high", "n_low", "k_low")]
         else:
             continue
         n_high, k_high, n_low, k_low = map(int, numbers)

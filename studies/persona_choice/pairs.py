@@ -103,7 +103,7 @@ def released(path: Path) -> list[dict[str, Any]]:
 
 
 def chosen(rows: Sequence[Mapping[str, Any]], limit: int, n: int) -> list[dict[str, Any]]:
-    """Return ``n`` pairs of at most ``limit`` words, kinds of conversation in turn, each in the order of its hashes.
+    """Return ``n`` pairs of at most ``limit`` words: kinds of conversation in turn, each in the order of hashes.
 
     So every first ``k`` pairs are a sample of the same kind, and hold as many of each kind of conversation.
     """
@@ -155,8 +155,8 @@ def texts(project: Project, protocol: Protocol) -> pd.DataFrame:
     """Return the pairs with their texts, from the pinned source.
 
     Returns:
-        The columns of the bank, and ``text`` (the question), ``options`` (both answers as released) and a column per
-        condition of :data:`PERSONAL` with its text.
+        The columns of the bank, and ``text`` (the question), ``options`` (both answers as released) and a column
+        per condition of :data:`PERSONAL` with its text.
 
     Raises:
         SourceUnavailable: the source cannot be had.

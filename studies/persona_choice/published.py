@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -94,7 +95,7 @@ def judge_rows(run: str, path: Path) -> pd.DataFrame:
 
     Returns:
         ``run, row, pair, order`` (AB: the answer that sorts first was shown as A), ``persona, question`` (hashes),
-        ``conversation_type, longer`` (A, B or =, by words), ``gold, answer, certainty`` (missing where none was given).
+        ``conversation_type, longer`` (A, B or =, by words), ``gold, answer, certainty`` (may be missing).
     """
     made = []
     for number, row in enumerate(released(path)):
@@ -104,7 +105,7 @@ def judge_rows(run: str, path: Path) -> pd.DataFrame:
             profile, first, second = found[1], found[2].strip(), found[3].strip()
             question = ""
         else:
-            question = row.get("question", row.get("article"))
+            question = str(row.get("question", row.get("article")))
             profile, first, second = row["user_info"], row["asst_A"], row["asst_B"]
         made.append(
             {
@@ -320,4 +321,4 @@ def compare(project: Project, name: str) -> dict[str, object]:
 if __name__ == "__main__":
     here = Project.find()
     for table in AGAIN:
-        print(compare(here, table))
+        sys.stdout.write(f"{compare(here, table)}\n")

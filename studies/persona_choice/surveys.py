@@ -37,8 +37,8 @@ def answers(counts: pd.DataFrame, name: str, item: str) -> Array:
 def distances(item: str, one: Array, other: Array) -> dict[str, float]:
     """Return three distances of two samples of answers.
 
-    ``KS``: largest difference of the cumulative shares. ``Wasserstein``: over the range of the scale, so that the item
-    with ten points does not weigh most. ``JS``: scipy's distance (the square root of the divergence, natural
+    ``KS``: largest difference of the cumulative shares. ``Wasserstein``: over the range of the scale, so that the
+    item with ten points does not weigh most. ``JS``: scipy's distance (the square root of the divergence, natural
     logarithm) over 19 bins of the observed range, as upstream.
     """
     edges = np.linspace(min(one.min(), other.min()), max(one.max(), other.max()), BINS + 1)

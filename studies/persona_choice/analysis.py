@@ -1,0 +1,204 @@
+"""From the tests of both parts to the verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from persona_choice import judge, published, surveys
+from persona_choice.choice import FAMILIES, Analysis
+from persona_studies.analyse import families, gates, verdicts
+from persona_studies.analyse.families import Settings
+from persona_studies.analyse.verdicts import Evidence
+from persona_studies.design.protocol import Hypothesis, Protocol
+
+Found = dict[tuple[str, str, str], Evidence]
+GAIN = 0.317
+"""Reduction of the gap to human answers that DeepPersona reports."""
+
+
+def at_margin(protocol: Protocol, margin: float) -> Protocol:
+    """Return the protocol with another smallest effect everywhere, for whoever asks what depends on it."""
+    changed = {
+        name: family.model_copy(
+            update={
+                "contrasts": {
+                    h: each.model_copy(update={"smallest_effect": margin}) for h, each in family.contrasts.items()
+                }
+            }
+        )
+        for name, family in protocol.families.items()
+    }
+    claims = {
+        name: claim if claim.smallest_effect is None else claim.model_copy(update={"smallest_effect": margin})
+        for name, claim in protocol.claims.items()
+    }
+    return protocol.model_copy(update={"families": changed, "claims": claims})
+
+
+def corrected(tests: pd.DataFrame, certain: pd.DataFrame, reached: pd.DataFrame) -> Found:
+    """Return the evidence of the declared analysis of released data.
+
+    Args:
+        tests: Of :func:`persona_choice.judge.contrasts` and :func:`persona_choice.surveys.method_tests`.
+        certain: Of :func:`persona_choice.judge.certain`.
+        reached: Of :func:`persona_choice.surveys.by_item`, against all human answers.
+    """
+    found: Found = families.evidence(tests, failed={}, stuck={})
+    found["pj_certain", "accuracy when certain - .80", "corrected"] = _certain(certain)
+    key = ("dp_methods", "DeepPersona - direct | six items, KS", "corrected")
+    if key in found:
+        found[key] = _nearer(found[key], reached)
+    return found
+
+
+def _certain(certain: pd.DataFrame) -> Evidence:
+    """Judge "above 80 % when certain" by Wilson's limits in every run of a binary task."""
+    over, under = certain.loc[certain["over"], "run"], certain.loc[certain["under"], "run"]
+    first = certain.iloc[0]
+    return Evidence(
+        estimate=first["accuracy"] - 0.8,
+        low=first["low"] - 0.8,
+        high=first["high"] - 0.8,
+        rejected=bool(len(over) or len(under)),
+        corrected=False,
+        rising=tuple(over),
+        falling=tuple(under),
+        why="every run with a limit on one side of .80 lies on the claimed side" if not len(under) else "",
+    )
+
+
+def _nearer(evidence: Evidence, reached: pd.DataFrame) -> Evidence:
+    """Judge DeepPersona's claim by its own rule: an interval without 0, and a reduction of 31.7 %."""
+    means = reached.groupby("method")["KS"].mean()
+    reduction = 1 - means["DeepPersona"] / means["direct"]
+    apart = evidence.high < 0 or evidence.low > 0
+    enough = reduction >= GAIN or evidence.low > 0
+    return Evidence(
+        estimate=evidence.estimate,
+        low=evidence.low,
+        high=evidence.high,
+        p_adjusted=evidence.p_adjusted,
+        rejected=bool(apart and enough),
+        why=f"mean KS is {reduction:.1%} smaller, its interval {'excludes' if apart else 'includes'} 0",
+    )
+
+
+def as_published(
+    protocol: Protocol, rows: pd.DataFrame, counts: pd.DataFrame, aligned: pd.DataFrame, how: Settings
+) -> Found:
+    """Return the evidence of the papers' own analyses: unpaired, ties as wrong, aligned by row, uncorrected.
+
+    Args:
+        protocol: The declared design.
+        rows: Of :func:`persona_choice.judge.rows`.
+        counts: The table ``judge_runs``.
+        aligned: Of :func:`persona_choice.surveys.by_item`, against the first respondents.
+        how: Alpha and confidence.
+    """
+    known = counts.set_index("run").to_dict("index")
+    found: Found = {}
+
+    def right(label: str) -> tuple[int, int]:
+        row = known[published.RUNS[label]]
+        return row["k_high"] + row["k_low"], row["n_high"] + row["n_low"]
+
+    for h, contrast in protocol.families["pj_features"].contrasts.items():
+        one, other = (right(f"OpinionQA {contrast.on} {each}") for each in (contrast.first, contrast.second))
+        found["pj_features", h, "published"] = _unpaired(one, other, contrast, how, "OpinionQA, unpaired z: ")
+    for h, contrast in protocol.families["pj_persona"].contrasts.items():
+        one, other = (right(f"PRISM {contrast.on} {each}") for each in (contrast.first, contrast.second))
+        found["pj_persona", h, "published"] = _unpaired(one, other, contrast, how, "ties counted as wrong: ")
+    for h, contrast in protocol.families["pj_knowledge"].contrasts.items():
+        row = known[published.RUNS[f"PRISM {contrast.on} key"]]
+        one, other = (row["k_high"], row["n_high"]), (row["k_low"], row["n_low"])
+        found["pj_knowledge", h, "published"] = _unpaired(
+            one, other, contrast, how, "accuracy when certain less when not: "
+        )
+    first = judge.certain(judge.strata(rows, counts, published.HIGH), how).iloc[0]
+    found["pj_certain", "accuracy when certain - .80", "published"] = Evidence(
+        estimate=first["accuracy"] - 0.8,
+        low=first["low"] - 0.8,
+        high=first["high"] - 0.8,
+        rejected=bool(first["over"] or first["under"]),
+        corrected=False,
+        why=f"{first['run']}: {first['accuracy']:.3f} of {first['n']} certain replies are right",
+    )
+    means = aligned.groupby("method")["KS"].mean()
+    found["dp_methods", "DeepPersona - direct | six items, KS", "published"] = Evidence(
+        estimate=float(means["DeepPersona"] - means["direct"]),
+        rejected=False,
+        corrected=False,
+        why=(
+            f"against the first 40 and 100 respondents; mean KS {1 - means['DeepPersona'] / means['direct']:.1%} "
+            "smaller, no test"
+        ),
+    )
+    return found
+
+
+def _unpaired(
+    one: tuple[int, int], other: tuple[int, int], contrast: Hypothesis, how: Settings, said: str
+) -> Evidence:
+    row = judge.unpaired(*one, *other, contrast, how)
+    rejected = row["p"] <= how.alpha
+    return Evidence(
+        estimate=row["estimate"],
+        low=row["low"],
+        high=row["high"],
+        p_adjusted=row["p"],
+        rejected=rejected,
+        corrected=False,
+        why=f"{said}{one[0] / one[1]:.3f} against {other[0] / other[1]:.3f}, p = {row['p']:.2g}",
+    )
+
+
+def live(found: Analysis | None) -> Found:
+    """Return the evidence of the live part; none where no model has been asked."""
+    if found is None:
+        return {}
+    why = gates.failures(found.gate)
+    made: Found = families.evidence(found.tests, failed=dict.fromkeys(FAMILIES, why), stuck={})
+    return made
+
+
+def judged(protocol: Protocol, found: Found, layer: str, absent: Mapping[str, str]) -> pd.DataFrame:
+    """Return the verdict per claim and layer (:func:`persona_studies.analyse.verdicts.table`)."""
+    return verdicts.table(protocol, found, layer=layer, absent=absent)
+
+
+def recomputed(runs: pd.DataFrame, reached: pd.DataFrame, aligned: pd.DataFrame) -> pd.DataFrame:
+    """Return quantities that no paper prints, under plain names: ``quantity, value, n``.
+
+    Args:
+        runs: Of :func:`persona_choice.judge.runs`.
+        reached: Distances to all human answers, item by item.
+        aligned: Distances to the first respondents.
+    """
+    none = runs.set_index("run").loc["PRISM Command R+ none"]
+    rows = [
+        ("accuracy without persona, ties counted as wrong", none["accuracy"], none["n"]),
+        ("accuracy without persona, ties dropped", none["untied"], none["n_untied"]),
+    ]
+    for said, table in (("all people", reached), ("the first respondents", aligned)):
+        for method, part in table.groupby("method", sort=False):
+            rows.append((f"mean KS over six items, {method}, against {said}", part["KS"].mean(), part["n"].max()))
+    return pd.DataFrame(rows, columns=["quantity", "value", "n"]).astype({"n": int})
+
+
+def sizes(protocol: Protocol) -> pd.DataFrame:
+    """Return the declared sizes of the live part: ``what, number``."""
+    declared = protocol.confirmatory.sizes if protocol.confirmatory else {}
+    return pd.DataFrame([{"what": name.replace("_", " "), "number": number} for name, number in declared.items()])
+
+
+def methods(aligned: pd.DataFrame, reached: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean distances of every method, row-aligned as published and against all people."""
+    parts = []
+    for people, table in (("first respondents (published)", aligned), ("all people", reached)):
+        parts.append(
+            table.groupby("method", sort=False)[[*surveys.DISTANCES]].mean().reset_index().assign(people=people)
+        )
+    whole = pd.concat(parts, ignore_index=True)
+    return whole[["people", "method", *surveys.DISTANCES]]

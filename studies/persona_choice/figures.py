@@ -1,0 +1,149 @@
+"""Figures of the study; a filled mark always means: decided after correction, or by its limits."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, RED = (sns.color_palette("colorblind")[place] for place in (0, 1, 2, 3))
+SAID = {
+    "none": "nothing",
+    "full": "whole profile",
+    "key": "key features",
+    "age": "age only",
+    "placebo": "colour, breakfast",
+    "shuffled": "another's profile",
+    "filler": "a library",
+    "longer": "prefers longer",
+    "shorter": "prefers shorter",
+}
+
+
+def _lines(axis: Axes, table: pd.DataFrame, label: str, filled: pd.Series) -> None:
+    """Draw one estimate with limits per row, names at the side."""
+    for place, (row, solid) in enumerate(zip(table.to_dict("records"), filled, strict=True)):
+        axis.plot([row["low"], row["high"]], [place, place], color=BLUE, lw=1.5)
+        axis.plot(row["estimate"], place, "o" if solid else "s", color=BLUE, mfc=BLUE if solid else "white", ms=6)
+    axis.set(yticks=range(len(table)), yticklabels=table[label], ylim=(len(table) - 0.5, -0.5))
+
+
+def main(runs: pd.DataFrame, agreement: pd.DataFrame, live: pd.DataFrame | None, title: str) -> Figure:
+    """Draw accuracy beside the longer answer, agreement by order and, where recorded, the model that was asked.
+
+    Args:
+        runs: Of :func:`persona_choice.judge.runs`: runs with rows on PRISM.
+        agreement: Of :func:`persona_choice.judge.agreement`.
+        live: Of :func:`persona_choice.choice.conditions`.
+        title: Of the last panel.
+    """
+    panels = 2 if live is None else 3
+    figure, axes = plt.subplots(
+        1,
+        panels,
+        figsize=(5.2 * panels, 3.9),
+        layout="constrained",
+        gridspec_kw={"width_ratios": [1.2, 1, 1.2][:panels]},
+    )
+    mine = runs.assign(estimate=runs["untied"], label=runs["run"].str.removeprefix("PRISM "))
+    beyond = mine["low"] > mine["longer"]
+    _lines(axes[0], mine, "label", beyond)
+    axes[0].plot(mine["longer"], np.arange(len(mine)), "|", color=ORANGE, ms=16, mew=2.5)
+    axes[0].set(xlabel="share right", title="Released judges (PRISM)", xlim=(0.45, 0.8))
+    axes[0].axvline(0.5, color="0.4", lw=1, ls=":")
+    axes[0].annotate("longer answer", (mine["longer"].iloc[0], -0.35), color=ORANGE, ha="right", fontsize=9)
+    place = np.arange(len(agreement))
+    axes[1].plot(agreement["same_order"], place, "o", color=BLUE, ms=8)
+    axes[1].plot(agreement["swapped"], place, "X", color=RED, ms=9)
+    axes[1].hlines(place, agreement["swapped"], agreement["same_order"], color="0.6", zorder=0)
+    axes[1].annotate("same order", (agreement["same_order"].iloc[0], -0.25), color=BLUE, ha="center", fontsize=9)
+    axes[1].annotate("swapped", (agreement["swapped"].iloc[0], -0.25), color=RED, ha="center", fontsize=9)
+    axes[1].set(
+        yticks=place,
+        yticklabels=agreement["runs"].str.replace(" / ", "\n", regex=False),
+        ylim=(len(agreement) - 0.5, -0.6),
+        xlim=(0.5, 1),
+        xlabel="pairs with the same answer chosen",
+        title="Two runs, same pairs",
+    )
+    if live is not None:
+        choices(axes[2], live)
+        axes[2].set(title=title)
+    return figure
+
+
+def choices(axis: Axes, live: pd.DataFrame) -> None:
+    """Draw shares right by condition, with the longer answer's share and the weight of the first place."""
+    asked = live[~live["condition"].isin(["longer", "shorter"])].reset_index(drop=True)
+    asked = asked.assign(estimate=asked["right"], label=asked["condition"].map(SAID))
+    _lines(axis, asked, "label", (asked["low"] > 0.5) | (asked["high"] < 0.5))
+    axis.plot(asked["longer_right"], np.arange(len(asked)), "|", color=ORANGE, ms=16, mew=2.5)
+    axis.plot(asked["first_place"], np.arange(len(asked)), "X", color=RED, ms=8)
+    axis.annotate("longer answer", (asked["longer_right"].iloc[0], -0.35), color=ORANGE, ha="left", fontsize=9)
+    axis.annotate("P(first place)", (asked["first_place"].iloc[0], -0.35), color=RED, ha="center", fontsize=9)
+    axis.axvline(0.5, color="0.4", lw=1, ls=":")
+    axis.set(xlabel="share right", xlim=(0, 1))
+
+
+def certain(cells: pd.DataFrame) -> Figure:
+    """Draw accuracy when certain against .80, run by run."""
+    figure, axis = plt.subplots(figsize=(8, 0.9 + 0.32 * len(cells)), layout="constrained")
+    mine = cells.assign(estimate=cells["accuracy"], label=cells["run"] + " (" + cells["n"].astype(str) + ")")
+    _lines(axis, mine, "label", mine["over"] | mine["under"])
+    axis.axvline(0.8, color=ORANGE, lw=2)
+    axis.set(xlabel="share right when the certainty is high", xlim=(0, 1.02))
+    return figure
+
+
+def surveys(floors: pd.DataFrame) -> Figure:
+    """Draw mean KS distances of methods beside what chance and people score."""
+    figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    model = floors["answers"].str.contains("mean of three|single")
+    colours = [BLUE if mine else "0.65" for mine in model]
+    names = [
+        f"{name} (n = {int(n)})" if name.startswith("people drawn") else name
+        for name, n in zip(floors["answers"], floors["n"], strict=True)
+    ]
+    axis.barh(names, floors["KS"], color=colours)
+    for place, value in enumerate(floors["KS"]):
+        axis.annotate(f"{value:.3f}", (value, place), xytext=(4, 0), textcoords="offset points", va="center")
+    axis.invert_yaxis()
+    axis.set(xlabel="mean Kolmogorov-Smirnov distance to people's answers, six items", xlim=(0, 0.55))
+    return figure
+
+
+def calibration(bins: pd.DataFrame, conditions: tuple[str, ...]) -> Figure:
+    """Draw stated against observed share of the first released answer; marks grow with their number of pairs."""
+    figure, axes = plt.subplots(
+        1, len(conditions), figsize=(3.2 * len(conditions), 3.4), layout="constrained", sharey=True, squeeze=False
+    )
+    for axis, condition in zip(axes[0], conditions, strict=True):
+        mine = bins[bins["condition"] == condition]
+        axis.plot([0, 1], [0, 1], color="0.6", ls=":")
+        axis.scatter(mine["probability"], mine["frequency"], s=10 + 2 * mine["n"], color=BLUE)
+        axis.set(title=SAID[condition], xlabel="stated probability", xlim=(0, 1), ylim=(0, 1))
+    axes[0][0].set(ylabel="share that the person rated best")
+    return figure
+
+
+def power(table: pd.DataFrame, margin: float) -> Figure:
+    """Draw the smallest detectable difference and the power of the equivalence test against the number of pairs."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    styles = zip(table["discordance"].unique(), ("-", "--", ":"), (BLUE, GREEN, ORANGE), strict=False)
+    for share, line, colour in styles:
+        mine = table[table["discordance"] == share]
+        for axis, column in ((left, "detectable_family"), (right, "equivalence")):
+            axis.plot(mine["n"], mine[column], ls=line, color=colour, marker="o", ms=3)
+            axis.annotate(
+                f" {share:.2f}", (mine["n"].iloc[-1], mine[column].iloc[-1]), color=colour, va="center", fontsize=9
+            )
+    left.axhline(margin, color="0.4", lw=1, ls=":")
+    left.set(xlabel="pairs", ylabel="smallest detectable difference", ylim=(0, None))
+    right.axhline(0.8, color="0.4", lw=1, ls=":")
+    right.set(xlabel="pairs", ylabel=f"power to show less than {margin:g}", ylim=(0, 1.02))
+    for axis in (left, right):
+        axis.set_xlim(0, 1150)
+    return figure
