@@ -31,11 +31,14 @@ def _lines(axis: Axes, table: pd.DataFrame, label: str, filled: pd.Series) -> No
     axis.set(yticks=range(len(table)), yticklabels=table[label], ylim=(len(table) - 0.5, -0.5))
 
 
-def main(runs: pd.DataFrame, agreement: pd.DataFrame, live: pd.DataFrame | None, title: str) -> Figure:
+def main(
+    runs: pd.DataFrame, length: pd.DataFrame, agreement: pd.DataFrame, live: pd.DataFrame | None, title: str
+) -> Figure:
     """Draw accuracy beside the longer answer, agreement by order and, where recorded, the model that was asked.
 
     Args:
-        runs: Of :func:`persona_choice.judge.runs`: runs with rows on PRISM.
+        runs: Of :func:`persona_choice.judge.runs`.
+        length: Tests of the family ``pj_length``: which runs are drawn, and which are filled.
         agreement: Of :func:`persona_choice.judge.agreement`.
         live: Of :func:`persona_choice.choice.conditions`.
         title: Of the last panel.
@@ -48,9 +51,10 @@ def main(runs: pd.DataFrame, agreement: pd.DataFrame, live: pd.DataFrame | None,
         layout="constrained",
         gridspec_kw={"width_ratios": [1.2, 1, 1.2][:panels]},
     )
-    mine = runs.assign(estimate=runs["untied"], label=runs["run"].str.removeprefix("PRISM "))
-    beyond = mine["low"] > mine["longer"]
-    _lines(axes[0], mine, "label", beyond)
+    label = length["hypothesis"].str.extract(r"\| (.*), accuracy$", expand=False)
+    mine = runs.set_index("run").loc["PRISM " + label].reset_index()
+    mine = mine.assign(estimate=mine["untied"], low=mine["untied_low"], high=mine["untied_high"], label=label)
+    _lines(axes[0], mine, "label", length["rejected"])
     axes[0].plot(mine["longer"], np.arange(len(mine)), "|", color=ORANGE, ms=16, mew=2.5)
     axes[0].set(xlabel="share right", title="Released judges (PRISM)", xlim=(0.45, 0.8))
     axes[0].axvline(0.5, color="0.4", lw=1, ls=":")
@@ -94,7 +98,7 @@ def certain(cells: pd.DataFrame) -> Figure:
     mine = cells.assign(estimate=cells["accuracy"], label=cells["run"] + " (" + cells["n"].astype(str) + ")")
     _lines(axis, mine, "label", mine["over"] | mine["under"])
     axis.axvline(0.8, color=ORANGE, lw=2)
-    axis.set(xlabel="share right when the certainty is high", xlim=(0, 1.02))
+    axis.set(xlabel="share right when the certainty is high", xlim=(-0.02, 1.02))
     return figure
 
 

@@ -70,9 +70,9 @@ def runs(rows: pd.DataFrame, counts: pd.DataFrame, how: Settings) -> pd.DataFram
 
     Returns:
         ``run, printed`` (as the authors' notebook prints it), ``n`` (valid replies), ``accuracy, low, high``
-        (Wilson), ``n_untied, untied`` (pairs with a tied gold label dropped), ``invalid_wrong`` (replies that are
-        neither A nor B counted as wrong), ``longer`` (accuracy of the longer answer, same pairs), ``says_a`` (share
-        of replies A). Runs without rows have the printed counts alone.
+        (Wilson), ``n_untied, untied, untied_low, untied_high`` (tied gold labels dropped), ``invalid_wrong``
+        (replies that are neither A nor B counted as wrong), ``longer`` (accuracy of the longer answer, same pairs),
+        ``says_a`` (share of replies A). Runs without rows have the printed counts alone.
     """
     known = counts.set_index("run").to_dict("index")
     made = []
@@ -84,6 +84,9 @@ def runs(rows: pd.DataFrame, counts: pd.DataFrame, how: Settings) -> pd.DataFram
             untied = valid[~valid["tie"]]
             row |= {"n": len(valid), "k": int(valid["right"].sum())}
             row |= {"n_untied": len(untied), "untied": untied["right"].mean()}
+            row["untied_low"], row["untied_high"] = proportion_confint(
+                int(untied["right"].sum()), len(untied), alpha=1 - how.confidence, method="wilson"
+            )
             row |= {"invalid_wrong": mine["right"].mean(), "longer": untied["longer_right"].mean()}
             row |= {"says_a": valid["answer"].eq("A").mean()}
         else:
@@ -91,8 +94,8 @@ def runs(rows: pd.DataFrame, counts: pd.DataFrame, how: Settings) -> pd.DataFram
         row["accuracy"] = row["k"] / row["n"]
         row["low"], row["high"] = proportion_confint(row["k"], row["n"], alpha=1 - how.confidence, method="wilson")
         made.append(row)
-    columns = ["run", "printed", "n", "accuracy", "low", "high", "n_untied", "untied", "invalid_wrong", "longer"]
-    return pd.DataFrame(made).reindex(columns=[*columns, "says_a"])
+    columns = ["run", "printed", "n", "accuracy", "low", "high", "n_untied", "untied", "untied_low", "untied_high"]
+    return pd.DataFrame(made).reindex(columns=[*columns, "invalid_wrong", "longer", "says_a"])
 
 
 # --- Contrasts on shared pairs --------------------------------------------------------------------------------
