@@ -9,6 +9,7 @@ import pandas as pd
 from persona_choice import judge, published, surveys
 from persona_choice.choice import FAMILIES, Analysis
 from persona_studies.analyse import families, gates, verdicts
+from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.analyse.families import Settings
 from persona_studies.analyse.verdicts import Evidence
 from persona_studies.design.protocol import Hypothesis, Protocol
@@ -110,12 +111,6 @@ def as_published(
     for h, contrast in protocol.families["pj_persona"].contrasts.items():
         one, other = (right(f"PRISM {contrast.on} {each}") for each in (contrast.first, contrast.second))
         found["pj_persona", h, "published"] = _unpaired(one, other, contrast, how, "ties counted as wrong: ")
-    for h, contrast in protocol.families["pj_knowledge"].contrasts.items():
-        row = known[published.RUNS[f"PRISM {contrast.on} key"]]
-        one, other = (row["k_high"], row["n_high"]), (row["k_low"], row["n_low"])
-        found["pj_knowledge", h, "published"] = _unpaired(
-            one, other, contrast, how, "accuracy when certain less when not: "
-        )
     first = judge.certain(judge.strata(rows, counts, published.HIGH), how).iloc[0]
     found["pj_certain", "accuracy when certain - .80", "published"] = Evidence(
         estimate=first["accuracy"] - 0.8,
@@ -163,9 +158,40 @@ def live(found: Analysis | None) -> Found:
     return made
 
 
-def judged(protocol: Protocol, found: Found, layer: str, absent: Mapping[str, str]) -> pd.DataFrame:
-    """Return the verdict per claim and layer (:func:`persona_studies.analyse.verdicts.table`)."""
-    return verdicts.table(protocol, found, layer=layer, absent=absent)
+def judged(
+    protocol: Protocol,
+    found: Found,
+    layer: str,
+    absent: Mapping[str, str],
+    model: str = "",
+    runs: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Return the verdict per claim and layer (:func:`persona_studies.analyse.verdicts.table`), and whose answers.
+
+    Args:
+        protocol: The declared design.
+        found: Evidence.
+        layer: ``published``, ``corrected`` or ``both``.
+        absent: Claim -> why there is no evidence.
+        model: The model that was asked.
+        runs: Of :func:`persona_choice.judge.runs`; what it has of a printed number goes into ``recomputed``.
+    """
+    table = verdicts.table(protocol, found, layer=layer, absent=absent)
+    asked = {name for name, claim in protocol.claims.items() if claim.family in FAMILIES}
+    known = table["estimate"].notna()
+    table["model"] = [
+        (model if claim in asked else PUBLISHED_DATA) if has else ""
+        for claim, has in zip(table["claim"], known, strict=True)
+    ]
+    if runs is None:
+        return table
+    share = runs.set_index("run")["accuracy"].to_dict()
+    again = {
+        "pj1": ("OpinionQA GPT-4o key", "OpinionQA GPT-4o age only"),
+        "pj2": ("PRISM Command R+ all", "PRISM Command R+ none"),
+    }
+    said = {claim: " against ".join(f"{share[run]:.3f}" for run in names) for claim, names in again.items()}
+    return table.assign(recomputed=table["claim"].map(said).fillna(""))
 
 
 def recomputed(runs: pd.DataFrame, reached: pd.DataFrame, aligned: pd.DataFrame) -> pd.DataFrame:

@@ -52,7 +52,7 @@ def main(
         gridspec_kw={"width_ratios": [1.2, 1, 1.2][:panels]},
     )
     label = length["hypothesis"].str.extract(r"\| (.*), accuracy$", expand=False)
-    mine = runs.set_index("run").loc["PRISM " + label].reset_index()
+    mine = runs.set_index("run").loc[[f"PRISM {name}" for name in label]].reset_index()
     mine = mine.assign(estimate=mine["untied"], low=mine["untied_low"], high=mine["untied_high"], label=label)
     _lines(axes[0], mine, "label", length["rejected"])
     axes[0].plot(mine["longer"], np.arange(len(mine)), "|", color=ORANGE, ms=16, mew=2.5)
