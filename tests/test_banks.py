@@ -20,6 +20,7 @@ from expert_personas import conditions as expert
 from measurement import design as measurement
 from persona_bias import personas as bias
 from persona_bias import programs
+from persona_choice import design as choice
 from persona_studies.design import banks, multiple_choice
 from persona_studies.errors import BankError
 from persona_studies.paths import Project
@@ -43,6 +44,7 @@ BANKS: dict[str, type[banks.Row]] = {
     "measurement/facts.csv": measurement.Fact,
     "measurement/scenarios.csv": measurement.Scenario,
     "measurement/personas.csv": measurement.Persona,
+    "persona_choice/pairs.csv": choice.Pair,
     **{f"questions/{name}.csv": b.row for name, b in multiple_choice.BENCHMARKS.items() if not b.gated},
 }
 
