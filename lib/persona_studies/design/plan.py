@@ -78,15 +78,14 @@ def measure(
             ``description`` (what a template's ``{description}`` stands for).
         items: Columns ``item``, ``item_hash``, ``text``; a column ``options`` (tuples of texts) where every
             item has its own; a column ``order`` where every item is asked in one order of its own (:func:`drawn`);
-            columns ``description`` and ``condition_hash`` where a condition says something else about every item.
-            Texts are None where only analysis is wanted.
+            ``description`` and ``condition_hash`` where a condition says something else about every item. Texts are
+            None where only analysis is wanted.
         templates: Columns ``template``, ``shared``, ``user``: the start of the user turn that all items
             of a condition have in common, and the rest. ``{text}``, ``{Text}`` (capitalised),
             ``{description}`` and ``{option_1}``, ``{option_2}``, ... are filled in.
         options: Option texts that all items share.
         labels: One-token labels shown beside the options; empty when the options themselves are scored.
-        orders: Cyclic option orders; order ``k`` shows option ``(i + k) mod n`` at place ``i``. Not used where
-            the items have an order of their own.
+        orders: Cyclic option orders where items have none; order ``k`` shows ``(i + k) mod n`` at place ``i``.
         max_tokens: Greedy tokens at most (``text`` only).
         repeats: How often each cell is asked.
 
@@ -99,8 +98,8 @@ def measure(
     turns = zip(templates["shared"], templates["user"], strict=True)
     templates = templates.assign(template_hash=[text_hash(shared, user, *definition) for shared, user in turns])
     items = _ordered(items, options, orders)
-    conditions = conditions.drop(columns=[name for name in ("description", "condition_hash") if name in items])
-    cells = _product(conditions, templates, items, pd.DataFrame({"repeat": range(repeats)}))
+    who = conditions.drop(columns=[name for name in ("description", "condition_hash") if name in items])
+    cells = _product(who, templates, items, pd.DataFrame({"repeat": range(repeats)}))
     shared, user, shown = _prompts(cells)
     return pd.DataFrame(
         {
