@@ -27,7 +27,7 @@ class LocalHub:
 
     A ``gated`` hub hands out nothing without :data:`TOKEN`, and answers as its owners' conditions ask: 401 without
     a token, 403 with another one. With ``cut``, a file ends after so many bytes, and nothing is handed out
-    afterwards. ``ranges`` lists what ranges were asked for. ``listed`` maps a data set to its present commit and
+    afterwards. ``ranges`` lists what ranges were asked for. ``datasets`` maps a data set to its present commit and
     its files, which the Hub tells whoever asks about it.
     """
 
@@ -92,8 +92,8 @@ class LocalHub:
 
             def do_GET(self) -> None:
                 about = unquote(urlsplit(self.path).path).removeprefix("/api/datasets/")
-                if about in hub.listed:
-                    revision, names = hub.listed[about]
+                if about in hub.datasets:
+                    revision, names = hub.datasets[about]
                     self.say({"id": about, "sha": revision, "siblings": [{"rfilename": name} for name in names]})
                     return
                 parts = unquote(urlsplit(self.path).path).removeprefix("/datasets").split("/")
@@ -155,7 +155,7 @@ class LocalHub:
         self.commits: dict[str, dict[str, bytes]] = {}
         self.head: dict[str, bytes] = {}
         self.broken: dict[str, bytes] = {}
-        self.listed: dict[str, tuple[str, list[str]]] = {}
+        self.datasets: dict[str, tuple[str, list[str]]] = {}
         self.refuse = 0
         self.gated = False
         self.cut: int | None = None

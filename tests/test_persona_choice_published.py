@@ -270,7 +270,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalHub]:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     frame = pd.DataFrame({"prompt": ["Who?"], "gt": [5]})
     made.commits[COMMIT] = {"a/test.csv": frame.to_csv(index=False).encode(), "b.jsonl": b'{"gt": 5}\n'}
-    made.listed["lingfengzhou/PersonaEval"] = (COMMIT, ["b.jsonl", "a/test.csv"])
+    made.datasets["lingfengzhou/PersonaEval"] = (COMMIT, ["b.jsonl", "a/test.csv"])
     yield made
     made.close()
 
