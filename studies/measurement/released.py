@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats as sp
 from scipy.optimize import brentq
-from statsmodels.stats.inter_rater import cohens_kappa
+from statsmodels.stats.proportion import proportion_confint
 
 from measurement import design, psychometrics
 from measurement.facts import BEHAVIOURS, FILES
@@ -73,13 +73,6 @@ def of_values(
     }
 
 
-def kappa(table: NDArray[np.float64]) -> float:
-    """Return Cohen's kappa of a two by two table; NaN where both use one answer throughout."""
-    if table.sum() == 0 or min(table.sum(axis=0).max(), table.sum(axis=1).max()) == table.sum():
-        return nan
-    return float(cohens_kappa(table, return_results=False))
-
-
 def kappas(first: NDArray[np.int_], second: NDArray[np.int_]) -> NDArray[np.float64]:
     """Return Cohen's kappa of answers (0 or 1) along the last axis; NaN where both use one answer throughout."""
     agree, a, b = (first == second).mean(axis=-1), first.mean(axis=-1), second.mean(axis=-1)
@@ -138,7 +131,7 @@ def flan_negation(facts: Facts, how: Settings, replicates: int) -> dict[str, Row
 
 
 def mbti_position(facts: Facts, how: Settings) -> dict[str, Row]:
-    """Test the mean listed place of the chosen option, permuted prompts only."""
+    """Test the chosen option's mean place against the middle, and two models' distances from it."""
     table = facts["mbti_choices"]
     place = {
         str(model): part["place"].dropna().to_numpy(float)
@@ -147,14 +140,16 @@ def mbti_position(facts: Facts, how: Settings) -> dict[str, Row]:
     rows = {
         model: of_values(x - 4, how, margin=0.5, p=float(sp.ttest_1samp(x, 4).pvalue)) for model, x in place.items()
     }
-    one, two = place["ChatGPT"], place["InstructGPT"]
-    test = sp.ttest_ind(one, two, equal_var=False)
-    interval = test.confidence_interval(how.confidence)
-    gap, df = float(one.mean() - two.mean()), float(test.df)
-    se = gap / float(test.statistic)
+    one, two = (np.abs(place[model].mean() - 4) for model in ("ChatGPT", "InstructGPT"))
+    parts = [place[model].var(ddof=1) / len(place[model]) for model in ("ChatGPT", "InstructGPT")]
+    sizes = [len(place[model]) for model in ("ChatGPT", "InstructGPT")]
+    gap, se = float(one - two), sqrt(sum(parts))
+    # Welch and Satterthwaite: each model's side of the middle is taken as given.
+    df = sum(parts) ** 2 / sum(part**2 / (n - 1) for part, n in zip(parts, sizes, strict=True))
+    reach = float(sp.t.ppf(0.5 + how.confidence / 2, df)) * se
     rows["ChatGPT - InstructGPT"] = {
-        **{"n": len(one) + len(two), "estimate": gap, "se": se, "df": df},
-        **{"low": float(interval.low), "high": float(interval.high), "p": float(test.pvalue)},
+        **{"n": sum(sizes), "estimate": gap, "se": se, "df": df, "low": gap - reach, "high": gap + reach},
+        "p": float(2 * sp.t.sf(abs(gap) / se, df)),
         "p_bound": families.bound_p(gap, se, df, margin=0.5, direction="either"),
     }
     return rows
@@ -177,6 +172,32 @@ def mbti_fairness(facts: Facts, how: Settings) -> dict[str, Row]:
     wide = gaps[gaps["pair"] == "men, women"].pivot(index="statement", columns="model", values="gap")
     difference = (wide["ChatGPT"] - wide["InstructGPT"]).dropna()
     return {"ChatGPT - InstructGPT": of_values(difference, how, margin=0.25, direction="negative")}
+
+
+def agreement(who: str, kind: str, first: NDArray[np.int_], second: NDArray[np.int_], confidence: float) -> Row:
+    """Return how often two answers agree.
+
+    Returns:
+        ``who, kind, items, yes`` (share of the first answers), ``agreement, low, high`` (Wilson), ``kappa``.
+    """
+    same = int((first == second).sum())
+    low, high = proportion_confint(same, len(first), alpha=1 - confidence, method="wilson")
+    return {
+        **{"who": who, "kind": kind, "items": len(first), "yes": float(first.mean())},
+        **{"agreement": same / len(first), "low": float(low), "high": float(high)},
+        "kappa": float(kappas(first, second)),
+    }
+
+
+def flan_table(facts: Facts, confidence: float) -> pd.DataFrame:
+    """Return how consistent four models are; a negation agrees where it is answered the other way."""
+    rows = []
+    for kind in ("order", "format", "word", "meaning"):
+        plain, other = flan_answers(facts["flan_patterns"], kind)
+        for k, model in enumerate(FLAN):
+            second = 1 - other[k] if kind in ("word", "meaning") else other[k]
+            rows.append(agreement(f"flan-t5-{model}", kind, plain[k], second, confidence))
+    return pd.DataFrame(rows)
 
 
 # --- PAPI and Personality-Illusion -----------------------------------------------------------------------
