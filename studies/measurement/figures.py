@@ -40,19 +40,20 @@ def _consistent(axis: Axes, table: pd.DataFrame) -> None:
     for name, row in wide.iterrows():
         axis.annotate(
             str(name).removeprefix("flan-"),
-            (row["order"], max(row["word"], row["meaning"])),
-            xytext=(0, 7),
+            (row["order"], row["word"]),
+            xytext=(-9, 0),
             textcoords="offset points",
-            ha="center",
+            ha="right",
+            va="bottom" if yes[name] > 0.5 else "top",
             fontsize="small",
         )
-    axis.plot([-0.2, 1], [-0.2, 1], color="0.8", lw=1, zorder=0)
+    axis.plot([-0.2, 0.8], [-0.2, 0.8], color="0.8", lw=1, zorder=0)
     axis.axhline(0, color="0.4", lw=1, ls=":", zorder=0)
     axis.axhline(0.4, color="0.7", lw=1, ls="--", zorder=0)
     axis.text(-0.19, 0.41, "below: low consistency", fontsize="small", color="0.4", va="bottom")
     axis.set(
         xlim=(-0.2, 1.05),
-        ylim=(-0.25, 1.05),
+        ylim=(-0.25, 0.8),
         xlabel="kappa, the same item with the options swapped",
         ylabel="kappa, the item and its negation (turned)",
         title="Consistent over order, not over negation",

@@ -12,7 +12,7 @@ from scipy import stats as sp
 
 from measurement import live, psychometrics, released
 from measurement.facts import BEHAVIOURS
-from persona_studies.analyse import gates, verdicts
+from persona_studies.analyse import claims, gates, verdicts
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Protocol
 
@@ -92,7 +92,7 @@ def counted(protocol: Protocol, tests: pd.DataFrame, declared: Mapping[str, str]
         return None
     if valid.empty:
         why = "; ".join(dict.fromkeys(each for each in mine["gate"] if each)) or "the estimates are undefined"
-        return verdicts.Evidence(estimate=np.nan, rejected=False, informative=False, reason=why)
+        return verdicts.Evidence(estimate=np.nan, rejected=False, informative=False, reason=why, gated=True)
     wanted, n = declared["direction"], len(valid)
     if wanted == "none":
         agree = valid["bounded"]
@@ -117,6 +117,7 @@ def counted(protocol: Protocol, tests: pd.DataFrame, declared: Mapping[str, str]
         rising=tuple(valid.loc[agree, "hypothesis"]) if mixed else (),
         falling=tuple(valid.loc[against, "hypothesis"]) if mixed else (),
         why=f"{yes} of {n} {words}, {no} {other}{left}",
+        gated=declared["family"] in live.FAMILIES,
     )
 
 
@@ -133,7 +134,13 @@ def _signs(protocol: Protocol, tests: pd.DataFrame, wanted: str) -> np.ndarray:
 
 
 def judged(
-    protocol: Protocol, tests: pd.DataFrame, facts: released.Facts, how: Settings, *, stuck: bool = False
+    protocol: Protocol,
+    tests: pd.DataFrame,
+    facts: released.Facts,
+    how: Settings,
+    *,
+    model: str = "",
+    stuck: bool = False,
 ) -> pd.DataFrame:
     """Return one row per claim and layer, as :func:`persona_studies.analyse.verdicts.table` does.
 
@@ -142,6 +149,7 @@ def judged(
         tests: All families, with ``gate``.
         facts: Tables of facts, for the published layer.
         how: Settings.
+        model: The recorded model whose tests these are; claims about released answers name none.
         stuck: Whether no instruction moves the model's ratings.
     """
     found: dict[tuple[str, str, str], verdicts.Evidence] = {}
@@ -157,11 +165,22 @@ def judged(
             for hypothesis in (claim.hypothesis, *claim.also):
                 found.pop((str(claim.family), str(hypothesis), "published"), None)
     absent = dict.fromkeys(protocol.claims, "the measure that it takes is not recorded")
-    return verdicts.table(protocol, found, layer="both", absent=absent)
+    table = verdicts.table(protocol, found, layer="both", absent=absent)
+    live_claims = [about_model(protocol, name) for name in table["claim"]]
+    testable = table["estimate"].notna() | table["gate"].ne("")
+    names = np.where(live_claims, model, claims.PUBLISHED_DATA)
+    return table.assign(model=np.where(testable, names, ""))
+
+
+def about_model(protocol: Protocol, claim: str) -> bool:
+    """Return whether a claim is decided by answers of a recorded model."""
+    declared = protocol.claims[claim]
+    family = protocol.design["sets"].get(declared.hypothesis, {}).get("family", declared.family)
+    return family in live.FAMILIES
 
 
 def _single(row: Mapping[Any, Any], stuck: bool, *, corrected: bool) -> verdicts.Evidence:
-    about_model = row["family"] in live.FAMILIES
+    gated = row["family"] in live.FAMILIES
     return verdicts.Evidence(
         estimate=float(row["estimate"]),
         low=float(row["low"]),
@@ -174,7 +193,8 @@ def _single(row: Mapping[Any, Any], stuck: bool, *, corrected: bool) -> verdicts
         informative=not row["gate"],
         reason=row["gate"],
         corrected=corrected,
-        steerable=False if stuck and about_model and not row["rejected"] else None,
+        steerable=False if stuck and gated and not row["rejected"] else None,
+        gated=gated,
     )
 
 
@@ -201,6 +221,17 @@ def released_people(summaries: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).drop(columns=["dataset", "top"])
 
 
+def recorded_people(made: live.Scores, model: str) -> pd.DataFrame:
+    """Return a recorded model as its settings and as its conditions, with their flags; empty where nothing is."""
+    rows = []
+    for block, stand in (("rating_", "settings"), ("induced_rating", "conditions")):
+        answers = live.questionnaire(made, block)
+        if answers is not None:
+            row = psychometrics.summary(answers)
+            rows.append({"who": f"recorded: {model}, {stand}", "rule": "", **row, "flag": psychometrics.flag(row)})
+    return pd.DataFrame(rows)
+
+
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
@@ -224,3 +255,31 @@ def places(choices: pd.DataFrame) -> pd.DataFrame:
     counts = table.groupby(["model", "place"]).size().rename("answers").reset_index()
     p = counts.groupby("model")["answers"].agg(lambda n: float(sp.chisquare(n).pvalue))
     return counts.assign(uniform_p=counts["model"].map(p))
+
+
+def finding(judged_: pd.DataFrame, who: pd.DataFrame, consistency: pd.DataFrame, confidence: float) -> str:
+    """Return the result in a few sentences, for somebody who knows tests and not models."""
+    order = consistency[consistency["who"].str.startswith("flan") & (consistency["kind"] == "order")]["agreement"]
+    known = who.set_index("who")
+    people = known[known.index.str.startswith("people")]["pole_r"]
+    settings, assigned = known.loc["LLMPersonality: settings"], known.loc["PersonaLLM: GPT-4"]
+    row = judged_[(judged_["claim"] == "SH2") & (judged_["layer"] == "corrected")].iloc[0]
+    kappa, low, high = (released.CONSISTENT + row[name] for name in ("estimate", "low", "high"))
+    words = (
+        "Without an assigned persona, the questionnaires examined here measure how a model agrees, or which option "
+        f"stands first, and not what it is like: four flan-t5 models repeat {order.min():.0%} to {order.max():.0%} "
+        "of their answers when the options are swapped, but contradict themselves when a statement is negated "
+        f"(mean kappa {kappa:.2f}, {confidence:.0%} interval {low:.2f} to {high:.2f}; low is below .4). In 2,500 "
+        f"settings of one chat model the two keyed halves of a scale do not agree (median r "
+        f"{settings['pole_r']:.2f}; alpha {settings['alpha']:.2f} hides it), where people reach "
+        f"{people.min():.2f} to {people.max():.2f}. Assigned "
+        f"personas are measured: in PersonaLLM's GPT-4 the halves agree with r = {assigned['pole_r']:.2f}."
+    )
+    own = known[known.index.str.startswith("recorded") & known.index.str.endswith("settings")]
+    if len(own):
+        name, mine = str(own.index[0]).removeprefix("recorded: ").partition(",")[0], own.iloc[0]
+        words += (
+            f" The model recorded here, {name}, is flagged '{mine['flag']}': turning the scale around shifts its "
+            f"mean rating by {abs(mine['order_shift']):.1f} of 4 possible points."
+        )
+    return words

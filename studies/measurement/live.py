@@ -71,18 +71,18 @@ def _stacked(cells: pd.DataFrame, width: int) -> NDArray[np.float64]:
 def _binary(cells: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
     shown = scoring.in_declared_order(_stacked(cells, 2), cells["order"].to_numpy(int))
     odds = shown[:, 0] - shown[:, 1]
-    made = cells[["measure", "condition", "item", "order", "mass"]].assign(
+    made = cells[["measure", "condition", "item", "template", "order", "mass"]].assign(
         log_odds=odds,
         yes=expit(odds),
-        block=cells["measure"].str.partition("_")[0],
-        pair=cells["measure"].str.partition("_")[2],
+        block=cells["measure"].map(lambda name: name.partition("_")[0]),
+        pair=cells["measure"].map(lambda name: name.partition("_")[2]),
     )
     return made.merge(asked, on="item", how="left")
 
 
 def _rating(cells: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     share = scoring.shares(_stacked(cells, 5))
-    wording, _, scale = (cells["template"].str.partition("_")[k] for k in range(3))
+    wording, scale = (cells["template"].map(lambda name, k=k: name.partition("_")[k]) for k in (0, 2))
     raw = share @ np.arange(1, 6)
     made = cells[["measure", "condition", "item", "mass"]].assign(
         wording=wording,
@@ -184,8 +184,8 @@ def _columns(
     if contrast.outcome != "rating":
         cells = cells[cells["measure"] == f"rating_{contrast.outcome}"]
     side = cells["wording"] if contrast.outcome == "rating" else cells["scale"]
-    value = np.where(cells["key"] > 0, cells["rating"], 6 - cells["rating"])
-    return _compared(cells.assign(side=side, value=value), "value"), [first], [second]
+    # Raw ratings: what shifts all of them cancels in keyed scores of balanced scales.
+    return _compared(cells.assign(side=side), "rating"), [first], [second]
 
 
 def _compared(cells: pd.DataFrame, value: str) -> pd.DataFrame | None:
@@ -252,14 +252,20 @@ def tests(protocol: Protocol, made: Scores, people: pd.DataFrame, how: Settings,
 # --- Gate ---------------------------------------------------------------------------------------------------------
 
 
-def questionnaire(made: Scores, *, extra: tuple[str, ...] = ()) -> psychometrics.Answers | None:
-    """Return the induced ratings as answers of so many people as there are conditions; None where not recorded."""
-    induced = made.rating[made.rating["measure"] == "induced_rating"]
-    if induced.empty:
+def questionnaire(made: Scores, block: str = "induced_rating") -> psychometrics.Answers | None:
+    """Return ratings as answers of so many people; None where the block is not recorded.
+
+    Args:
+        made: Scores.
+        block: ``induced_rating``: conditions stand for people. ``rating_``: settings do, which are condition,
+            wording and label set.
+    """
+    cells = made.rating[made.rating["measure"].str.startswith(block)]
+    if cells.empty:
         return None
-    induced = induced[~induced["condition"].isin(extra)]
-    wide = induced.pivot_table(index="condition", columns=["scale", "item"], values="rating", sort=False)
-    about = induced.drop_duplicates("item").set_index("item").loc[wide["rising"].columns]
+    who = cells[["condition", "wording", "measure"]].agg(", ".join, axis=1)
+    wide = cells.assign(who=who).pivot_table(index="who", columns=["scale", "item"], values="rating", sort=False)
+    about = cells.drop_duplicates("item").set_index("item").loc[wide["rising"].columns]
     return psychometrics.Answers(
         wide["rising"].to_numpy(),
         about["key"].to_numpy(int),

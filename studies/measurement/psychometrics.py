@@ -135,7 +135,9 @@ def summary(answers: Answers, confidence: float = 0.95) -> dict[str, Any]:
     """
     per = scales(answers, confidence)
     raw, plus = answers.raw, answers.keys > 0
-    rounded = np.round(raw[~np.isnan(raw)])
+    # An answer is rounded by itself: the mean of two opposite ends is no answer.
+    said = answers.rising if answers.falling is None else np.stack([answers.rising, answers.falling])
+    rounded = np.round(said[~np.isnan(said)])
     both = {"order_r": nan, "order_shift": nan}
     if answers.falling is not None:
         one, two = np.nanmean(answers.rising, axis=0), np.nanmean(answers.falling, axis=0)
@@ -323,6 +325,9 @@ def generalisability(
             for _ in range(replicates)
         ]
     )
+    # An item that is drawn twice does not vary against itself: components with items come out too small by (n - 1) / n.
+    n = len(cubes[0])
+    drawn *= np.where(point[0]["component"].str.contains(facets[0]), n / (n - 1), 1.0)
     tail = (1 - confidence) / 2
     mean = np.mean([part["variance"].to_numpy() for part in point], axis=0)
     return pd.DataFrame(
