@@ -44,7 +44,7 @@ def _consistent(axis: Axes, table: pd.DataFrame) -> None:
             xytext=(-9, 0),
             textcoords="offset points",
             ha="right",
-            va="bottom" if yes[name] > 0.5 else "top",
+            va="bottom" if yes[str(name)] > 0.5 else "top",
             fontsize="small",
         )
     axis.plot([-0.2, 0.8], [-0.2, 0.8], color="0.8", lw=1, zorder=0)
@@ -165,9 +165,9 @@ def trait_methods(matrix: pd.DataFrame) -> Figure:
     ends = [zip(matrix[f"method_{k}"], matrix[f"trait_{k}"], strict=True) for k in (1, 2)]
     names = list(dict.fromkeys(name for end in ends for name in end))
     table = pd.DataFrame(np.eye(len(names)))
-    for row in matrix.itertuples():
-        one, two = names.index((row.method_1, row.trait_1)), names.index((row.method_2, row.trait_2))
-        table.iloc[one, two] = table.iloc[two, one] = row.r
+    for row in matrix.to_dict("records"):
+        one, two = (names.index((row[f"method_{k}"], row[f"trait_{k}"])) for k in (1, 2))
+        table.iloc[one, two] = table.iloc[two, one] = float(row["r"])
     labels = [f"{method}, {trait[:3]}." for method, trait in names]
     figure, axis = plt.subplots(figsize=(8, 7), layout="constrained")
     sns.heatmap(table, vmin=-1, vmax=1, cmap="vlag", ax=axis, cbar_kws={"label": "r"})

@@ -123,7 +123,8 @@ def counted(protocol: Protocol, tests: pd.DataFrame, declared: Mapping[str, str]
 
 def _signs(protocol: Protocol, tests: pd.DataFrame, wanted: str) -> np.ndarray:
     if wanted == "either":
-        return np.sign(tests["estimate"].to_numpy())
+        signs: np.ndarray = np.sign(tests["estimate"].to_numpy(dtype=float))
+        return signs
     if wanted != "toward the pole":
         return np.full(len(tests), -1.0 if wanted == "negative" else 1.0)
     found = [

@@ -65,7 +65,7 @@ def _of(recorded: pd.DataFrame, *starts: str) -> pd.DataFrame:
 
 
 def _stacked(cells: pd.DataFrame, width: int) -> NDArray[np.float64]:
-    return np.stack(cells["logprob"].to_numpy()).astype(float) if len(cells) else np.empty((0, width))
+    return np.array(cells["logprob"].tolist(), dtype=float) if len(cells) else np.empty((0, width))
 
 
 def _binary(cells: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
@@ -228,7 +228,7 @@ def flips(made: Scores, how: Settings) -> dict[str, dict[str, Any]]:
         turned = (side.iloc[:, 0] != side.iloc[:, 1]).astype(float)
         levels = pd.MultiIndex.from_arrays([["all"] * len(turned), turned.index, turned.index], names=INDEX)
         parts.append(turned.set_axis(levels))
-    row = families.between(*parts, how)
+    row = families.between(parts[0], parts[1], how)
     bound = families.bound_p(row["estimate"], row["se"], row["df"], margin=0.1, direction="negative")
     return {"scenario - rating": {**row, "p_bound": bound}}
 
@@ -365,7 +365,8 @@ def steerability(made: Scores, people: pd.DataFrame) -> pd.DataFrame:
     mean = induced.pivot_table(index="condition", columns="scale", values="rating")
     fillers = people.loc[people["role"] == "filler", "condition"]
     agree = float(mean.loc["agree"].mean() - mean.loc[fillers].to_numpy().mean())
-    first = float(mean.loc["first", "falling"] - mean.loc["first", "rising"])
+    turned = (mean["falling"] - mean["rising"]).to_dict()
+    first = float(turned["first"])
     return pd.DataFrame(
         {"instruction": ["say that it applies", "choose the first option"], "moved": [agree, first]}
     )
@@ -431,8 +432,8 @@ def convergence(matrix: pd.DataFrame) -> pd.DataFrame:
                 "conditions": int(part["conditions"].min()),
                 "convergent": convergent,
                 "heterotrait": hetero,
-                "within_first": float(within[one]),
-                "within_second": float(within[two]),
+                "within_first": float(within[str(one)]),
+                "within_second": float(within[str(two)]),
                 "htmt": hetero / convergent if convergent > 0 else nan,
             }
         )
@@ -444,6 +445,5 @@ def crossed(made: Scores) -> pd.DataFrame:
     cells = made.rating[made.rating["measure"].str.startswith("rating_")]
     value = np.where(cells["key"] > 0, cells["rating"], 6 - cells["rating"])
     table = cells.assign(value=value, labels=cells["measure"].str.removeprefix("rating_"))
-    return table.groupby(["domain", "item", "wording", "scale", "labels"], as_index=False, sort=False)[
-        "value"
-    ].mean()
+    cellwise = table.groupby(["domain", "item", "wording", "scale", "labels"], sort=False)["value"].mean()
+    return cellwise.reset_index()

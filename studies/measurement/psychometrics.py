@@ -118,7 +118,7 @@ def of_scores(scores: Array) -> dict[str, float]:
     """Return ``heterotrait`` (mean |r| of columns) and ``first_share`` (of the first eigenvalue), over rows."""
     if len(scores) < 3 or (scores.std(axis=0) < 1e-9).any():
         return {"heterotrait": nan, "first_share": nan}
-    r = np.corrcoef(scores, rowvar=False)
+    r = np.atleast_2d(np.corrcoef(scores, rowvar=False))
     return {
         "heterotrait": float(np.abs(r[np.triu_indices_from(r, 1)]).mean()),
         "first_share": float(np.linalg.eigvalsh(r)[-1] / len(r)),
@@ -325,7 +325,7 @@ def generalisability(
             for _ in range(replicates)
         ]
     )
-    # An item that is drawn twice does not vary against itself: components with items come out too small by (n - 1) / n.
+    # An item that is drawn twice does not vary against itself: its components come out too small by (n - 1) / n.
     n = len(cubes[0])
     drawn *= np.where(point[0]["component"].str.contains(facets[0]), n / (n - 1), 1.0)
     tail = (1 - confidence) / 2

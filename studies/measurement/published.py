@@ -139,7 +139,7 @@ def papi(test: Path, split: Path, keys: pd.DataFrame) -> pd.DataFrame:
     for name in set(facet):
         mine, asked = facet == name, given[facet[given] == name]
         if len(asked):
-            own[:, mine] = np.round(np.nanmean(stored[:, asked], axis=1))[:, None]
+            own[:, mine] = np.round(np.nanmean(stored[:, asked], axis=1, keepdims=True))
     ridge = np.full(stored.shape, np.nan)
     folds = KFold(10, shuffle=True, random_state=1)
     ridge[:, tested] = cross_val_predict(Ridge(alpha=100.0), filled[:, given], filled[:, tested], cv=folds)
@@ -147,9 +147,10 @@ def papi(test: Path, split: Path, keys: pd.DataFrame) -> pd.DataFrame:
 
     def error(said: np.ndarray) -> np.ndarray:
         off = np.abs(said - stored)
-        return np.sum(
+        summed: np.ndarray = np.sum(
             [np.nanmean(off[:, tested[domain[tested] == name]], axis=1) for name in design.DOMAINS], axis=0
         )
+        return summed
 
     scores = {
         ("true answers", "stored"): error(stored),
@@ -177,7 +178,7 @@ def psych_answers(file: Path) -> psychometrics.Answers:
     return psychometrics.Answers(
         table.to_numpy(float),
         np.array([-1 if name in PSYCH_REVERSED else 1 for name in table]),
-        np.array([PSYCH[name[0]] for name in table]),
+        np.array([PSYCH[str(name)[0]] for name in table]),
         top=6,
     )
 

@@ -205,7 +205,8 @@ def flan_table(facts: Facts, confidence: float) -> pd.DataFrame:
 
 def papi(facts: Facts, how: Settings) -> dict[str, Row]:
     """Test whether people's own true answers beat "always neutral" under the code's coding; lower is better."""
-    row = facts["papi_yardsticks"].set_index("yardstick").loc["true answers - neutral"]
+    table = facts["papi_yardsticks"]
+    row = table[table["yardstick"] == "true answers - neutral"].to_dict("records")[0]
     n, mean, se = int(row["people"]), float(row["mean"]), float(row["sd"]) / sqrt(row["people"])
     reach = float(sp.t.ppf(0.5 + how.confidence / 2, n - 1)) * se
     return {
@@ -222,7 +223,7 @@ def illusion_spread(scores: pd.DataFrame) -> pd.DataFrame:
     names = scores["model"].str.rpartition("/")[2]
     known = scores.assign(family=names.map(PAIRS)).dropna(subset="family")
     wide = known.groupby(["family", "tuned"])[[*SCALE_NAMES]].std(ddof=1)
-    return wide.rename_axis("scale", axis=1).stack().rename("sd").reset_index()
+    return wide.reset_index().melt(["family", "tuned"], var_name="scale", value_name="sd")
 
 
 SCALE_NAMES = (*design.DOMAINS, "self-regulation")
@@ -233,7 +234,7 @@ def illusion_stability(facts: Facts, how: Settings) -> dict[str, Row]:
     spread = illusion_spread(facts["illusion_scores"]).pivot(
         index=["scale", "family"], columns="tuned", values="sd"
     )
-    ratio = np.log(spread[True] / spread[False])
+    ratio: pd.Series = (spread[True] / spread[False]).map(np.log)
     return {
         str(scale): of_values(part, how, margin=-np.log(0.75), direction="negative")
         for scale, part in ratio.replace([np.inf, -np.inf], nan).groupby("scale")
@@ -249,7 +250,8 @@ def illusion_models(scores: pd.DataFrame) -> pd.DataFrame:
 def illusion_structure(facts: Facts, how: Settings, replicates: int) -> dict[str, Row]:
     """Test mean |r| of five domains over twelve tuned models less that of people, by a bootstrap of models."""
     models = illusion_models(facts["illusion_scores"])[[*design.DOMAINS]].to_numpy()
-    people = facts["summaries"].set_index("dataset").loc["people: psych::bfi, 25 items", "heterotrait"]
+    table = facts["summaries"].set_index("dataset")["heterotrait"]
+    people = float(table["people: psych::bfi, 25 items"])
     rng = np.random.default_rng(how.seed)
     drawn = np.array(
         [
@@ -323,16 +325,22 @@ def settings_stability(facts: Facts, how: Settings) -> dict[str, Row]:
     table = facts["settings_variance"]
     explained = table.groupby("domain")["ss"].sum()
     used = table.groupby("domain")["levels"].sum() - table["factor"].nunique()
-    for each in table.itertuples():
-        df1, df2 = each.levels - 1, each.settings - 1 - used[each.domain]
-        f = (each.ss / df1) / ((each.ss_total - explained[each.domain]) / df2)
+    for each in table.to_dict("records"):
+        domain, n, ss, total = (
+            str(each["domain"]),
+            int(each["settings"]),
+            float(each["ss"]),
+            float(each["ss_total"]),
+        )
+        df1, df2 = int(each["levels"]) - 1, n - 1 - int(used[domain])
+        f = (ss / df1) / ((total - float(explained[domain])) / df2)
         tail = (1 - how.confidence) / 2
         low, high = (_noncentrality(f, df1, df2, at) for at in (1 - tail, tail))
-        rows[f"{each.factor}, {each.domain}"] = {
-            **{"n": each.settings, "estimate": each.ss / each.ss_total, "se": nan, "df": df2},
-            **{"low": low / (low + each.settings), "high": high / (high + each.settings)},
+        rows[f"{each['factor']}, {domain}"] = {
+            **{"n": n, "estimate": ss / total, "se": nan, "df": df2},
+            **{"low": low / (low + n), "high": high / (high + n)},
             "p": float(sp.f.sf(f, df1, df2)),
-            "p_bound": float(sp.ncf.cdf(f, df1, df2, each.settings * NEGLIGIBLE / (1 - NEGLIGIBLE))),
+            "p_bound": float(sp.ncf.cdf(f, df1, df2, n * NEGLIGIBLE / (1 - NEGLIGIBLE))),
         }
     return rows
 
