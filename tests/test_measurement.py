@@ -118,7 +118,7 @@ def test_agreement_with_everything_is_low_consistency(plan: pd.DataFrame, public
 def test_a_recording_in_part_says_what_is_missing(plan: pd.DataFrame, public: pd.DataFrame) -> None:
     part = plan[plan["measure"].isin(["facts_yes_no", "rating_digits"])].reset_index(drop=True)
     made, _, tests, judged = run(part, public)
-    assert judged.loc["MP1", "verdict"] == "uninformative" and "not recorded" in judged.loc["MP1", "why"]
+    assert judged.loc["MP1", "verdict"] == "not testable here" and "not recorded" in judged.loc["MP1", "why"]
     assert judged.loc["SH2", "verdict"] == "reproduced"
     assert tests.loc[tests["family"] == "order_by_domain", "gate"].eq("").sum() == 5
     assert live.trait_methods(made).empty and live.steerability(made, PEOPLE).empty
@@ -284,7 +284,9 @@ def test_sign_flips_that_cannot_reject_are_known_beforehand() -> None:
 
 
 def counted(estimates: list[float], rejected: list[bool], bounded: list[bool], direction: str) -> str:
-    table = pd.DataFrame({"family": "x", "hypothesis": [*map(str, range(len(estimates)))], "estimate": estimates})
+    table = pd.DataFrame(
+        {"family": "x", "n": 9, "hypothesis": [*map(str, range(len(estimates)))], "estimate": estimates}
+    )
     table = table.assign(rejected=rejected, bounded=bounded, gate="")
     evidence = judging.counted(PROTOCOL, table, {"family": "x", "direction": direction})
     claim = Claim(statement="s", source="s", published="p", family="x", hypothesis="h", smallest_effect=0.1)

@@ -37,13 +37,16 @@ def _consistent(axis: Axes, table: pd.DataFrame) -> None:
             wide["order"], wide[kind], c=yes[wide.index], cmap="viridis", vmin=0, vmax=1, marker=MARKERS[kind], s=55
         )
         axis.scatter([], [], color="0.5", marker=MARKERS[kind], label=f"negation by {kind}")
+    inconsistent = wide.index[wide["order"] <= 0.4].tolist()
     for name, row in wide.iterrows():
+        # Whoever is inconsistent over order lies on one spot: their names stand above each other.
+        above = 7 + 14 * inconsistent.index(name) if name in inconsistent else 0
         axis.annotate(
             str(name).removeprefix("flan-"),
             (row["order"], row["word"]),
-            xytext=(-9, 0),
+            xytext=(9 if name in inconsistent else -9, above),
             textcoords="offset points",
-            ha="right",
+            ha="left" if name in inconsistent else "right",
             va="bottom" if yes[str(name)] > 0.5 else "top",
             fontsize="small",
         )
@@ -56,7 +59,7 @@ def _consistent(axis: Axes, table: pd.DataFrame) -> None:
         ylim=(-0.25, 0.8),
         xlabel="kappa, the same item with the options swapped",
         ylabel="kappa, the item and its negation (turned)",
-        title="Consistent over order, not over negation",
+        title="flan-t5: consistent over order, not over negation",
     )
     axis.legend(loc="upper left")
     plt.colorbar(drawn, ax=axis, label="share of items answered yes", shrink=0.8)

@@ -88,7 +88,7 @@ def counted(protocol: Protocol, tests: pd.DataFrame, declared: Mapping[str, str]
     """
     mine = tests[[fnmatchcase(name, declared["family"]) for name in tests["family"]]]
     valid = mine[(mine["gate"] == "") & mine["estimate"].notna()]
-    if mine.empty:
+    if mine.empty or not mine["n"].any():
         return None
     if valid.empty:
         why = "; ".join(dict.fromkeys(each for each in mine["gate"] if each)) or "the estimates are undefined"
@@ -159,7 +159,7 @@ def judged(
             evidence = counted(protocol, table, declared)
             if evidence is not None:
                 found["sets", name, layer] = evidence
-        for row in table.to_dict("records"):
+        for row in table[table["n"] > 0].to_dict("records"):
             found[row["family"], row["hypothesis"], layer] = _single(row, stuck, corrected=layer == "corrected")
     for name, claim in protocol.claims.items():
         if name not in PUBLISHED:
