@@ -134,6 +134,7 @@ def summary(answers: Answers, confidence: float = 0.95) -> dict[str, Any]:
         (rising less falling), ``one_option`` (largest share of one rounded rating).
     """
     per = scales(answers, confidence)
+    poles = per["pole_r"].dropna().to_numpy(dtype=float)
     raw, plus = answers.raw, answers.keys > 0
     # An answer is rounded by itself: the mean of two opposite ends is no answer.
     said = answers.rising if answers.falling is None else np.stack([answers.rising, answers.falling])
@@ -145,7 +146,7 @@ def summary(answers: Answers, confidence: float = 0.95) -> dict[str, Any]:
     return {
         "people": len(raw),
         "items": raw.shape[1],
-        "pole_r": float(per["pole_r"].median()),
+        "pole_r": float(np.median(poles)) if len(poles) else nan,
         "alpha": float(per["alpha"].mean()),
         "alpha_unkeyed": float(per["alpha_unkeyed"].mean()),
         "raw_mean": float((np.nanmean(raw[:, plus]) + np.nanmean(raw[:, ~plus])) / 2),
