@@ -1,0 +1,182 @@
+"""Figures of the study of questionnaires."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from measurement import design
+
+COLOURS = sns.color_palette("colorblind")
+MARKERS = {"order": "s", "word": "o", "meaning": "^"}
+GROUPS = {"people": 0, "simulated": 7, "PersonaLLM": 2, "LLMPersonality": 3}
+
+
+def main(consistency: pd.DataFrame, who: pd.DataFrame) -> Figure:
+    """Draw order against negation consistency, and alpha against pole r of whoever answered a questionnaire.
+
+    Args:
+        consistency: Of :func:`measurement.released.flan_table`, and of a recording.
+        who: ``who, alpha, pole_r, flag``.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    _consistent(left, consistency)
+    _measures(right, who)
+    return figure
+
+
+def _consistent(axis: Axes, table: pd.DataFrame) -> None:
+    wide = table.pivot(index="who", columns="kind", values="kappa")
+    yes = table.groupby("who")["yes"].first()
+    for kind in ("word", "meaning"):
+        drawn = axis.scatter(
+            wide["order"], wide[kind], c=yes[wide.index], cmap="viridis", vmin=0, vmax=1, marker=MARKERS[kind], s=55
+        )
+        axis.scatter([], [], color="0.5", marker=MARKERS[kind], label=f"negation by {kind}")
+    inconsistent = wide.index[wide["order"] <= 0.4].tolist()
+    for name, row in wide.iterrows():
+        # Whoever is inconsistent over order lies on one spot: their names stand above each other.
+        above = 7 + 14 * inconsistent.index(name) if name in inconsistent else 0
+        axis.annotate(
+            str(name).removeprefix("flan-"),
+            (row["order"], row["word"]),
+            xytext=(9 if name in inconsistent else -9, above),
+            textcoords="offset points",
+            ha="left" if name in inconsistent else "right",
+            va="bottom" if yes[str(name)] > 0.5 else "top",
+            fontsize="small",
+        )
+    axis.plot([-0.2, 0.8], [-0.2, 0.8], color="0.8", lw=1, zorder=0)
+    axis.axhline(0, color="0.4", lw=1, ls=":", zorder=0)
+    axis.axhline(0.4, color="0.7", lw=1, ls="--", zorder=0)
+    axis.text(-0.19, 0.41, "below: low consistency", fontsize="small", color="0.4", va="bottom")
+    axis.set(
+        xlim=(-0.2, 1.05),
+        ylim=(-0.25, 0.8),
+        xlabel="kappa, the same item with the options swapped",
+        ylabel="kappa, the item and its negation (turned)",
+        title="flan-t5: consistent over order, not over negation",
+    )
+    axis.legend(loc="upper left")
+    plt.colorbar(drawn, ax=axis, label="share of items answered yes", shrink=0.8)
+
+
+def _measures(axis: Axes, who: pd.DataFrame) -> None:
+    shown = who.dropna(subset=["pole_r"]).sort_values("pole_r").reset_index(drop=True)
+    for place, row in enumerate(shown.to_dict("records")):
+        group = next((name for name in GROUPS if str(row["who"]).startswith(name)), "recorded")
+        colour = COLOURS[GROUPS.get(group, 1)]
+        axis.plot(row["pole_r"], place, "o", color=colour, mfc=colour if row["flag"] == "none" else "white", ms=8)
+        axis.plot(np.clip(row["alpha"], -1, 1), place, "|", color=colour, ms=12, mew=2)
+        axis.annotate(
+            "" if row["flag"] == "none" else str(row["flag"]),
+            (1.05, place),
+            fontsize="small",
+            color="0.3",
+            va="center",
+            annotation_clip=False,
+        )
+    axis.axvline(0, color="0.4", lw=1, ls=":", zorder=0)
+    axis.axvspan(0.3, 1.02, color="0.93", zorder=0)
+    axis.set(
+        yticks=range(len(shown)),
+        yticklabels=shown["who"],
+        xlim=(-1.05, 1.02),
+        xlabel="circle: r of both keyed halves; bar: alpha (cut at -1)",
+        title="Do both halves of a questionnaire agree?",
+    )
+
+
+def scales(ratings: pd.DataFrame) -> Figure:
+    """Draw every statement's rating under a rising against a falling scale.
+
+    Args:
+        ratings: Of :func:`measurement.live.scores`; the blocks without personas.
+    """
+    cells = ratings[ratings["measure"].str.startswith("rating_")]
+    wide = cells.pivot_table(index=["measure", "item", "key"], columns="scale", values="rating").reset_index()
+    n = wide["measure"].nunique()
+    figure, axes = plt.subplots(1, n, figsize=(4 * n, 4), squeeze=False, layout="constrained")
+    for axis, (name, part) in zip(axes[0], wide.groupby("measure", sort=False), strict=True):
+        for key, label, marker in ((1, "plus-keyed", "o"), (-1, "minus-keyed", "^")):
+            mine = part[part["key"] == key]
+            axis.plot(
+                mine["rising"], mine["falling"], marker, color=COLOURS[0 if key > 0 else 1], label=label, ms=5
+            )
+        axis.plot([1, 5], [1, 5], color="0.7", lw=1, zorder=0)
+        axis.set(xlim=(0.9, 5.1), ylim=(0.9, 5.1), xlabel="rising scale", title=str(name).removeprefix("rating_"))
+    axes[0][0].set(ylabel="falling scale, turned")
+    axes[0][0].legend(loc="lower right")
+    return figure
+
+
+def places(counts: pd.DataFrame) -> Figure:
+    """Draw how often each listed place was chosen, by model (:func:`measurement.judging.places`)."""
+    models = list(dict.fromkeys(counts["model"]))
+    figure, axes = plt.subplots(1, len(models), figsize=(10, 3), sharey=True, layout="constrained")
+    for axis, (model, part) in zip(axes, counts.groupby("model", sort=False), strict=True):
+        share = part.set_index("place")["answers"].reindex(range(1, 8), fill_value=0)
+        axis.bar(share.index, share / share.sum(), color=COLOURS[0])
+        axis.axhline(1 / 7, color="0.4", lw=1, ls=":")
+        axis.set(title=f"{model}, n = {share.sum()}", xlabel="listed place of the answer", xticks=range(1, 8))
+    axes[0].set(ylabel="share of answers")
+    return figure
+
+
+def induction(table: pd.DataFrame) -> Figure:
+    """Draw LLMPersonality's shifts on and off target by method (facts ``settings_induction``)."""
+    means = table.groupby(["file", "domain"]).agg(target=("target", "mean"), off=("off", "first")).reset_index()
+    files = list(dict.fromkeys(table["file"]))
+    figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+    for place, name in enumerate(files):
+        part = means[means["file"] == name]
+        for k, (column, marker) in enumerate((("target", "o"), ("off", "s"))):
+            x = np.full(len(part), place + (k - 0.5) * 0.25)
+            axis.plot(
+                x, part[column], marker, color=COLOURS[k], mfc=COLOURS[k] if k == 0 else "white", ms=6, alpha=0.8
+            )
+            axis.hlines(part[column].mean(), x[0] - 0.1, x[0] + 0.1, color=COLOURS[k], lw=2)
+    for k, label in enumerate(("its own domain", "mean |shift| of the other four")):
+        axis.plot([], [], "os"[k], color=COLOURS[k], mfc=COLOURS[k] if k == 0 else "white", label=label)
+    axis.axhline(0, color="0.4", lw=1, ls=":")
+    axis.set(
+        xticks=range(len(files)),
+        xticklabels=[name.replace("_", ", ") for name in files],
+        ylabel="high less low persona, points of 5",
+    )
+    axis.legend()
+    return figure
+
+
+def variance(found: pd.DataFrame) -> Figure:
+    """Draw variance components and bootstrap intervals (:func:`measurement.psychometrics.generalisability`)."""
+    shown = found[found["share"] > 0.005].sort_values("variance").reset_index(drop=True)
+    figure, axis = plt.subplots(figsize=(8, 0.8 + 0.35 * len(shown)), layout="constrained")
+    axis.hlines(range(len(shown)), shown["low"], shown["high"], color="0.6", lw=1.5)
+    axis.plot(shown["variance"], range(len(shown)), "o", color=COLOURS[0])
+    axis.set(yticks=range(len(shown)), yticklabels=shown["component"], xlabel="variance of a rating, points of 5")
+    axis.axvline(0, color="0.4", lw=1, ls=":")
+    return figure
+
+
+def trait_methods(matrix: pd.DataFrame) -> Figure:
+    """Draw the trait-method matrix (:func:`measurement.live.trait_methods`) as a heat map."""
+    ends = [zip(matrix[f"method_{k}"], matrix[f"trait_{k}"], strict=True) for k in (1, 2)]
+    names = list(dict.fromkeys(name for end in ends for name in end))
+    table = pd.DataFrame(np.eye(len(names)))
+    for row in matrix.to_dict("records"):
+        one, two = (names.index((row[f"method_{k}"], row[f"trait_{k}"])) for k in (1, 2))
+        table.iloc[one, two] = table.iloc[two, one] = float(row["r"])
+    labels = [f"{method}, {trait[:3]}." for method, trait in names]
+    figure, axis = plt.subplots(figsize=(8, 7), layout="constrained")
+    sns.heatmap(table, vmin=-1, vmax=1, cmap="vlag", ax=axis, cbar_kws={"label": "r"})
+    axis.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=90)
+    axis.set_yticks(np.arange(len(labels)) + 0.5, labels, rotation=0)
+    for k in range(len(design.DOMAINS), len(names), len(design.DOMAINS)):
+        axis.axhline(k, color="white", lw=2)
+        axis.axvline(k, color="white", lw=2)
+    return figure

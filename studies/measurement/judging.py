@@ -1,0 +1,286 @@
+"""From tests to verdicts: gates, claims about several tests, the published layer, reference responders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sp
+
+from measurement import live, psychometrics, released
+from measurement.facts import BEHAVIOURS
+from persona_studies.analyse import claims, gates, verdicts
+from persona_studies.analyse.families import Settings
+from persona_studies.design.protocol import Protocol
+
+PUBLISHED = ("SH1", "SH2", "SH2_live", "GU1", "GU2", "MP1", "PA1", "IL1", "IL3", "PL1", "HU1", "HU2")
+"""Claims with a layer for the papers' analysis: no correction, and rows as units where a paper does so."""
+PARTS = {
+    "facts": ("facts_",),
+    "binary labels": ("binary_",),
+    "rating labels": ("rating_",),
+    "rating": ("induced_rating",),
+    "statement": ("statement",),
+    "scenario labels": ("scenario",),
+    "scenario": ("scenario",),
+}
+"""Part of the gate -> starts of the measures it rests on; of labels only their mass is asked."""
+
+
+def reasons(protocol: Protocol, gate: pd.DataFrame) -> dict[str, str]:
+    """Return why each part of the gate does not count; empty where it does."""
+    found = {}
+    for part, starts in PARTS.items():
+        rows = gate[gate["measure"].str.startswith(starts)] if len(gate) else gate
+        if part.endswith("labels"):
+            rows = rows[rows["check"] == "option mass"] if len(rows) else rows
+        if rows.empty:
+            found[part] = "" if part == "statement" and len(gate) else f"{part}: not recorded"
+        else:
+            bad = "; ".join(
+                f"{measure}: {gates.failures(mine).removeprefix('gate: ')}"
+                for measure, mine in rows.groupby("measure", sort=False)
+                if not mine["passes"].all()
+            )
+            found[part] = f"gate, {bad}" if bad else ""
+    return found
+
+
+def with_gate(protocol: Protocol, tests: pd.DataFrame, gate: pd.DataFrame) -> pd.DataFrame:
+    """Say of every test about a model what behind it failed; a test of one outcome rests on that one alone."""
+    failed, rests = reasons(protocol, gate), protocol.design["rests"]
+    said = []
+    for family, hypothesis, n in zip(tests["family"], tests["hypothesis"], tests["n"], strict=True):
+        parts = rests[family]
+        contrast = protocol.families[family].contrasts.get(hypothesis)
+        if contrast is not None and contrast.outcome in parts:
+            parts = [contrast.outcome]
+        why = "; ".join(dict.fromkeys(failed[part] for part in parts if failed[part]))
+        said.append(why or ("" if n else "not recorded"))
+    return tests.assign(gate=said)
+
+
+def as_published(tests: pd.DataFrame, facts: released.Facts, how: Settings) -> pd.DataFrame:
+    """Return the tests as the papers do them: each p by itself, and Personality-Illusion's rows as units."""
+    made = tests.copy()
+    rows = released.correlations(facts["illusion_scores"].dropna(subset=list(BEHAVIOURS.values())), how)
+    mine = made["family"] == "illusion_dissociation"
+    for name in ("n", "estimate", "low", "high", "p", "p_bound"):
+        made.loc[mine, name] = [rows[hypothesis][name] for hypothesis in made.loc[mine, "hypothesis"]]
+    return made.assign(
+        p_adjusted=made["p"],
+        rejected=made["p"].fillna(1) <= how.alpha,
+        p_bound_adjusted=made["p_bound"],
+        bounded=made["p_bound"].fillna(1) <= how.alpha,
+    )
+
+
+def counted(protocol: Protocol, tests: pd.DataFrame, declared: Mapping[str, str]) -> verdicts.Evidence | None:
+    """Decide a claim about several tests by counting; None where none of them was made.
+
+    Args:
+        protocol: Directions of hypotheses.
+        tests: All tests, with ``gate``.
+        declared: ``family`` (a pattern) and ``direction`` of the set.
+    """
+    mine = tests[[fnmatchcase(name, declared["family"]) for name in tests["family"]]]
+    valid = mine[(mine["gate"] == "") & mine["estimate"].notna()]
+    if mine.empty or not mine["n"].any():
+        return None
+    if valid.empty:
+        why = "; ".join(dict.fromkeys(each for each in mine["gate"] if each)) or "the estimates are undefined"
+        return verdicts.Evidence(estimate=np.nan, rejected=False, informative=False, reason=why, gated=True)
+    wanted, n = declared["direction"], len(valid)
+    if wanted == "none":
+        agree = valid["bounded"]
+        against = valid["rejected"] & ~valid["bounded"]
+    else:
+        sign = _signs(protocol, valid, wanted)
+        agree = valid["rejected"] & (sign * valid["estimate"] > 0)
+        against = valid["rejected"] & (sign * valid["estimate"] < 0) & (wanted != "either")
+    yes, no = int(agree.sum()), int(against.sum())
+    decided_against = no > n / 2 if wanted == "none" else no > 0 and yes == 0
+    words = "equivalent" if wanted == "none" else "significant as claimed"
+    other = "significant and not equivalent" if wanted == "none" else "significant against the claim"
+    left = f" ({len(mine) - n} more are not recorded, failed their gate or are undefined)" if len(mine) > n else ""
+    mixed = wanted != "none" and yes > 0 and no > 0
+    estimate = yes / n - 0.5
+    if decided_against and estimate >= 0:
+        estimate = -0.5
+    return verdicts.Evidence(
+        estimate=estimate,
+        rejected=yes > n / 2 or decided_against,
+        equivalent=bool(wanted != "none" and valid["bounded"].all() and not yes),
+        rising=tuple(valid.loc[agree, "hypothesis"]) if mixed else (),
+        falling=tuple(valid.loc[against, "hypothesis"]) if mixed else (),
+        why=f"{yes} of {n} {words}, {no} {other}{left}",
+        gated=declared["family"] in live.FAMILIES,
+    )
+
+
+def _signs(protocol: Protocol, tests: pd.DataFrame, wanted: str) -> np.ndarray:
+    if wanted == "either":
+        signs: np.ndarray = np.sign(tests["estimate"].to_numpy(dtype=float))
+        return signs
+    if wanted != "toward the pole":
+        return np.full(len(tests), -1.0 if wanted == "negative" else 1.0)
+    found = [
+        protocol.families[family].contrasts[hypothesis].direction
+        for family, hypothesis in zip(tests["family"], tests["hypothesis"], strict=True)
+    ]
+    return np.array([-1.0 if direction == "negative" else 1.0 for direction in found])
+
+
+def judged(
+    protocol: Protocol,
+    tests: pd.DataFrame,
+    facts: released.Facts,
+    how: Settings,
+    *,
+    model: str = "",
+    stuck: bool = False,
+) -> pd.DataFrame:
+    """Return one row per claim and layer, as :func:`persona_studies.analyse.verdicts.table` does.
+
+    Args:
+        protocol: Claims.
+        tests: All families, with ``gate``.
+        facts: Tables of facts, for the published layer.
+        how: Settings.
+        model: The recorded model whose tests these are; claims about released answers name none.
+        stuck: Whether no instruction moves the model's ratings.
+    """
+    found: dict[tuple[str, str, str], verdicts.Evidence] = {}
+    for layer, table in (("corrected", tests), ("published", as_published(tests, facts, how))):
+        for name, declared in protocol.design["sets"].items():
+            evidence = counted(protocol, table, declared)
+            if evidence is not None:
+                found["sets", name, layer] = evidence
+        for row in table[table["n"] > 0].to_dict("records"):
+            found[row["family"], row["hypothesis"], layer] = _single(row, stuck, corrected=layer == "corrected")
+    for name, claim in protocol.claims.items():
+        if name not in PUBLISHED:
+            for hypothesis in (claim.hypothesis, *claim.also):
+                found.pop((str(claim.family), str(hypothesis), "published"), None)
+    absent = dict.fromkeys(protocol.claims, "the measure that it takes is not recorded")
+    table = verdicts.table(protocol, found, layer="both", absent=absent)
+    live_claims = [about_model(protocol, name) for name in table["claim"]]
+    testable = table["estimate"].notna() | table["gate"].ne("")
+    names = np.where(live_claims, model, claims.PUBLISHED_DATA)
+    return table.assign(model=np.where(testable, names, ""))
+
+
+def about_model(protocol: Protocol, claim: str) -> bool:
+    """Return whether a claim is decided by answers of a recorded model."""
+    declared = protocol.claims[claim]
+    family = protocol.design["sets"].get(declared.hypothesis, {}).get("family", declared.family)
+    return family in live.FAMILIES
+
+
+def _single(row: Mapping[Any, Any], stuck: bool, *, corrected: bool) -> verdicts.Evidence:
+    gated = row["family"] in live.FAMILIES
+    return verdicts.Evidence(
+        estimate=float(row["estimate"]),
+        low=float(row["low"]),
+        high=float(row["high"]),
+        p_adjusted=float(row["p_adjusted"]),
+        rejected=bool(row["rejected"]),
+        equivalent=bool(row["bounded"]),
+        p_equivalence=float(row["p_bound_adjusted"]),
+        power=None if np.isnan(row["power"]) else float(row["power"]),
+        informative=not row["gate"],
+        reason=row["gate"],
+        corrected=corrected,
+        steerable=False if stuck and gated and not row["rejected"] else None,
+        gated=gated,
+    )
+
+
+def responders(
+    protocol: Protocol, keys: np.ndarray, domains: np.ndarray, *, seed: int, people: int | None = None
+) -> pd.DataFrame:
+    """Return the reference responders as :func:`measurement.psychometrics.summary` sees them, with their flag."""
+    declared = protocol.design["responders"]
+    rows = []
+    for number, (name, rule) in enumerate((k, v) for k, v in declared.items() if k != "people"):
+        answers = psychometrics.responder(
+            name, keys, domains, people=people or declared["people"], seed=seed + number
+        )
+        row = psychometrics.summary(answers)
+        rows.append({"who": f"simulated: {name}", "rule": rule, **row, "flag": psychometrics.flag(row)})
+    return pd.DataFrame(rows)
+
+
+def released_people(summaries: pd.DataFrame) -> pd.DataFrame:
+    """Return the released questionnaires with their flag, by the same rule."""
+    rows = [
+        {"who": r["dataset"], "rule": "", **r, "flag": psychometrics.flag(r, r["top"])} for r in _rows(summaries)
+    ]
+    return pd.DataFrame(rows).drop(columns=["dataset", "top"])
+
+
+def recorded_people(made: live.Scores, model: str) -> pd.DataFrame:
+    """Return a recorded model as its settings and as its conditions, with their flags; empty where nothing is."""
+    rows = []
+    for block, stand in (("rating_", "settings"), ("induced_rating", "conditions")):
+        answers = live.questionnaire(made, block)
+        if answers is not None:
+            row = psychometrics.summary(answers)
+            rows.append({"who": f"recorded: {model}, {stand}", "rule": "", **row, "flag": psychometrics.flag(row)})
+    return pd.DataFrame(rows)
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def icc(scores: pd.DataFrame, scale: str) -> float:
+    """Return ICC(A,1) of a scale over tuned models x settings, two-way random (McGraw and Wong 1996)."""
+    tuned = scores[scores["tuned"]]
+    setting = tuned[["prompt", "temperature", "run"]].astype(str).agg("-".join, axis=1)
+    table = tuned.assign(setting=setting).pivot(index="model", columns="setting", values=scale).to_numpy(float)
+    n, k = table.shape
+    grand, by_row, by_column = table.mean(), table.mean(axis=1), table.mean(axis=0)
+    rows = k * ((by_row - grand) ** 2).sum() / (n - 1)
+    columns = n * ((by_column - grand) ** 2).sum() / (k - 1)
+    rest = ((table - by_row[:, None] - by_column[None, :] + grand) ** 2).sum() / ((n - 1) * (k - 1))
+    return float((rows - rest) / (rows + (k - 1) * rest + k * (columns - rest) / n))
+
+
+def places(choices: pd.DataFrame) -> pd.DataFrame:
+    """Count listed places of chosen options, permuted prompts only: ``model, place, answers, uniform_p``."""
+    table = choices[choices["permuted"] & choices["place"].notna()]
+    counts = table.groupby(["model", "place"]).size().rename("answers").reset_index()
+    p = counts.groupby("model")["answers"].agg(lambda n: float(sp.chisquare(n).pvalue))
+    return counts.assign(uniform_p=counts["model"].map(p))
+
+
+def finding(judged_: pd.DataFrame, who: pd.DataFrame, consistency: pd.DataFrame, confidence: float) -> str:
+    """Return the result in a few sentences, for somebody who knows tests and not models."""
+    order = consistency[consistency["who"].str.startswith("flan") & (consistency["kind"] == "order")]["agreement"]
+    known = who.set_index("who")
+    people = known[known.index.str.startswith("people")]["pole_r"]
+    settings, assigned = known.loc["LLMPersonality: settings"], known.loc["PersonaLLM: GPT-4"]
+    row = judged_[(judged_["claim"] == "SH2") & (judged_["layer"] == "corrected")].iloc[0]
+    kappa, low, high = (released.CONSISTENT + row[name] for name in ("estimate", "low", "high"))
+    words = (
+        "Without an assigned persona, the questionnaires examined here measure how a model agrees, or which option "
+        f"stands first, and not what it is like: four flan-t5 models repeat {order.min():.0%} to {order.max():.0%} "
+        "of their answers when the options are swapped, but contradict themselves when a statement is negated "
+        f"(mean kappa {kappa:.2f}, {confidence:.0%} interval {low:.2f} to {high:.2f}; low is below .4). In 2,500 "
+        f"settings of one chat model the two keyed halves of a scale do not agree (median r "
+        f"{settings['pole_r']:.2f}; alpha {settings['alpha']:.2f} hides it), where people reach "
+        f"{people.min():.2f} to {people.max():.2f}. Assigned "
+        f"personas are measured: in PersonaLLM's GPT-4 the halves agree with r = {assigned['pole_r']:.2f}."
+    )
+    own = known[known.index.str.startswith("recorded") & known.index.str.endswith("settings")]
+    if len(own):
+        name, mine = str(own.index[0]).removeprefix("recorded: ").partition(",")[0], own.iloc[0]
+        words += (
+            f" The model recorded here, {name}, is flagged '{mine['flag']}': turning the scale around shifts its "
+            f"mean rating by {abs(mine['order_shift']):.1f} of 4 possible points."
+        )
+    return words

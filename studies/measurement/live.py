@@ -1,0 +1,449 @@
+"""A recorded model: scores of every block, the gate, and the declared families about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+
+from measurement import design, psychometrics, released
+from persona_studies.analyse import families, gates, scoring
+from persona_studies.analyse.families import Settings
+from persona_studies.design.protocol import Hypothesis, Protocol
+from persona_studies.paths import Project
+
+FAMILIES = (
+    *("order", "negation", "wording", "order_by_domain", "induction", "specificity", "method"),
+    *("format_sensitivity", "controls", "frames"),
+)
+PAIRS = {"true_false": "True/False", "yes_no": "Yes/No"}
+INDEX = ["stratum", "item", "cluster"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one recording, one row per answered cell; a block that is not recorded is empty.
+
+    Attributes:
+        binary: ``block`` (facts, binary), ``pair, condition, item, number, form, domain, key, true, order`` (0: yes
+            first), ``log_odds, yes, mass``.
+        rating: ``measure, condition, item, number, domain, key, wording, scale, rating`` (raw, turned where the
+            scale falls), ``option`` (place of the likeliest label), ``mass``.
+        said: ``measure, condition, item, number, domain, key, template, log_odds`` (statement against negation).
+        scenario: ``condition, item, domain, template, order, score`` (1 to 5), ``option, mass``.
+    """
+
+    binary: pd.DataFrame
+    rating: pd.DataFrame
+    said: pd.DataFrame
+    scenario: pd.DataFrame
+
+
+def scores(project: Project, recorded: pd.DataFrame) -> Scores:
+    """Score a recording; cells without probabilities are left out, and counted where the recording is described."""
+    answered = recorded[recorded["logprob"].notna()].rename(columns={"option_mass": "mass"})
+    items = design.statements(project)[["item", "number", "form", "domain", "key"]]
+    known = design.facts(project)[["item", "form", "true"]]
+    asked = pd.concat([items, known], ignore_index=True)
+    return Scores(
+        _binary(_of(answered, "facts_", "binary_"), asked),
+        _rating(_of(answered, "rating_", "induced_rating"), items),
+        _said(_of(answered, "statement", "frame"), items),
+        _scenario(_of(answered, "scenario"), design.scenarios(project)[["item", "domain"]]),
+    )
+
+
+def _of(recorded: pd.DataFrame, *starts: str) -> pd.DataFrame:
+    return recorded[recorded["measure"].str.startswith(starts)].reset_index(drop=True)
+
+
+def _stacked(cells: pd.DataFrame, width: int) -> NDArray[np.float64]:
+    return np.array(cells["logprob"].tolist(), dtype=float) if len(cells) else np.empty((0, width))
+
+
+def _binary(cells: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
+    shown = scoring.in_declared_order(_stacked(cells, 2), cells["order"].to_numpy(int))
+    odds = shown[:, 0] - shown[:, 1]
+    made = cells[["measure", "condition", "item", "template", "order", "mass"]].assign(
+        log_odds=odds,
+        yes=expit(odds),
+        block=cells["measure"].map(lambda name: name.partition("_")[0]),
+        pair=cells["measure"].map(lambda name: name.partition("_")[2]),
+    )
+    return made.merge(asked, on="item", how="left")
+
+
+def _rating(cells: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    share = scoring.shares(_stacked(cells, 5))
+    wording, scale = (cells["template"].map(lambda name, k=k: name.partition("_")[k]) for k in (0, 2))
+    raw = share @ np.arange(1, 6)
+    made = cells[["measure", "condition", "item", "mass"]].assign(
+        wording=wording,
+        scale=scale,
+        rating=np.where(scale == "falling", 6 - raw, raw),
+        option=share.argmax(axis=1) if len(share) else [],
+    )
+    return made.merge(items.drop(columns="form"), on="item", how="left")
+
+
+def _said(cells: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    found = _stacked(cells, 2)
+    made = cells[["measure", "condition", "item", "template"]].assign(log_odds=found[:, 0] - found[:, 1])
+    return made.merge(items.drop(columns="form"), on="item", how="left")
+
+
+def _scenario(cells: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    shown = scoring.shares(_stacked(cells, 4))
+    own = scoring.in_declared_order(shown, cells["order"].to_numpy(int)) if len(shown) else shown
+    made = cells[["condition", "item", "template", "order", "mass"]].assign(
+        score=1 + 4 * (own[:, 0] + own[:, 2]), option=shown.argmax(axis=1) if len(shown) else []
+    )
+    return made.merge(items, on="item", how="left")
+
+
+# --- Items by condition ------------------------------------------------------------------------------------------
+
+
+def _indexed(wide: pd.DataFrame, domains: pd.Series) -> pd.DataFrame:
+    """Return a table of items with the levels that families need, and their domain."""
+    names = wide.index.to_series()
+    levels = pd.MultiIndex.from_arrays([["all"] * len(wide), names, names], names=INDEX)
+    return wide.set_axis(levels).assign(domain=domains.reindex(names).to_numpy())
+
+
+def keyed(made: Scores) -> dict[str, pd.DataFrame]:
+    """Return items x conditions by outcome (rating, statement, scenario), where high is more of the domain."""
+    induced = made.rating[made.rating["measure"] == "induced_rating"]
+    turned = induced.assign(value=np.where(induced["key"] > 0, induced["rating"], 6 - induced["rating"]))
+    statement = made.said[made.said["measure"] == "statement"]
+    statement = statement.assign(value=statement["log_odds"] * statement["key"])
+    scenario = made.scenario[made.scenario["template"] == "do"].rename(columns={"score": "value"})
+    found = {}
+    for name, table in (("rating", turned), ("statement", statement), ("scenario", scenario)):
+        if len(table):
+            wide = table.pivot_table(index="item", columns="condition", values="value", sort=False)
+            found[name] = _indexed(wide, table.drop_duplicates("item").set_index("item")["domain"])
+    return found
+
+
+def differences(made: Scores, people: pd.DataFrame) -> families.Differences:
+    """Return how to take the paired differences of a declared contrast; empty where it was not recorded."""
+    induced = keyed(made)
+    none = pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], [], []], names=INDEX))
+    roles = people.groupby("role")["condition"].agg(list)
+
+    def gap(wide: pd.DataFrame | None, first: list[str], second: list[str]) -> pd.DataFrame | None:
+        if wide is None or not {*first, *second} <= set(wide):
+            return None
+        return wide.assign(gap=wide[first].mean(axis=1) - wide[second].mean(axis=1))
+
+    def of(contrast: Hypothesis, part: str | None) -> pd.Series:
+        wide, first, second = _columns(contrast, made, induced, roles)
+        found = gap(wide, first, second)
+        if found is None:
+            return none
+        if contrast.measure == "evaluation" or contrast.interaction is not None:
+            sign = found["domain"].map(psychometrics.DESIRABLE).fillna(1)
+            found = found.assign(gap=found["gap"] * sign)
+        own = found["domain"] == contrast.on
+        mine = found[~own if part == "others" else own] if contrast.on != "all" else found
+        chosen: pd.Series = mine["gap"].dropna()
+        return chosen
+
+    return of
+
+
+def _columns(
+    contrast: Hypothesis, made: Scores, induced: Mapping[str, pd.DataFrame], roles: pd.Series
+) -> tuple[pd.DataFrame | None, list[str], list[str]]:
+    """Return the table of a contrast (items x what is compared) and the columns of both sides."""
+    first, second = contrast.first, contrast.second
+    if contrast.measure == "paragraph":
+        names = [f"{each.replace(' ', '-')}-paragraph" for each in (first, second)]
+        own = [name if name.startswith(contrast.on) else f"{contrast.on}-{name}" for name in names]
+        return induced.get(contrast.outcome), own[:1], own[1:]
+    if contrast.measure == "induced_rating":
+        return induced.get("rating"), [first.replace(" ", "-")], [second.replace(" ", "-")]
+    if contrast.measure == "evaluation":
+        return induced.get(contrast.outcome), list(roles[first]), list(roles[second])
+    if contrast.measure == "binary":
+        cells = made.binary[(made.binary["block"] == "binary") & (made.binary["form"] == "plain")]
+        return _compared(cells.assign(side=cells["order"].map({0: first, 1: second})), "yes"), [first], [second]
+    if contrast.measure == "frame":
+        cells = made.said[made.said["measure"] == "frame"]
+        value = cells["log_odds"] * cells["key"]
+        return _compared(cells.assign(side=cells["template"], value=value), "value"), [first], [second]
+    cells = made.rating[made.rating["measure"].str.startswith("rating_")]
+    if contrast.outcome != "rating":
+        cells = cells[cells["measure"] == f"rating_{contrast.outcome}"]
+    side = cells["wording"] if contrast.outcome == "rating" else cells["scale"]
+    # Raw ratings: what shifts all of them cancels in keyed scores of balanced scales.
+    return _compared(cells.assign(side=side), "rating"), [first], [second]
+
+
+def _compared(cells: pd.DataFrame, value: str) -> pd.DataFrame | None:
+    if cells.empty:
+        return None
+    wide = cells.pivot_table(index="item", columns="side", values=value, sort=False)
+    return _indexed(wide, cells.drop_duplicates("item").set_index("item")["domain"])
+
+
+# --- Families -----------------------------------------------------------------------------------------------------
+
+
+def negations(made: Scores, how: Settings, replicates: int) -> dict[str, dict[str, Any]]:
+    """Test consistency under negation: the likelier answer to an item, and the turned one to its negation."""
+    cells = made.binary[made.binary["block"] == "binary"]
+    rows = {}
+    for pair, label in PAIRS.items():
+        mine = cells[cells["pair"] == pair]
+        wide = mine.pivot_table(index=["condition", "number"], columns="form", values="log_odds").dropna()
+        for kind in ("word", "meaning"):
+            if kind in wide and "plain" in wide:
+                per_item = wide.groupby("number")[["plain", kind]].mean()
+                plain, other = (per_item[name].to_numpy() > 0 for name in ("plain", kind))
+                rows[f"{kind}, {label}"] = released.consistency(
+                    plain.astype(int)[None], 1 - other.astype(int)[None], how, replicates
+                )
+    return rows
+
+
+def flips(made: Scores, how: Settings) -> dict[str, dict[str, Any]]:
+    """Compare scenarios with ratings: share of items whose decision turns with the order, without a system turn."""
+    choice = made.scenario[(made.scenario["template"] == "do") & (made.scenario["condition"] == "none")]
+    rated = made.rating[(made.rating["measure"] == "rating_digits") & (made.rating["condition"] == "none")]
+    rated = rated[rated["wording"] == "accurate"]
+    if choice.empty or rated.empty:
+        return {}
+    parts = []
+    for cells, value, by in ((choice, "score", "order"), (rated, "rating", "scale")):
+        side = cells.assign(high=cells[value] > 3).pivot(index="item", columns=by, values="high")
+        turned = (side.iloc[:, 0] != side.iloc[:, 1]).astype(float)
+        levels = pd.MultiIndex.from_arrays([["all"] * len(turned), turned.index, turned.index], names=INDEX)
+        parts.append(turned.set_axis(levels))
+    row = families.between(parts[0], parts[1], how)
+    bound = families.bound_p(row["estimate"], row["se"], row["df"], margin=0.1, direction="negative")
+    return {"scenario - rating": {**row, "p_bound": bound}}
+
+
+def tests(protocol: Protocol, made: Scores, people: pd.DataFrame, how: Settings, replicates: int) -> pd.DataFrame:
+    """Test every family about the model, as :func:`persona_studies.analyse.families.corrected` returns them."""
+    of = differences(made, people)
+    parts = []
+    for name in FAMILIES:
+        family = protocol.families[name]
+        if name == "negation":
+            rows = negations(made, how, replicates)
+        elif name == "format_sensitivity":
+            rows = flips(made, how)
+        else:
+            rows = families.estimated(family.contrasts, of, how)
+        parts.append(families.corrected(name, family, rows, how))
+    return pd.concat(parts, ignore_index=True)
+
+
+# --- Gate ---------------------------------------------------------------------------------------------------------
+
+
+def questionnaire(made: Scores, block: str = "induced_rating") -> psychometrics.Answers | None:
+    """Return ratings as answers of so many people; None where the block is not recorded.
+
+    Args:
+        made: Scores.
+        block: ``induced_rating``: conditions stand for people. ``rating_``: settings do, which are condition,
+            wording and label set.
+    """
+    cells = made.rating[made.rating["measure"].str.startswith(block)]
+    if cells.empty:
+        return None
+    who = cells[["condition", "wording", "measure"]].agg(", ".join, axis=1)
+    wide = cells.assign(who=who).pivot_table(index="who", columns=["scale", "item"], values="rating", sort=False)
+    about = cells.drop_duplicates("item").set_index("item").loc[wide["rising"].columns]
+    return psychometrics.Answers(
+        wide["rising"].to_numpy(),
+        about["key"].to_numpy(int),
+        about["domain"].to_numpy(str),
+        wide["falling"][about.index].to_numpy(),
+    )
+
+
+def gated(protocol: Protocol, made: Scores) -> pd.DataFrame:
+    """Check every recorded measure against its declared thresholds.
+
+    Returns:
+        ``measure, check, value, rule, threshold, passes``.
+    """
+    values: dict[str, dict[str, float]] = {}
+    for (block, pair), cells in made.binary.groupby(["block", "pair"], sort=False):
+        values[f"{block}_{pair}"] = _of_facts(cells) if block == "facts" else _of_binary(cells)
+    for measure, cells in made.rating.groupby("measure", sort=False):
+        values[str(measure)] = _of_rating(cells)
+    answers = questionnaire(made)
+    if answers is not None:
+        values["induced_rating"]["pole_r"] = psychometrics.summary(answers)["pole_r"]
+    statement = keyed(made).get("statement")
+    if statement is not None:
+        values["statement"] = {"pole_r": _pole_r(statement, made.said)}
+    if len(made.scenario):
+        cells = made.scenario[made.scenario["template"] == "do"]
+        values["scenario"] = _between(cells, "score", "order") | {
+            "option_mass": float(cells["mass"].median()),
+            "one_option": float(cells["option"].value_counts(normalize=True).max()),
+        }
+    parts = [gates.declared(protocol.measures[name], found).assign(measure=name) for name, found in values.items()]
+    columns = ["measure", "check", "value", "rule", "threshold", "passes"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def _between(cells: pd.DataFrame, value: str, by: str) -> dict[str, float]:
+    """Return how items under one condition agree under two orders: ``order_r, order_shift``."""
+    wide = cells.pivot_table(index=["condition", "item"], columns=by, values=value)
+    if wide.shape[1] < 2:
+        return {"order_r": nan, "order_shift": nan}
+    one, two = (wide.iloc[:, k].to_numpy() for k in (0, 1))
+    return {"order_r": psychometrics.correlate(one, two), "order_shift": float(abs(one.mean() - two.mean()))}
+
+
+def _of_facts(cells: pd.DataFrame) -> dict[str, float]:
+    mean = cells.groupby("item").agg(true=("true", "first"), log_odds=("log_odds", "mean"))
+    both = mean["true"].astype(bool).nunique() == 2
+    auc = float(roc_auc_score(mean["true"].astype(bool), mean["log_odds"])) if both else nan
+    return {"option_mass": float(cells["mass"].median()), "auc": auc}
+
+
+def _of_binary(cells: pd.DataFrame) -> dict[str, float]:
+    plain = cells[cells["form"] == "plain"]
+    odds = cells.pivot_table(index=["condition", "number"], columns="form", values="log_odds")
+    negation = odds["word"].to_numpy() if "word" in odds else np.full(len(odds), nan)
+    yes = float((plain["yes"] > 0.5).mean())
+    return {
+        "option_mass": float(cells["mass"].median()),
+        **_between(plain, "yes", "order"),
+        "negation_r": psychometrics.correlate(odds["plain"].to_numpy(), negation),
+        "yes_rate": float(plain["yes"].mean()),
+        "one_option": max(yes, 1 - yes),
+    }
+
+
+def _of_rating(cells: pd.DataFrame) -> dict[str, float]:
+    halves = cells.groupby("key")["rating"].mean()
+    return {
+        "option_mass": float(cells["mass"].median()),
+        **_between(cells, "rating", "scale"),
+        "acquiescence": float(abs(halves.mean() - 3)),
+        "one_option": float(cells["option"].value_counts(normalize=True).max()),
+    }
+
+
+def _pole_r(wide: pd.DataFrame, said: pd.DataFrame) -> float:
+    """Return the mean over domains of r, over conditions, between plus-keyed and minus-keyed halves, both keyed."""
+    key = said.drop_duplicates("item").set_index("item")["key"]
+    key = pd.Series(key.reindex(wide.index.get_level_values("item")).to_numpy(), index=wide.index)
+    table, found = wide.drop(columns="domain"), []
+    for domain in design.DOMAINS:
+        mine = wide["domain"] == domain
+        found.append(
+            psychometrics.correlate(
+                table[mine & (key > 0)].mean().to_numpy(), table[mine & (key < 0)].mean().to_numpy()
+            )
+        )
+    return float(np.mean(found))
+
+
+def steerability(made: Scores, people: pd.DataFrame) -> pd.DataFrame:
+    """Return how far instructions move raw ratings: ``instruction, moved`` (points); empty where not recorded."""
+    induced = made.rating[made.rating["measure"] == "induced_rating"]
+    if induced.empty:
+        return pd.DataFrame(columns=["instruction", "moved"])
+    mean = induced.pivot_table(index="condition", columns="scale", values="rating")
+    fillers = people.loc[people["role"] == "filler", "condition"]
+    agree = float(mean.loc["agree"].mean() - mean.loc[fillers].to_numpy().mean())
+    turned = (mean["falling"] - mean["rising"]).to_dict()
+    first = float(turned["first"])
+    return pd.DataFrame(
+        {"instruction": ["say that it applies", "choose the first option"], "moved": [agree, first]}
+    )
+
+
+# --- Tables -------------------------------------------------------------------------------------------------------
+
+
+def consistency(made: Scores, confidence: float) -> pd.DataFrame:
+    """Return how consistent binary answers are, in the columns of :func:`measurement.released.agreement`."""
+    cells = made.binary[made.binary["block"] == "binary"]
+    rows = []
+    for pair, mine in cells.groupby("pair", sort=False):
+        plain = mine[mine["form"] == "plain"]
+        orders = plain.pivot_table(index="number", columns="order", values="log_odds") > 0
+        forms = mine.pivot_table(index="number", columns="form", values="log_odds") > 0
+        kinds = {"order": (orders[0], orders[1])} if orders.shape[1] == 2 else {}
+        kinds |= {kind: (forms["plain"], ~forms[kind]) for kind in ("word", "meaning") if kind in forms}
+        for kind, (one, two) in kinds.items():
+            first, second = one.to_numpy(int), two.to_numpy(int)
+            rows.append(released.agreement(PAIRS[str(pair)], kind, first, second, confidence))
+    return pd.DataFrame(rows)
+
+
+def trait_methods(made: Scores) -> pd.DataFrame:
+    """Return correlations of trait scores over the conditions that two methods share.
+
+    Returns:
+        ``method_1, trait_1, method_2, trait_2, conditions, r``, every pair once; empty with fewer than two methods.
+    """
+    found = keyed(made)
+    scores = {
+        (method, domain): wide[wide["domain"] == domain].drop(columns="domain").mean()
+        for method, wide in found.items()
+        for domain in design.DOMAINS
+    }
+    names, rows = list(scores), []
+    for k, one in enumerate(names if len(found) > 1 else []):
+        for two in names[k + 1 :]:
+            both = pd.concat([scores[one], scores[two]], axis=1).dropna().to_numpy()
+            rows.append((*one, *two, len(both), psychometrics.correlate(both[:, 0], both[:, 1])))
+    return pd.DataFrame(rows, columns=["method_1", "trait_1", "method_2", "trait_2", "conditions", "r"])
+
+
+def convergence(matrix: pd.DataFrame) -> pd.DataFrame:
+    """Summarise a trait-method matrix by pair of methods.
+
+    Returns:
+        ``methods, conditions, convergent`` (mean r of one trait by both methods), ``heterotrait`` (mean |r| of
+        different traits by both), ``within_first, within_second`` (mean |r| of different traits by one method),
+        ``htmt`` (heterotrait over convergent).
+    """
+    rows = []
+    same = matrix["trait_1"] == matrix["trait_2"]
+    within = matrix[matrix["method_1"] == matrix["method_2"]].groupby("method_1")["r"].agg(lambda r: r.abs().mean())
+    across = matrix[matrix["method_1"] != matrix["method_2"]]
+    for (one, two), part in across.groupby(["method_1", "method_2"], sort=False):
+        hetero = float(part.loc[~same[part.index], "r"].abs().mean())
+        convergent = float(part.loc[same[part.index], "r"].mean())
+        rows.append(
+            {
+                "methods": f"{one}, {two}",
+                "conditions": int(part["conditions"].min()),
+                "convergent": convergent,
+                "heterotrait": hetero,
+                "within_first": float(within[str(one)]),
+                "within_second": float(within[str(two)]),
+                "htmt": hetero / convergent if convergent > 0 else nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def crossed(made: Scores) -> pd.DataFrame:
+    """Return keyed ratings, the mean of both conditions: ``domain, item, wording, scale, labels, value``."""
+    cells = made.rating[made.rating["measure"].str.startswith("rating_")]
+    value = np.where(cells["key"] > 0, cells["rating"], 6 - cells["rating"])
+    table = cells.assign(value=value, labels=cells["measure"].str.removeprefix("rating_"))
+    cellwise = table.groupby(["domain", "item", "wording", "scale", "labels"], sort=False)["value"].mean()
+    return cellwise.reset_index()

@@ -1,0 +1,327 @@
+"""The study of questionnaires: planted and absent effects, reference responders, components, rules of verdicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pingouin as pg
+import pytest
+from statsmodels.stats.inter_rater import cohens_kappa
+
+from measurement import design, facts, figures, judging, live, psychometrics, released
+from persona_studies.analyse import verdicts
+from persona_studies.analyse.families import Settings
+from persona_studies.design.protocol import Claim
+from persona_studies.errors import SourceUnavailable
+from tests.simulated_measurement import PROJECT, PROTOCOL, answers
+from tests.test_measurement_design import DEFAULTS
+
+HOW = Settings(0.05, 0.95, "holm", 1000, 1)
+FACTS = {name: facts.committed(PROJECT, name) for name in facts.FACTS}
+PEOPLE = design.people(PROJECT, PROTOCOL)
+CORE = design.statements(PROJECT).query("form == 'plain'")
+KEYS, OF = CORE["key"].to_numpy(int), CORE["domain"].to_numpy(str)
+
+
+@pytest.fixture(scope="module")
+def plan() -> pd.DataFrame:
+    return design.plan(PROJECT, PROTOCOL, design.Parameters.check(DEFAULTS))
+
+
+@pytest.fixture(scope="module")
+def public() -> pd.DataFrame:
+    return released.tests(PROTOCOL, FACTS, HOW, 200).assign(gate="")
+
+
+def run(
+    plan: pd.DataFrame, public: pd.DataFrame, **truth: Any
+) -> tuple[live.Scores, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return scores, gate, tests and verdicts (corrected, by claim) of a simulated model, as the notebook does."""
+    made = live.scores(PROJECT, answers(plan, **truth))
+    gate = live.gated(PROTOCOL, made)
+    tests = judging.with_gate(PROTOCOL, live.tests(PROTOCOL, made, PEOPLE, HOW, 200), gate)
+    judged = judging.judged(PROTOCOL, pd.concat([tests, public], ignore_index=True), FACTS, HOW, model="simulated")
+    return made, gate, tests, judged[judged["layer"] == "corrected"].set_index("claim")
+
+
+# --- Planted and absent effects ---------------------------------------------------------------------
+
+
+def test_a_model_with_opinions_and_personas_passes_and_is_found(plan: pd.DataFrame, public: pd.DataFrame) -> None:
+    made, gate, tests, judged = run(plan, public)
+    assert gate["passes"].all() and (tests["gate"] == "").all()
+    for claim in ("MP1", "MP2", "MP3"):
+        assert judged.loc[claim, "verdict"] == "reproduced", claim
+    for claim in ("SH1", "GU1", "GU2", "SH2_live", "TR2"):
+        assert judged.loc[claim, "verdict"] == "contradicted", claim
+    moved = tests[tests["family"] == "induction"].set_index("hypothesis")["estimate"]
+    # Both poles of a paragraph, 1.5 logits each, in the difference of two log-probabilities.
+    assert moved.filter(like="statement").mean() == pytest.approx(3.0, abs=0.2)
+    assert (judged.loc[["MP1", "SH1"], "model"] == "simulated").all()
+    matrix = live.convergence(live.trait_methods(made))
+    assert (matrix["convergent"] > 0.9).all() and (matrix["htmt"] < 0.5).all()
+
+
+def test_without_effects_families_are_equivalent_and_nothing_is_found(
+    plan: pd.DataFrame, public: pd.DataFrame
+) -> None:
+    wrong = 0
+    for seed in range(2):
+        _, _, tests, judged = run(plan, public, seed=seed, shift=0.0, noise=0.2)
+        own = tests[tests["family"] != "negation"]
+        wrong += own.groupby("family")["rejected"].any().sum()
+        assert judged.loc["MP1", "verdict"] == "contradicted" or wrong
+    # 18 families at 5 %: more than four false rejections have a probability of .002.
+    assert wrong <= 4
+
+
+def test_an_evaluative_shift_is_not_specific(plan: pd.DataFrame, public: pd.DataFrame) -> None:
+    made, _, tests, judged = run(plan, public, shift=1.0, spill=1.5)
+    assert not tests[tests["family"] == "specificity"]["rejected"].any()
+    assert judged.loc["MP3", "verdict"] in ("inconclusive", "contradicted")
+    answered = live.questionnaire(made)
+    assert answered is not None
+    assert psychometrics.flag(psychometrics.summary(answered)) == "one factor"
+
+
+def test_a_model_that_takes_what_stands_first_fails_the_gate(plan: pd.DataFrame, public: pd.DataFrame) -> None:
+    made, gate, tests, judged = run(plan, public, order=6.0)
+    failed = gate[~gate["passes"]]
+    assert {"order shift", "one option"} <= set(failed[failed["measure"] == "rating_digits"]["check"])
+    assert judged.loc["GU2", "verdict"] == "reproduced" and judged.loc["MP2", "verdict"] == "uninformative"
+    assert set(judging.recorded_people(made, "simulated")["flag"]) == {"position"}
+    order = tests[tests["family"] == "order"].set_index("hypothesis")
+    assert order["rejected"].all() and (order["estimate"] > 0).all()
+
+
+def test_a_consistent_liar_fails_the_facts_and_nothing_about_negation_counts(
+    plan: pd.DataFrame, public: pd.DataFrame
+) -> None:
+    _, gate, tests, judged = run(plan, public, facts=-3.0)
+    facts_ = gate[gate["measure"].str.startswith("facts") & (gate["check"] == "auc")]
+    assert not facts_["passes"].any()
+    assert judged.loc["SH2_live", "verdict"] == "uninformative" and "facts" in judged.loc["SH2_live", "gate"]
+    assert (tests[tests["family"] == "induction"]["gate"] == "").all()
+
+
+def test_agreement_with_everything_is_low_consistency(plan: pd.DataFrame, public: pd.DataFrame) -> None:
+    made, gate, _, judged = run(plan, public, agreement=3.0, negation=0.0)
+    assert judged.loc["SH2_live", "estimate"] > 0 or "undefined" in judged.loc["SH2_live", "why"]
+    assert not gate[(gate["measure"] == "binary_yes_no") & (gate["check"] == "yes rate")]["passes"].all()
+    table = live.consistency(made, 0.95)
+    assert (table[table["kind"] == "order"]["agreement"] > 0.9).all()
+    assert (table[table["kind"] == "word"]["kappa"].fillna(0) < 0.4).all()
+
+
+def test_a_recording_in_part_says_what_is_missing(plan: pd.DataFrame, public: pd.DataFrame) -> None:
+    part = plan[plan["measure"].isin(["facts_yes_no", "rating_digits"])].reset_index(drop=True)
+    made, _, tests, judged = run(part, public)
+    assert judged.loc["MP1", "verdict"] == "not testable here" and "not recorded" in judged.loc["MP1", "why"]
+    assert judged.loc["SH2", "verdict"] == "reproduced"
+    assert tests.loc[tests["family"] == "order_by_domain", "gate"].eq("").sum() == 5
+    assert live.trait_methods(made).empty and live.steerability(made, PEOPLE).empty
+    none = live.scores(PROJECT, answers(plan.head(0)))
+    assert live.gated(PROTOCOL, none).empty
+    assert (
+        judging.with_gate(PROTOCOL, live.tests(PROTOCOL, none, PEOPLE, HOW, 50), live.gated(PROTOCOL, none))["gate"]
+        != ""
+    ).all()
+
+
+# --- Reference responders ---------------------------------------------------------------------------
+
+
+def test_every_reference_responder_is_flagged_and_the_ideal_one_and_people_are_not() -> None:
+    table = judging.responders(PROTOCOL, KEYS, OF, seed=1).set_index("who")
+    assert table["flag"].to_dict() == {
+        "simulated: ideal": "none",
+        "simulated: uniform": "no signal",
+        "simulated: first": "position",
+        "simulated: yes": "acquiescence",
+        "simulated: desirable": "one factor",
+    }
+    ideal, yes = table.loc["simulated: ideal"], table.loc["simulated: yes"]
+    assert ideal["pole_r"] == pytest.approx(0.90, abs=0.03) and ideal["alpha"] == pytest.approx(0.94, abs=0.02)
+    assert ideal["alpha_unkeyed"] < 0 and ideal["heterotrait"] < 0.1
+    assert yes["pole_r"] == pytest.approx(-0.90, abs=0.07) and yes["alpha"] < 0 and yes["alpha_unkeyed"] > 0.9
+    desirable = table.loc["simulated: desirable"]
+    assert desirable["heterotrait"] > 0.9 and desirable["pole_r"] > 0.8
+    passed = judging.released_people(FACTS["summaries"]).set_index("who")["flag"]
+    assert (passed[passed.index.str.startswith("people")] == "none").all() and len(passed) == 6
+    assert passed["LLMPersonality: settings"] != "none"
+
+
+@pytest.mark.parametrize("name", ["uniform", "first", "yes", "desirable"])
+def test_a_responder_is_flagged_under_any_seed_and_size(name: str) -> None:
+    for seed, people in ((2, 40), (3, 40), (4, 300)):
+        made = psychometrics.responder(name, KEYS, OF, people=people, seed=seed)
+        assert psychometrics.flag(psychometrics.summary(made)) != "none"
+
+
+def test_only_the_correlation_of_domains_catches_the_desirable_responder() -> None:
+    row = psychometrics.summary(psychometrics.responder("desirable", KEYS, OF, people=300, seed=5))
+    assert psychometrics.flag(row | {"heterotrait": 0.2}) == "none"
+
+
+# --- Coefficients -----------------------------------------------------------------------------------
+
+
+def test_variance_components_are_those_of_the_design() -> None:
+    rng = np.random.default_rng(1)
+    item, scale = rng.normal(0, 2, 400), np.array([-1.0, 1.0])
+    cube = item[:, None, None] + scale[None, :, None] + rng.normal(0, 0.5, (400, 2, 3))
+    index = pd.MultiIndex.from_product([range(400), range(2), range(3)], names=["item", "scale", "wording"])
+    table = pd.DataFrame({"value": cube.ravel()}, index=index).reset_index()
+    found = psychometrics.components(table, "value", ["item", "scale", "wording"]).set_index("component")[
+        "variance"
+    ]
+    assert found["item"] == pytest.approx(item.var(ddof=1), rel=0.02) and found["scale"] == pytest.approx(
+        2.0, rel=0.1
+    )
+    assert found["item x scale x wording"] == pytest.approx(0.25, rel=0.1) and found["wording"] < 0.01
+    with pytest.raises(ValueError, match="do not cross"):
+        psychometrics.components(table.head(11), "value", ["item", "scale", "wording"])
+
+
+def test_the_bootstrap_of_components_covers_the_estimate() -> None:
+    rng = np.random.default_rng(2)
+    rows = pd.MultiIndex.from_product([["a", "b"], range(12), range(2)], names=["domain", "item", "scale"])
+    own = np.repeat(rng.normal(0, 1, 24), 2)
+    table = pd.DataFrame({"value": own + rng.normal(0, 1, 48)}, index=rows).reset_index()
+    table["item"] = table["domain"] + table["item"].astype(str)
+    found = psychometrics.generalisability(
+        table, "value", ["item", "scale"], strata="domain", replicates=300, seed=1, confidence=0.95
+    )
+    kept = found[found["component"] != "scale"]
+    assert ((kept["low"] <= kept["variance"]) & (kept["variance"] <= kept["high"])).all()
+
+
+def test_phi_rises_with_items_to_what_the_components_say() -> None:
+    made = psychometrics.responder("ideal", KEYS, OF, people=300, seed=1)
+    curve = psychometrics.dependability(made.keyed[:, OF == "openness"], [1, 12, 1000])["phi"]
+    assert curve.is_monotonic_increasing and curve[1] == pytest.approx(0.94, abs=0.02) and curve[2] > 0.99
+
+
+def test_kappa_is_statsmodels_and_undefined_where_one_answer_takes_all() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.integers(0, 2, 50), rng.integers(0, 2, 50)
+    expected = cohens_kappa(pd.crosstab(a, b).to_numpy(), return_results=False)
+    assert float(released.kappas(a, b)) == pytest.approx(float(expected))
+    assert np.isnan(released.kappas(np.ones(9, int), np.ones(9, int)))
+
+
+def test_icc_is_pingouins() -> None:
+    tuned = FACTS["illusion_scores"].query("tuned")
+    setting = tuned[["prompt", "temperature", "run"]].astype(str).agg("-".join, axis=1)
+    table = pg.intraclass_corr(
+        tuned.assign(setting=setting), targets="model", raters="setting", ratings="agreeableness"
+    )
+    absolute = table[table["Type"].isin(["ICC2", "ICC(A,1)"])]["ICC"].iloc[0]
+    assert judging.icc(FACTS["illusion_scores"], "agreeableness") == pytest.approx(absolute, abs=1e-6)
+
+
+# --- Released answers -------------------------------------------------------------------------------
+
+
+def of(public: pd.DataFrame, family: str) -> pd.DataFrame:
+    return public[public["family"] == family].set_index("hypothesis")
+
+
+def test_flan_is_consistent_over_order_and_not_over_negation() -> None:
+    table = released.flan_table(FACTS, 0.95).assign(
+        same=lambda t: (t["agreement"] * t["items"]).round().astype(int)
+    )
+    wide = table.pivot(index="who", columns="kind", values="same").loc[[f"flan-t5-{m}" for m in released.FLAN]]
+    assert wide["order"].tolist() == [680, 675, 658, 667]
+    assert wide["word"].tolist() == [44, 315, 485, 479] and wide["meaning"].tolist() == [46, 231, 419, 421]
+    yes = table[table["kind"] == "order"]["yes"].round(3).tolist()
+    assert yes == [0.088, 0.880, 0.762, 0.733]
+    kappa = table[table["kind"] == "word"]["kappa"].round(2).tolist()
+    assert kappa == [-0.06, -0.04, 0.22, 0.33]
+
+
+def test_the_declared_numbers_of_the_other_releases(public: pd.DataFrame) -> None:
+    choices = FACTS["mbti_choices"]
+    assert len(choices) == 1080 and choices.groupby("model")["unparsed"].sum().tolist() == [4, 7, 3]
+    counts = judging.places(choices).set_index(["model", "place"])["answers"]
+    assert counts["InstructGPT"].sum() == 356 and counts["InstructGPT"][[1, 2]].sum() == 33
+    papi = FACTS["papi_yardsticks"].set_index(["yardstick", "coding"])["mean"].round(2)
+    assert papi["true answers", "as the code does"] == 3.86 and papi["neutral", "stored"] == 3.79
+    assert papi["others' item mean", "stored"] == 3.14 and papi["own facet mean, rounded", "stored"] == 2.72
+    stability, tied = of(public, "illusion_stability"), of(public, "illusion_dissociation")
+    assert (stability["p"] == 2**-5).all() and not stability["rejected"].any() and not tied["rejected"].any()
+    assert (tied["p"] < 0.05).sum() == 0
+    rows = judging.as_published(public, FACTS, HOW)
+    by_row = rows[rows["family"] == "illusion_dissociation"]["p"]
+    assert (by_row < 0.05).sum() == 21
+    assert FACTS["personallm_types"]["recomputed"].sum() == 3200 and of(public, "personallm")["rejected"].all()
+    assert (FACTS["settings_variance"]["recomputed"] == 2500).all()
+    shift = FACTS["settings_induction"].groupby(["file", "domain"])[["target", "off"]].mean().groupby("file").mean()
+    assert shift.loc["portray"].round(2).tolist() == [2.24, 0.81] and shift.loc["qa"].round(2).tolist() == [
+        0.50,
+        0.07,
+    ]
+
+
+def test_every_wrong_item_is_named() -> None:
+    audit = FACTS["keying_audit"].fillna({"numbers": ""}).set_index(["file", "check"])
+    assert audit["wrong"].sum() > 0 and audit.reset_index()["repository"].nunique() == 5
+    culture = audit.loc[("datasets/baselines/bfi.csv", "key")]
+    assert culture["numbers"] == "9 16 18 21 23 24 28 34 35 37 41 42 43"
+    papi = audit.loc[("PAPI/mpi_300.csv", "row is the item's number")]
+    assert papi["items"] - papi["wrong"] == 52 and len(papi["numbers"].split()) == papi["wrong"]
+
+
+def test_sign_flips_that_cannot_reject_are_known_beforehand() -> None:
+    for family, n in (("illusion_stability", 6), ("personallm", 16), ("settings_induction_qa", 8)):
+        can = 2.0 ** (1 - n) <= 0.05 / PROTOCOL.families[family].size
+        assert can == (family != "illusion_stability")
+
+
+# --- Rules ------------------------------------------------------------------------------------------
+
+
+def counted(estimates: list[float], rejected: list[bool], bounded: list[bool], direction: str) -> str:
+    table = pd.DataFrame(
+        {"family": "x", "n": 9, "hypothesis": [*map(str, range(len(estimates)))], "estimate": estimates}
+    )
+    table = table.assign(rejected=rejected, bounded=bounded, gate="")
+    evidence = judging.counted(PROTOCOL, table, {"family": "x", "direction": direction})
+    claim = Claim(statement="s", source="s", published="p", family="x", hypothesis="h", smallest_effect=0.1)
+    return verdicts.verdict(claim, evidence)[0]
+
+
+def test_claims_about_several_tests_are_decided_by_counting() -> None:
+    yes, no = [True] * 3, [False] * 3
+    assert counted([1, 1, 1], yes, no, "positive") == "reproduced"
+    assert counted([-1, -1, -1], yes, no, "positive") == "contradicted"
+    assert counted([1, -1, 1], yes, no, "positive") == "heterogeneous"
+    assert counted([1, 1, 1], no, yes, "positive") == "contradicted"
+    assert counted([1, 1, 1], no, no, "positive") == "inconclusive"
+    assert counted([1, -1, 1], yes, no, "either") == "reproduced"
+    assert counted([0, 0, 0], no, yes, "none") == "reproduced"
+    assert counted([1, 1, 0], [True, True, False], no, "none") == "contradicted"
+    assert counted([1, 0, 0], [True, False, False], no, "none") == "inconclusive"
+
+
+def test_every_figure_is_drawn_of_a_whole_recording(plan: pd.DataFrame) -> None:
+    made = live.scores(PROJECT, answers(plan))
+    drawn = [
+        figures.trait_methods(live.trait_methods(made)),
+        figures.scales(made.rating),
+        figures.places(judging.places(FACTS["mbti_choices"])),
+    ]
+    assert [len(figure.axes) for figure in drawn] == [2, 3, 3]
+    for figure in drawn:
+        figures.plt.close(figure)
+
+
+def test_tables_of_facts_are_rederived() -> None:
+    for name in facts.FACTS:
+        try:
+            row = facts.compare(PROJECT, name)
+        except SourceUnavailable as absent:
+            pytest.skip(str(absent))  # the comparison is made wherever the sources are at hand
+        assert row["largest_difference"] == pytest.approx(0, abs=1e-6), name
