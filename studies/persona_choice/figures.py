@@ -86,7 +86,7 @@ def choices(axis: Axes, live: pd.DataFrame) -> None:
     _lines(axis, asked, "label", (asked["low"] > 0.5) | (asked["high"] < 0.5))
     axis.plot(asked["longer_right"], np.arange(len(asked)), "|", color=ORANGE, ms=16, mew=2.5)
     axis.plot(asked["first_place"], np.arange(len(asked)), "X", color=RED, ms=8)
-    axis.annotate("longer answer", (asked["longer_right"].iloc[0], -0.35), color=ORANGE, ha="left", fontsize=9)
+    axis.annotate("longer answer", (asked["longer_right"].iloc[0], -0.35), color=ORANGE, ha="right", fontsize=9)
     axis.annotate("P(first place)", (asked["first_place"].iloc[0], -0.35), color=RED, ha="center", fontsize=9)
     axis.axvline(0.5, color="0.4", lw=1, ls=":")
     axis.set(xlabel="share right", xlim=(0, 1))
