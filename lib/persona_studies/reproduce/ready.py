@@ -77,7 +77,8 @@ def prepare(project: Project, study: str, assignments: Iterable[str]) -> tuple[P
     in_force, overrides = resolve(project, study, assignments)
     # A run that may ask the model itself needs no recording.
     if not in_force.model_dump().get("live_hours"):
-        given = in_force.model_dump()
+        # A study without a plan asks nobody: its models are those of somebody else's data.
+        given = in_force.model_dump() if hasattr(study_module(project, study), "plan") else {}
         for parameter, model in [
             ("model", given.get("model")),
             *((name, m) for name in ("models", "compare") for m in given.get(name, ())),
