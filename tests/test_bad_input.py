@@ -13,7 +13,7 @@ import papermill
 import pytest
 
 from persona_studies.analyse import tables
-from persona_studies.ask import models, packing, recording, responses
+from persona_studies.ask import models, packing, recording, registry, responses
 from persona_studies.cli import shared
 from persona_studies.design import plan as plans
 from persona_studies.design import protocol, sources
@@ -283,7 +283,7 @@ BAD: dict[str, tuple[Input, str, str, str]] = {
         *("toy/other", "data/recordings.toml", "Name one of these, or record it"),
     ),
     "model of no hash": (
-        written("data/models.toml", MODEL, models.registry),
+        written("data/models.toml", MODEL, registry.load),
         *("mine.sha256", "models.toml", "Field required"),
     ),
     "misspelt model": (
@@ -291,7 +291,7 @@ BAD: dict[str, tuple[Input, str, str, str]] = {
         *("'mime'", "Unknown model", "Did you mean 'mine'?"),
     ),
     "model without a revision": (
-        written("data/models.toml", MODEL.replace("package", "hub") + ZEROS, models.registry),
+        written("data/models.toml", MODEL.replace("package", "hub") + ZEROS, registry.load),
         *("mine.sources", "models.toml", "mend it there"),
     ),
     "weights that nobody has": (

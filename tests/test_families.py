@@ -207,7 +207,9 @@ def made_up(declared: Protocol, *given: dict[str, Any]) -> pd.DataFrame:
 
 def judged(first: dict[str, Any], **how: Any) -> pd.Series:
     declared = protocol()
-    found = families.evidence(made_up(declared, first, {}), **{"failed": {"f": ""}, "stuck": {}, **how})
+    # The family's own gate, and not one of each row.
+    tests = made_up(declared, first, {}).drop(columns="gate")
+    found = families.evidence(tests, **{"failed": {"f": ""}, "stuck": {}, **how})
     return verdicts.table(declared, found, layer="corrected").iloc[0]
 
 

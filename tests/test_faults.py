@@ -247,7 +247,7 @@ class Meeting(SimulatedBackend):
 SHARE = """
 import sys, time
 from pathlib import Path
-from persona_studies.ask import recording
+from persona_studies.ask import packing, recording
 from persona_studies.paths import Project
 from tests.test_faults import Meeting
 from tests.test_recording import small_plan

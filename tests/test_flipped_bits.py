@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from persona_studies.ask import models, responses
+from persona_studies.ask import registry, responses
 from persona_studies.design import protocol, sources
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
@@ -57,7 +57,7 @@ KINDS: dict[str, tuple[str, str, Callable[[Project], Any]]] = {
     ),
     "sources": ("data/sources.toml", "data", sources.load),
     "recordings": ("data/recordings.toml", "recordings.toml", hub.register),
-    "models": ("data/models.toml", "data", models.registry),
+    "models": ("data/models.toml", "data", registry.load),
     "bank": ("data/items/bank.csv", "data", lambda p: (p.items / "bank.csv").read_bytes()),
     "published": ("data/published/table.csv", "data", lambda p: (p.published / "table.csv").read_bytes()),
     "lock": ("uv.lock", "lock", lambda p: (p.root / "uv.lock").read_bytes()),

@@ -19,7 +19,7 @@ from pydantic import Field
 from expert_personas import analysis as expert_personas_analysis
 from persona_bias import extractors as persona_bias_extractors
 from persona_studies.analyse import tables
-from persona_studies.ask import logs, models, recording, responses, schema
+from persona_studies.ask import logs, recording, registry, responses, schema
 from persona_studies.ask.backends import Response
 from persona_studies.cli import shared
 from persona_studies.design import parameters, protocol, sources
@@ -172,7 +172,7 @@ def test_registers(tmp_path: Path, data: st.DataObject) -> None:
     project = register(tmp_path, ENTRY)
     good = {"sources.toml": project.sources.read_bytes(), "recordings.toml": PINS.encode()}
     good["models.toml"] = (ROOT / "data" / "models.toml").read_bytes()
-    readers = {"sources.toml": sources.load, "recordings.toml": hub.register, "models.toml": models.registry}
+    readers = {"sources.toml": sources.load, "recordings.toml": hub.register, "models.toml": registry.load}
     for name, read in readers.items():
         path = project.data / name
         path.write_bytes(data.draw(damaged(good[name]), label=name))

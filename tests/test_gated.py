@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from expert_personas import analysis
+from expert_personas import analysis, replies
 from expert_personas import design as study
 from persona_studies.design import multiple_choice, sources
 from persona_studies.design import plan as plans
@@ -166,5 +166,5 @@ class TestInTheStudy:
         recorded = simulation.responses(seed=1, base=1.0)
         scored = analysis.scores(recorded, simulation.asked, simulation.people, "cloze")
         assert set(scored["benchmark"]) == {"gpqa_diamond"} and (scored["score"] == 1).all()
-        read = analysis.replies(recorded, simulation.asked)
-        assert read.empty and analysis.decomposition(read, simulation.people).empty
+        read = replies.replies(recorded, simulation.asked)
+        assert read.empty and replies.decomposition(read, simulation.people).empty

@@ -126,7 +126,7 @@ class TestPublished:
         assert mine.set_index("extractor")["direction"].to_dict() == {
             "as filed": "worse",
             "published": "worse",
-            "strict": "equal",
+            "strict": "undefined",
             "lenient": "better",
         }
         none = found[found["pairs"] == 0]

@@ -400,7 +400,12 @@ def test_every_number_says_which_cell_made_it(project: Project, pages: dict[str,
         for item in page.select(".downloads li"):
             file, cell = item.select("a")
             made = page.find(id=str(cell["href"])[1:]).details.get_text()
-            assert f'"{Path(str(file["href"])).stem}"' in made or "study.claims" in made, (study, file["href"])
+            name = Path(str(file["href"])).stem
+            made_by = {
+                f'"{name}"',
+                *(f"study.{call}" for call, table in notebooks.STANDARD.items() if table == name),
+            }
+            assert any(call in made for call in made_by), (study, file["href"])
 
 
 def test_every_figure_has_its_text_and_its_file(project: Project, pages: dict[str, BeautifulSoup]) -> None:

@@ -17,7 +17,7 @@ from IPython.display import Markdown, display
 
 from persona_studies import files
 from persona_studies.analyse import claims, figures, tables
-from persona_studies.ask import chat, models, packing, recording, responses
+from persona_studies.ask import chat, models, packing, recording, responses, schema
 from persona_studies.ask.backends import kinds
 from persona_studies.ask.estimate import estimate, summary
 from persona_studies.design import protocol
@@ -328,6 +328,8 @@ class Study:
             scores: What is made of the row: formula or rule in words -> value.
         """
         info = self.record(model)["model"]
+        # A question that is answered in words may have been asked in another option order than is planned now.
+        plan = schema.as_recorded(plan, pd.DataFrame([row]))
         cell = plan[(plan[IDENTITY] == row[IDENTITY]).all(axis=1)].iloc[0]
         template = self._template(str(cell["measure"]), str(cell["template"]))
         parts = [cell[name] if isinstance(cell[name], str) else template[name] for name in ("shared", "user")]
