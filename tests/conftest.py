@@ -20,6 +20,7 @@ from PIL import Image
 from persona_studies import cli
 from persona_studies.analyse import tables
 from persona_studies.ask import packing, recording
+from persona_studies.design import sources
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks, runs, verify
 from tests.local_hub import Client, LocalHub
@@ -28,6 +29,16 @@ from tests.test_recording import answer, small_plan
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
+
+
+def at_hand(project: Project, *ids: str) -> list[Path]:
+    """Return where sources lie; skip the test, with the address, where one is neither cached nor mirrored."""
+    paths = {id: sources.locate(project, id) for id in ids}
+    for id, path in paths.items():
+        if path is None:
+            pytest.skip(f"source {id} is not at hand: {sources.load(project)[id].address}")
+    return [path for path in paths.values() if path]
+
 
 # First of all, so that no test imports it the slow way.
 nbformat = notebooks.nbformat()

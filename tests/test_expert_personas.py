@@ -12,6 +12,7 @@ import pytest
 from expert_personas import analysis, replies, robustness
 from expert_personas import conditions as bank
 from expert_personas import design as study
+from persona_studies.analyse import gates
 from persona_studies.analyse import multiple_choice as multiple_choice_scores
 from persona_studies.design import multiple_choice
 from persona_studies.errors import ParameterError
@@ -244,7 +245,7 @@ def test_another_model_is_judged_on_what_it_was_asked(simulation: Simulation) ->
     assert set(checks["model"]) == {"all", "some"}
     scored = analysis.scores(whole, simulation.asked, simulation.people, "cloze")
     usable = states.loc[(states["model"] == "all") & (states["status"] == "usable"), "benchmark"].tolist()
-    failed = analysis.failures(checks[checks["model"] == "all"], "cloze")
+    failed = gates.failures(checks[checks["model"] == "all"], "cloze")
     alone = analysis.contrasts(scored, simulation.protocol, simulation.parameters, usable, failed)
     alone = alone[alone["benchmark"] == "overall"].reset_index(drop=True)
     pd.testing.assert_frame_equal(

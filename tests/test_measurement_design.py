@@ -10,11 +10,10 @@ import pytest
 
 from measurement import design
 from persona_studies.design import protocol as protocols
-from persona_studies.design import sources
 from persona_studies.design.plan import text_hash
-from persona_studies.errors import SourceUnavailable
 from persona_studies.paths import Project
 from sycophancy import published as ipip
+from tests.conftest import at_hand
 
 PROJECT = Project.find()
 PROTOCOL = protocols.load(PROJECT.folder("measurement") / "protocol.toml")
@@ -92,10 +91,7 @@ def test_the_short_form_has_both_poles_of_every_domain_and_facet() -> None:
 
 
 def test_keys_and_texts_are_those_of_the_published_lists() -> None:
-    try:
-        questions, lists = (sources.fetch(PROJECT, name) for name in ("ipip-neo-300", "ipip-neo-300-reversed"))
-    except SourceUnavailable as absent:
-        pytest.skip(str(absent))  # the keys are compared wherever the lists can be had
+    questions, lists = at_hand(PROJECT, "ipip-neo-300", "ipip-neo-300-reversed")
     text, negative = ipip._ipip_texts(questions), ipip.reversed_items(lists)
     keys = design.banks.read(PROJECT.items / "measurement" / "ipip_neo_300.csv", design.Key).set_index("number")
     assert set(keys.index[keys["key"] < 0]) == negative and len(negative) == 148

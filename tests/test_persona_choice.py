@@ -15,6 +15,7 @@ from persona_studies.ask.backends import Request
 from persona_studies.ask.chat import CHATML
 from persona_studies.design.plan import HASHES, IDENTITY, text_hash
 from persona_studies.errors import ParameterError
+from tests.conftest import at_hand
 from tests.simulated_persona_choice import (
     DEFAULTS,
     HOW,
@@ -247,10 +248,7 @@ def test_another_margin_is_another_smallest_effect_everywhere() -> None:
 
 
 def test_the_bank_is_what_its_source_gives() -> None:
-    from persona_studies.design import sources
-
-    if sources.locate(PROJECT, pairs.SOURCE) is None:
-        pytest.skip(f"not at hand: {sources.load(PROJECT)[pairs.SOURCE].address}")
+    at_hand(PROJECT, pairs.SOURCE)
     pd.testing.assert_frame_equal(pairs.bank(PROJECT, PROTOCOL), design.pairs(PROJECT), check_dtype=False)
     whole = design.plan(PROJECT, PROTOCOL, parameters(items=60), texts=True)
     assert (whole[[*IDENTITY, *HASHES]] == plan(60)[[*IDENTITY, *HASHES]]).all(axis=None)

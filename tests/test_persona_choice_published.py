@@ -14,8 +14,8 @@ import pytest
 
 from persona_choice import analysis, elsewhere, judge, pairs, published, surveys
 from persona_studies.analyse import verdicts
-from persona_studies.design import sources
 from persona_studies.errors import SourceError, SourceUnavailable
+from tests.conftest import at_hand
 from tests.local_hub import LocalHub
 from tests.simulated_persona_choice import HOW, PROJECT, PROTOCOL
 
@@ -36,9 +36,7 @@ NEEDS = {
 
 @pytest.mark.parametrize("name", published.AGAIN)
 def test_a_table_is_what_its_sources_give(name: str) -> None:
-    for id in NEEDS[name]:
-        if sources.locate(PROJECT, id) is None:
-            pytest.skip(f"source {id} is not at hand: {sources.load(PROJECT)[id].address}")
+    at_hand(PROJECT, *NEEDS[name])
     found = published.compare(PROJECT, name)
     assert found["committed"] == found["rederived"] and found["committed"]
 

@@ -3,7 +3,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from persona_studies.design import sources
 from persona_studies.design.plan import text_hash
 from persona_studies.errors import SourceError
 from persona_studies.paths import Project
@@ -18,26 +17,19 @@ from sycophancy.published import (
     personality_illusion,
     reversed_items,
 )
+from tests.conftest import at_hand
 
 PROJECT = Project.find(Path(__file__))
-
-
-def at_hand(*ids: str) -> list[Path]:
-    paths = [sources.locate(PROJECT, id) for id in ids]
-    for id, path in zip(ids, paths, strict=True):
-        if path is None:
-            pytest.skip(f"source {id} is not at hand: {sources.load(PROJECT)[id].address}")
-    return [path for path in paths if path]
 
 
 @pytest.mark.parametrize("table", SOURCES)
 def test_a_committed_table_is_rederived_byte_for_byte(table: str) -> None:
     committed = (PROJECT.published / "sycophancy" / f"{table}.csv").read_bytes()
-    assert derive(table, at_hand(*SOURCES[table])).encode() == committed
+    assert derive(table, at_hand(PROJECT, *SOURCES[table])).encode() == committed
 
 
 def test_the_reverse_keys_are_those_of_the_whole_questionnaire() -> None:
-    (lists,) = at_hand("ipip-neo-300-reversed")
+    (lists,) = at_hand(PROJECT, "ipip-neo-300-reversed")
     negative = reversed_items(lists)
     assert len(negative) == 148
     assert negative <= set(range(1, 301))
@@ -52,7 +44,7 @@ def test_the_key_has_sixty_items_in_six_facets() -> None:
 
 
 def test_items_come_with_the_texts_that_were_keyed(tmp_path: Path) -> None:
-    at_hand("ipip-neo-300")
+    at_hand(PROJECT, "ipip-neo-300")
     items = ipip_items(PROJECT)
     assert items.drop(columns="text").equals(ipip_keys(PROJECT))
     assert items["text"].map(text_hash).equals(items["item_hash"])

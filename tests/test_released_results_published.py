@@ -14,6 +14,7 @@ from persona_studies.design import sources
 from persona_studies.errors import SourceError
 from persona_studies.paths import Project
 from released_results import published
+from tests.conftest import at_hand
 from tests.simulated_released_results import FACTS, PROJECT, PROTOCOL, misaligned
 
 
@@ -21,9 +22,7 @@ from tests.simulated_released_results import FACTS, PROJECT, PROTOCOL, misaligne
 def test_a_table_of_facts_is_rederived_from_its_pinned_files(name: str) -> None:
     needed = [id for id in sources.load(PROJECT) if id.startswith(published.FACTS[name].needs.removesuffix("*"))]
     assert needed
-    for id in needed:
-        if sources.locate(PROJECT, id) is None:
-            pytest.skip(f"source {id} is not at hand: {sources.load(PROJECT)[id].address}")
+    at_hand(PROJECT, *needed)
     made = published.compare(PROJECT, name)
     assert made["largest_difference"] < 1e-12
     assert made["rederived"] == len(FACTS[name]) or published.FACTS[name].partly

@@ -308,11 +308,6 @@ def _share(flags: pd.Series) -> float:
     return float(flags.mean()) if len(flags) else nan
 
 
-def failures(checked: pd.DataFrame, measure: str) -> str:
-    """Return the checks that a measure failed, as a reason; empty where it passed all."""
-    return checks.failures(checked[checked["measure"] == measure])
-
-
 def steerability(scored: dict[str, pd.DataFrame], usable: list[str], chosen: Parameters) -> pd.DataFrame:
     """Say for each measure whether the toddler answers worse than a filler, over the usable benchmarks.
 
@@ -321,14 +316,8 @@ def steerability(scored: dict[str, pd.DataFrame], usable: list[str], chosen: Par
     Returns:
         ``measure, instruction, against, n, estimate, low, high, p, moved``.
     """
-    rows = []
-    for name, table in scored.items():
-        wide = by_question(table[table["benchmark"].isin(usable)])
-        if {"toddler", "filler"} <= set(wide):
-            found = families.steerable(wide["toddler"] - wide["filler"], -1, settings(chosen))
-            rows.append({"measure": name, "instruction": "toddler", "against": "filler", **found})
-    columns = ["measure", "instruction", "against", "n", "estimate", "low", "high", "p", "moved"]
-    return pd.DataFrame(rows, columns=columns)
+    wide = {name: by_question(table[table["benchmark"].isin(usable)]) for name, table in scored.items()}
+    return families.steerability(wide, "toddler", "filler", -1, settings(chosen))
 
 
 def thresholded(scored: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
@@ -385,7 +374,7 @@ def verdict_table(
     overall = table[(table["benchmark"] == OVERALL) & table["hypothesis"].isin(scored["persona"])]
     steered = moved.set_index("measure")["moved"].to_dict().get(chosen.measure, True)
     found = families.evidence(
-        overall, failed={OVERALL: failures(checked, chosen.measure)}, stuck={OVERALL: not steered}
+        overall, failed={OVERALL: checks.failures(checked, chosen.measure)}, stuck={OVERALL: not steered}
     )
     why = f"this contrast was not asked by the measure {chosen.measure}"
     absent = dict.fromkeys(protocol.claims, why)

@@ -15,13 +15,13 @@ from expert_personas.analysis import (
     by_question,
     contrasts,
     extremes,
-    failures,
     gates,
     scores_by_measure,
 )
 from expert_personas.conditions import REFERENCE
 from expert_personas.design import Parameters
 from expert_personas.replies import replies
+from persona_studies.analyse import gates as checks
 from persona_studies.analyse import multiple_choice as shared
 from persona_studies.design.protocol import Protocol
 
@@ -110,7 +110,7 @@ def other_models(
         state = extremes(accuracy(scored[chosen.measure], chosen), protocol.design["ceiling"])
         usable = state.loc[state["status"] == "usable", "benchmark"].tolist()
         gate = gates(protocol, scored, recorded, theirs, replies(recorded, theirs), chosen)
-        why = failures(gate, chosen.measure)
+        why = checks.failures(gate, chosen.measure)
         table = contrasts(scored[chosen.measure], protocol, chosen, usable, why)
         overall = table[table["benchmark"] == OVERALL].assign(gate=why)
         for parts, part in ((states, state), (checked, gate), (found, overall)):

@@ -182,16 +182,8 @@ def about_model(protocol: Protocol, claim: str) -> bool:
 
 def _single(row: Mapping[Any, Any], stuck: bool, *, corrected: bool) -> verdicts.Evidence:
     gated = row["family"] in live.FAMILIES
-    return verdicts.Evidence(
-        estimate=float(row["estimate"]),
-        low=float(row["low"]),
-        high=float(row["high"]),
-        p_adjusted=float(row["p_adjusted"]),
-        rejected=bool(row["rejected"]),
-        equivalent=bool(row["bounded"]),
-        p_equivalence=float(row["p_bound_adjusted"]),
-        power=None if np.isnan(row["power"]) else float(row["power"]),
-        informative=not row["gate"],
+    return verdicts.Evidence.of(
+        row,
         reason=row["gate"],
         corrected=corrected,
         steerable=False if stuck and gated and not row["rejected"] else None,

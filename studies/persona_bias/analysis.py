@@ -391,11 +391,6 @@ def gates(
     return whole[["measure", "check", "value", "rule", "threshold", "passes"]]
 
 
-def failures(checked: pd.DataFrame, measure: str) -> str:
-    """Return the checks that a measure failed, as a reason; empty where it passed all."""
-    return checks.failures(checked[checked["measure"] == measure])
-
-
 def steerability(scored: dict[str, pd.DataFrame], usable: list[str], chosen: Parameters) -> pd.DataFrame:
     """Say for each measure whether the toddler is less accurate than a filler, over the usable datasets.
 
@@ -404,14 +399,8 @@ def steerability(scored: dict[str, pd.DataFrame], usable: list[str], chosen: Par
     Returns:
         ``measure, instruction, against, n, estimate, low, high, p, moved``.
     """
-    rows = []
-    for name, table in scored.items():
-        wide = by_question(table[table["dataset"].isin(usable)])
-        if {"toddler", "filler"} <= set(wide) and len(wide):
-            found = families.steerable(wide["toddler"] - wide["filler"], -1, settings(chosen))
-            rows.append({"measure": name, "instruction": "toddler", "against": "filler", **found})
-    columns = ["measure", "instruction", "against", "n", "estimate", "low", "high", "p", "moved"]
-    return pd.DataFrame(rows, columns=columns)
+    wide = {name: by_question(table[table["dataset"].isin(usable)]) for name, table in scored.items()}
+    return families.steerability(wide, "toddler", "filler", -1, settings(chosen))
 
 
 # --- Verdicts ---
@@ -440,7 +429,7 @@ def verdict_table(
     steered = moved.set_index("measure")["moved"].to_dict().get(chosen.measure, True)
     found = families.evidence(
         table[there],
-        failed=dict.fromkeys(FAMILIES, failures(checked, chosen.measure)),
+        failed=dict.fromkeys(FAMILIES, checks.failures(checked, chosen.measure)),
         stuck=dict.fromkeys(FAMILIES, not steered),
     )
     absent = dict.fromkeys(protocol.claims, f"this contrast was not asked by the measure {chosen.measure}")

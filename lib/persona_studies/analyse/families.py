@@ -103,6 +103,33 @@ def steerable(differences: pd.Series, sign: int, how: Settings) -> dict[str, Any
     return found | {"moved": bool(row["p"] <= how.alpha and sign * row["estimate"] > 0)}
 
 
+def steerability(
+    outcomes: Mapping[str, pd.DataFrame], instruction: str, against: str, sign: int, how: Settings
+) -> pd.DataFrame:
+    """Test for each measure whether an instruction moves its outcome beyond a filler.
+
+    A model that no instruction moves shows no effect of any persona.
+
+    Args:
+        outcomes: Measure -> outcome, one row per unit, one column per condition.
+        instruction: The condition that should move it.
+        against: The filler.
+        sign: Where it should move it: 1 or -1.
+        how: Settings; each is one test, without correction.
+
+    Returns:
+        ``measure, instruction, against, n, estimate, low, high, p, moved``; no row where either was not asked.
+    """
+    about = {"instruction": instruction, "against": against}
+    rows = [
+        {"measure": name, **about, **steerable(wide[instruction] - wide[against], sign, how)}
+        for name, wide in outcomes.items()
+        if {instruction, against} <= set(wide) and len(wide)
+    ]
+    columns = ["measure", *about, "n", "estimate", "low", "high", "p", "moved"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def contrasts(protocol: Protocol, names: Iterable[str], differences: Differences, how: Settings) -> pd.DataFrame:
     """Test every contrast of some families.
 
@@ -333,16 +360,8 @@ def evidence(
             tuple(name for name, each in signs.items() if each["rejected"] and sign * each["estimate"] > 0)
             for sign in (1, -1)
         )
-        found[family, hypothesis, "corrected"] = verdicts.Evidence(
-            estimate=float(row["estimate"]),
-            low=float(row["low"]),
-            high=float(row["high"]),
-            p_adjusted=float(row["p_adjusted"]),
-            rejected=bool(row["rejected"]),
-            equivalent=bool(row["bounded"]),
-            p_equivalence=float(row["p_bound_adjusted"]),
-            power=None if np.isnan(row["power"]) else float(row["power"]),
-            informative=not why,
+        found[family, hypothesis, "corrected"] = verdicts.Evidence.of(
+            row,
             reason=why,
             gated=family in failed,
             rising=rising,

@@ -45,8 +45,9 @@ def only(measure: Measure, names: Iterable[str]) -> Measure:
     return measure.model_copy(update={"gate": kept})
 
 
-def failures(table: pd.DataFrame) -> str:
-    """Return the checks that failed, as a reason; empty where none did."""
+def failures(table: pd.DataFrame, measure: str | None = None) -> str:
+    """Return the checks that failed, of one measure or of all, as a reason; empty where none did."""
+    table = table if measure is None else table[table["measure"] == measure]
     bad = table.loc[~table["passes"], "check"].tolist()
     return f"gate: {', '.join(bad)}" if bad else ""
 

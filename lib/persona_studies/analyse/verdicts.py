@@ -105,6 +105,29 @@ class Evidence:
     corrected: bool = True
     why: str = ""
 
+    @classmethod
+    def of(cls, row: Mapping[Any, Any], *, reason: str, **more: Any) -> Evidence:
+        """Return the evidence of one row of :func:`persona_studies.analyse.families.corrected`.
+
+        Args:
+            row: The row.
+            reason: Why the measure behind it does not count; empty where it does.
+            more: Further attributes.
+        """
+        return cls(
+            estimate=float(row["estimate"]),
+            low=float(row["low"]),
+            high=float(row["high"]),
+            p_adjusted=float(row["p_adjusted"]),
+            rejected=bool(row["rejected"]),
+            equivalent=bool(row["bounded"]),
+            p_equivalence=float(row["p_bound_adjusted"]),
+            power=None if math.isnan(row["power"]) else float(row["power"]),
+            informative=not reason,
+            reason=reason,
+            **more,
+        )
+
 
 def verdict(claim: Claim, evidence: Evidence | None, *, least_power: float = 0.8) -> tuple[str, str]:
     """Return the verdict on a claim and the reason for it in one line.

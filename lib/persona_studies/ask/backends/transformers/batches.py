@@ -38,7 +38,7 @@ class Flight:
     launched: float
 
 
-class _Starts(transformers.Cache):  # type: ignore[misc]
+class _Starts(transformers.Cache):
     """Shared starts as the past of every row. Nothing is stored: a layer's keys are joined when it asks."""
 
     def __init__(self, layers: Sequence[tuple[Any, Any]], rows: Any) -> None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import tokenizers  # type: ignore[import-not-found, unused-ignore]
+import tokenizers
 import transformers
 
 from persona_studies import files
