@@ -47,7 +47,7 @@ def _consistent(axis: Axes, table: pd.DataFrame) -> None:
             xytext=(9 if name in inconsistent else -9, above),
             textcoords="offset points",
             ha="left" if name in inconsistent else "right",
-            va="bottom" if yes[str(name)] > 0.5 else "top",
+            va="bottom" if name in inconsistent or yes[str(name)] > 0.5 else "top",
             fontsize="small",
         )
     axis.plot([-0.2, 0.8], [-0.2, 0.8], color="0.8", lw=1, zorder=0)
