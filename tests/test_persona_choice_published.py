@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from huggingface_hub import close_session
 
 from persona_choice import analysis, elsewhere, judge, pairs, published, surveys
 from persona_studies.analyse import verdicts
@@ -264,12 +265,15 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalHub]:
     made = LocalHub()
+    # The library keeps one client for the whole process, with the proxies of the moment it was made at.
+    close_session()
     monkeypatch.setenv("HF_ENDPOINT", made.address)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     frame = pd.DataFrame({"prompt": ["Who?"], "gt": [5]})
     made.commits[COMMIT] = {"a/test.csv": frame.to_csv(index=False).encode(), "b.jsonl": b'{"gt": 5}\n'}
     made.datasets["lingfengzhou/PersonaEval"] = (COMMIT, ["b.jsonl", "a/test.csv"])
     yield made
+    close_session()
     made.close()
 
 
