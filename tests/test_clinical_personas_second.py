@@ -82,7 +82,7 @@ def test_every_family_is_tested_at_its_size(planted: analysis.Analysis) -> None:
     sizes = planted.tests.groupby("family", sort=False).size()
     assert sizes.to_dict() == {name: family.size for name, family in SECOND.protocol.families.items()}
     n = tabled(planted)["n"]
-    assert n.loc[("care", "physician - assistant | cases, critical, accuracy")] == 69
+    assert n.loc[("care", "physician - assistant | cases, critical, accuracy")] == 44
     assert n.loc[("care", "physician - assistant | cases, primary, accuracy")] == 49
     assert n.loc[("care", "physician - assistant | cases, critical - primary, accuracy")] == 118
     assert n.loc[("medical", "physician - filler | medical, accuracy")] == 100

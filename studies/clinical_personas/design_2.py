@@ -23,14 +23,17 @@ def questions(project: Project, protocol: Protocol, *, texts: bool = False) -> p
         ``question, options``.
     """
     vignettes = multiple_choice.questions(project, "triage", domains=("plain",), texts=texts)
+    assert protocol.confirmatory is not None
+    n_cases, seed = protocol.confirmatory.sizes["emergency_cases"], protocol.design["sample_seed"]
     cases = multiple_choice.questions(project, "esi", domains=("nb_ambiguous",), texts=texts)
+    cases = multiple_choice.sample(cases, n_cases, seed)
     parts = [vignettes.assign(dataset="triage"), cases.assign(dataset="esi")]
     for name, n in protocol.design["medical_questions"].items():
         of_mmlu = name in multiple_choice.MMLU
         whole = multiple_choice.questions(
             project, "mmlu" if of_mmlu else name, domains=(name,) if of_mmlu else None, texts=texts
         )
-        chosen = multiple_choice.sample(whole, n, protocol.design["sample_seed"])
+        chosen = multiple_choice.sample(whole, n, seed)
         parts.append(chosen.assign(dataset="medical"))
     asked = pd.concat(parts, ignore_index=True)
     critical = protocol.design["critical"]
@@ -51,13 +54,10 @@ def people(protocol: Protocol) -> pd.DataFrame:
     design = protocol.design
     rows: list[tuple[str, str, int, str | None]] = []
     for role, noun in design["roles"].items():
+        if role == "none":
+            rows.append((role, "neutral", 0, None))
+            continue
         for style in design["styles"]:
-            if role == "none":
-                alone = style != "neutral"
-                rows.append(
-                    (role, style, int(alone), design["style_alone"].replace("{style}", style) if alone else None)
-                )
-                continue
             several = style == "neutral" and role in design["second_wording"]
             for wording, sentence in enumerate(design["wordings"][: 2 if several else 1], start=1):
                 persona = a(noun if style == "neutral" else f"{style} {noun}")
@@ -122,6 +122,6 @@ def plan(project: Project, protocol: Protocol, *, texts: bool = False) -> pd.Dat
 
     ask("letter", "triage", everyone)
     ask("letter", "esi", everyone)
-    ask("letter", "medical", everyone[first & everyone["who"].isin(protocol.design["medical"])])
+    ask("medical", "medical", everyone[first & everyone["who"].isin(protocol.design["medical"])])
     ask("text", "triage", everyone[first & everyone["who"].isin(protocol.design["text"])])
     return plans.combine(parts)
