@@ -19,6 +19,7 @@ from persona_studies.analyse.families import Settings
 from persona_studies.ask import packing, recording, responses, schema
 from persona_studies.ask.backends import ModelInfo
 from persona_studies.design import protocol as protocols
+from persona_studies.design.parameters import Parameters
 from persona_studies.design.protocol import Claim, Family, Hypothesis, Protocol
 from persona_studies.paths import Project
 from persona_studies.study import Study
@@ -134,6 +135,31 @@ def test_only_a_complete_recording_is_looked_at(
     found = study.confirmatory(declared, whole)
     assert list(found) == ["simulated"] and len(found["simulated"]) == len(whole)
     assert shown[1].count("cells") == 1 and "absent" in shown[1]
+    capsys.readouterr()
+
+
+class Models(Parameters):
+    models: tuple[str, ...]
+
+
+def test_a_measure_is_looked_at_when_its_last_cell_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared = protocols.load(Project(ROOT).protocol("sycophancy"))
+    declared = declared.model_copy(update={"design": {"models": ["simulated", "absent"]}})
+    study = Study("toy", Project(tmp_path), declared, Models(models=()), tmp_path)
+    whole = small_plan()
+    assert study.complete(whole) == ({}, {})
+    monkeypatch.setattr(recording, "load", lambda *_, **__: SimulatedBackend(answer))
+    study.ask(lambda: whole[whole["measure"] == "score"], "simulated", hours=1)
+    found, lacking = study.complete(whole)
+    assert found["simulated"]["measure"].eq("score").all() and len(found["simulated"]) == 12
+    assert lacking == {"simulated": ["talk"]}
+    named = Study("toy", Project(tmp_path), declared, Models(models=("absent", "simulated")), tmp_path)
+    study.ask(lambda: whole, "simulated", hours=1)
+    found, lacking = named.complete(whole)
+    assert len(found["simulated"]) == len(whole)
+    assert lacking == {"absent": ["score", "talk"], "simulated": []}
     capsys.readouterr()
 
 

@@ -137,6 +137,35 @@ class Study:
             display(Markdown(text))
         return found
 
+    def complete(self, plan: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], dict[str, list[str]]]:
+        """Return the responses of measures that are recorded to the last cell, for each model of this run.
+
+        These are the models of the parameter ``models`` or, where it is empty, all that are recorded, those of the
+        protocol (``design.models``) first. A measure in progress is not looked at.
+
+        Args:
+            plan: Every cell of the run.
+
+        Returns:
+            Model -> responses, where a measure is complete; model -> measures that are not complete.
+        """
+        known = responses.recordings(self.project, self.name)
+        named = [models.slug(name) for name in self.parameters.model_dump()["models"]]
+        if not named:
+            first = [models.slug(name) for name in self.protocol.design["models"]]
+            named = [name for name in dict.fromkeys([*first, *known]) if name in known]
+        found, lacking = {}, {}
+        for model in named:
+            lacking[model] = [
+                str(measure)
+                for measure, cells in plan.groupby("measure", sort=False)
+                if responses.answered(self.project, self.name, model, cells) < len(cells)
+            ]
+            whole = plan[~plan["measure"].isin(lacking[model])]
+            if len(whole):
+                found[model] = responses.load(self.project, self.name, model, whole)
+        return found, lacking
+
     def accounted(self, plan: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
         """Return how much of each measure is planned and recorded: ``measure, planned, recorded, purpose``."""
         planned = plan["measure"].value_counts(sort=False).rename("planned").rename_axis("measure").reset_index()

@@ -162,7 +162,7 @@ def claims(
     protocol: Protocol,
     public: pd.DataFrame,
     analyses: Mapping[str, Analysis],
-    before: pd.DataFrame,
+    before: pd.DataFrame | None = None,
     *,
     absent: str,
     layer: str = "both",
@@ -176,7 +176,7 @@ def claims(
         protocol: The newest one.
         public: Tests of its families about published data.
         analyses: Model -> analysis, the deciding one first.
-        before: Verdicts by the earlier protocol (:func:`persona_studies.analyse.verdicts.table`).
+        before: Verdicts by an earlier protocol (:func:`persona_studies.analyse.verdicts.table`), if any.
         absent: Why a claim has no row where nobody answered.
         layer: ``published``, ``corrected`` or ``both``; the declared analyses are ``corrected``.
     """
@@ -189,8 +189,9 @@ def claims(
         further = {} if place else dict(list(analyses.items())[1:])
         mine = analysis.beside(protocol, further)
         parts.append(mine[~mine["claim"].isin(about_others)])
-    tested = before[before["verdict"] != verdicts.NOT_TESTABLE]
-    parts.append(tested[tested["claim"].isin(set(protocol.claims) - about_others)])
+    if before is not None:
+        tested = before[before["verdict"] != verdicts.NOT_TESTABLE]
+        parts.append(tested[tested["claim"].isin(set(protocol.claims) - about_others)])
     whole = pd.concat([part for part in parts if len(part)], ignore_index=True)
     if layer != "both":
         whole = whole[whole["layer"] == layer]

@@ -174,7 +174,12 @@ def _covered(project: Project, study: str, in_force: Parameters, assignments: li
     declared = protocol.load(project.protocol(study))
     wanted = module.plan(project, declared, in_force)
     given = in_force.model_dump()
-    for model in given["models"] if "models" in given else [responses.meant(project, study, given["model"])]:
+    if "models" in given:
+        # None named: all that are recorded.
+        asked = given["models"] or responses.recordings(project, study)
+    else:
+        asked = [responses.meant(project, study, given["model"])]
+    for model in asked:
         if model:
             _covered_by(project, study, slug(model), declared, wanted, in_force, assignments)
 
@@ -209,7 +214,7 @@ def _covered_by(
     part = unfinished.incomplete(record)
     counts = record.get("unfinished", {})
     whole = [name for name, n in counts.get("planned", {}).items() if counts["recorded"].get(name, 0) >= n]
-    if part and whole and "models" in in_force.model_dump():
+    if part and "models" in in_force.model_dump():
         wanted, part = wanted[wanted["measure"].isin(whole)], ""
     elif not part:
         wanted = _held(project, study, wanted, rows, declared, in_force)
