@@ -15,6 +15,7 @@ from persona_studies.design import protocol as protocols
 from persona_studies.design.plan import HASHES, IDENTITY
 from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
+from persona_studies.reproduce import ready
 
 Probability = Callable[[pd.DataFrame], np.ndarray]
 
@@ -48,7 +49,13 @@ class Second:
 
     @cached_property
     def plan(self) -> pd.DataFrame:
-        found: pd.DataFrame = self.design.plan(self.project, self.protocol)
+        return self.planned(texts=False)
+
+    def planned(self, *, texts: bool) -> pd.DataFrame:
+        """Return every cell, as the notebook's own parameters plan them."""
+        in_force, _ = ready.resolve(self.project, self.study, [])
+        module = ready.study_module(self.project, self.study)
+        found: pd.DataFrame = module.plan(self.project, self.protocol, in_force, texts=texts)
         return found
 
 

@@ -29,6 +29,8 @@ from tests.test_recording import answer, small_plan
 from tests.test_study import With
 
 ROOT = Path(__file__).parents[1]
+
+
 FACTS: dict[str, Any] = {"second": "none", "on": "all", "measure": "letter", "outcome": "accuracy"}
 
 
@@ -161,6 +163,32 @@ def test_a_measure_is_looked_at_when_its_last_cell_is_recorded(
     assert len(found["simulated"]) == len(whole)
     assert lacking == {"absent": ["score", "talk"], "simulated": []}
     capsys.readouterr()
+
+
+def test_a_claim_waits_for_its_measure_and_says_which() -> None:
+    declared = small_protocol().model_copy(update={"measures": {"letter": None}})
+    assert conclusions.unrecorded(declared, {"letter"}) == {}
+    waiting = conclusions.conclude(
+        declared,
+        row_of("own", float("nan"), rejected=False).assign(n=0),
+        row_of("public", 0.2, rejected=True),
+        lambda *_: "",
+        {"own": False},
+        model="small",
+        scored=pd.DataFrame(),
+        gate=pd.DataFrame(),
+        held=("text",),
+    )
+    own = waiting.verdicts.set_index("claim").loc["own"]
+    assert [own["verdict"], own["why"]] == ["not testable here", "not recorded yet: letter"]
+    how = Settings(0.05, 0.95, "holm", 1000, 1)
+    assert conclusions.forest(declared, {"small": waiting}, "accuracy", how)["family"].tolist() == ["public"]
+    # A model that has it stands alone; where nobody has, the claim waits.
+    public = row_of("public", 0.2, rejected=True)
+    table = conclusions.claims(declared, public, {"small": waiting, "capable": one("capable", 0.1)})
+    assert table["model"].tolist() == ["capable", claims.PUBLISHED_DATA, ""]
+    table = conclusions.claims(declared, public, {"small": waiting})
+    assert table.loc[table["claim"] == "own", "why"].tolist() == ["not recorded yet: letter"]
 
 
 def test_models_side_by_side_and_combined() -> None:

@@ -27,9 +27,9 @@ from persona_studies.errors import BackendError, ParameterError
 from persona_studies.paths import Project
 from persona_studies.publish import report_card, report_page
 from persona_studies.publish.report_card import Part
-from persona_studies.reproduce import ready
 from tests.misbehaving_server import Server
 from tests.simulated import SimulatedBackend
+from tests.simulated_letters import Second
 
 ROOT = Path(__file__).parents[1]
 Truth = Callable[[str, str, str], float]
@@ -72,10 +72,7 @@ def gold() -> dict[str, tuple[int, int]]:
     """Return the place of the right option and the number of options of every question."""
     found: dict[str, tuple[int, int]] = {}
     for study in ("expert_personas", "clinical_personas", "persona_bias"):
-        design = ready.study_module(Project(ROOT), study)
-        module = design.design_2
-        declared = report_card.protocols.load(Project(ROOT).protocol(study, 2))
-        asked = module.questions(Project(ROOT), declared)
+        asked = Second(study).asked
         found |= {row.item: (row.gold, row.n_options) for row in asked.itertuples()}
     return found
 

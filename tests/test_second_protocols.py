@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -17,46 +15,40 @@ from persona_studies.analyse import claims
 from persona_studies.ask import responses, schema
 from persona_studies.design import plan as plans
 from persona_studies.design import protocol as protocols
-from persona_studies.design.protocol import Protocol
 from persona_studies.errors import SourceUnavailable
 from persona_studies.paths import Project
 from persona_studies.reproduce import ready
+from tests.simulated_letters import Second
 
 PROJECT = Project(Path(__file__).parents[1])
 STUDIES = ["expert_personas", "clinical_personas", "persona_bias"]
 # Of identity and hashes of every cell: a text that changes after the recording began is another cell.
 DIGESTS = {
-    "expert_personas": "75fd97b75fc26a27",
-    "clinical_personas": "af676019ed1178ed",
-    "persona_bias": "bf0f75598fbfb962",
+    "expert_personas": "cb2bd6f75652835b",
+    "clinical_personas": "472aab3df1f50856",
+    "persona_bias": "96013dbae9bee2be",
 }
 
 
-def second(study: str) -> tuple[ModuleType, Protocol]:
-    return import_module(f"{study}.design_2"), protocols.load(PROJECT.protocol(study, 2))
-
-
 @pytest.fixture(scope="module", params=STUDIES)
-def study(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def second(request: pytest.FixtureRequest) -> Second:
+    return Second(str(request.param))
 
 
 @pytest.fixture(scope="module")
-def plan(study: str) -> pd.DataFrame:
-    module, declared = second(study)
-    made: pd.DataFrame = module.plan(PROJECT, declared)
-    return made
+def plan(second: Second) -> pd.DataFrame:
+    return second.plan
 
 
-def test_the_grid_has_the_declared_cells(study: str, plan: pd.DataFrame) -> None:
-    _, declared = second(study)
+def test_the_grid_has_the_declared_cells(second: Second, plan: pd.DataFrame) -> None:
+    declared = second.protocol
     assert declared.version == 2 and declared.confirmatory is not None
     assert plan.groupby("measure").size().to_dict() == declared.confirmatory.cells
 
 
-def test_the_grid_is_the_one_that_was_declared(study: str, plan: pd.DataFrame) -> None:
+def test_the_grid_is_the_one_that_was_declared(second: Second, plan: pd.DataFrame) -> None:
     cells = plan[[*plans.IDENTITY, *plans.HASHES]].astype(str).agg("\t".join, axis=1)
-    assert hashlib.sha256("\n".join(sorted(cells)).encode()).hexdigest()[:16] == DIGESTS[study]
+    assert hashlib.sha256("\n".join(sorted(cells)).encode()).hexdigest()[:16] == DIGESTS[second.study]
 
 
 def test_letters_come_in_every_cyclic_order(plan: pd.DataFrame) -> None:
@@ -66,10 +58,9 @@ def test_letters_come_in_every_cyclic_order(plan: pd.DataFrame) -> None:
         assert cells["order"].tolist() == list(range(n))
 
 
-def test_every_cell_has_its_texts_and_shares_the_question(study: str, plan: pd.DataFrame) -> None:
-    module, declared = second(study)
+def test_every_cell_has_its_texts_and_shares_the_question(second: Second, plan: pd.DataFrame) -> None:
     try:
-        written: pd.DataFrame = module.plan(PROJECT, declared, texts=True)
+        written = second.planned(texts=True)
     except SourceUnavailable as error:
         pytest.skip(str(error))
     assert written[[*plans.IDENTITY, *plans.HASHES]].equals(plan[[*plans.IDENTITY, *plans.HASHES]])
@@ -81,6 +72,7 @@ def test_every_cell_has_its_texts_and_shares_the_question(study: str, plan: pd.D
     assert (starts == 1).all() and (letters["shared"].str.len() > 10).all()
 
 
+@pytest.mark.parametrize("study", [name for name in STUDIES if PROJECT.protocol(name, 2).is_file()])
 def test_the_first_recordings_still_answer_the_first_plan(study: str) -> None:
     in_force, _ = ready.resolve(PROJECT, study, [])
     first = protocols.load(PROJECT.protocol(study))
@@ -93,8 +85,8 @@ def test_the_first_recordings_still_answer_the_first_plan(study: str) -> None:
     assert np.isin(schema.digest(scored), schema.digest(recorded)).all()
 
 
-def test_every_claim_is_decided_by_a_contrast_and_steerability_by_none(study: str) -> None:
-    _, declared = second(study)
+def test_every_claim_is_decided_by_a_contrast_and_steerability_by_none(second: Second) -> None:
+    declared = second.protocol
     assert "steerability" in declared.families
     controls = {name for name, condition in declared.conditions.items() if condition.role == "positive control"}
     assert controls
@@ -105,8 +97,8 @@ def test_every_claim_is_decided_by_a_contrast_and_steerability_by_none(study: st
             assert not {contrast.first, contrast.second} & controls, name
 
 
-def test_every_persona_of_a_claim_stands_beside_placebo_filler_and_shuffled(study: str) -> None:
-    _, declared = second(study)
+def test_every_persona_of_a_claim_stands_beside_placebo_filler_and_shuffled(second: Second) -> None:
+    declared = second.protocol
     tested = [c for family in declared.families.values() for c in family.contrasts.values()]
     for claim in declared.claims.values():
         if claim.family not in ("experts", "care", "overall"):
@@ -117,15 +109,15 @@ def test_every_persona_of_a_claim_stands_beside_placebo_filler_and_shuffled(stud
         assert "shuffled" in beside or first == "unrelated expert"
 
 
-def test_every_estimate_of_a_claim_has_a_unit(study: str) -> None:
-    _, declared = second(study)
-    units = claims.units_of(PROJECT, study)
+def test_every_estimate_of_a_claim_has_a_unit(second: Second) -> None:
+    declared = second.protocol
+    units = claims.units_of(PROJECT, second.study)
     assert {name for name, claim in declared.claims.items() if claim.hypothesis} <= set(units)
     assert set(units.values()) <= set(claims.units(PROJECT))
 
 
-def test_amendments_tell_when_the_second_protocol_was_declared(study: str) -> None:
-    _, declared = second(study)
+def test_amendments_tell_when_the_second_protocol_was_declared(second: Second) -> None:
+    declared = second.protocol
     assert declared.confirmatory is not None
     assert declared.amendments[-1].date >= declared.confirmatory.declared
     assert all(amendment.commit for amendment in declared.amendments[:-1])

@@ -102,12 +102,11 @@ class Study:
     def how_to_record(self) -> str:
         """Return in words that nothing is recorded, with the command that records it."""
         newest = self.newest
-        if newest.version > 1:
-            return (
-                f"not recorded yet; to record: `make record STUDY={self.name} MODEL={newest.design['models'][0]} "
-                f'FLAGS="--protocol {newest.version}"`'
-            )
-        return f"no responses recorded yet; to record: `make record STUDY={self.name} MODEL=smollm2-135m-instruct`"
+        model = newest.design.get("models", ["smollm2-135m-instruct"])[0]
+        command = f"make record STUDY={self.name} MODEL={model}"
+        if newest.version > self.protocol.version:
+            return f'not recorded yet; to record: `{command} FLAGS="--protocol {newest.version}"`'
+        return f"no responses recorded yet; to record: `{command}`"
 
     @property
     def newest(self) -> Protocol:

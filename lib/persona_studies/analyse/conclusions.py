@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ class Analysis:
         stuck: Family -> whether no instruction moves its outcome.
         said: Replies in words, where there are any.
         usable: Sets of items that passed the gate, where sets have one of their own.
+        absent: Claim -> the measure that is not recorded yet, in words.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Analysis:
     stuck: Mapping[str, bool]
     said: pd.DataFrame = field(default_factory=pd.DataFrame)
     usable: list[str] = field(default_factory=list)
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     def beside(self, protocol: Protocol, others: Mapping[str, Analysis]) -> pd.DataFrame:
         """Return the verdicts where further models count.
@@ -52,7 +54,32 @@ class Analysis:
             for name, each in others.items()
         }
         found = families.evidence(self.tests, failed=self.failed, stuck=self.stuck, others=moved)
-        return verdicts.table(protocol, found, layer="corrected", model=self.model)
+        return _judged(protocol, found, self.absent, self.model)
+
+
+def unrecorded(protocol: Protocol, held: Collection[str]) -> dict[str, str]:
+    """Return the claims that wait for a measure of the protocol, and for which one.
+
+    Args:
+        protocol: Declares claims and measures.
+        held: Measures that are recorded to the last cell.
+    """
+    found = {}
+    for name, claim in protocol.claims.items():
+        contrasts = protocol.families[claim.family].contrasts if claim.family else {}
+        measures = [contrasts[h].measure for h in (claim.hypothesis, *claim.also) if h in contrasts]
+        if missing := [m for m in dict.fromkeys(measures) if m in protocol.measures and m not in held]:
+            found[name] = f"not recorded yet: {', '.join(missing)}"
+    return found
+
+
+def _judged(
+    protocol: Protocol, found: Mapping[Any, verdicts.Evidence], absent: Mapping[str, str], model: str
+) -> pd.DataFrame:
+    """Return the verdicts on every claim; one that waits for a measure has no evidence."""
+    waiting = {(protocol.claims[name].family, protocol.claims[name].hypothesis) for name in absent}
+    known = {key: each for key, each in found.items() if key[:2] not in waiting}
+    return verdicts.table(protocol, known, layer="corrected", model=model, absent=absent)
 
 
 def conclude(
@@ -67,6 +94,7 @@ def conclude(
     gate: pd.DataFrame,
     said: pd.DataFrame | None = None,
     usable: Sequence[str] = (),
+    held: Collection[str] | None = None,
 ) -> Analysis:
     """Put an analysis together.
 
@@ -77,6 +105,7 @@ def conclude(
         why: Family and hypothesis -> the checks behind it that failed; empty where none did.
         stuck: Family -> whether no instruction moves its outcome.
         model, scored, gate, said, usable: As in :class:`Analysis`.
+        held: Measures that are recorded to the last cell; None where all are. A claim about another one waits.
     """
     marked = tests.assign(
         gate=[
@@ -85,11 +114,10 @@ def conclude(
     )
     whole = pd.concat([marked, public.assign(gate="")], ignore_index=True)
     failed = {name: why(name, protocol.families[name].hypotheses[0]) for name in dict.fromkeys(tests["family"])}
-    judged = verdicts.table(
-        protocol, families.evidence(whole, failed=failed, stuck=stuck), layer="corrected", model=model
-    )
+    absent = {} if held is None else unrecorded(protocol, held)
+    judged = _judged(protocol, families.evidence(whole, failed=failed, stuck=stuck), absent, model)
     replies = pd.DataFrame() if said is None else said
-    return Analysis(model, scored, gate, whole, judged, failed, stuck, replies, [*usable])
+    return Analysis(model, scored, gate, whole, judged, failed, stuck, replies, [*usable], absent)
 
 
 def by_model(analyses: Mapping[str, Analysis], what: str) -> pd.DataFrame:
@@ -103,6 +131,8 @@ def over_models(
     tests: Mapping[str, pd.DataFrame], hypotheses: Iterable[tuple[str, str]], how: Settings
 ) -> pd.DataFrame:
     """Return contrasts model by model, and combined over the models whose gate passed.
+
+    A model that was not asked what a contrast rests on has no line.
 
     Args:
         tests: Model -> its families, with ``gate`` (what behind a row failed; empty where nothing did).
@@ -118,6 +148,8 @@ def over_models(
         mine = []
         for model, table in tests.items():
             row = table[(table["family"] == family) & (table["hypothesis"] == hypothesis)].iloc[0]
+            if not row["n"]:
+                continue
             kept = {name: row[name] for name in ("n", "estimate", "low", "high", "rejected", "gate")}
             rows.append({"family": family, "hypothesis": hypothesis, "model": model, **kept})
             if not row["gate"] and row["se"] > 0:
@@ -164,7 +196,7 @@ def claims(
     analyses: Mapping[str, Analysis],
     before: pd.DataFrame | None = None,
     *,
-    absent: str,
+    absent: str = "",
     layer: str = "both",
 ) -> pd.DataFrame:
     """Return the verdicts on every claim of a protocol: the one table of a study's claims.
@@ -177,7 +209,7 @@ def claims(
         public: Tests of its families about published data.
         analyses: Model -> analysis, the deciding one first.
         before: Verdicts by an earlier protocol (:func:`persona_studies.analyse.verdicts.table`), if any.
-        absent: Why a claim has no row where nobody answered.
+        absent: Why a claim has no row where nobody answered; otherwise the measure that it waits for is named.
         layer: ``published``, ``corrected`` or ``both``; the declared analyses are ``corrected``.
     """
     judged = verdicts.table(
@@ -198,7 +230,8 @@ def claims(
     # What one recording cannot test, another row may.
     whole = whole[(whole["verdict"] != verdicts.NOT_TESTABLE) | ~whole.duplicated("claim", keep=False)]
     reason = absent if layer != "published" else "the paper's own analysis of this claim is not part of this run"
-    lacking = verdicts.table(protocol, {}, layer="corrected", absent=dict.fromkeys(protocol.claims, reason))
+    waiting = dict.fromkeys(protocol.claims, reason) if reason else unrecorded(protocol, ())
+    lacking = verdicts.table(protocol, {}, layer="corrected", absent=waiting)
     lacking = lacking[~lacking["claim"].isin(whole["claim"])]
     whole = pd.concat([whole, lacking.assign(layer=layer if layer != "both" else "corrected")], ignore_index=True)
     # The declared analysis decides; the paper's own stands below it.

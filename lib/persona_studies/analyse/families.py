@@ -167,6 +167,8 @@ def estimated(
             rows[name] = between(within, differences(contrast, contrast.interaction), how)
         else:
             plain[name] = within.dropna()
+    # What was not asked keeps its place in the family, and is no column of the permutations.
+    plain = {name: values for name, values in plain.items() if len(values)}
     if plain:
         rows |= _paired(pd.concat(plain, axis=1), how)
     for name, row in rows.items():
