@@ -189,7 +189,7 @@ BAD: dict[str, tuple[Input, str, str, str]] = {
         variable("PERSONA_STUDIES_ROOT", "/nowhere", lambda _: Project.find()),
         *("/nowhere", "PERSONA_STUDIES_ROOT", "point it at a checkout or unset it"),
     ),
-    "mirror that is no folder": (
+    "mirror that is not a folder": (
         variable("PERSONA_STUDIES_MIRROR", "/nowhere", lambda p: sources.locate(register(p.root, ENTRY), "items")),
         *("/nowhere", "PERSONA_STUDIES_MIRROR", "point it at a mirror or unset it"),
     ),

@@ -189,8 +189,8 @@ REFUSED: list[tuple[Callable[[str], bytes], str]] = [
     (swap("nurse-2", "02.01.2026"), r", row 3, column person: '02.01.2026' is a date"),
     (swap("nurse-2", "1/2/2026"), r", row 3, column person: '1/2/2026' is a date"),
     (swap("nurse-2", "Mar-01"), r", row 3, column person: 'Mar-01' is a date"),
-    (swap("nurse-2", "2"), r", row 3, column person: '2' is no name"),
-    (swap("nurse-2", "nurse 2"), r", row 3, column person: 'nurse 2' is no name"),
+    (swap("nurse-2", "2"), r", row 3, column person: '2' is not a name"),
+    (swap("nurse-2", "nurse 2"), r", row 3, column person: 'nurse 2' is not a name"),
     # Values.
     (swap(",null,", ",,"), r", row 5, column text: '' is empty; fill it in"),
     (swap("nurse,2", "nurs,2"), r", row 3, column kind: 'nurs' must be 'nurse' or 'baker'. Did you mean 'nurse'\?"),
@@ -200,9 +200,9 @@ REFUSED: list[tuple[Callable[[str], bytes], str]] = [
     (swap("nurse,2", "nurse,NA"), r", row 3, column wording: 'NA' is no whole number"),
     (swap("nurse,2", "nurse,١"), r", row 3, column wording: '١' is no whole number"),
     (swap("nurse,2", f"nurse,{'9' * 5000}"), r", row 3, column wording: '999.* is no whole number"),
-    (swap(",1.5,", ',"1,5",'), r", row 2, column weight: '1,5' is no number; write digits, with a point"),
-    (swap(",1.5,", ",1.000.000,"), r", row 2, column weight: '1.000.000' is no number"),
-    (swap(",1.5,", ",inf,"), r", row 2, column weight: 'inf' is no number"),
+    (swap(",1.5,", ',"1,5",'), r", row 2, column weight: '1,5' is not a number; write digits, with a point"),
+    (swap(",1.5,", ",1.000.000,"), r", row 2, column weight: '1.000.000' is not a number"),
+    (swap(",1.5,", ",inf,"), r", row 2, column weight: 'inf' is not a number"),
     (swap(",1.5,", ",1e999,"), r", row 2, column weight: '1e999' does not fit: input should be a finite number"),
     (swap("baker-2,baker,2", "baker-2,baker,3"), r" has no row for kind nurse, wording 3; every combination"),
     # Characters.

@@ -50,7 +50,7 @@ def test_a_checkout_may_lie_anywhere(name: str, tmp_path: Path) -> None:
 def test_a_copy_inside_another_repository_has_no_commit(tmp_path: Path) -> None:
     made = project(repository(tmp_path / "thesis") / "persona-studies-main")
     assert checkout.commit(made) is None
-    assert checkout.absence(made) == "this folder is no git checkout"
+    assert checkout.absence(made) == "this folder is not a git checkout"
 
 
 def test_a_checkout_inside_another_repository_has_its_own(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ GOOD = {
     "part in a part": said([{"type": "text", "text": {"value": "Hello."}}]),
     "text instead of a message": json.dumps({"choices": [{"text": "Hello.", "finish_reason": "stop"}]}),
     "a delta": json.dumps({"choices": [{"delta": {"content": "Hello."}, "finish_reason": "stop"}]}),
-    "a choice that is no list": json.dumps({"choices": {"message": {"content": "Hello."}}}),
+    "a choice that is not a list": json.dumps({"choices": {"message": {"content": "Hello."}}}),
     "reasoning beside it": chat({"content": "Hello.", "reasoning_content": "hm"}),
     "thought inside": said("<think>\nhm, hello?\n</think>\n\nHello."),
     "an empty thought": said("<think></think>Hello."),
@@ -221,7 +221,7 @@ def test_a_server_that_loads_another_model_meanwhile_stops_the_recording() -> No
     other = Request("text", None, "", "Say something other.", max_tokens=20)
     with Server(behave=behave) as server:
         model = backend(server, concurrency=1)
-        # A dated name, or a file's, is no other model as long as it stays.
+        # A dated name, or a file's, is not another model as long as it stays.
         assert [found.text for _, found in model.respond([TEXT, TEXT])] == ["Hello."] * 2
         with pytest.raises(BackendError, match=r"'toy-2-q4.gguf', and before as 'toy-1-2026-01-01'.*--name"):
             list(model.respond([other]))
@@ -430,7 +430,7 @@ class TestAddress:
         "api.example.com/v1": "no scheme; write https://api.example.com/v1",
         "ftp://host/v1": "must be http or https",
         "http://": "names no host",
-        "http://host:notaport/v1": "is no address",
+        "http://host:notaport/v1": "is not an address",
         "http://ho st/v1": "blank",
         "http://host/v1?api-version=2024": "behind the path",
     }

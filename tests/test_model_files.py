@@ -169,7 +169,7 @@ def test_a_path_with_a_blank_is_looked_for(tmp_path: Path) -> None:
     folder = tmp_path / "My models"
     folder.mkdir()
     write(folder / "a b.gguf", b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(BackendError, match=r"a b\.gguf is no GGUF file: it is a Git LFS pointer"):
+    with pytest.raises(BackendError, match=r"a b\.gguf is not a GGUF file: it is a Git LFS pointer"):
         models.load(PROJECT, str(folder / "a b.gguf"))
     write(folder / "a b.gguf", gguf(MODEL))
     with pytest.raises(BackendError, match=r"llama\.cpp \(.*\) cannot load a b\.gguf: .*[a-z]"):

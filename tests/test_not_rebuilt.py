@@ -1,4 +1,4 @@
-"""What needs foreign rows that cannot be had: shown from the reference, counted apart, never as a failure."""
+"""What needs foreign rows that are not available: shown from the reference, counted apart, never as a failure."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def project(whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pro
 
 @pytest.fixture
 def incomplete(without: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Project:
-    """A copy of the project whose run is without the source, which still cannot be had."""
+    """A copy of the project whose run is without the source, which is still not available."""
     shutil.copytree(without, tmp_path, dirs_exist_ok=True)
     alone(monkeypatch, tmp_path)
     lose(monkeypatch)
@@ -159,7 +159,7 @@ def test_without_the_source_committed_results_stand_and_are_counted_apart(
     shown, committed = code(project, done.folder), code(project, project.studies)
     for source in TAGGED:
         notice, *outputs = shown[source].outputs
-        assert notice.data["text/plain"].startswith(f"Not rebuilt: {ADDRESS} cannot be had")
+        assert notice.data["text/plain"].startswith(f"Not rebuilt: {ADDRESS} could not be fetched")
         assert "\n" not in notice.data["text/plain"]
         assert outputs == committed[source].outputs
     assert shown[OWN].outputs == committed[OWN].outputs and shown[LAST].outputs == committed[LAST].outputs
@@ -192,7 +192,7 @@ def test_an_incomplete_run_is_repeated_once_the_source_is_back(
 def test_an_incomplete_run_is_never_accepted(incomplete: Project) -> None:
     project = incomplete
     before = {path: path.read_bytes() for path in project.results("toy").iterdir()}
-    with pytest.raises(PersonaStudiesError, match=f"not rebuilt, as {ADDRESS} could not be had"):
+    with pytest.raises(PersonaStudiesError, match=f"not rebuilt, because {ADDRESS} could not be fetched"):
         verify.accept(project, "toy", confirm=lambda _: True)
     assert {path: path.read_bytes() for path in project.results("toy").iterdir()} == before
 

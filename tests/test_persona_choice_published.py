@@ -290,8 +290,8 @@ def test_what_cannot_be_had_is_said_in_one_line(hub: LocalHub) -> None:
         ({"name": "PersonaEvil"}, SourceError, "Did you mean 'PersonaEval'"),
         ({"revision": "main"}, SourceError, "no commit of 40 hex digits"),
         ({"path": "a/test.xlsx"}, SourceError, "one that files"),
-        ({"path": "missing.csv"}, SourceUnavailable, "datasets/lingfengzhou/PersonaEval cannot be had"),
-        ({"revision": COMMIT[::-1]}, SourceUnavailable, "cannot be had"),
+        ({"path": "missing.csv"}, SourceUnavailable, "datasets/lingfengzhou/PersonaEval is not available"),
+        ({"revision": COMMIT[::-1]}, SourceUnavailable, "is not available"),
     ]
     for change, kind, message in cases:
         how = {"name": "PersonaEval", "path": "a/test.csv", "revision": COMMIT} | change

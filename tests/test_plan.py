@@ -149,7 +149,7 @@ def test_measures_are_chosen_by_name_and_by_kind() -> None:
     assert of_measures(plan, ["letter"])["measure"].unique().tolist() == ["letters", "ratings"]
     assert of_measures(plan, ["ratings", "cloze"])["measure"].unique().tolist() == ["agree", "ratings"]
     with pytest.raises(
-        ParameterError, match=r"'leter' is no measure.*'letter'.*agree, letters, ratings; .*cloze, letter"
+        ParameterError, match=r"'leter' is not a measure.*'letter'.*agree, letters, ratings; .*cloze, letter"
     ):
         of_measures(plan, ["leter"])
 

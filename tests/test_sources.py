@@ -169,7 +169,7 @@ def test_the_mirror_comes_first_and_is_not_written(
 
 def test_a_mirror_that_is_no_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERSONA_STUDIES_MIRROR", str(tmp_path / "mirrror"))
-    with pytest.raises(SourceError, match="is no folder"):
+    with pytest.raises(SourceError, match="is not a folder"):
         sources.fetch(register(tmp_path, ENTRY), "items")
 
 

@@ -239,7 +239,7 @@ def empty(folder: Path) -> None:
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
-        raise NotReadyError(f"{folder} is in the place of the environment and is no folder: move it away.")
+        raise NotReadyError(f"{folder} is in the place of the environment and is not a folder: move it away.")
     if (
         any(folder.iterdir())
         and not (folder / "pyvenv.cfg").is_file()
@@ -284,7 +284,7 @@ def complete_active(folder: Path, extras: list[str]) -> None:
 
 
 def required(extras: list[str]) -> list[str]:
-    """Return the requirements of the project with some extras; a word that is no extra is a requirement itself."""
+    """Return the requirements of the project with some extras; another word is a requirement itself."""
     return [*project()["dependencies"], *(text for word in extras for text in optional().get(word, [word]))]
 
 

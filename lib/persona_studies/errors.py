@@ -65,7 +65,7 @@ class BudgetSpent(BackendError):  # noqa: N818 - the end of a budget, not a faul
 
 
 class SourceError(PersonaStudiesError):
-    """An external source cannot be had, or is not what its hash says."""
+    """An external source is not available, or is not what its hash says."""
 
 
 class SourceUnavailable(SourceError):  # noqa: N818 - a state of the world, not a fault

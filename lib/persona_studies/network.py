@@ -86,7 +86,7 @@ def _unreachable(address: str) -> str | None:
     try:
         host, port = parts.hostname, parts.port or SCHEMES[parts.scheme]
     except ValueError:
-        return "its port is no number from 0 to 65535"
+        return "its port is not a number from 0 to 65535"
     if not host:
         return "it names no host"
     try:

@@ -19,7 +19,7 @@ COLUMNS = {
     "layer": "published (the paper's own analysis) or corrected (the declared one)",
     "statement": "the claim in plain words",
     "published": "the number that was published",
-    "recomputed": "what the authors' analysis of the authors' rows gives; empty where it cannot be had",
+    "recomputed": "what the authors' analysis of the authors' rows gives; empty where the rows are not public",
     "model": "whose answers: a recorded model, or published data; empty where nothing is at hand",
     "protocol": "version of the protocol that declares the claim; the verdict follows its rule",
     "hypothesis": "the declared contrast that decides the claim",

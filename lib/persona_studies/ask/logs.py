@@ -180,6 +180,6 @@ def model_info(declared: Any) -> ModelInfo:
     made = ModelInfo(**declared)
     wrong = [name for name, value in asdict(made).items() if not isinstance(value, str)]
     if wrong:
-        raise TypeError(f"{', '.join(wrong)} of the model is no text")
+        raise TypeError(f"{', '.join(wrong)} of the model is not a text")
     named(made.name)
     return made

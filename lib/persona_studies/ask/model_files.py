@@ -82,14 +82,14 @@ def header(path: Path) -> Header:
     """Read the header of a GGUF file.
 
     Raises:
-        BackendError: it is no GGUF file, or not a whole one.
+        BackendError: it is not a GGUF file, or not a whole one.
     """
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
             start = file.read(200)
             if problem := _other(start, size):
-                raise BackendError(f"{path.name} is no GGUF file: {problem}")
+                raise BackendError(f"{path.name} is not a GGUF file: {problem}")
             file.seek(4)
             found = _header(file)
     except (EOFError, struct.error, UnicodeDecodeError, OverflowError, MemoryError) as error:
@@ -166,7 +166,7 @@ def _value(file: BinaryIO, kind: int) -> Any:
 
 
 def _other(start: bytes, size: int) -> str | None:
-    """Return what a file is that is no GGUF file."""
+    """Return what a file is that is not a GGUF file."""
     if not size:
         return f"it is empty; {FETCH}."
     if start.startswith(b"GGUF"):
@@ -187,7 +187,7 @@ def _other(start: bytes, size: int) -> str | None:
 
 
 def _unusable(facts: dict[str, Any], tensors: int) -> str | None:
-    """Return why a GGUF file is no language model that can be asked."""
+    """Return why a GGUF file is not a language model that can be asked."""
     family, kind = str(facts.get("general.architecture", "")), str(facts.get("general.type", "model"))
     if kind == "mmproj" or family == "clip":
         return "is the part of a model that reads images (mmproj); name the file of the language model beside it."

@@ -72,7 +72,7 @@ def endpoint(
         only: Arguments that are None unless they were given.
 
     Raises:
-        ParameterError: something is given that only an endpoint has, or ``--extra`` is no JSON object.
+        ParameterError: something is given that only an endpoint has, or ``--extra`` is not a JSON object.
     """
     given = {name: value for name, value in {**only, "extra": fields(extra)}.items() if value is not None}
     if model.startswith("openai:"):
@@ -87,7 +87,7 @@ def fields(extra: str | None) -> dict[str, Any] | None:
     """Return the fields of ``--extra``.
 
     Raises:
-        ParameterError: it is no JSON object.
+        ParameterError: it is not a JSON object.
     """
     if extra is None:
         return None
@@ -96,7 +96,9 @@ def fields(extra: str | None) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise ParameterError(f"""--extra {quoted(extra)} is no JSON object; write for example '{{"top_k": 1}}'""")
+        raise ParameterError(
+            f"""--extra {quoted(extra)} is not a JSON object; write for example '{{"top_k": 1}}'"""
+        )
     return found
 
 

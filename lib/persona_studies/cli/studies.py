@@ -123,7 +123,7 @@ def new(study: Annotated[str, typer.Argument(help="Name: small letters, digits, 
 def verify(studies: Studies = None) -> None:
     """Compare build/ with the committed reference: one line per artifact, exit 1 when something differs.
 
-    What needs a source that cannot be had is listed as not rebuilt, which is no difference.
+    What needs a source that is not available is listed as not rebuilt, which counts as no difference.
     """
     from persona_studies.reproduce import verify as comparison
 

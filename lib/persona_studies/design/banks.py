@@ -45,14 +45,14 @@ def _name(value: str) -> str:
     if DATE.fullmatch(value):
         raise ValueError("is a date, perhaps made by a spreadsheet of a name; write the name, with a letter first")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._/-]*", value):
-        raise ValueError("is no name; use letters, digits, '.', '_', '/' and '-' only, and a letter first")
+        raise ValueError("is not a name; use letters, digits, '.', '_', '/' and '-' only, and a letter first")
     return value
 
 
 def _hexadecimal(value: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{16}", value):
         raise ValueError(
-            "is no hash of 16 hexadecimal digits; restore it, and let the spreadsheet read the column as text"
+            "is not a hash of 16 hexadecimal digits; restore it, and let the spreadsheet read the column as text"
         )
     return value
 
@@ -249,7 +249,7 @@ def _strange(cell: str, kind: Callable[[str], object], lines: bool) -> str | Non
     if kind is int and not re.fullmatch(r"-?[0-9]{1,18}", cell):
         return "is no whole number; write digits only."
     if kind is float and not NUMBER.fullmatch(cell):
-        return "is no number; write digits, with a point before decimals."
+        return "is not a number; write digits, with a point before decimals."
     if FAILED.fullmatch(cell):
         return "is what a spreadsheet writes for a formula that failed; write the value."
     if cell[0] in "=@+-" and not NUMBER.fullmatch(cell):

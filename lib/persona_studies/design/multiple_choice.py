@@ -351,7 +351,7 @@ def questions(
 
     Raises:
         ParameterError: unknown benchmark or domain.
-        SourceError: a source cannot be had, or is not what its hash says.
+        SourceError: a source is not available, or is not what its hash says.
     """
     if benchmark not in BENCHMARKS:
         raise ParameterError(f"Unknown benchmark {benchmark!r}; known: {', '.join(BENCHMARKS)}.")

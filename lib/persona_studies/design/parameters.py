@@ -72,7 +72,7 @@ class Parameters(BaseModel):
     def parse(cls, assignments: Iterable[str]) -> dict[str, Any]:
         """Read ``name=value`` pairs from a command line, each value by the type of its field.
 
-        Text stays text (``123e4567`` is no number); lists are JSON or separated by commas.
+        Text stays text (``123e4567`` is not a number); lists are JSON or separated by commas.
 
         Raises:
             ParameterError: no ``=``, an unknown or repeated name, a value that its type cannot read.
@@ -225,7 +225,7 @@ def _read(name: str, text: str, field: FieldInfo) -> Any:
                 return [item.strip(" '") for item in bare[1].split(",")]
             return json.loads(text if text.lstrip().startswith("[") else f"[{text}]")
         except (ValueError, RecursionError) as error:
-            raise ParameterError(f"Parameter {name!r}: {quoted(text)} is no list (JSON, or a,b,c).") from error
+            raise ParameterError(f"Parameter {name!r}: {quoted(text)} is not a list (JSON, or a,b,c).") from error
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -117,7 +117,7 @@ def measure(
 
 
 def _check(name: str, kind: str, conditions: pd.DataFrame, items: pd.DataFrame, templates: pd.DataFrame) -> None:
-    """Refuse an unknown kind, a name that is no path, and tables that lack something."""
+    """Refuse an unknown kind, a name that is not a path, and tables that lack something."""
     if kind not in KINDS:
         raise ProtocolError(f"Measure {name!r} has kind {kind!r}; it must be one of {', '.join(KINDS)}.")
     named(name)
@@ -202,7 +202,7 @@ def of_measures(plan: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             names, kinds = (", ".join(dict.fromkeys(plan[column])) for column in ("measure", "kind"))
             raise ParameterError(
-                f"--measures {quoted(name)} is no measure of this plan.{hint} Its measures: {names}; "
+                f"--measures {quoted(name)} is not a measure of this plan.{hint} Its measures: {names}; "
                 f"their kinds: {kinds}."
             )
     kept = plan[plan["measure"].isin(measures) | plan["kind"].isin(measures)]

@@ -404,7 +404,7 @@ def tolerances(path: Path) -> dict[str, float]:
     """Return a protocol's tolerances by ``table.column``, and ``default``; empty where none are declared.
 
     Raises:
-        ProtocolError: the file is missing or not TOML, or a tolerance is no number of at least 0.
+        ProtocolError: the file is missing or not TOML, or a tolerance is not a number of at least 0.
     """
     declared = _toml(path).get("tolerance", {})
     try:

@@ -152,7 +152,7 @@ def locate(project: Project, id: str) -> Path | None:
     """Return a source's file from the mirror or the cache, or None where neither has it. Never downloads.
 
     Raises:
-        SourceError: unknown id, a mirror that is no folder, or a file that is not what its hash says.
+        SourceError: unknown id, a mirror that is not a folder, or a file that is not what its hash says.
     """
     return _locate(_find(project, id))
 
@@ -187,7 +187,7 @@ def fetch(project: Project, id: str) -> Path:
 
 
 def unavailable(project: Project, patterns: Iterable[str]) -> dict[str, str]:
-    """Say which groups of sources cannot be had.
+    """Say which groups of sources are not available.
 
     Args:
         project: The checkout.
@@ -226,7 +226,7 @@ def _locate(source: Source) -> Path | None:
     mirror = os.environ.get("PERSONA_STUDIES_MIRROR")
     if mirror:
         if not Path(mirror).is_dir():
-            raise SourceError(f"PERSONA_STUDIES_MIRROR={mirror} is no folder; point it at a mirror or unset it.")
+            raise SourceError(f"PERSONA_STUDIES_MIRROR={mirror} is not a folder; point it at a mirror or unset it.")
         mirrored = Path(mirror) / source.location
         if mirrored.is_file():
             _verify(source, mirrored, "Replace the mirror's copy, or unset PERSONA_STUDIES_MIRROR.")

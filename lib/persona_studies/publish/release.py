@@ -49,7 +49,7 @@ def build(project: Project, target: Path) -> Path:
     """Write the archive of the checked-out commit and its hash into a folder, and return the archive.
 
     Raises:
-        PersonaStudiesError: this is no git checkout, a file differs from the commit, or the reference of a study
+        PersonaStudiesError: this is not a git checkout, a file differs from the commit, or the reference of a study
             is not what its manifest or its recording's hashes say.
     """
     commit = checkout.commit(project)

@@ -85,7 +85,7 @@ def parts(project: Project, say: Say, *, texts: bool = True) -> list[Part]:
 
     Args:
         project: Holds the studies.
-        say: Is told of a study whose sources cannot be had, which is left out.
+        say: Is told of a study whose sources are not available, which is left out.
         texts: Whether texts are wanted, which recording needs and the numbers do not.
 
     Raises:

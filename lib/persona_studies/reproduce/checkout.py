@@ -60,7 +60,7 @@ def absence(project: Project) -> str:
         trust = f"git config --global --add safe.directory {shlex.quote(str(project.root))}"
         return f"git does not read this folder, which belongs to another user; if you trust it: {trust}"
     if found.returncode or found.stdout.strip():
-        return "this folder is no git checkout"
+        return "this folder is not a git checkout"
     if _git(project, "rev-parse", "--verify", "HEAD").returncode:
         return "this checkout has no commit yet"
     return ""

@@ -293,13 +293,13 @@ def keep_outputs(notebook: NotebookNode, committed: NotebookNode, lacking: Mappi
     Args:
         notebook: As executed; its other cells are numbered as if all had been.
         committed: The same cells with their outputs.
-        lacking: Sources that cannot be had -> address.
+        lacking: Sources that are not available -> address.
     """
     kept = {cell.id: cell for cell in needing(committed, lacking)}
     for place, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
         if cell.id in kept:
             addresses = [a for pattern, a in lacking.items() if f"{SOURCE_TAG}{pattern}" in cell.metadata.tags]
-            said = f"Not rebuilt: {', '.join(addresses)} cannot be had here. Below are the committed results."
+            said = f"Not rebuilt: {', '.join(addresses)} could not be fetched. Below are the committed results."
             notice = nbformat().v4.new_output("display_data", data={"text/plain": said}, metadata={NOTICE: True})
             cell.outputs = [notice, *kept[cell.id].outputs]
         cell.execution_count = place

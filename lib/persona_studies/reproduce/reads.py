@@ -29,7 +29,7 @@ def declared(project: Project, study: str) -> tuple[list[str], list[str]] | None
     """Return the ``reads`` and ``sources`` of a study's protocol, or None where it names neither.
 
     Raises:
-        ProtocolError: something that is named does not exist, or is no list of texts.
+        ProtocolError: something that is named does not exist, or is not a list of texts.
     """
     try:
         found = tomllib.loads(project.protocol(study).read_text("utf-8"))

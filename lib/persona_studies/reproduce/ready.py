@@ -71,7 +71,7 @@ def prepare(project: Project, study: str, assignments: Iterable[str]) -> tuple[P
         ParameterError: a name or value is wrong, or the plan reaches beyond what is recorded.
         NotebookError: the notebook's parameters cell is wrong.
         ResponsesError: the recording is damaged.
-        SourceUnavailable: cells need an external source that cannot be had.
+        SourceUnavailable: cells need an external source that is not available.
     """
     assignments = list(assignments)
     in_force, overrides = resolve(project, study, assignments)
@@ -89,7 +89,7 @@ def prepare(project: Project, study: str, assignments: Iterable[str]) -> tuple[P
     if overrides and (absent := lacking(project, study)):
         raise SourceUnavailable(
             f"{study} cannot be run with {', '.join(overrides)} changed: its cells need {', '.join(absent)}, and "
-            f"{', '.join(absent.values())} cannot be had. Run again with a connection, or name a folder with a "
+            f"{', '.join(absent.values())} are not available. Run again with a connection, or name a folder with a "
             "copy in PERSONA_STUDIES_MIRROR; without other parameters the committed results are shown."
         )
     return in_force, overrides
@@ -132,7 +132,7 @@ def parameters_class(project: Project, study: str) -> type[Parameters]:
 
 
 def lacking(project: Project, study: str) -> dict[str, str]:
-    """Return the sources that a notebook's cells need and that cannot be had -> address."""
+    """Return the sources that a notebook's cells need and that are not available -> address."""
     from persona_studies.design import sources
     from persona_studies.reproduce import notebooks
 

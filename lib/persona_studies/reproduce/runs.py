@@ -5,7 +5,7 @@ rename when every cell has completed.
 
 A run's folder holds ``<study>.ipynb``, ``tables/``, ``figures/`` and ``run.json``.
 
-Cells that need a source which cannot be had are not executed: they keep their committed outputs, below a line
+Cells that need a source that is not available are not executed: they keep their committed outputs, below a line
 with the address, and ``run.json`` says so under ``not_rebuilt``.
 """
 
@@ -92,7 +92,7 @@ def seconds(project: Project, study: str) -> float | None:
 def unchanged(project: Project, study: str) -> Run | None:
     """Return the run in ``build/`` when neither its inputs nor its outputs have changed, and None otherwise.
 
-    A run that left out what needed a source is unchanged as long as that source cannot be had.
+    A run that left out what needed a source is unchanged as long as that source is not available.
     """
     folder = project.build / study
     if not folders.up_to_date(folder, key(project, study, {})):
@@ -125,7 +125,7 @@ def run(
         ParameterError, NotebookError: before anything is started.
         RunError: a cell failed, ended the kernel or took too long (``<name>.failed.ipynb`` beside the
             folder shows where), or the file system refused; an earlier result stays as it was.
-        SourceUnavailable: with other parameters, a source that cells need cannot be had.
+        SourceUnavailable: with other parameters, a source that cells need is not available.
     """
     ready.known(project, study)
     assignments = list(assignments)

@@ -81,7 +81,7 @@ class Report:
         """Count the artifacts that agree, and those that were not rebuilt."""
         good = sum(artifact.status in GOOD for artifact in self.artifacts)
         left = sum(artifact.status == NOT_REBUILT for artifact in self.artifacts)
-        apart = f"; {left} not rebuilt, as a source cannot be had" if left else ""
+        apart = f"; {left} not rebuilt, as a source is not available" if left else ""
         return f"{good} of {len(self.artifacts)} artifacts agree with the reference{apart}."
 
     def to_markdown(self, title: str = "Comparison with the reference") -> str:
@@ -174,7 +174,7 @@ def compare(project: Project, study: str, folder: Path) -> Report:
 
 
 def _not_rebuilt(project: Project, study: str, lacking: Mapping[str, str]) -> dict[str, str]:
-    """Return the artifacts that need a source which cannot be had -> address."""
+    """Return the artifacts that need a source that is not available -> address."""
     if not lacking:
         return {}
     left: dict[str, str] = {}
@@ -327,8 +327,8 @@ def accept(project: Project, study: str, *, confirm: Callable[[Report], bool]) -
     if built["not_rebuilt"]:
         addresses = ", ".join(built["not_rebuilt"].values())
         raise PersonaStudiesError(
-            f"{study} cannot be accepted: parts of it were not rebuilt, as {addresses} could not be had. Run make "
-            "reproduce with a connection, or with a folder that holds a copy in PERSONA_STUDIES_MIRROR."
+            f"{study} cannot be accepted: parts of it were not rebuilt, because {addresses} could not be fetched. "
+            "Run make reproduce with a connection, or with a folder that holds a copy in PERSONA_STUDIES_MIRROR."
         )
     problems = [*_freshness(project, study, folder), *_recordings(project, study)]
     if bad := [line for artifact in problems if not artifact.ok for line in artifact.detail]:
@@ -384,7 +384,7 @@ def _tracked(project: Project, study: str) -> list[str]:
 def _digests(project: Project, study: str) -> dict[str, str]:
     """Return the sha256 of everything that a reference stands on or consists of.
 
-    The notebook itself is compared with every build; but where a source cannot be had, its outputs are all that
+    The notebook itself is compared with every build; but where a source is not available, its outputs are all that
     is left of the results, so those count among the committed files.
     """
     found = {path: files.sha256(project.root / path) for path in _tracked(project, study)}

@@ -42,7 +42,7 @@ def bca(
     """Return a bias-corrected and accelerated bootstrap interval over units.
 
     scipy does it (Efron 1987, JASA 82, 171-185); added here is what it leaves to the caller: units are
-    resampled whole, incomplete ones are left out, and an interval that cannot be had says why.
+    resampled whole, incomplete ones are left out, and an interval that cannot be computed says why.
 
     Args:
         statistic: Called as ``statistic(*samples, axis=axis)`` on arrays with any leading dimensions, such as

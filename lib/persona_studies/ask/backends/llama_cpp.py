@@ -360,7 +360,7 @@ class LlamaCpp:
         # The largest of values with a NaN among them is NaN.
         if not np.isfinite(logits.max()):
             raise BackendError(
-                f"{self.info.name} computes values that are no numbers (NaN or infinite) in precision "
+                f"{self.info.name} computes values that are not numbers (NaN or infinite) in precision "
                 f"{self.info.precision}: its weights are damaged or overflow. Try --precision f32, or another file."
             )
         return logits

@@ -55,7 +55,7 @@ def _parts(place: str, raw: str, text: str) -> SplitResult:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise ParameterError(f"{place} = {shown} is no address ({error}); write {EXAMPLE}") from None
+        raise ParameterError(f"{place} = {shown} is not an address ({error}); write {EXAMPLE}") from None
     if parts.scheme.lower() not in ("http", "https"):
         raise ParameterError(f"{place} = {shown} has the scheme {parts.scheme!r}; it must be http or https.")
     if not parts.hostname or port == 0:

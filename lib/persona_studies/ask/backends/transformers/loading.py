@@ -115,7 +115,7 @@ def _found(source: str | Path, revision: str | None) -> tuple[dict[str, Any], st
             )
         return {**safe, "pretrained_model_name_or_path": str(path)}, files.sha256(*weights)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise BackendError(f"{source} is no folder, no GGUF file and no OWNER/NAME of the hub.")
+        raise BackendError(f"{source} is neither a folder nor a GGUF file nor OWNER/NAME of the hub.")
     if revision is None or not re.fullmatch("[0-9a-f]{40}", revision):
         raise BackendError(
             f"The hub model {source} needs a pinned revision, 40 hexadecimal digits of a commit, not {revision!r}: "

@@ -319,7 +319,7 @@ class Transformers(Batches):
 
 def _no_numbers(info: ModelInfo) -> BackendError:
     return BackendError(
-        f"{info.name} computes values that are no numbers (NaN or infinite) in {info.precision}: its weights are "
+        f"{info.name} computes values that are not numbers (NaN or infinite) in {info.precision}: its weights are "
         "damaged, or overflow; try --precision f32, or another model."
     )
 
