@@ -1,294 +1,311 @@
-"""The study of expert personas: its grid, its scores by hand, planted effects, and no effects."""
+"""The study of expert personas: its grid, its scores by hand, planted effects, none, and failed gates."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import get_args
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from expert_personas import analysis, replies, robustness
-from expert_personas import conditions as bank
-from expert_personas import design as study
-from persona_studies.analyse import gates
-from persona_studies.analyse import multiple_choice as multiple_choice_scores
+from expert_personas import analysis, design, robustness
+from persona_studies.analyse import multiple_choice as choices
+from persona_studies.analyse.families import Settings
 from persona_studies.design import multiple_choice
 from persona_studies.errors import ParameterError
-from persona_studies.paths import Project
-from tests.simulated_expert_personas import Simulation
-from tests.simulated_scores import answered_again
+from persona_studies.reproduce import ready
+from tests.simulated_letters import Second, answers, questions_with_level
 
-PROJECT = Project(Path(__file__).parents[1])
-EFFECTS = {"in-domain expert, short": 0.15, "toddler": -0.2, "placebo trait": 0.1}
+SECOND = Second("expert_personas")
+PROJECT = SECOND.project
+HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=2000, seed=1)
+
+
+@cache
+def who() -> dict[tuple[str, str], str]:
+    """Return what the protocol calls a condition's persona for a question."""
+    met = design.crossed(SECOND.asked, SECOND.people)
+    return dict(zip(zip(met["condition"], met["item"]), met["persona"]))
+
+
+def recorded(
+    effects: dict[str, float], *, seed: int = 1, mean: float = 0.55, noise: float = 0.05, **how: float
+) -> pd.DataFrame:
+    """Return a recording in which personas add to the probability of the right option."""
+    level = questions_with_level(SECOND.asked, seed, mean=mean)
+    rng = np.random.default_rng(seed + 1000)
+    own = {key: rng.normal(0, noise) for key in who()}
+
+    def probability(cells: pd.DataFrame) -> np.ndarray:
+        keys, names = list(zip(cells["condition"], cells["item"])), who()
+        added = np.array([effects.get(names[key], 0.0) + own[key] for key in keys])
+        return np.clip(cells["item"].map(level).to_numpy() + added, 0.01, 0.99)
+
+    return answers(SECOND.plan, SECOND.asked, probability, **how)
+
+
+def run(effects: dict[str, float], **how: Any) -> analysis.Analysis:
+    rows = recorded(effects, **how)
+    return analysis.analyse(PROJECT, SECOND.protocol, rows, SECOND.asked, SECOND.people, HOW)
 
 
 @pytest.fixture(scope="module")
-def simulation() -> Simulation:
-    return Simulation(PROJECT)
+def planted() -> analysis.Analysis:
+    return run({"expert, elaborate": 0.1, "layperson": -0.15, "toddler": -0.1, "wrong on purpose": -0.3})
+
+
+@pytest.fixture(scope="module")
+def null() -> analysis.Analysis:
+    return run({})
+
+
+def tabled(found: analysis.Analysis) -> pd.DataFrame:
+    return found.tests.set_index(["family", "hypothesis"])
+
+
+def verdicts(found: analysis.Analysis) -> pd.DataFrame:
+    return found.verdicts.set_index("claim")
 
 
 class TestGrid:
-    def test_no_persona_has_no_system_turn_and_everything_else_differs(self, simulation: Simulation) -> None:
-        people = simulation.people.set_index("condition")
-        assert people.loc["none", "system"] is None and people.loc["none", "description"] == ""
-        assert not people["condition_hash"].duplicated().any()
-        placed = people.drop("none")
-        assert placed["system"].notna().equals(placed["placement"] == "system")
-        assert (placed["description"] != "").equals(placed["placement"] == "user")
+    def test_no_persona_has_no_system_turn_and_everything_else_differs(self) -> None:
+        people = SECOND.people.set_index("condition")
+        assert people.loc["none", "system"] is None and people.index[0] == "none"
+        assert people["condition_hash"].is_unique and people.drop("none")["system"].notna().all()
 
-    def test_every_question_meets_every_relation_in_every_wording(self, simulation: Simulation) -> None:
-        cells = simulation.cells.assign(persona=simulation.persona)
-        asked = cells[(cells["measure"] == "cloze") & (cells["template"] != "neutral")]
-        counts = asked.groupby(["item", "persona"]).size().unstack(fill_value=0)
-        expected = dict.fromkeys(counts.columns, 3) | {bank.REFERENCE: 1}
-        assert set(counts.columns) == {bank.REFERENCE, *simulation.protocol.families["overall"].hypotheses}
-        assert all((counts[persona] == n).all() for persona, n in expected.items())
+    def test_every_question_meets_every_persona_of_the_protocol(self) -> None:
+        met = design.crossed(SECOND.asked, SECOND.people).merge(SECOND.asked[["item", "benchmark"]], on="item")
+        counts = met.groupby(["benchmark", "persona"]).size().unstack(fill_value=0)
+        wordings = SECOND.protocol.design["wordings"]
+        for benchmark, n in SECOND.asked["benchmark"].value_counts().items():
+            own = 0 if benchmark == "commonsenseqa" else n
+            expected = dict.fromkeys(design.NAMES.values(), n) | {"placebo trait": 2 * n, "shuffled expert": own}
+            expected |= {
+                f"expert, {kind}": own * len(wordings[f"expert {kind}"]) for kind in ("short", "elaborate")
+            }
+            assert counts.loc[benchmark].to_dict() == expected | {"unrelated expert": n}
 
-    def test_no_cell_is_asked_that_no_hypothesis_is_about(self, simulation: Simulation) -> None:
-        assert simulation.persona.notna().all()
+    @pytest.mark.parametrize(("few", "more"), [(20, 60), (60, 120), (120, 300)])
+    def test_fewer_questions_are_part_of_more(self, few: int, more: int) -> None:
+        small, large = (design.questions(PROJECT, SECOND.protocol, n) for n in (few, more))
+        assert set(small["item"]) < set(large["item"])
+        assert small["benchmark"].value_counts().to_dict() == {
+            "mmlu": few // 2,
+            "openbookqa": few // 4,
+            "commonsenseqa": few // 4,
+        }
 
-    def test_letters_come_in_every_cyclic_order(self, simulation: Simulation) -> None:
-        letters = simulation.cells[simulation.cells["measure"] == "letter"]
-        orders = letters.groupby(["condition", "item"])["order"].apply(set)
-        n = letters.groupby(["condition", "item"])["n_options"].first()
-        assert all(found == set(range(k)) for found, k in zip(orders, n))
-
-    def test_fewer_questions_are_part_of_more(self) -> None:
-        sets = ["openbookqa", "commonsenseqa"]
-        few = Simulation(PROJECT, questions=20, benchmarks=sets, replicates=1000).plan
-        more = Simulation(PROJECT, questions=40, benchmarks=sets, replicates=1000).plan
-        keys = [
-            *("condition", "item", "template", "order", "measure"),
-            "template_hash",
-            "item_hash",
-            "condition_hash",
-        ]
-        cloze = few[few["measure"] == "cloze"]
-        assert len(cloze.merge(more, on=keys)) == len(cloze)
-
-    def test_the_domain_map_covers_every_domain_with_three_fields(self) -> None:
-        mapped = bank.domain_map(PROJECT)
-        assert not mapped.duplicated(["benchmark", "domain"]).any()
-        for name in get_args(study.Benchmark):
-            assert set(multiple_choice.BENCHMARKS[name].sources) <= set(
-                mapped.loc[mapped["benchmark"] == name, "domain"]
-            )
-        assert (mapped[list(bank.RELATIONS)].nunique(axis=1) == 3).all()
+    def test_every_subject_has_two_questions_and_its_own_expert(self) -> None:
+        mmlu = SECOND.asked[SECOND.asked["benchmark"] == "mmlu"]
+        assert mmlu["domain"].value_counts().eq(2).all() and mmlu["domain"].nunique() == 30
+        assert (mmlu["in_domain"] != "").all() and (SECOND.asked["in_domain"] != SECOND.asked["unrelated"]).all()
 
     def test_fillers_and_placebos_have_the_length_of_what_they_stand_for(self) -> None:
-        people = bank.conditions(PROJECT, ["physics"], placements=["system"])
-        words = people.groupby(["kind", "wording"])["words"].mean()
+        words = SECOND.people.groupby(["kind", "wording"])["words"].mean()
         assert words["filler", ""] == pytest.approx(words["expert", "elaborate"], rel=0.15)
         assert words["placebo", ""] == pytest.approx(words["expert", "short"], rel=0.3)
-        assert words["shuffled", ""] == words["expert", "elaborate"]
 
     def test_a_shuffled_expert_keeps_its_words(self) -> None:
-        people = bank.conditions(PROJECT, ["law"], placements=["system"]).set_index("condition")["system"]
-        for k in (1, 2, 3):
-            whole, mixed = people[f"expert-law-elaborate-{k}@system"], people[f"shuffled-law-{k}@system"]
-            assert sorted(whole.split()) == sorted(mixed.split()) and whole != mixed
+        people = SECOND.people.set_index("condition")["system"]
+        whole, mixed = people["expert-virology-elaborate-1@system"], people["shuffled-virology-1@system"]
+        assert sorted(whole.split()) == sorted(mixed.split()) and whole != mixed
 
     def test_an_unknown_domain_is_refused_by_name(self) -> None:
         with pytest.raises(ParameterError, match="mmlu has no domain anatmy"):
             multiple_choice.questions(PROJECT, "mmlu", domains=("anatmy",), texts=False)
 
+    def test_margin_and_alpha_reach_every_test_and_claim(self) -> None:
+        in_force, changed = ready.resolve(PROJECT, "expert_personas", ["margin=0.1", "alpha=0.01"])
+        assert changed == {"margin": 0.1, "alpha": 0.01}
+        judged = design.Parameters.check(in_force.model_dump(mode="json")).judged(SECOND.protocol)
+        effects = {c.smallest_effect for family in judged.families.values() for c in family.contrasts.values()}
+        assert effects == {0.1}
+        floor = judged.claims.pop("permutation_floor")
+        assert {claim.smallest_effect for claim in judged.claims.values()} == {0.1} and floor.line == 0.01
+
 
 class TestScores:
-    def table(self, simulation: Simulation, measure: str) -> pd.DataFrame:
-        recorded = simulation.responses(3)
-        return analysis.scores(recorded, simulation.asked, simulation.people, measure)
+    def test_accuracy_is_the_mean_probability_over_orders(self, planted: analysis.Analysis) -> None:
+        condition, item = "none", SECOND.asked["item"].iloc[0]
+        row = planted.scored.set_index(["condition", "item"]).loc[(condition, item)]
+        level = questions_with_level(SECOND.asked, 1)[item]
+        rng = np.random.default_rng(1001)
+        own = {key: rng.normal(0, 0.05) for key in who()}[condition, item]
+        assert row["score"] == pytest.approx(np.clip(level + own, 0.01, 0.99), abs=1e-5)
 
-    def test_per_character_divides_by_length(self, simulation: Simulation) -> None:
-        recorded = simulation.responses(3)
-        row = recorded[(recorded["measure"] == "cloze") & (recorded["template"] == "system")].index[0]
-        n = len(recorded.at[row, "logprob"])
-        recorded.at[row, "logprob"] = np.array([-10.0, -6.0, *[-50.0] * (n - 2)], dtype=np.float32)
-        recorded.at[row, "n_chars"] = np.array([20, 10, *[10] * (n - 2)])
-        scored = analysis.scores(recorded, simulation.asked, simulation.people, "cloze")
-        same = (scored["item"] == recorded.at[row, "item"]) & (scored["condition"] == recorded.at[row, "condition"])
-        # -10 / 20 characters is likelier per character than -6 / 10, although less likely as a whole.
-        assert scored.loc[same, "chosen"].tolist() == [0]
-
-    def test_pmi_takes_off_the_neutral_context(self, simulation: Simulation) -> None:
-        recorded = simulation.responses(3)
-        item = simulation.asked["item"].iloc[0]
-        gold, n = simulation.asked.iloc[0][["gold", "n_options"]]
-        neutral = recorded.index[(recorded["item"] == item) & (recorded["template"] == "neutral")][0]
-        other = (gold + 1) % n
-        recorded.at[neutral, "logprob"] = np.where(np.arange(n) == other, -9.0, -3.0).astype(np.float32)
-        scored = analysis.scores(recorded, simulation.asked, simulation.people, "pmi")
-        assert set(scored.loc[scored["item"] == item, "chosen"]) == {other}
-
-    def test_letters_average_over_orders(self, simulation: Simulation) -> None:
-        """A model that always says A is right with the chance of every option, in every question."""
-        recorded = simulation.responses(3)
-        letters = recorded["measure"] == "letter"
-        recorded.loc[letters, "logprob"] = recorded.loc[letters, "logprob"].map(
-            lambda values: np.where(np.arange(len(values)) == 0, -0.01, -20.0).astype(np.float32)
-        )
-        scored = analysis.scores(recorded, simulation.asked, simulation.people, "letter")
+    def test_a_model_that_always_says_a_is_right_by_chance(self) -> None:
+        rows = recorded({})
+        rows["logprob"] = [
+            np.where(np.arange(len(p)) == 0, -0.01, -20.0).astype(np.float32) for p in rows["logprob"]
+        ]
+        scored = analysis.scores(rows, SECOND.asked, SECOND.people)
         assert scored["score"].to_numpy() == pytest.approx(1 / scored["n_options"].to_numpy(), abs=1e-6)
-        places = multiple_choice_scores.positions(recorded, simulation.asked)
+        places = choices.positions(rows, SECOND.asked)
         assert places.loc[places["place"] == 1, "probability"].min() > 0.99
-        assert places.loc[places["place"] == 1, "accuracy"].min() == 1.0
         assert places.loc[places["place"] == 2, "accuracy"].max() == 0.0
+        gate, usable = analysis.gated(SECOND.protocol, scored, rows, SECOND.asked, HOW)
+        failed = set(gate.loc[(gate["benchmark"] == "all") & ~gate["passes"], "check"])
+        assert {"position dominance", "above chance"} <= failed and usable == []
 
-    def test_thresholds_follow_the_binomial(self, simulation: Simulation) -> None:
-        scored = self.table(simulation, "letter").assign(score=0.5)
-        shares = analysis.thresholded(scored, simulation.protocol).set_index("at_least")["share"]
-        assert shares[13].iloc[0] == pytest.approx(0.5)
-        assert shares[25].iloc[0] == pytest.approx(0.5**25)
+    def test_a_failed_answer_takes_its_question_out_under_that_persona_alone(self) -> None:
+        rows = recorded({})
+        failed = rows.index[rows["condition"] == "toddler-1@system"][0]
+        rows.loc[failed, "finish"] = "failed"
+        rows.at[failed, "logprob"] = None
+        scored = analysis.scores(rows, SECOND.asked, SECOND.people)
+        lost = rows.loc[failed, ["condition", "item"]].tolist()
+        assert len(scored) == len(who()) - 1
+        assert not ((scored["condition"] == lost[0]) & (scored["item"] == lost[1])).any()
+        assert analysis.by_question(scored)["toddler"].isna().sum() == 1
 
-
-@pytest.mark.parametrize(
-    ("text", "place"),
-    [
-        ("B", 1),
-        ("B.", 1),
-        ("(C) because", 2),
-        ("The answer is D.", 3),
-        ("Answer: A", 0),
-        ("A. roots", 0),
-        ("A cat sat", None),
-        ("I think so", None),
-        ("E.", None),
-        ("because B", None),
-        ("", None),
-        ("<script>A</script>", None),
-    ],
-)
-def test_replies_are_read_at_their_start(text: str, place: int | None) -> None:
-    assert replies.parse(text, 4) == place
+    def test_accuracy_by_persona_is_that_of_its_questions(self, planted: analysis.Analysis) -> None:
+        table = analysis.accuracy(planted.scored, HOW).set_index(["benchmark", "persona"])
+        row = table.loc[("openbookqa", "expert, short")]
+        mine = planted.scored.query("benchmark == 'openbookqa' and persona == 'expert, short'")
+        assert row["accuracy"] == pytest.approx(mine["score"].mean()) and row["n"] == 30 and row["chance"] == 0.25
+        assert row["low"] < row["accuracy"] < row["high"]
+        assert ("commonsenseqa", "expert, short") not in table.index
 
 
-class TestTruth:
-    """What is planted is found, and what is not is not."""
-
-    def contrasts(self, simulation: Simulation, seed: int, effects: dict[str, float] | None) -> pd.DataFrame:
-        recorded = simulation.responses(seed, effects=effects)
-        scored = analysis.scores(recorded, simulation.asked, simulation.people, "cloze")
-        return self.table(simulation, scored)
-
-    def table(self, simulation: Simulation, scored: pd.DataFrame) -> pd.DataFrame:
-        usable = list(simulation.parameters.benchmarks)
-        return analysis.contrasts(scored, simulation.protocol, simulation.parameters, usable)
-
-    def test_planted_effects_are_recovered(self) -> None:
-        simulation = Simulation(PROJECT, questions=300)
-        table = self.contrasts(simulation, 5, EFFECTS)
-        overall = table[table["benchmark"] == "overall"].set_index("hypothesis")
-        for persona, effect in EFFECTS.items():
-            row = overall.loc[persona]
-            assert row["low"] < effect < row["high"], persona
-            assert row["verdict"] == ("superior" if effect > 0 else "inferior")
-        rest = overall.drop(list(EFFECTS))
-        assert (rest["low"] < 0).mean() > 0.7 and (rest["high"] > 0).mean() > 0.7
-        assert rest["estimate"].abs().max() < 0.05
-
-    def test_without_effects_the_family_wise_error_holds(self) -> None:
-        simulation = Simulation(
-            PROJECT, questions=40, benchmarks=["commonsenseqa", "mmlu"], replicates=1000, placements=["system"]
-        )
-        recorded = simulation.responses(0)
-        scored = analysis.scores(recorded, simulation.asked, simulation.people, "cloze")
-        runs, wrong = 40, 0
-        for seed in range(runs):
-            table = self.table(simulation, answered_again(scored, simulation.cells, simulation.chosen(seed)))
-            wrong += bool(table.loc[table["benchmark"] == "overall", "rejected"].any())
-        # Binomial(40, .05) exceeds 6 with probability .0014.
-        assert wrong <= 6
-
-    def test_equivalence_is_claimed_when_there_is_nothing_and_not_at_the_margin(self) -> None:
-        simulation = Simulation(
-            PROJECT,
-            questions=1500,
-            benchmarks=["mmlu"],
-            placements=["system"],
-            conditions=["expert", "filler", "shuffled"],
-        )
-        table = self.contrasts(simulation, 2, {"filler": 0.05})
-        mine = table[table["benchmark"] == "mmlu"].set_index("hypothesis")
-        assert mine.loc["shuffled expert", "verdict"] == "equivalent"
-        assert not mine.loc["filler", "bounded"]
-
-    def test_what_is_not_asked_keeps_its_place_in_the_family(self) -> None:
-        simulation = Simulation(PROJECT, conditions=["expert", "toddler"], placements=["system"])
-        table = self.contrasts(simulation, 1, EFFECTS)
-        absent = table[table["hypothesis"] == "layperson"]
-        assert (absent["verdict"] == "not asked").all() and (absent["p_adjusted"] == 1).all()
-        overall = table[table["benchmark"] == "overall"].set_index("hypothesis")
-        # Holm over the 15 declared, not over the 5 asked.
-        assert overall["p_adjusted"].min() == pytest.approx(min(1.0, 15 * overall["p"].min()))
+def test_every_family_is_tested_at_its_size(planted: analysis.Analysis) -> None:
+    sizes = planted.tests.groupby("family", sort=False).size()
+    assert sizes.to_dict() == {name: family.size for name, family in SECOND.protocol.families.items()}
+    assert planted.tests["n"].min() > 0
 
 
-def test_every_benchmark_has_its_families(simulation: Simulation) -> None:
-    expected = {
-        f"{family}_{name}" for family in [*analysis.FAMILIES, "equivalence"] for name in get_args(study.Benchmark)
+def test_planted_effects_are_found_with_their_size(planted: analysis.Analysis) -> None:
+    found = tabled(planted)
+    for family, name, effect in (
+        ("experts", "expert, elaborate - no persona | in-domain, accuracy", 0.1),
+        ("yardstick", "expert, elaborate - shuffled expert | in-domain, accuracy", 0.1),
+        ("low_knowledge", "low knowledge - filler | all, accuracy", -0.125),
+        ("steerability", "wrong on purpose - filler | all, accuracy", -0.3),
+    ):
+        row = found.loc[(family, name)]
+        assert row["low"] <= row["estimate"] <= row["high"]
+        assert row["estimate"] == pytest.approx(effect, abs=0.03) and row["rejected"], name
+    said = verdicts(planted)["verdict"]
+    assert said["in_domain"] == "contradicted" and said["placebo_yardstick"] == "contradicted"
+    assert said["low_knowledge"] == "reproduced" and said["off_domain"] == "reproduced"
+    assert said["threshold_51"] == "contradicted"
+
+
+def test_without_effects_claims_of_none_are_reproduced_and_the_others_contradicted(null: analysis.Analysis) -> None:
+    model = null.tests[~null.tests["family"].isin(analysis.PUBLISHED)]
+    assert not model["rejected"].any()
+    said = verdicts(null)
+    assert (said.loc[["in_domain", "off_domain", "placebo_yardstick"], "verdict"] == "reproduced").all()
+    assert said.loc["low_knowledge", "verdict"] == "contradicted"
+    assert said["why"]["in_domain"].endswith("not steerable")
+
+
+def test_a_null_is_rejected_no_more_often_than_declared() -> None:
+    wrong = 0
+    level = questions_with_level(SECOND.asked, 3)
+    usable = list(SECOND.protocol.design["benchmarks"])
+    index = pd.MultiIndex.from_frame(SECOND.asked[["benchmark", "item", "cluster"]])
+    names = sorted({*who().values(), "low knowledge"})
+    how = Settings(0.05, 0.95, "holm", 999, 1)
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        noise = rng.normal(0, 0.05, (len(SECOND.asked), len(names)))
+        wide = pd.DataFrame(level.to_numpy()[:, None] + noise, index=index, columns=names)
+        found = analysis.families.contrasts(SECOND.protocol, ["experts"], analysis.differences(wide, usable), how)
+        wrong += bool(found["rejected"].any())
+    # Binomial with 60 trials at .05: nine or more have probability .004.
+    assert wrong <= 8
+
+
+@pytest.mark.parametrize(("given", "reason"), [({"mean": 0.3}, "above chance"), ({"mass": 0.3}, "option mass")])
+def test_a_failed_gate_decides_nothing_about_the_model(given: dict[str, float], reason: str) -> None:
+    said = verdicts(run({}, **given))
+    model = [name for name, claim in SECOND.protocol.claims.items() if claim.family not in analysis.PUBLISHED]
+    assert (said.loc[model, "verdict"] == "uninformative").all()
+    assert said.loc["in_domain", "why"] == f"gate: {reason}"
+    assert said.loc["open_question_expert", "verdict"] == "reproduced"
+
+
+def test_a_benchmark_at_floor_is_left_out() -> None:
+    low = dict.fromkeys(SECOND.asked.loc[SECOND.asked["benchmark"] == "mmlu", "item"], -0.3)
+    level = questions_with_level(SECOND.asked, 1)
+    rows = answers(
+        SECOND.plan,
+        SECOND.asked,
+        lambda cells: np.clip(cells["item"].map(level) + cells["item"].map(low).fillna(0), 0.05, 0.95).to_numpy(),
+    )
+    found = analysis.analyse(PROJECT, SECOND.protocol, rows, SECOND.asked, SECOND.people, HOW)
+    assert found.usable == ["openbookqa", "commonsenseqa"]
+    row = tabled(found).loc[("experts", "expert, short - no persona | in-domain, accuracy")]
+    assert row["n"] == 30
+    assert found.gate.set_index(["benchmark", "check"]).loc[("all", "above chance"), "passes"]
+
+
+def test_thresholds_count_questions() -> None:
+    index = pd.MultiIndex.from_tuples(
+        [("mmlu", f"q{k}", f"q{k}") for k in range(4)], names=["benchmark", "item", "cluster"]
+    )
+    wide = pd.DataFrame(
+        {"expert, elaborate": [0.9, 0.6, 0.4, 0.1], "no persona": [0.4, 0.6, 0.4, 0.6]}, index=index
+    )
+    contrast = SECOND.protocol.families["thresholds"].contrasts[
+        "expert, elaborate - no persona | in-domain, at least 13 of 25"
+    ]
+    row = analysis._counted(wide, contrast, SECOND.protocol, HOW)
+    assert (row["n"], row["estimate"], row["p"]) == (4, 0.0, 1.0)
+    assert analysis.passing(wide["no persona"], 13, 25).tolist() == [False, True, False, True]
+
+
+def test_published_rows_are_those_of_the_committed_table(null: analysis.Analysis) -> None:
+    committed = pd.read_csv(PROJECT.results("expert_personas") / "open_models.csv").set_index("contrast")
+    found = tabled(null)
+    for family in ("open_models_none", "open_models_placebo"):
+        for hypothesis, contrast in SECOND.protocol.families[family].contrasts.items():
+            row, other = found.loc[(family, hypothesis)], committed.loc[f"{contrast.first} - {contrast.second}"]
+            assert row["estimate"] == pytest.approx(other["estimate"], abs=1e-12)
+            assert row["p_adjusted"] == pytest.approx(other["p_adjusted"], rel=1e-9)
+    floor = verdicts(null).loc["permutation_floor"]
+    assert floor["estimate"] == pytest.approx(432 / 5001) and floor["verdict"] == "contradicted"
+    assert SECOND.protocol.claims["permutation_floor"].line == HOW.alpha
+
+
+def test_other_readings_find_what_is_planted(planted: analysis.Analysis) -> None:
+    table = robustness.readings(SECOND.protocol, planted.scored, planted.usable, HOW)
+    of = table.set_index(["contrast", "reading"])
+    expert = "expert, elaborate - no persona | in-domain, accuracy"
+    for wording in (1, 2):
+        row = of.loc[(expert, f"wording {wording} alone")]
+        assert row["low"] < 0.1 < row["high"] and row["n"] == 90
+    logit = of.xs("logit, GEE by question (log odds ratio)", level="reading")
+    assert logit.loc[expert, "low"] > 0 and logit["estimate"].notna().all()
+    assert logit.loc["low knowledge - no persona | all, accuracy", "high"] < 0
+    placebo = logit.loc["placebo trait - no persona | all, accuracy"]
+    assert placebo["low"] < 0.1 and placebo["high"] > -0.1
+    assert set(table["contrast"]) == {
+        c.name
+        for name in ("experts", "low_knowledge", "controls")
+        for c in SECOND.protocol.families[name].contrasts.values()
+        if c.second == design.NO_PERSONA
     }
-    assert set(simulation.protocol.families) == expected | {"overall", "overall_equivalence"}
+    assert robustness.readings(SECOND.protocol, planted.scored, [], HOW).empty
 
 
-def test_another_model_is_judged_on_what_it_was_asked(simulation: Simulation) -> None:
-    whole = simulation.responses(7, effects=EFFECTS)
-    few = study.questions(PROJECT, simulation.protocol, simulation.parameters.model_copy(update={"questions": 30}))
-    part = whole[whole["item"].isin(few["item"])]
-    states, checks, table = robustness.other_models(
-        {"all": whole, "some": part},
-        simulation.asked,
-        simulation.people,
-        simulation.protocol,
-        simulation.parameters,
-    )
-    assert states.groupby("model")["n"].sum().to_dict() == {"all": 180, "some": 90}
-    assert set(checks["model"]) == {"all", "some"}
-    scored = analysis.scores(whole, simulation.asked, simulation.people, "cloze")
-    usable = states.loc[(states["model"] == "all") & (states["status"] == "usable"), "benchmark"].tolist()
-    failed = gates.failures(checks[checks["model"] == "all"], "cloze")
-    alone = analysis.contrasts(scored, simulation.protocol, simulation.parameters, usable, failed)
-    alone = alone[alone["benchmark"] == "overall"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(
-        table[table["model"] == "all"].drop(columns=["model", "gate"]).reset_index(drop=True), alone
-    )
-    mine = table[table["model"] == "some"].set_index("hypothesis")
-    wide = analysis.by_question(scored[scored["item"].isin(few["item"])])
-    difference = (wide["toddler"] - wide[bank.REFERENCE]).groupby(level="benchmark").mean()
-    assert mine.loc["toddler", "n"] <= 90
-    usable = states.loc[(states["model"] == "some") & (states["status"] == "usable"), "benchmark"]
-    assert mine.loc["toddler", "estimate"] == pytest.approx(difference[usable].mean())
+def test_an_effect_stands_beside_the_length_of_its_persona(planted: analysis.Analysis) -> None:
+    table = robustness.lengths(planted.scored).set_index(["persona", "paraphrase"])
+    assert table.loc[("toddler", 1), "difference"] == pytest.approx(-0.1, abs=0.02)
+    assert table.loc[("toddler", 1), "words"] == 9 and table.loc[("filler", 1), "words"] > 30
+    assert design.NO_PERSONA not in table.index.get_level_values("persona")
 
 
-def test_benchmarks_at_floor_are_left_out(simulation: Simulation) -> None:
-    scored = analysis.scores(simulation.responses(4, base=0.2), simulation.asked, simulation.people, "cloze")
-    state = analysis.extremes(analysis.accuracy(scored, simulation.parameters), 0.95).set_index("benchmark")
-    assert state.loc["openbookqa", "status"] == "at floor"
-    good = analysis.scores(simulation.responses(4, base=0.6), simulation.asked, simulation.people, "cloze")
-    assert (analysis.extremes(analysis.accuracy(good, simulation.parameters), 0.95)["status"] == "usable").all()
-    best = analysis.scores(simulation.responses(4, base=1.0), simulation.asked, simulation.people, "cloze")
-    assert (analysis.extremes(analysis.accuracy(best, simulation.parameters), 0.95)["status"] == "at ceiling").all()
-
-
-def test_where_every_benchmark_is_at_floor_the_sensitivity_table_is_empty_with_its_columns(
-    simulation: Simulation,
-) -> None:
-    scored = analysis.scores(simulation.responses(4, base=0.2), simulation.asked, simulation.people, "cloze")
-    nothing = pd.DataFrame({"hypothesis": ["toddler"], "n": [0]})
-    table = robustness.sensitivity(scored, nothing, simulation.parameters)
-    assert table.empty and list(table) == ["contrast", "model", "estimate", "low", "high", "p"]
-
-
-def test_replies_split_into_answered_and_right(simulation: Simulation) -> None:
-    recorded = simulation.responses(6)
-    text = recorded.index[recorded["measure"] == "text"]
-    recorded.loc[text[: len(text) // 4], "text"] = "I cannot say."
-    read = replies.replies(recorded, simulation.asked)
-    split = replies.decomposition(read, simulation.people)
-    assert split["n"].sum() == len(text)
-    product = split["answered"] * split["right_given_answered"]
-    assert split["accuracy"].to_numpy() == pytest.approx(product.fillna(0).to_numpy())
-    assert (split["upper"] - split["lower"]).to_numpy() == pytest.approx(1 - split["answered"].to_numpy())
-    assert (read["status"] == "unparsed").sum() == len(text) // 4
+def test_the_finding_says_what_stands_behind_it(planted: analysis.Analysis) -> None:
+    claims = planted.verdicts
+    said = analysis.finding(claims, {"simulated": planted})
+    estimate = verdicts(planted).loc["in_domain", "estimate"]
+    assert said.startswith("**In simulated,") and f"{estimate:+.3f}" in said
+    bad = run({}, mass=0.3)
+    said = analysis.finding(bad.verdicts, {"simulated": bad})
+    assert said.startswith("**In nine open models") and "fail their checks (option mass)" in said
+    assert "No model has been asked" in analysis.finding(claims, {})
 
 
 class TestQuestions:
@@ -321,7 +338,6 @@ class TestQuestions:
         committed = multiple_choice.questions(PROJECT, "mmlu", texts=False)
         pd.testing.assert_frame_equal(whole[[*multiple_choice.Question.model_fields]], committed, check_dtype=False)
         assert left_out["options missing, empty or repeated"] == 9 and left_out["repeated"] == 105
-        assert study.LETTERS.startswith("ABCD")
 
     def test_white_space_that_marks_the_key_is_counted_and_gone(self) -> None:
         from persona_studies.design import sources

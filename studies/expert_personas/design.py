@@ -1,172 +1,266 @@
-"""The grid of the study of expert personas: which question is asked under which persona, and how."""
+"""The grid of the study of expert personas: parameters, personas, questions, and who is asked what."""
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from expert_personas import conditions as bank
-from expert_personas import design_2
-from persona_studies.design import multiple_choice, parameters
+from persona_studies.analyse.families import Settings
+from persona_studies.design import banks, multiple_choice, parameters
 from persona_studies.design import plan as plans
+from persona_studies.design.conditions import shuffled
+from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
-from persona_studies.errors import BankError
 from persona_studies.paths import Project
 
-LETTERS = multiple_choice.LETTERS
-Benchmark = Literal["openbookqa", "commonsenseqa", "mmlu", "mmlu_pro", "gpqa_diamond", "medqa", "piqa", "siqa"]
-Kind = Literal["baseline", "expert", "layperson", "young_child", "toddler", "placebo", "filler", "shuffled"]
+NO_PERSONA = "no persona"
+NAMES = {
+    "none": NO_PERSONA,
+    "baseline": "intelligent assistant",
+    "layperson": "layperson",
+    "toddler": "toddler",
+    "placebo": "placebo trait",
+    "filler": "filler",
+    "shuffled": "shuffled expert",
+    "wrong": "wrong on purpose",
+}
+# A question's relation to an expert's field, and the expert's wording -> what the protocol calls it.
+EXPERTS = {
+    ("in_domain", "short"): "expert, short",
+    ("in_domain", "elaborate"): "expert, elaborate",
+    ("unrelated", "short"): "unrelated expert",
+}
+
+
+class Persona(banks.Row):
+    """A persona's text; ``{field}`` stands for a name of :class:`Expertise`."""
+
+    unique = (("kind", "wording", "paraphrase"), ("text",))
+
+    kind: Literal["baseline", "expert", "layperson", "toddler", "placebo", "filler"]
+    wording: Literal["short", "elaborate", ""] = ""
+    paraphrase: Annotated[int, Field(ge=1, le=3)]
+    text: str
+
+    @field_validator("text")
+    @classmethod
+    def _filled(cls, text: str, info: ValidationInfo) -> str:
+        """Refuse a slot that nothing fills, whose braces the model would be shown, and an expert in nothing."""
+        if set(re.findall(r"\{.*?\}", text)) - {"{field}"}:
+            raise ValueError("has a slot that nothing fills; {field} is the only one")
+        if info.data.get("kind") == "expert" and "{field}" not in text:
+            raise ValueError("is an expert in nothing; write {field} where the field stands")
+        return text
+
+
+class Expertise(banks.Row):
+    """A field that there are experts of, and what a prompt calls it."""
+
+    unique = (("field",), ("name",))
+
+    field: banks.Name
+    name: str
+
+
+class Subject(banks.Row):
+    """Which field is in-domain (empty: there is no expert) and unrelated to a domain of a benchmark."""
+
+    unique = (("benchmark", "domain"),)
+
+    benchmark: banks.Name
+    domain: banks.Name
+    in_domain: banks.Name = ""
+    unrelated: banks.Name
 
 
 class Parameters(parameters.Parameters):
     """Parameters of the notebook; the defaults are in its first code cell."""
 
-    model: str = Field(description="model whose responses are analysed, as named in data/responses")
-    compare: tuple[str, ...] = Field(description="further recorded models, each shown on what it was asked")
-    live_hours: float = Field(ge=0, description="hours that may be spent asking the model here; 0 only replays")
-    benchmarks: tuple[Benchmark, ...] = Field(min_length=1, description="sources of the questions")
-    domains: tuple[str, ...] = Field(description="domains of the benchmarks; empty means all")
-    questions: int = Field(ge=20, le=14042, description="questions of each benchmark")
-    conditions: tuple[Kind, ...] = Field(min_length=1, description="kinds of persona beside none")
-    placements: tuple[Literal["system", "user"], ...] = Field(min_length=1, description="where the persona stands")
-    paraphrases: int = Field(ge=1, le=3, description="wordings of each persona")
-    measure: Literal["primary", "cloze", "pmi", "letter", "text"] = Field(description="measure of accuracy")
-    permutations: int = Field(ge=0, le=10, description="cyclic option orders of the letters; 0 means all")
-    layer: Literal["both", "published", "corrected"] = Field(description="which analysis is shown")
-    margin: float = Field(gt=0, lt=0.5, description="equivalence margin for a difference in accuracy")
+    models: tuple[str, ...] = Field(
+        description="recorded models that are analysed, the first in full; empty means all, the protocol's first"
+    )
+    live_hours: float = Field(
+        ge=0, description="hours that may be spent asking the first model here; 0 only replays"
+    )
+    questions: int = Field(
+        ge=20, le=2000, multiple_of=4, description="half of them MMLU's, a quarter each of the other benchmarks"
+    )
+    margin: float = Field(gt=0, lt=0.5, description="smallest difference in accuracy of interest")
     alpha: float = Field(gt=0, lt=0.5, description="error rate of every family")
     correction: Literal["holm", "bonferroni", "fdr_bh", "none"] = Field(description="correction within a family")
     confidence: float = Field(gt=0.5, lt=1, description="coverage of every interval")
-    replicates: int = Field(ge=1000, le=1_000_000, description="sign patterns and bootstrap replicates")
-    seed: int = Field(ge=0, description="of everything random, the choice of questions included")
+    replicates: int = Field(ge=1000, le=1_000_000, description="sign patterns of every test")
+    seed: int = Field(ge=0, description="of the sign patterns")
+
+    @property
+    def settings(self) -> Settings:
+        """How hypotheses are tested."""
+        return Settings(self.alpha, self.confidence, self.correction, self.replicates, self.seed)
+
+    def judged(self, protocol: Protocol) -> Protocol:
+        """Return the protocol with this run's smallest effect of interest, and alpha as the line of the floor.
+
+        The floor is the smallest p-value that the report's permutation test can reach.
+        """
+        families = {
+            name: family.model_copy(
+                update={
+                    "contrasts": {
+                        hypothesis: contrast.model_copy(update={"smallest_effect": self.margin})
+                        for hypothesis, contrast in family.contrasts.items()
+                    }
+                }
+            )
+            for name, family in protocol.families.items()
+        }
+        claims = {
+            name: claim.model_copy(
+                update={"line": self.alpha}
+                if claim.family == "permutation_floor"
+                else {"smallest_effect": self.margin}
+            )
+            for name, claim in protocol.claims.items()
+        }
+        return protocol.model_copy(update={"families": families, "claims": claims})
 
 
-def questions(project: Project, protocol: Protocol, parameters: Parameters, *, texts: bool = False) -> pd.DataFrame:
-    """Return the questions of a run.
+def subjects(project: Project) -> pd.DataFrame:
+    """Return the domains that are asked and their fields: ``benchmark, domain, in_domain, unrelated``."""
+    known = _fields(project)
+    folder = project.items / "expert_personas"
+    return banks.read(folder / "subjects.csv", Subject, {"in_domain": known, "unrelated": known})
 
-    The choice is nested: fewer questions are a part of more.
+
+def _fields(project: Project) -> dict[str, str]:
+    """Return what a prompt calls each field."""
+    known = banks.read(project.items / "expert_personas" / "fields.csv", Expertise)
+    return dict(zip(known["field"], known["name"], strict=True))
+
+
+def questions(
+    project: Project, protocol: Protocol, number: int | None = None, *, texts: bool = False
+) -> pd.DataFrame:
+    """Return the questions of a run; fewer are a part of more.
+
+    Args:
+        project: Where the tables of questions lie.
+        protocol: Sizes of the benchmarks, which keep their proportions.
+        number: Of all questions; None takes the declared sizes.
+        texts: Whether texts are wanted; they come from their pinned sources.
 
     Returns:
-        ``item, benchmark, domain, gold, n_options, cluster, item_hash, in_domain, adjacent, unrelated``: the
-        last three name fields of experts; with texts also ``question, options``.
+        ``item, benchmark, domain, gold, n_options, cluster, item_hash, in_domain, unrelated``: the last two name
+        fields of experts, empty where the domain has none of its own; with texts also ``question, options``.
     """
+    assert protocol.confirmatory is not None
+    fields, design = subjects(project), protocol.design
+    sizes = {name: protocol.confirmatory.sizes[name] for name in design["benchmarks"]}
+    declared = sum(sizes.values())
     parts = []
-    for benchmark in parameters.benchmarks:
-        whole = multiple_choice.questions(project, benchmark, domains=parameters.domains or None, texts=texts)
-        parts.append(multiple_choice.sample(whole, parameters.questions, protocol.design["sample_seed"]))
+    for benchmark, size in sizes.items():
+        domains = tuple(fields.loc[fields["benchmark"] == benchmark, "domain"])
+        whole = multiple_choice.questions(project, benchmark, domains=domains, texts=texts)
+        parts.append(multiple_choice.sample(whole, size * (number or declared) // declared, design["sample_seed"]))
     chosen = pd.concat(parts, ignore_index=True)
-    asked = chosen.merge(bank.domain_map(project), on=["benchmark", "domain"], how="left", validate="many_to_one")
-    if len(lacking := asked[asked["in_domain"].isna()]):
-        benchmark, domain = lacking[["benchmark", "domain"]].iloc[0]
-        raise BankError(
-            f"data/items/expert_personas/domains.csv has no row for domain {domain} of {benchmark}; add one."
-        )
-    return asked
+    return chosen.merge(fields, on=["benchmark", "domain"], how="left", validate="many_to_one")
 
 
-def people(project: Project, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
-    """Return the conditions of a run, the reference without a persona first.
+def people(project: Project, protocol: Protocol) -> pd.DataFrame:
+    """Return the conditions, the reference without a persona first.
 
     Returns:
-        As :func:`expert_personas_conditions.conditions`.
+        ``condition, kind, field`` (empty where a persona has none), ``wording, paraphrase`` (0 for no persona),
+        ``system`` (None: no system turn), ``description`` (empty), ``condition_hash, words``.
     """
-    asked = questions(project, protocol, parameters)
-    fields = sorted({field for relation in bank.RELATIONS for field in asked[relation]})
-    made = bank.conditions(project, fields, paraphrases=parameters.paraphrases, placements=parameters.placements)
-    in_user_turn = made["kind"].isin(protocol.design["user_kinds"]) & (made["wording"] != "elaborate")
-    wanted = made["kind"].isin(["none", *parameters.conditions])
-    return made[wanted & ((made["placement"] != "user") | in_user_turn)].reset_index(drop=True)
+    bank = banks.read(project.items / "expert_personas" / "personas.csv", Persona)
+    names, domains, wanted = _fields(project), subjects(project), protocol.design["wordings"]
+    own, other = set(domains["in_domain"]) - {""}, set(domains["unrelated"])
+    rows: list[tuple[str, str, str, int, str | None]] = [("none", "", "", 0, None)]
+    for kind, wording, paraphrase, text in bank.itertuples(index=False, name=None):
+        if kind != "expert":
+            if paraphrase in wanted[kind]:
+                rows.append((kind, "", wording, paraphrase, text))
+            continue
+        for field in sorted(own | other):
+            filled = text.replace("{field}", names[field])
+            mine = field in own and paraphrase in wanted[f"expert {wording}"]
+            if mine or (wording == "short" and field in other and paraphrase in wanted["unrelated expert"]):
+                rows.append((kind, field, wording, paraphrase, filled))
+            if wording == "elaborate" and field in own and paraphrase in wanted["shuffled"]:
+                rows.append(("shuffled", field, "", paraphrase, shuffled(filled)))
+    rows.append(("wrong", "", "", 1, protocol.conditions["wrong"].text))
+    frame = pd.DataFrame(rows, columns=["kind", "field", "wording", "paraphrase", "system"])
+    named = [
+        "-".join(filter(None, (kind, field, wording, str(paraphrase)))) + "@system" if paraphrase else kind
+        for kind, field, wording, paraphrase in zip(*(frame[c] for c in frame.columns[:4]), strict=True)
+    ]
+    return frame.assign(
+        condition=named,
+        description="",
+        condition_hash=[text_hash(system, "") for system in frame["system"]],
+        words=frame["system"].fillna("").str.split().map(len),
+    )
 
 
-def kinds(people: pd.DataFrame, protocol: Protocol) -> pd.DataFrame:
-    """Return the kinds of condition: ``kind, placement, conditions`` (how many), ``words`` (mean), ``purpose``."""
-    groups = people.groupby(["kind", "placement"], sort=False)
-    counted = groups.agg(conditions=("condition", "size"), words=("words", "mean")).reset_index()
-    return counted.assign(purpose=[protocol.conditions[kind].purpose for kind in counted["kind"]])
+def crossed(asked: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:
+    """Return who answers what, and what the protocol calls that persona: ``item, condition, persona``.
+
+    An expert answers the questions of its own field and, in its first short wording, those of the field that it is
+    unrelated to. A shuffled expert answers those of its own field, everybody else all questions.
+    """
+    facts = asked[["item", "in_domain", "unrelated"]]
+    plain, experts = (everyone[(everyone["field"] != "") == named] for named in (False, True))
+    both = facts.merge(plain[["condition", "kind"]], how="cross")
+    parts = [both.assign(persona=both["kind"].map(NAMES))]
+    for relation in ("in_domain", "unrelated"):
+        theirs = facts.merge(
+            experts[["condition", "kind", "field", "wording", "paraphrase"]], left_on=relation, right_on="field"
+        )
+        if relation == "unrelated":
+            wanted = (theirs["kind"] == "expert") & (theirs["wording"] == "short") & (theirs["paraphrase"] == 1)
+            theirs = theirs[wanted]
+        name = [
+            NAMES["shuffled"] if kind == "shuffled" else EXPERTS[relation, wording]
+            for kind, wording in zip(theirs["kind"], theirs["wording"], strict=True)
+        ]
+        parts.append(theirs.assign(persona=name))
+    return pd.concat(parts, ignore_index=True)[["item", "condition", "persona"]]
 
 
-def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts: bool = False) -> pd.DataFrame:
-    """Return every cell of the study.
-
-    An expert answers the questions of its own field, and those that its field is adjacent or unrelated to; every
-    other persona answers all questions.
+def plan(
+    project: Project, protocol: Protocol, parameters: Parameters | None = None, *, texts: bool = False
+) -> pd.DataFrame:
+    """Return every cell of a run.
 
     Args:
         project: Where the item banks lie.
         protocol: The declared design.
-        parameters: The extent of the grid; the second protocol fixes its own.
-        texts: Whether the questions' texts are wanted, which recording needs and analysis does not; they come
-            from their pinned sources.
+        parameters: How many questions; None takes the declared sizes.
+        texts: Whether the questions' texts are wanted, which recording needs and analysis does not.
     """
-    if protocol.version == 2:
-        return design_2.plan(project, protocol, texts=texts)
-    asked = questions(project, protocol, parameters, texts=texts)
-    everyone = people(project, protocol, parameters)
-    design, measures = protocol.design, protocol.measures
-    few = {
-        name: pd.concat(
-            [
-                multiple_choice.sample(part, design[f"{name}_questions"], design["sample_seed"])
-                for _, part in asked.groupby("benchmark", sort=False)
-            ]
-        )
-        for name in ("letter", "text")
-    }
-    # A free reply may repeat the question, and replies are stored.
-    gated = [name for name in parameters.benchmarks if multiple_choice.BENCHMARKS[name].gated]
-    few["text"] = few["text"][~few["text"]["benchmark"].isin(gated)]
-    first = everyone[everyone["paraphrase"].isin([0, 1]) & everyone["placement"].ne("user")]
+    asked = questions(project, protocol, parameters.questions if parameters else None, texts=texts)
+    everyone = people(project, protocol)
+    met = crossed(asked, everyone)
+    declared = protocol.measures["letter"]
     parts = []
-    templates = measures["cloze"].frame()
-    for placement in ("system", "user"):
-        there = everyone["placement"].eq("user") if placement == "user" else everyone["placement"].ne("user")
-        parts += _crossed("cloze", everyone[there], asked, templates[templates["template"] == placement], protocol)
-    none = everyone[everyone["kind"] == "none"]
-    parts += _crossed("cloze", none, asked, templates[templates["template"] == "neutral"], protocol)
-    for name in ("letter", "text"):
-        some = first[first["kind"].isin(design[f"{name}_kinds"])]
-        parts += _crossed(name, some, few[name], measures[name].frame(), protocol, parameters.permutations)
-    cells = plans.combine(parts)
-    if texts and gated:
-        cells.attrs["gated"] = gated
-    return cells
-
-
-def _crossed(
-    name: str,
-    conditions: pd.DataFrame,
-    asked: pd.DataFrame,
-    templates: pd.DataFrame,
-    protocol: Protocol,
-    permutations: int = 1,
-) -> list[pd.DataFrame]:
-    """Cross the conditions with the questions that each of them answers."""
-    declared = protocol.measures[name]
-    parts = []
-    for (field, kind, wording, placement), group in conditions.groupby(
-        ["field", "kind", "wording", "placement"], sort=False
-    ):
-        # An elaborate or shuffled expert answers its own field only, one in the user turn no adjacent field.
-        relations = ["in_domain"] if kind == "shuffled" or wording == "elaborate" else list(bank.RELATIONS)
-        if placement == "user":
-            relations = [relation for relation in relations if relation != "adjacent"]
-        theirs = asked[(asked[relations] == field).any(axis=1)] if field else asked
+    for condition, mine in met.groupby("condition", sort=False):
+        theirs = asked[asked["item"].isin(mine["item"])]
+        who = everyone.loc[
+            everyone["condition"] == condition, ["condition", "condition_hash", "system", "description"]
+        ]
         for n in sorted(set(theirs["n_options"])):
-            items = multiple_choice.items(theirs[theirs["n_options"] == n])
-            if declared.kind == "text":
-                items["order"] = plans.drawn(items["item"], n, protocol.design["sample_seed"])
             parts.append(
                 plans.measure(
-                    name,
+                    "letter",
                     declared.kind,
-                    conditions=group[["condition", "condition_hash", "system", "description"]],
-                    items=items,
-                    templates=multiple_choice.lettered(templates, n),
-                    labels=tuple(LETTERS[:n]) if declared.kind == "letter" else (),
-                    orders=1 if declared.kind != "letter" else min(permutations or n, n),
-                    max_tokens=declared.max_tokens,
+                    conditions=who,
+                    items=multiple_choice.items(theirs[theirs["n_options"] == n]),
+                    templates=multiple_choice.lettered(declared.frame(), n),
+                    labels=tuple(multiple_choice.LETTERS[:n]),
+                    orders=n,
                 )
             )
-    return parts
+    return plans.combine(parts)

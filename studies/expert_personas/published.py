@@ -120,13 +120,9 @@ def rejudge(
 ) -> pd.DataFrame:
     """Judge the report's contrasts by its rule, in declared families, and in one family of all its tests.
 
-    The standard error is the width of the 95 % interval over 2 x 1.96, and p that of estimate over standard error
-    in the normal distribution. A contrast without an interval keeps its reported p, or the bound of it; its
-    standard error is then that of the normal distribution at this p, or an upper bound. Only some contrasts are at
-    hand. Families are per benchmark and have the size of the design; the others count as p = 1. Under Holm that is
-    exact as long as no other p is smaller, and conservative otherwise. Equivalence tests are families of their own,
-    of the same size. A p from the normal distribution may fall below what the report's permutations could show
-    (:func:`permutation_floor`).
+    Only some contrasts are at hand. Families are per benchmark and have the size of the design; the others count as
+    p = 1. Under Holm that is exact as long as no other p is smaller, and conservative otherwise. Equivalence tests
+    are families of their own, of the same size.
 
     Args:
         contrasts: From :func:`reported`.
@@ -153,44 +149,10 @@ def rejudge(
         StatisticsError: a parameter is out of range, a family smaller than its reported tests, or a relation
             unknown.
     """
-    unknown = sorted(set(contrasts["relation"]) - set(FAMILY))
-    if unknown:
-        raise StatisticsError(f"No family for the relations {', '.join(unknown)}; known are {', '.join(FAMILY)}.")
-    fraction("confidence", confidence)
-    frame = contrasts.reset_index(drop=True)
-    estimate, reported_p = frame["estimate"], frame["p"]
-    at_hand = frame["low"].notna()
-    from_p = estimate.abs() / distributions.norm.isf(reported_p / 2)
-    se = ((frame["high"] - frame["low"]) / (2 * _z(PAPER_CONFIDENCE))).where(at_hand, from_p)
-    bound = ~at_hand & (frame["p_relation"] != "=")
-    half = (se * _z(confidence)).mask(bound)
-    p = pd.Series(2 * distributions.norm.sf(estimate.abs() / se)).where(at_hand, reported_p)
-    table = frame[["benchmark", "domain", "model", "persona", "relation"]].assign(
-        family=frame["relation"].map(FAMILY),
-        questions=pd.array(
-            [QUESTIONS.get(place) for place in zip(frame["benchmark"], frame["domain"], strict=True)], dtype="Int64"
-        ),
-        estimate=estimate,
-        low=estimate - half,
-        high=estimate + half,
-        se=se,
-        se_relation=np.where(bound, "<=", "="),
-        p_reported=reported_p,
-        p_relation=frame["p_relation"],
-        paper_significant=reported_p <= PAPER_ALPHA,
-        p=p,
-        p_basis=np.where(at_hand, "interval", "reported"),
-    )
-    table["p_equivalence"] = [stats.equivalence_p(d, s, margin=margin) for d, s in zip(estimate, se, strict=True)]
-    corrected, equivalence = [], []
-    for (_, family), rows in table.groupby(["benchmark", "family"], sort=False):
-        if family not in sizes:
-            raise StatisticsError(f"No size is given for the family {family!r}, only for {', '.join(sizes)}.")
-        size = sizes[str(family)]
-        corrected.append(_corrected(rows["p"], size=size, alpha=alpha, method=correction))
-        equivalence.append(_corrected(rows["p_equivalence"], size=size, alpha=alpha, method=correction))
-    within, small = pd.concat(corrected), pd.concat(equivalence)
+    table = _restored(contrasts, margin, confidence)
+    within, small = (_within(table, p, sizes, alpha, correction) for p in ("p", "p_equivalence"))
     together = _corrected(table["p"], size=tests, alpha=alpha, method=correction)
+    direction = np.where(table["estimate"] > 0, SUPERIOR, INFERIOR)
     table = table.assign(
         family_size=within["family_size"],
         p_adjusted=within["p_adjusted"],
@@ -199,15 +161,60 @@ def rejudge(
         rejected_all=together["rejected"],
         p_equivalence_adjusted=small["p_adjusted"],
         equivalent=small["rejected"],
+        verdict_paper=np.where(table["paper_significant"], direction, "not significant"),
     )
-    direction = np.where(estimate > 0, SUPERIOR, INFERIOR)
-    table["verdict_paper"] = np.where(table["paper_significant"], direction, "not significant")
-    table["verdict"] = [
-        outcome(d, rejected=r, equivalent=e)
-        for d, r, e in zip(estimate, table["rejected"], table["equivalent"], strict=True)
-    ]
+    judged = zip(table["estimate"], table["rejected"], table["equivalent"], strict=True)
+    table["verdict"] = [outcome(d, rejected=r, equivalent=e) for d, r, e in judged]
     table["changed"] = table["paper_significant"] & ~table["rejected"]
     return table
+
+
+def _within(
+    table: pd.DataFrame, p: str, sizes: Mapping[str, int], alpha: float, correction: Correction
+) -> pd.DataFrame:
+    """Correct a column of p-values within the families of each benchmark."""
+    if lacking := [family for family in table["family"].unique() if family not in sizes]:
+        raise StatisticsError(f"No size is given for the family {lacking[0]!r}, only for {', '.join(sizes)}.")
+    return pd.concat(
+        _corrected(rows[p], size=sizes[str(family)], alpha=alpha, method=correction)
+        for (_, family), rows in table.groupby(["benchmark", "family"], sort=False)
+    )
+
+
+def _restored(contrasts: pd.DataFrame, margin: float, confidence: float) -> pd.DataFrame:
+    """Return the report's contrasts with standard errors and p-values, uncorrected.
+
+    The standard error is the width of the 95 % interval over 2 x 1.96, and p that of estimate over standard error
+    in the normal distribution; it may fall below what the report's permutations could show
+    (:func:`permutation_floor`). A contrast without an interval keeps its reported p, or the bound of it; its
+    standard error is then that of the normal distribution at this p, or an upper bound.
+    """
+    unknown = sorted(set(contrasts["relation"]) - set(FAMILY))
+    if unknown:
+        raise StatisticsError(f"No family for the relations {', '.join(unknown)}; known are {', '.join(FAMILY)}.")
+    fraction("confidence", confidence)
+    frame = contrasts.reset_index(drop=True)
+    estimate, reported_p, at_hand = frame["estimate"], frame["p"], frame["low"].notna()
+    from_p = estimate.abs() / distributions.norm.isf(reported_p / 2)
+    se = ((frame["high"] - frame["low"]) / (2 * _z(PAPER_CONFIDENCE))).where(at_hand, from_p)
+    bound = ~at_hand & (frame["p_relation"] != "=")
+    half = (se * _z(confidence)).mask(bound)
+    places = zip(frame["benchmark"], frame["domain"], strict=True)
+    return frame[["benchmark", "domain", "model", "persona", "relation"]].assign(
+        family=frame["relation"].map(FAMILY),
+        questions=pd.array([QUESTIONS.get(place) for place in places], dtype="Int64"),
+        estimate=estimate,
+        low=estimate - half,
+        high=estimate + half,
+        se=se,
+        se_relation=np.where(bound, "<=", "="),
+        p_reported=reported_p,
+        p_relation=frame["p_relation"],
+        paper_significant=reported_p <= PAPER_ALPHA,
+        p=pd.Series(2 * distributions.norm.sf(estimate.abs() / se)).where(at_hand, reported_p),
+        p_basis=np.where(at_hand, "interval", "reported"),
+        p_equivalence=[stats.equivalence_p(d, s, margin=margin) for d, s in zip(estimate, se, strict=True)],
+    )
 
 
 def permutation_floor(

@@ -1,134 +1,101 @@
-"""The contrasts of expert personas in other models of the data, and in other language models."""
+"""The contrasts of expert personas under other readings of the same answers."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import pandas as pd
 import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from expert_personas.analysis import (
-    OVERALL,
-    accuracy,
-    by_question,
-    contrasts,
-    extremes,
-    gates,
-    scores_by_measure,
-)
-from expert_personas.conditions import REFERENCE
-from expert_personas.design import Parameters
-from expert_personas.replies import replies
-from persona_studies.analyse import gates as checks
-from persona_studies.analyse import multiple_choice as shared
+from expert_personas.analysis import LOW_KNOWLEDGE, by_question, pooled
+from expert_personas.design import NO_PERSONA
+from persona_studies.analyse import multiple_choice
+from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Protocol
 
-
-def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Return each contrast under other models: logit by GEE, and every wording alone.
-
-    Returns:
-        ``contrast, model, estimate, low, high, p``: differences in probability, but log odds ratios for the logit.
-    """
-    reach = stats.norm.ppf(0.5 + chosen.confidence / 2)
-    rows = []
-    for contrast in table.loc[table["n"] > 0, "hypothesis"].unique():
-        cells = scored[scored["persona"].isin([REFERENCE, contrast])].copy()
-        cells["treated"] = (cells["persona"] == contrast).astype(float)
-        cells["correct_cell"] = cells["correct"]
-        fit = smf.gee(
-            "correct_cell ~ treated + C(benchmark)"
-            if cells["benchmark"].nunique() > 1
-            else "correct_cell ~ treated",
-            groups="item",
-            data=cells,
-            family=sm.families.Binomial(),
-            cov_struct=sm.cov_struct.Exchangeable(),
-        ).fit()
-        b, se = fit.params["treated"], fit.bse["treated"]
-        rows.append(
-            {
-                "contrast": contrast,
-                "model": "logit, GEE by question (log odds ratio)",
-                "estimate": b,
-                "low": b - reach * se,
-                "high": b + reach * se,
-                "p": fit.pvalues["treated"],
-            }
-        )
-        wide = by_question(cells)
-        wordings = cells[cells["treated"] == 1].pivot_table(
-            index=["benchmark", "item", "cluster"], columns="paraphrase", values="score"
-        )
-        found = shared.paired(
-            wordings.sub(wide[REFERENCE].reindex(wordings.index), axis=0),
-            confidence=chosen.confidence,
-            margin=chosen.margin,
-            replicates=chosen.replicates,
-            seed=chosen.seed,
-        )
-        rows += [
-            {
-                "contrast": contrast,
-                "model": f"wording {paraphrase} alone",
-                "estimate": effect["difference"],
-                **{name: effect[name] for name in ("low", "high", "p")},
-            }
-            for paraphrase, effect in found.to_dict("index").items()
-        ]
-    return pd.DataFrame(rows, columns=["contrast", "model", "estimate", "low", "high", "p"])
+COLUMNS = ["contrast", "reading", "n", "estimate", "low", "high", "p"]
 
 
-def other_models(
-    recordings: Mapping[str, pd.DataFrame],
-    asked: pd.DataFrame,
-    people: pd.DataFrame,
-    protocol: Protocol,
-    chosen: Parameters,
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Analyse further models as this one, each on the questions and wordings that it was asked.
+def readings(protocol: Protocol, scored: pd.DataFrame, usable: list[str], how: Settings) -> pd.DataFrame:
+    """Return every contrast of accuracy with no persona under other readings of the same answers.
+
+    These are a logit of the right option's probability (log odds ratio, by GEE with questions as clusters), the
+    likeliest letter in place of its probability, and each wording by itself.
 
     Args:
-        recordings: Responses by model.
-        asked: Questions, as :func:`expert_personas.questions` returns them.
-        people: Conditions, as :func:`expert_personas.people` returns them.
-        protocol: Thresholds and families; each model is a family of its own.
-        chosen: Parameters.
+        protocol: Declares the contrasts.
+        scored: Of :func:`expert_personas.analysis.scores`.
+        usable: Benchmarks that pass the gate.
+        how: Settings; nothing is corrected.
 
     Returns:
-        :func:`extremes` (``questions`` for ``n``), :func:`gates` and the overall part of :func:`contrasts`, each
-        with a column ``model`` in front.
+        ``contrast, reading, n`` (questions), ``estimate, low, high, p``.
     """
-    states: list[pd.DataFrame] = []
-    checked: list[pd.DataFrame] = []
-    found: list[pd.DataFrame] = []
-    for model, recorded in recordings.items():
-        theirs = asked[asked["item"].isin(recorded["item"])]
-        scored = scores_by_measure(recorded, theirs, people)
-        state = extremes(accuracy(scored[chosen.measure], chosen), protocol.design["ceiling"])
-        usable = state.loc[state["status"] == "usable", "benchmark"].tolist()
-        gate = gates(protocol, scored, recorded, theirs, replies(recorded, theirs), chosen)
-        why = checks.failures(gate, chosen.measure)
-        table = contrasts(scored[chosen.measure], protocol, chosen, usable, why)
-        overall = table[table["benchmark"] == OVERALL].assign(gate=why)
-        for parts, part in ((states, state), (checked, gate), (found, overall)):
-            parts.append(part.assign(model=model))
-    first = [pd.concat(parts, ignore_index=True) for parts in (states, checked, found)]
-    state, gate, table = (whole[["model", *whole.columns.drop("model")]] for whole in first)
-    return state, gate, table
+    rows = []
+    for name in ("experts", "low_knowledge", "controls"):
+        for contrast in protocol.families[name].contrasts.values():
+            if contrast.second != NO_PERSONA:
+                continue
+            mine = LOW_KNOWLEDGE if contrast.first == "low knowledge" else [contrast.first]
+            cells = scored[scored["benchmark"].isin(pooled(contrast.on, usable))]
+            cells = cells[cells["persona"].isin([NO_PERSONA, *mine])]
+            with_persona = cells.loc[cells["persona"] != NO_PERSONA, "item"]
+            cells = cells[cells["item"].isin(with_persona)]
+            if with_persona.nunique() < 2:
+                continue
+            about = {"contrast": contrast.name}
+            rows += [about | row for row in (_logit(cells, how), *_means(cells, contrast.first, how))]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _logit(cells: pd.DataFrame, how: Settings) -> dict[str, object]:
+    """Return the log odds ratio of the right option's probability, with a persona against without one."""
+    data = cells.assign(treated=(cells["persona"] != NO_PERSONA).astype(float))
+    several = data["benchmark"].nunique() > 1
+    fit = smf.gee(
+        "score ~ treated + C(benchmark)" if several else "score ~ treated",
+        groups="item",
+        data=data,
+        family=sm.families.Binomial(),
+        # Answers to one question correlate near 1, where the estimate of an exchangeable correlation can diverge.
+        cov_struct=sm.cov_struct.Independence(),
+    ).fit()
+    b, reach = fit.params["treated"], stats.norm.ppf(0.5 + how.confidence / 2) * fit.bse["treated"]
+    return {"reading": "logit, GEE by question (log odds ratio)", "n": data["item"].nunique(), "estimate": b} | {
+        "low": b - reach,
+        "high": b + reach,
+        "p": fit.pvalues["treated"],
+    }
+
+
+def _means(cells: pd.DataFrame, persona: str, how: Settings) -> list[dict[str, object]]:
+    """Return the mean difference by the likeliest letter and, where a persona has several, by each wording."""
+    right, wide = by_question(cells, "correct"), by_question(cells)
+    found = {"likeliest letter": right[persona] - right[NO_PERSONA]}
+    wordings = cells[cells["persona"] == persona].pivot_table(
+        index=["benchmark", "item", "cluster"], columns="paraphrase", values="score"
+    )
+    if wordings.shape[1] > 1:
+        gaps = wordings.sub(wide[NO_PERSONA].reindex(wordings.index), axis=0)
+        found |= {f"wording {paraphrase} alone": gaps[paraphrase] for paraphrase in gaps}
+    table = multiple_choice.paired(
+        pd.concat(found, axis=1), confidence=how.confidence, margin=1.0, replicates=how.replicates, seed=how.seed
+    )
+    return [
+        {"reading": reading, "estimate": row["difference"], **{key: row[key] for key in ("n", "low", "high", "p")}}
+        for reading, row in table.to_dict("index").items()
+    ]
 
 
 def lengths(scored: pd.DataFrame) -> pd.DataFrame:
     """Return effect against length: one row per persona and wording.
 
     Returns:
-        ``persona, kind, paraphrase, words`` (mean over fields), ``n`` (questions), ``difference``: mean over its
+        ``persona, paraphrase, words`` (mean over fields), ``n`` (questions), ``difference``: mean over its
         questions, less the same questions without a persona.
     """
-    none = scored[scored["persona"] == REFERENCE].set_index("item")["score"]
-    rest = scored[scored["persona"] != REFERENCE]
+    none = scored[scored["persona"] == NO_PERSONA].set_index("item")["score"]
+    rest = scored[scored["persona"] != NO_PERSONA]
     rest = rest.assign(difference=rest["score"] - rest["item"].map(none))
-    groups = rest.groupby(["persona", "kind", "paraphrase"], sort=False)
+    groups = rest.groupby(["persona", "paraphrase"], sort=False)
     return groups.agg(words=("words", "mean"), n=("item", "size"), difference=("difference", "mean")).reset_index()
