@@ -42,10 +42,7 @@ SAMPLE = 16
 # What makes each study's grid as large as its sources and banks allow; an empty list means all.
 FULL: dict[str, dict[str, Any]] = {
     "clinical_personas": {},
-    "expert_personas": {
-        "benchmarks": ["openbookqa", "commonsenseqa", "mmlu", "mmlu_pro", "medqa", "piqa", "siqa"],
-        "questions": 14_042,
-    },
+    "expert_personas": {"questions": 2_000},
     "persona_bias": {"datasets": "all", "items": 2_000},
     "sycophancy": {"personas": 275, "topics": 33, "claims_per_topic": 5},
 }
@@ -54,7 +51,7 @@ FULL: dict[str, dict[str, Any]] = {
 # Tokens of a full grid are counted on few of its personas, with all items, and scaled up to all cells.
 THIN: dict[str, dict[str, Any]] = {
     "clinical_personas": {},
-    "expert_personas": {"conditions": ["baseline"], "placements": ["system"], "paraphrases": 1},
+    "expert_personas": {},
     "persona_bias": {"groups": ["gender"], "instructions": [1]},
     "sycophancy": {"personas": 10},
 }

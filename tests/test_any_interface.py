@@ -21,11 +21,10 @@ from persona_studies.reproduce import ready, runs
 ROOT = Path(__file__).parents[1]
 MODEL = "smollm2-135m-instruct"
 SMALL = {
-    "expert_personas": ["questions=60", "benchmarks=openbookqa,commonsenseqa", "replicates=1000"],
     "persona_bias": ["instructions=1", "replicates=1000"],
     "clinical_personas": ["replicates=1000"],
 }
-# Eight notebooks run whole. Those with words alone lack the most and are run by CI (`make test-all`), the others by
+# Notebooks run whole. Those with words alone lack the most and are run by CI (`make test-all`), the others by
 # `make test-faults`.
 RUNS = [
     pytest.param(model, primary, study, marks=pytest.mark.attack if model == "words" else pytest.mark.slow)

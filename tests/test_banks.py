@@ -16,7 +16,7 @@ import pytest
 from pydantic import Field
 
 from clinical_personas import design as clinical
-from expert_personas import conditions as expert
+from expert_personas import design as expert
 from measurement import design as measurement
 from persona_bias import personas as bias
 from persona_bias import programs
@@ -34,7 +34,6 @@ BANKS: dict[str, type[banks.Row]] = {
     "sycophancy/claims.csv": sycophancy.Claim,
     "expert_personas/personas.csv": expert.Persona,
     "expert_personas/fields.csv": expert.Expertise,
-    "expert_personas/domains.csv": expert.Domain,
     "expert_personas/subjects.csv": expert.Subject,
     "persona_bias/personas.csv": bias.Persona,
     "persona_bias/mbpp.csv": programs.Problem,
@@ -45,7 +44,7 @@ BANKS: dict[str, type[banks.Row]] = {
     "measurement/scenarios.csv": measurement.Scenario,
     "measurement/personas.csv": measurement.Persona,
     "persona_choice/pairs.csv": choice.Pair,
-    **{f"questions/{name}.csv": b.row for name, b in multiple_choice.BENCHMARKS.items() if not b.gated},
+    **{f"questions/{name}.csv": b.row for name, b in multiple_choice.BENCHMARKS.items()},
 }
 
 
@@ -322,8 +321,9 @@ class TestABankThatIsTooSmall:
             banks.read(project.items / "sycophancy" / "agreeableness_levels.csv", sycophancy.Level)
 
     def test_fields(self, project: Project) -> None:
-        self.cut(project, "expert_personas/fields.csv", "law,")
+        self.cut(project, "expert_personas/fields.csv", "international_law,")
         with pytest.raises(
-            BankError, match=r"expert_personas/domains.csv, row 2, column unrelated: 'law' is not known"
+            BankError,
+            match=r"expert_personas/subjects.csv, row 2, column unrelated: 'international_law' is not known",
         ):
-            expert.domain_map(project)
+            expert.subjects(project)

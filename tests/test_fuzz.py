@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from expert_personas import analysis as expert_personas_analysis
 from persona_bias import extractors as persona_bias_extractors
 from persona_studies.analyse import tables
 from persona_studies.ask import logs, recording, registry, responses, schema
@@ -282,8 +281,6 @@ def test_readers_of_replies(text: str) -> None:
         assert letter is None or (len(letter) == 1 and letter in string.ascii_uppercase), name
         for cut in (True, False):
             assert persona_bias_extractors.status(text, letter, cut=cut) in persona_bias_extractors.STATUSES
-    place = expert_personas_analysis.parse(text, 4)
-    assert place is None or 0 <= place < 4
     for read in (sycophancy_published.parse_anchored, sycophancy_published.parse_published):
         reading = read(text)
         assert reading.value is None or 0 <= reading.value <= 1
@@ -299,7 +296,6 @@ def test_a_long_reply_is_read_in_no_time(opening: str, piece: str) -> None:
     for read in (*persona_bias_extractors.EXTRACTORS.values(), sycophancy_published.parse_anchored):
         read(text)
     sycophancy_published.parse_published(text)
-    expert_personas_analysis.parse(text, 4)
     persona_bias_extractors.status(text, None, cut=True)
 
 

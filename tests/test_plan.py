@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -9,6 +11,7 @@ from persona_studies.design.plan import (
     measure,
     of_measures,
     sample,
+    save,
     text_hash,
     union,
 )
@@ -162,3 +165,13 @@ def test_a_sample_is_the_same_in_whatever_order_a_plan_stands() -> None:
     assert {*map(tuple, cells[IDENTITY].to_numpy())} == {*map(tuple, again[IDENTITY].to_numpy())}
     others = [{*map(tuple, sample(plan, 3, seed=seed)[IDENTITY].to_numpy())} for seed in range(5)]
     assert len({frozenset(other) for other in others}) > 1
+
+
+def test_texts_that_may_not_be_passed_on_are_not_written(tmp_path: Path) -> None:
+    plan = measure(
+        "score", "letter", conditions=conditions(), items=items("a"), templates=templates(), labels=["A"]
+    )
+    plan.attrs["gated"] = ["a set"]
+    with pytest.raises(ProtocolError, match="texts of a set, which may not be passed on"):
+        save(plan, tmp_path / "cells.parquet", "toy")
+    assert not [*tmp_path.iterdir()]

