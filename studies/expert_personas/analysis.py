@@ -232,13 +232,14 @@ def accuracy(scored: pd.DataFrame, how: Settings) -> pd.DataFrame:
     wide = by_question(scored).drop(columns="low knowledge", errors="ignore")
     chance = 1 / scored.drop_duplicates("item").set_index("item")["n_options"]
     rows = []
-    for (benchmark, persona), values in wide.stack(future_stack=True).dropna().groupby(level=[0, 3], sort=False):
-        if len(values) > 1:
-            low, high = DescrStatsW(values).tconfint_mean(1 - how.confidence)
-            rows.append(
-                {"benchmark": benchmark, "persona": persona, "n": len(values), "accuracy": values.mean()}
-                | {"low": low, "high": high, "chance": chance.loc[values.index.get_level_values("item")].mean()}
-            )
+    for benchmark, group in wide.groupby(level="benchmark", sort=False):
+        for persona, values in group.items():
+            if len(values := values.dropna()) > 1:
+                low, high = DescrStatsW(values).tconfint_mean(1 - how.confidence)
+                rows.append(
+                    {"benchmark": benchmark, "persona": persona, "n": len(values), "accuracy": values.mean()}
+                    | {"low": low, "high": high, "chance": chance.loc[values.index.get_level_values("item")].mean()}
+                )
     return pd.DataFrame(rows)
 
 
@@ -252,7 +253,8 @@ def finding(claims: pd.DataFrame, analyses: Mapping[str, Analysis]) -> str:
     rows = claims[claims["estimate"].notna()].drop_duplicates("claim").set_index("claim").to_dict("index")
 
     def size(name: str) -> str:
-        return "{estimate:+.3f} [{low:+.3f}, {high:+.3f}]".format(**rows[name])
+        row = rows[name]
+        return f"{row['estimate']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
 
     others = (
         "In nine open models on MMLU-Pro, an expert persona written for the question changes accuracy by "

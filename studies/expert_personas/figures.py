@@ -56,7 +56,8 @@ def forest(rows: pd.DataFrame, margin: float) -> Figure:
     # The labels of the lines leave the axis too narrow for what explains its marks.
     if (key := axis.get_legend()) is not None:
         texts = [text.get_text() for text in key.get_texts()]
-        figure.legend(key.legend_handles, texts, loc="outside upper center", ncols=len(texts), fontsize="small")
+        handles = [handle for handle in key.legend_handles if handle is not None]
+        figure.legend(handles, texts, loc="outside upper center", ncols=len(texts), fontsize="small")
         key.remove()
     return figure
 
