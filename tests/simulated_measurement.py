@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.special import log_softmax
 
 from measurement import design, psychometrics
 from persona_studies.design import protocol as protocols
@@ -43,25 +44,25 @@ def answers(
     """
     rng = np.random.default_rng(seed)
     cells = plan[[*IDENTITY, *HASHES]].reset_index(drop=True)
-    people = design.people(PROJECT, PROTOCOL).set_index("condition")
     items = design.statements(PROJECT).set_index("item")
-    situations = design.scenarios(PROJECT).set_index("item")["domain"]
-    true = design.facts(PROJECT).set_index("item")["true"]
     opinion = pd.Series(rng.normal(0, 1, items["number"].nunique()), index=items["number"].unique())
-    level = _levels(people, shift, spill)
-    logprob, options = [], plan["options"].tolist()
-    for row, shown in zip(cells.to_dict("records"), options, strict=True):
-        item, condition, off = row["item"], row["condition"], rng.normal(0, noise)
-        if item in true.index:
-            z = facts * (1 if true[item] else -1) + off
-        elif item in situations.index:
-            z = level[condition][situations[item]] + off
-        else:
-            about = items.loc[item]
-            sign = 1 if about["form"] == "plain" else -negation
-            own = opinion[about["number"]] + about["key"] * level[condition][about["domain"]]
-            z = sign * own + agreement + off
-        logprob.append(_probabilities(z, row, len(shown), order, mass))
+    own = opinion.reindex(cells["item"].map(items["number"])).to_numpy()
+    sign = np.where(cells["item"].map(items["form"]) == "plain", 1.0, -negation)
+    known = cells["item"].map(design.facts(PROJECT).set_index("item")["true"]).map({True: 1.0, False: -1.0})
+    situation = cells["item"].map(design.scenarios(PROJECT).set_index("item")["domain"])
+    domain = cells["item"].map(items["domain"]).fillna(situation)
+    level = _levels(design.people(PROJECT, PROTOCOL).set_index("condition"), shift, spill)
+    moved = np.array([level[who].get(of, 0.0) for who, of in zip(cells["condition"], domain, strict=True)])
+    z = np.where(situation.notna(), moved, sign * (own + cells["item"].map(items["key"]) * moved) + agreement)
+    z = np.where(known.notna(), facts * known, z) + rng.normal(0, noise, len(cells))
+    logprob = pd.Series(index=cells.index, dtype=object)
+    size = plan["options"].map(len).to_numpy()
+    for n in (2, 4, 5):
+        mine = np.flatnonzero(size == n)
+        made = _probabilities(
+            z[mine], cells.loc[mine, "template"], cells.loc[mine, "order"].to_numpy(int), n, order
+        )
+        logprob.iloc[mine] = [*(np.log(mass) + made).astype(np.float32)]
     return cells.assign(
         logprob=logprob, option_mass=np.where(plan["kind"] == "letter", mass, np.nan), finish="scored", text=None
     )
@@ -81,18 +82,13 @@ def _levels(people: pd.DataFrame, shift: float, spill: float) -> dict[str, dict[
     return found
 
 
-def _probabilities(z: float, row: dict[str, object], n: int, order: float, mass: float) -> np.ndarray:
-    """Return log-probabilities in shown order, with ``order`` added to the first place."""
+def _probabilities(z: np.ndarray, template: pd.Series, order: np.ndarray, n: int, first: float) -> np.ndarray:
+    """Return log-probabilities, cells x options in shown order, with ``first`` added to the first place."""
     if n == 5:
         value = np.arange(5) - 2.0
-        shown = value * z if str(row["template"]).endswith("rising") else -value * z
-        shown = shown - value**2 / 2
-    elif n == 4:
-        declared = np.array([z, -z, z, -z])
-        shown = np.roll(declared, -int(str(row["order"])))
+        shown = np.where(template.str.endswith("rising"), z, -z)[:, None] * value - value**2 / 2
     else:
-        declared = np.array([z / 2, -z / 2])
-        shown = np.roll(declared, -int(str(row["order"])))
-    shown = shown + order * (np.arange(n) == 0)
-    made: np.ndarray = np.log(mass * np.exp(shown) / np.exp(shown).sum()).astype(np.float32)
+        declared = z[:, None] * np.tile([1.0, -1.0], n // 2) / (2 if n == 2 else 1)
+        shown = np.take_along_axis(declared, (np.arange(n) + order[:, None]) % n, axis=1)
+    made: np.ndarray = log_softmax(shown + first * (np.arange(n) == 0), axis=1)
     return made

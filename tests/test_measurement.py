@@ -10,15 +10,15 @@ import pingouin as pg
 import pytest
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from measurement import design, facts, figures, judging, live, psychometrics, released
-from persona_studies.analyse import verdicts
-from persona_studies.analyse.families import Settings
+from measurement import design, facts, figures, judging, live, psychometrics, recordings, released
+from persona_studies.analyse import conclusions, verdicts
 from persona_studies.design.protocol import Claim
 from persona_studies.errors import SourceUnavailable
 from tests.simulated_measurement import PROJECT, PROTOCOL, answers
 from tests.test_measurement_design import DEFAULTS
 
-HOW = Settings(0.05, 0.95, "holm", 1000, 1)
+PARAMETERS = design.Parameters.check(DEFAULTS | {"permutations": 1000})
+HOW = PARAMETERS.settings
 FACTS = {name: facts.committed(PROJECT, name) for name in facts.FACTS}
 PEOPLE = design.people(PROJECT, PROTOCOL)
 CORE = design.statements(PROJECT).query("form == 'plain'")
@@ -27,7 +27,7 @@ KEYS, OF = CORE["key"].to_numpy(int), CORE["domain"].to_numpy(str)
 
 @pytest.fixture(scope="module")
 def plan() -> pd.DataFrame:
-    return design.plan(PROJECT, PROTOCOL, design.Parameters.check(DEFAULTS))
+    return design.plan(PROJECT, PROTOCOL, PARAMETERS)
 
 
 @pytest.fixture(scope="module")
@@ -35,99 +35,190 @@ def public() -> pd.DataFrame:
     return released.tests(PROTOCOL, FACTS, HOW, 200).assign(gate="")
 
 
-def run(
-    plan: pd.DataFrame, public: pd.DataFrame, **truth: Any
-) -> tuple[live.Scores, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Return scores, gate, tests and verdicts (corrected, by claim) of a simulated model, as the notebook does."""
-    made = live.scores(PROJECT, answers(plan, **truth))
-    gate = live.gated(PROTOCOL, made)
-    tests = judging.with_gate(PROTOCOL, live.tests(PROTOCOL, made, PEOPLE, HOW, 200), gate)
-    judged = judging.judged(PROTOCOL, pd.concat([tests, public], ignore_index=True), FACTS, HOW, model="simulated")
-    return made, gate, tests, judged[judged["layer"] == "corrected"].set_index("claim")
+def run(plan: pd.DataFrame, blocks: str = "ABCDEFG", **truth: Any) -> recordings.Recorded:
+    """Return the analysis of a simulated model that answered some blocks, as the notebook makes it."""
+    mine = plan[plan["measure"].str.partition("_")[0].map(recordings.BLOCKS).isin([*blocks])].reset_index(drop=True)
+    return recordings.analyse(PROJECT, PROTOCOL, PEOPLE, answers(mine, **truth), PARAMETERS)
+
+
+def judge(**several: recordings.Recorded) -> pd.DataFrame:
+    """Return the corrected verdicts on claims about recorded models, by claim and model."""
+    found = {
+        name: judging.evidence(PROTOCOL, one.tests, FACTS, HOW, stuck=one.stuck) for name, one in several.items()
+    }
+    table = judging.judged(PROTOCOL, {}, found, {name: one.tests for name, one in several.items()})
+    return table[table["layer"] == "corrected"].set_index(["claim", "model"])
+
+
+def verdict(one: recordings.Recorded) -> pd.DataFrame:
+    return judge(simulated=one).droplevel("model")
+
+
+@pytest.fixture(scope="module")
+def able(plan: pd.DataFrame) -> recordings.Recorded:
+    """A model that holds opinions and takes personas on."""
+    return run(plan)
+
+
+@pytest.fixture(scope="module")
+def first(plan: pd.DataFrame) -> recordings.Recorded:
+    """A model that takes whatever is listed first."""
+    return run(plan, "ABCD", order=6.0)
 
 
 # --- Planted and absent effects ---------------------------------------------------------------------
 
 
-def test_a_model_with_opinions_and_personas_passes_and_is_found(plan: pd.DataFrame, public: pd.DataFrame) -> None:
-    made, gate, tests, judged = run(plan, public)
-    assert gate["passes"].all() and (tests["gate"] == "").all()
-    for claim in ("MP1", "MP2", "MP3"):
-        assert judged.loc[claim, "verdict"] == "reproduced", claim
-    for claim in ("SH1", "GU1", "GU2", "SH2_live", "TR2"):
-        assert judged.loc[claim, "verdict"] == "contradicted", claim
-    moved = tests[tests["family"] == "induction"].set_index("hypothesis")["estimate"]
+def test_a_model_with_opinions_and_personas_passes_and_is_found(able: recordings.Recorded) -> None:
+    assert able.gate["passes"].all() and (able.tests["gate"] == "").all()
+    # It takes on personas, and follows neither instruction.
+    assert able.stuck and able.moves["moved"].abs().max() < 0.5
+    judged = verdict(able)["verdict"]
+    assert (judged[["MP1", "MP2", "MP3"]] == "reproduced").all()
+    assert (judged[["SH1", "GU1", "GU2", "SH2_live", "TR2"]] == "contradicted").all()
+    moved = able.tests[able.tests["family"] == "induction"].set_index("hypothesis")["estimate"]
     # Both poles of a paragraph, 1.5 logits each, in the difference of two log-probabilities.
     assert moved.filter(like="statement").mean() == pytest.approx(3.0, abs=0.2)
-    assert (judged.loc[["MP1", "SH1"], "model"] == "simulated").all()
-    matrix = live.convergence(live.trait_methods(made))
+    matrix = live.convergence(live.trait_methods(able.scores))
     assert (matrix["convergent"] > 0.9).all() and (matrix["htmt"] < 0.5).all()
+    tests = recordings.measured(PROTOCOL, {"able": able}).set_index("test")
+    assert tests["passes"].all() and tests["measures"].tolist() == [*["statements"] * 5, *["persona"] * 3]
+    assert (tests["moved"].dropna() == 5).all() and (tests["specific"].dropna() == 5).all()
 
 
-def test_without_effects_families_are_equivalent_and_nothing_is_found(
-    plan: pd.DataFrame, public: pd.DataFrame
-) -> None:
+def test_without_effects_families_are_equivalent_and_nothing_is_found(plan: pd.DataFrame) -> None:
     wrong = 0
     for seed in range(2):
-        _, _, tests, judged = run(plan, public, seed=seed, shift=0.0, noise=0.2)
-        own = tests[tests["family"] != "negation"]
+        one = run(plan, seed=seed, shift=0.0, noise=0.2)
+        own = one.tests[one.tests["family"] != "negation"]
         wrong += own.groupby("family")["rejected"].any().sum()
-        assert judged.loc["MP1", "verdict"] == "contradicted" or wrong
+        assert verdict(one).loc["MP1", "verdict"] == "contradicted" or wrong
+        tests = recordings.measured(PROTOCOL, {"null": one}).set_index("test")
+        assert not tests["passes"].filter(like="persona").any()
     # 18 families at 5 %: more than four false rejections have a probability of .002.
     assert wrong <= 4
 
 
-def test_an_evaluative_shift_is_not_specific(plan: pd.DataFrame, public: pd.DataFrame) -> None:
-    made, _, tests, judged = run(plan, public, shift=1.0, spill=1.5)
-    assert not tests[tests["family"] == "specificity"]["rejected"].any()
-    assert judged.loc["MP3", "verdict"] in ("inconclusive", "contradicted")
-    answered = live.questionnaire(made)
+def test_an_evaluative_shift_is_not_specific(plan: pd.DataFrame) -> None:
+    one = run(plan, "DE", shift=1.0, spill=1.5)
+    assert not one.tests[one.tests["family"] == "specificity"]["rejected"].any()
+    assert verdict(one).loc["MP3", "verdict"] in ("inconclusive", "contradicted")
+    answered = live.questionnaire(one.scores)
     assert answered is not None
     assert psychometrics.flag(psychometrics.summary(answered)) == "one factor"
+    tests = recordings.measured(PROTOCOL, {"one factor": one}).set_index("test")["measures"]
+    assert tests["rating, with personas"] == tests["statement or negation, with personas"] == "desirability"
 
 
-def test_a_model_that_takes_what_stands_first_fails_the_gate(plan: pd.DataFrame, public: pd.DataFrame) -> None:
-    made, gate, tests, judged = run(plan, public, order=6.0)
-    failed = gate[~gate["passes"]]
+def test_a_model_that_takes_what_stands_first_fails_the_gate(first: recordings.Recorded) -> None:
+    failed = first.gate[~first.gate["passes"]]
     assert {"order shift", "one option"} <= set(failed[failed["measure"] == "rating_digits"]["check"])
-    assert judged.loc["GU2", "verdict"] == "reproduced" and judged.loc["MP2", "verdict"] == "uninformative"
-    assert set(judging.recorded_people(made, "simulated")["flag"]) == {"position"}
-    order = tests[tests["family"] == "order"].set_index("hypothesis")
+    judged = verdict(first)["verdict"]
+    assert judged["GU2"] == "reproduced" and judged["MP2"] == "uninformative"
+    assert set(judging.recorded_people(first.scores, "simulated")["flag"]) == {"position"}
+    order = first.tests[first.tests["family"] == "order"].set_index("hypothesis")
     assert order["rejected"].all() and (order["estimate"] > 0).all()
+    tests = recordings.measured(PROTOCOL, {"first": first}).set_index("test")["measures"]
+    assert (tests.head(6) == "position").all() and (tests.tail(2) == "not recorded yet").all()
 
 
-def test_a_consistent_liar_fails_the_facts_and_nothing_about_negation_counts(
-    plan: pd.DataFrame, public: pd.DataFrame
-) -> None:
-    _, gate, tests, judged = run(plan, public, facts=-3.0)
-    facts_ = gate[gate["measure"].str.startswith("facts") & (gate["check"] == "auc")]
+def test_a_consistent_liar_fails_the_facts_and_nothing_about_negation_counts(plan: pd.DataFrame) -> None:
+    one = run(plan, "ABE", facts=-3.0)
+    facts_ = one.gate[one.gate["measure"].str.startswith("facts") & (one.gate["check"] == "auc")]
     assert not facts_["passes"].any()
-    assert judged.loc["SH2_live", "verdict"] == "uninformative" and "facts" in judged.loc["SH2_live", "gate"]
-    assert (tests[tests["family"] == "induction"]["gate"] == "").all()
+    row = verdict(one).loc["SH2_live"]
+    assert row["verdict"] == "uninformative" and "facts" in row["gate"]
+    said = one.tests[one.tests["hypothesis"].str.endswith(", statement") & (one.tests["family"] == "induction")]
+    assert len(said) == 5 and (said["gate"] == "").all()
+    assert (recordings.measured(PROTOCOL, {"liar": one}).head(2)["measures"] == "guessing").all()
 
 
-def test_agreement_with_everything_is_low_consistency(plan: pd.DataFrame, public: pd.DataFrame) -> None:
-    made, gate, _, judged = run(plan, public, agreement=3.0, negation=0.0)
-    assert judged.loc["SH2_live", "estimate"] > 0 or "undefined" in judged.loc["SH2_live", "why"]
-    assert not gate[(gate["measure"] == "binary_yes_no") & (gate["check"] == "yes rate")]["passes"].all()
-    table = live.consistency(made, 0.95)
+def test_agreement_with_everything_is_low_consistency(plan: pd.DataFrame) -> None:
+    one = run(plan, "AB", agreement=3.0, negation=0.0)
+    row = verdict(one).loc["SH2_live"]
+    assert row["estimate"] > 0 or "undefined" in row["why"]
+    assert not one.gate[(one.gate["measure"] == "binary_yes_no") & (one.gate["check"] == "yes rate")][
+        "passes"
+    ].all()
+    table = live.consistency(one.scores, 0.95)
     assert (table[table["kind"] == "order"]["agreement"] > 0.9).all()
     assert (table[table["kind"] == "word"]["kappa"].fillna(0) < 0.4).all()
+    assert (recordings.measured(PROTOCOL, {"yes": one}).head(2)["measures"] == "agreement").all()
 
 
 def test_a_recording_in_part_says_what_is_missing(plan: pd.DataFrame, public: pd.DataFrame) -> None:
     part = plan[plan["measure"].isin(["facts_yes_no", "rating_digits"])].reset_index(drop=True)
-    made, _, tests, judged = run(part, public)
-    assert judged.loc["MP1", "verdict"] == "not testable here" and "not recorded" in judged.loc["MP1", "why"]
-    assert judged.loc["SH2", "verdict"] == "reproduced"
-    assert tests.loc[tests["family"] == "order_by_domain", "gate"].eq("").sum() == 5
-    assert live.trait_methods(made).empty and live.steerability(made, PEOPLE).empty
-    none = live.scores(PROJECT, answers(plan.head(0)))
-    assert live.gated(PROTOCOL, none).empty
-    assert (
-        judging.with_gate(PROTOCOL, live.tests(PROTOCOL, none, PEOPLE, HOW, 50), live.gated(PROTOCOL, none))["gate"]
-        != ""
-    ).all()
+    one = run(part)
+    row = verdict(one).loc["MP1"]
+    assert row["verdict"] == "not testable here"
+    assert row["why"] == "not recorded yet: induced_rating, scenario, statement"
+    assert one.tests.loc[one.tests["family"] == "order_by_domain", "gate"].eq("").sum() == 5
+    assert live.trait_methods(one.scores).empty and one.moves.empty
+    nobody = run(plan, "")
+    assert nobody.gate.empty and (nobody.tests["gate"] != "").all()
+    none = judging.judged(PROTOCOL, judging.evidence(PROTOCOL, public, FACTS, HOW), {}, {}).set_index("claim")
+    assert none.loc["SH2", "verdict"].tolist() == ["reproduced", "reproduced"]
+    assert none.loc["MP1", "why"] == "no model is recorded"
+
+
+def test_blocks_say_what_each_model_answered(plan: pd.DataFrame) -> None:
+    planned = plan["measure"].value_counts(sort=False).rename("planned").rename_axis("measure").reset_index()
+    whole = planned.assign(recorded=planned["planned"])
+    part = planned.assign(
+        recorded=np.where(planned["measure"].isin(["facts_yes_no", "frame"]), planned["planned"], 5)
+    )
+    table = recordings.blocks({"whole": whole, "part": part}).set_index("block")
+    assert table.index.tolist() == [*"ABCDEFG"] and (table["whole"] == "complete").all()
+    assert table["part"].to_dict() == {
+        "A": "1 of 2 measures",
+        **dict.fromkeys("BCDEF", "not recorded yet"),
+        "G": "complete",
+    }
+
+
+# --- Several models -----------------------------------------------------------------------------------
+
+
+def test_the_first_model_decides_unless_another_moves_the_other_way(
+    plan: pd.DataFrame, able: recordings.Recorded, first: recordings.Recorded
+) -> None:
+    turned = run(plan, "D", shift=-1.0)
+    assert verdict(turned).loc["MP1", "verdict"] == "contradicted"
+    judged = judge(able=able, first=first, turned=turned)["verdict"]
+    assert judged["MP1", "able"] == "heterogeneous" and judged["MP1", "turned"] == "contradicted"
+    # A model behind a failed gate turns nothing; equivalence is no significant effect in the other direction.
+    assert judged["MP1", "first"] == "uninformative"
+    assert judged["GU2", "able"] == "contradicted" and judged["GU2", "first"] == "reproduced"
+    assert ("TR1", "first") not in judged.index and ("TR1", "able") in judged.index
+
+
+def test_models_whose_gates_passed_are_combined(able: recordings.Recorded, first: recordings.Recorded) -> None:
+    wanted = [("induction", "high - low | openness, rating")]
+    how = {"one": able.tests, "same": able.tests, "first": first.tests}
+    over = conclusions.over_models(how, wanted, HOW).set_index("model")
+    assert over.loc["random effects", "n"] == 2 and "order" in over.loc["first", "gate"]
+    assert over.loc["random effects", "estimate"] == pytest.approx(over.loc["one", "estimate"])
+    text = recordings.finding(
+        PROTOCOL,
+        recordings.measured(PROTOCOL, {"able": able, "first": first}),
+        pd.DataFrame({"claim": ["SH2"], "layer": ["corrected"], "estimate": [-0.3], "low": [-0.4], "high": [-0.2]}),
+        judging.released_people(FACTS["summaries"]),
+        released.flan_table(FACTS, 0.95),
+    )
+    assert "8 measure what a personality test should in able" in text
+    assert "none measures what a personality test should in first" in text
+    assert "which option stands first (6)" in text and "kappa 0.10 [0.00, 0.20]" in text
+
+
+def test_margins_of_equivalence_are_those_of_the_parameters(able: recordings.Recorded) -> None:
+    wide = PARAMETERS.model_copy(update={"margin_rating": 0.5, "margin_probability": 0.2})
+    for name, margin in (("order", 0.2), ("wording", 0.5), ("controls", 0.5)):
+        before, after = (live.at_margin(PROTOCOL, name, each).contrasts for each in (PARAMETERS, wide))
+        for hypothesis, contrast in after.items():
+            declared = PROTOCOL.families[name].contrasts[hypothesis].smallest_effect
+            assert before[hypothesis].smallest_effect == declared
+            assert contrast.smallest_effect == (declared if contrast.outcome == "statement" else margin)
+    assert live.at_margin(PROTOCOL, "induction", wide) is PROTOCOL.families["induction"]
 
 
 # --- Reference responders ---------------------------------------------------------------------------
@@ -306,8 +397,8 @@ def test_claims_about_several_tests_are_decided_by_counting() -> None:
     assert counted([1, 0, 0], [True, False, False], no, "none") == "inconclusive"
 
 
-def test_every_figure_is_drawn_of_a_whole_recording(plan: pd.DataFrame) -> None:
-    made = live.scores(PROJECT, answers(plan))
+def test_every_figure_is_drawn_of_a_whole_recording(able: recordings.Recorded) -> None:
+    made = able.scores
     drawn = [
         figures.trait_methods(live.trait_methods(made)),
         figures.scales(made.rating),

@@ -18,7 +18,7 @@ from tests.conftest import at_hand
 PROJECT = Project.find()
 PROTOCOL = protocols.load(PROJECT.folder("measurement") / "protocol.toml")
 DEFAULTS: dict[str, Any] = {
-    "model": "",
+    "models": [],
     "live_hours": 0.0,
     "blocks": list("ABCDEFG"),
     "items_per_pole": 6,

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import pandas as pd
 from pydantic import Field
 
+from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats import Correction
 from persona_studies.design import banks, parameters
 from persona_studies.design import plan as plans
@@ -89,8 +90,12 @@ class Scenario(banks.Row):
 class Parameters(parameters.Parameters):
     """Parameters of the notebook; the defaults are in its first code cell."""
 
-    model: str = Field(description="model whose responses are analysed in full, as named in data/responses")
-    live_hours: float = Field(ge=0, description="hours that may be spent asking the model here; 0 only replays")
+    models: tuple[str, ...] = Field(
+        description="recorded models, the first in full; empty: those of the protocol that are recorded"
+    )
+    live_hours: float = Field(
+        ge=0, description="hours that may be spent asking the first model here; 0 only replays"
+    )
     blocks: tuple[Block, ...] = Field(min_length=1, description="blocks of the grid, A to G")
     items_per_pole: int = Field(ge=1, le=6, description="items per domain and pole")
     wordings: int = Field(ge=1, le=3, description="wordings of a rating")
@@ -98,13 +103,18 @@ class Parameters(parameters.Parameters):
     pairs: tuple[Pair, ...] = Field(min_length=1, description="pairs of words of a binary answer")
     negations: tuple[Negation, ...] = Field(min_length=1, description="kinds of negation")
     methods: tuple[Method, ...] = Field(min_length=1, description="how a trait is induced")
-    margin_rating: float = Field(gt=0, lt=2, description="equivalence margin on the scale of 1 to 5")
+    margin_rating: float = Field(gt=0, lt=2, description="equivalence margin of a rating, points of 1 to 5")
     margin_probability: float = Field(gt=0, lt=0.5, description="equivalence margin of a probability")
     alpha: float = Field(gt=0, lt=0.5, description="error rate of every family")
     correction: Correction = Field(description="correction within a family")
     permutations: int = Field(ge=1000, le=1_000_000, description="sign patterns and permutations of a test")
     bootstrap: int = Field(ge=200, le=100_000, description="bootstrap samples of items")
     seed: int = Field(ge=0, description="of everything random")
+
+    @property
+    def settings(self) -> Settings:
+        """How hypotheses are tested."""
+        return Settings(self.alpha, 0.95, self.correction, self.permutations, self.seed)
 
 
 def statements(project: Project, per_pole: int = 6) -> pd.DataFrame:

@@ -8,28 +8,64 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from measurement import design
+from persona_studies.analyse import figures
 
 COLOURS = sns.color_palette("colorblind")
 MARKERS = {"order": "s", "word": "o", "meaning": "^"}
 GROUPS = {"people": 0, "simulated": 7, "PersonaLLM": 2, "LLMPersonality": 3}
 
 
-def main(consistency: pd.DataFrame, who: pd.DataFrame) -> Figure:
-    """Draw order against negation consistency, and alpha against pole r of whoever answered a questionnaire.
+def main(tests: pd.DataFrame, who: pd.DataFrame) -> Figure:
+    """Draw what every test measures in every recorded model, and alpha and pole r of whoever answered elsewhere.
 
     Args:
-        consistency: Of :func:`measurement.released.flan_table`, and of a recording.
+        tests: Of :func:`measurement.recordings.measured`.
         who: ``who, alpha, pole_r, flag``.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
-    _consistent(left, consistency)
-    _measures(right, who)
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(12.5, 5.4), layout="constrained", width_ratios=[0.6 + 0.4 * tests["model"].nunique(), 1.6]
+    )
+    _tests(left, tests)
+    _measures(right, who[~who["who"].str.startswith("recorded")])
     return figure
 
 
-def _consistent(axis: Axes, table: pd.DataFrame) -> None:
+def _tests(axis: Axes, tests: pd.DataFrame) -> None:
+    """Write what every test measures; blue: what it should, orange: something else, white: not recorded."""
+    if tests.empty:
+        axis.text(0.5, 0.5, "no model is recorded", ha="center")
+        axis.axis("off")
+        return
+    models, names = ([*tests[column].unique()] for column in ("model", "test"))
+    for row in tests.to_dict("records"):
+        x, y, known = models.index(row["model"]), names.index(row["test"]), row["measures"] != "not recorded yet"
+        colour = "white" if not known else COLOURS[0] if row["passes"] else COLOURS[1]
+        axis.add_patch(Rectangle((x - 0.48, y - 0.45), 0.96, 0.9, fc=colour, ec="0.6", alpha=0.35 if known else 1))
+        said = f"✓ {row['measures']}" if row["passes"] else row["measures"]
+        axis.text(x, y, said, ha="center", va="center", fontsize="small")
+    axis.set(
+        xlim=(-0.5, len(models) - 0.5),
+        ylim=(len(names) - 0.5, -0.5),
+        xticks=range(len(models)),
+        xticklabels=[str(model).removesuffix("-instruct") for model in models],
+        yticks=range(len(names)),
+        yticklabels=names,
+        title="What does each test measure in a recorded model?",
+    )
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+
+
+def consistent(table: pd.DataFrame) -> Figure:
+    """Draw order against negation consistency, of flan-t5 and of recorded models.
+
+    Args:
+        table: Of :func:`measurement.released.flan_table` and :func:`measurement.live.consistency`.
+    """
+    figure, axis = plt.subplots(figsize=(7.5, 5), layout="constrained")
     wide = table.pivot(index="who", columns="kind", values="kappa")
     yes = table.groupby("who")["yes"].first()
     for kind in ("word", "meaning"):
@@ -59,10 +95,11 @@ def _consistent(axis: Axes, table: pd.DataFrame) -> None:
         ylim=(-0.25, 0.8),
         xlabel="kappa, the same item with the options swapped",
         ylabel="kappa, the item and its negation (turned)",
-        title="flan-t5: consistent over order, not over negation",
+        title="Consistent over order, not over negation",
     )
     axis.legend(loc="upper left")
     plt.colorbar(drawn, ax=axis, label="share of items answered yes", shrink=0.8)
+    return figure
 
 
 def _measures(axis: Axes, who: pd.DataFrame) -> None:
@@ -87,7 +124,7 @@ def _measures(axis: Axes, who: pd.DataFrame) -> None:
         yticklabels=shown["who"],
         xlim=(-1.05, 1.02),
         xlabel="circle: r of both keyed halves; bar: alpha (cut at -1)",
-        title="Do both halves of a questionnaire agree?",
+        title="Do both halves of a questionnaire agree, elsewhere?",
     )
 
 
@@ -179,4 +216,28 @@ def trait_methods(matrix: pd.DataFrame) -> Figure:
     for k in range(len(design.DOMAINS), len(names), len(design.DOMAINS)):
         axis.axhline(k, color="white", lw=2)
         axis.axvline(k, color="white", lw=2)
+    return figure
+
+
+UNITS = {"rating": "points of 5", "statement": "nats", "scenario": "points of 5"}
+
+
+def induced(over: pd.DataFrame, margin: float) -> Figure:
+    """Draw how far a paragraph moves its own trait, one panel per outcome, a line per trait and model.
+
+    Args:
+        over: Family ``induction`` of :func:`persona_studies.analyse.conclusions.over_models`.
+        margin: Smallest effect of interest.
+    """
+    mine = over[over["family"] == "induction"]
+    name = mine["hypothesis"].str.extract(r"\| (?P<trait>\w+), (?P<outcome>\w+)")
+    mine = mine.assign(**name, label=name["trait"].str[:3] + "., " + mine["model"])
+    height = 1.4 + 0.3 * len(mine) / 3
+    figure, axes = plt.subplots(1, 3, figsize=(13, height), layout="constrained")
+    for place, (axis, (outcome, part)) in enumerate(zip(axes, mine.groupby("outcome", sort=False), strict=True)):
+        label = f"high less low paragraph, {UNITS[str(outcome)]}"
+        figures.forest(part, xlabel=label, margin=margin, axis=axis, legend=place == 0)
+        axis.set(title=str(outcome))
+        if place:
+            axis.set(yticklabels=[])
     return figure

@@ -1,8 +1,9 @@
-"""From tests to verdicts: gates, claims about several tests, the published layer, reference responders."""
+"""From tests to verdicts: gates, claims about several tests, several models, the published layer, responders."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,29 +17,32 @@ from persona_studies.analyse import claims, gates, verdicts
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Protocol
 
+MISSING = "not recorded yet: "
 PUBLISHED = ("SH1", "SH2", "SH2_live", "GU1", "GU2", "MP1", "PA1", "IL1", "IL3", "PL1", "HU1", "HU2")
 """Claims with a layer for the papers' analysis: no correction, and rows as units where a paper does so."""
+Found = dict[tuple[str, str, str], verdicts.Evidence]
+"""(family, hypothesis, layer) -> what it came to."""
 PARTS = {
-    "facts": ("facts_",),
-    "binary labels": ("binary_",),
-    "rating labels": ("rating_",),
-    "rating": ("induced_rating",),
-    "statement": ("statement",),
-    "scenario labels": ("scenario",),
-    "scenario": ("scenario",),
+    "facts": "facts_",
+    "binary labels": "binary_",
+    "rating labels": "rating_",
+    "rating": "induced_rating",
+    "statement": "statement",
+    "scenario labels": "scenario",
+    "scenario": "scenario",
 }
-"""Part of the gate -> starts of the measures it rests on; of labels only their mass is asked."""
+"""Part of the gate -> start of the measures it rests on; of labels only their mass is asked."""
 
 
 def reasons(protocol: Protocol, gate: pd.DataFrame) -> dict[str, str]:
     """Return why each part of the gate does not count; empty where it does."""
     found = {}
-    for part, starts in PARTS.items():
-        rows = gate[gate["measure"].str.startswith(starts)] if len(gate) else gate
+    for part, start in PARTS.items():
+        rows = gate[gate["measure"].str.startswith(start)] if len(gate) else gate
         if part.endswith("labels"):
             rows = rows[rows["check"] == "option mass"] if len(rows) else rows
         if rows.empty:
-            found[part] = "" if part == "statement" and len(gate) else f"{part}: not recorded"
+            found[part] = f"{MISSING}{start.rstrip('_')}"
         else:
             bad = "; ".join(
                 f"{measure}: {gates.failures(mine).removeprefix('gate: ')}"
@@ -59,17 +63,27 @@ def with_gate(protocol: Protocol, tests: pd.DataFrame, gate: pd.DataFrame) -> pd
         if contrast is not None and contrast.outcome in parts:
             parts = [contrast.outcome]
         why = "; ".join(dict.fromkeys(failed[part] for part in parts if failed[part]))
-        said.append(why or ("" if n else "not recorded"))
+        said.append(why or ("" if n else f"{MISSING}{_asked(family, hypothesis)}"))
     return tests.assign(gate=said)
+
+
+def _asked(family: str, hypothesis: str) -> str:
+    """Return which answers a test of a recorded model needs."""
+    if family == "order_by_domain":
+        return f"rating_{hypothesis.rpartition(', ')[2]}"
+    return {"order": "binary", "negation": "binary", "wording": "rating", "frames": "frame"}.get(
+        family, "a condition"
+    )
 
 
 def as_published(tests: pd.DataFrame, facts: released.Facts, how: Settings) -> pd.DataFrame:
     """Return the tests as the papers do them: each p by itself, and Personality-Illusion's rows as units."""
     made = tests.copy()
-    rows = released.correlations(facts["illusion_scores"].dropna(subset=list(BEHAVIOURS.values())), how)
     mine = made["family"] == "illusion_dissociation"
-    for name in ("n", "estimate", "low", "high", "p", "p_bound"):
-        made.loc[mine, name] = [rows[hypothesis][name] for hypothesis in made.loc[mine, "hypothesis"]]
+    if mine.any():
+        rows = released.correlations(facts["illusion_scores"].dropna(subset=list(BEHAVIOURS.values())), how)
+        for name in ("n", "estimate", "low", "high", "p", "p_bound"):
+            made.loc[mine, name] = [rows[hypothesis][name] for hypothesis in made.loc[mine, "hypothesis"]]
     return made.assign(
         p_adjusted=made["p"],
         rejected=made["p"].fillna(1) <= how.alpha,
@@ -134,43 +148,96 @@ def _signs(protocol: Protocol, tests: pd.DataFrame, wanted: str) -> np.ndarray:
     return np.array([-1.0 if direction == "negative" else 1.0 for direction in found])
 
 
-def judged(
-    protocol: Protocol,
-    tests: pd.DataFrame,
-    facts: released.Facts,
-    how: Settings,
-    *,
-    model: str = "",
-    stuck: bool = False,
-) -> pd.DataFrame:
-    """Return one row per claim and layer, as :func:`persona_studies.analyse.verdicts.table` does.
+def evidence(
+    protocol: Protocol, tests: pd.DataFrame, facts: released.Facts, how: Settings, *, stuck: bool = False
+) -> Found:
+    """Return what every hypothesis and every set of them came to, in both layers.
 
     Args:
-        protocol: Claims.
-        tests: All families, with ``gate``.
+        protocol: Claims and sets.
+        tests: Families about released answers, or about one recorded model, with ``gate``.
         facts: Tables of facts, for the published layer.
         how: Settings.
-        model: The recorded model whose tests these are; claims about released answers name none.
         stuck: Whether no instruction moves the model's ratings.
     """
-    found: dict[tuple[str, str, str], verdicts.Evidence] = {}
+    found: Found = {}
     for layer, table in (("corrected", tests), ("published", as_published(tests, facts, how))):
         for name, declared in protocol.design["sets"].items():
-            evidence = counted(protocol, table, declared)
-            if evidence is not None:
-                found["sets", name, layer] = evidence
+            together = counted(protocol, table, declared)
+            if together is not None:
+                found["sets", name, layer] = together
         for row in table[table["n"] > 0].to_dict("records"):
             found[row["family"], row["hypothesis"], layer] = _single(row, stuck, corrected=layer == "corrected")
     for name, claim in protocol.claims.items():
         if name not in PUBLISHED:
             for hypothesis in (claim.hypothesis, *claim.also):
                 found.pop((str(claim.family), str(hypothesis), "published"), None)
-    absent = dict.fromkeys(protocol.claims, "the measure that it takes is not recorded")
-    table = verdicts.table(protocol, found, layer="both", absent=absent)
-    live_claims = [about_model(protocol, name) for name in table["claim"]]
-    testable = table["estimate"].notna() | table["gate"].ne("")
-    names = np.where(live_claims, model, claims.PUBLISHED_DATA)
-    return table.assign(model=np.where(testable, names, ""))
+    return found
+
+
+def beside(first: str, models: Mapping[str, Found]) -> Found:
+    """Return the first model's evidence; where models move significantly in opposite directions, with their names.
+
+    A model counts where its own gates passed. Such a claim is heterogeneous (`design.several` of the protocol).
+    """
+    found = dict(models[first])
+    for key, mine in found.items():
+        moved = {name: each[key] for name, each in models.items() if key in each}
+        moved = {name: each for name, each in moved.items() if each.informative and each.rejected}
+        rising, falling = (
+            tuple(name for name, each in moved.items() if sign * each.estimate > 0) for sign in (1, -1)
+        )
+        if key[2] == "corrected" and mine.informative and first in moved and rising and falling:
+            found[key] = replace(mine, rising=rising, falling=falling)
+    return found
+
+
+def judged(
+    protocol: Protocol, public: Found, models: Mapping[str, Found], tests: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """Return a row per claim and layer, and per model where a recorded one decides: the first decides.
+
+    Args:
+        protocol: Claims.
+        public: Evidence about released answers.
+        models: Model -> its evidence, the deciding one first.
+        tests: Model -> its tests, whose ``gate`` says what is not recorded.
+
+    Returns:
+        As :func:`persona_studies.analyse.verdicts.table`, the claims in declared order.
+    """
+    about = [name for name in protocol.claims if about_model(protocol, name)]
+    parts = [verdicts.table(protocol, public, model=claims.PUBLISHED_DATA)]
+    parts[0] = parts[0][~parts[0]["claim"].isin(about)]
+    nobody = "no model is recorded"
+    for place, (model, found) in enumerate(models.items()):
+        mine = found if place else beside(model, models)
+        absent = {name: _lacking(protocol, name, tests[model]) for name in about}
+        table = verdicts.table(protocol, mine, model=model, absent=absent)
+        parts.append(table[table["claim"].isin(about)])
+    if not models:
+        table = verdicts.table(protocol, {}, absent=dict.fromkeys(about, nobody))
+        parts.append(table[table["claim"].isin(about)])
+    whole = pd.concat(parts, ignore_index=True)
+    # What the recording of one model cannot test, that of another may.
+    open_ = whole["verdict"] == verdicts.NOT_TESTABLE
+    whole = whole[~open_ | ~(whole["claim"].isin(whole.loc[~open_, "claim"]) | whole.duplicated("claim"))]
+    order = {name: place for place, name in enumerate([*protocol.claims, "corrected", "published"])}
+    return whole.sort_values(
+        ["claim", "layer"], key=lambda names: names.map(order), kind="stable", ignore_index=True
+    )
+
+
+def _lacking(protocol: Protocol, claim: str, tests: pd.DataFrame) -> str:
+    """Return what is not recorded yet of what a claim needs."""
+    declared = protocol.claims[claim]
+    family = protocol.design["sets"].get(declared.hypothesis, {}).get("family", declared.family)
+    mine = tests[tests["family"] == family]
+    if family == declared.family:
+        mine = mine[mine["hypothesis"] == declared.hypothesis]
+    parts = "; ".join(mine["gate"]).split("; ")
+    names = sorted({part.removeprefix(MISSING) for part in parts if part.startswith(MISSING)})
+    return f"{MISSING}{', '.join(names)}"
 
 
 def about_model(protocol: Protocol, claim: str) -> bool:
@@ -248,31 +315,3 @@ def places(choices: pd.DataFrame) -> pd.DataFrame:
     counts = table.groupby(["model", "place"]).size().rename("answers").reset_index()
     p = counts.groupby("model")["answers"].agg(lambda n: float(sp.chisquare(n).pvalue))
     return counts.assign(uniform_p=counts["model"].map(p))
-
-
-def finding(judged_: pd.DataFrame, who: pd.DataFrame, consistency: pd.DataFrame, confidence: float) -> str:
-    """Return the result in a few sentences, for somebody who knows tests and not models."""
-    order = consistency[consistency["who"].str.startswith("flan") & (consistency["kind"] == "order")]["agreement"]
-    known = who.set_index("who")
-    people = known[known.index.str.startswith("people")]["pole_r"]
-    settings, assigned = known.loc["LLMPersonality: settings"], known.loc["PersonaLLM: GPT-4"]
-    row = judged_[(judged_["claim"] == "SH2") & (judged_["layer"] == "corrected")].iloc[0]
-    kappa, low, high = (released.CONSISTENT + row[name] for name in ("estimate", "low", "high"))
-    words = (
-        "Without an assigned persona, the questionnaires examined here measure how a model agrees, or which option "
-        f"stands first, and not what it is like: four flan-t5 models repeat {order.min():.0%} to {order.max():.0%} "
-        "of their answers when the options are swapped, but contradict themselves when a statement is negated "
-        f"(mean kappa {kappa:.2f}, {confidence:.0%} interval {low:.2f} to {high:.2f}; low is below .4). In 2,500 "
-        f"settings of one chat model the two keyed halves of a scale do not agree (median r "
-        f"{settings['pole_r']:.2f}; alpha {settings['alpha']:.2f} hides it), where people reach "
-        f"{people.min():.2f} to {people.max():.2f}. Assigned "
-        f"personas are measured: in PersonaLLM's GPT-4 the halves agree with r = {assigned['pole_r']:.2f}."
-    )
-    own = known[known.index.str.startswith("recorded") & known.index.str.endswith("settings")]
-    if len(own):
-        name, mine = str(own.index[0]).removeprefix("recorded: ").partition(",")[0], own.iloc[0]
-        words += (
-            f" The model recorded here, {name}, is flagged '{mine['flag']}': turning the scale around shifts its "
-            f"mean rating by {abs(mine['order_shift']):.1f} of 4 possible points."
-        )
-    return words

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import nan
 from typing import Any
 
@@ -14,9 +15,10 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from measurement import design, psychometrics, released
+from measurement.design import Parameters
 from persona_studies.analyse import families, gates, scoring
 from persona_studies.analyse.families import Settings
-from persona_studies.design.protocol import Hypothesis, Protocol
+from persona_studies.design.protocol import Family, Hypothesis, Protocol
 from persona_studies.paths import Project
 
 FAMILIES = (
@@ -136,6 +138,7 @@ def keyed(made: Scores) -> dict[str, pd.DataFrame]:
 def differences(made: Scores, people: pd.DataFrame) -> families.Differences:
     """Return how to take the paired differences of a declared contrast; empty where it was not recorded."""
     induced = keyed(made)
+    compared = cache(lambda measure, outcome: _compared(made, measure, outcome))
     none = pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], [], []], names=INDEX))
     roles = people.groupby("role")["condition"].agg(list)
 
@@ -145,7 +148,7 @@ def differences(made: Scores, people: pd.DataFrame) -> families.Differences:
         return wide.assign(gap=wide[first].mean(axis=1) - wide[second].mean(axis=1))
 
     def of(contrast: Hypothesis, part: str | None) -> pd.Series:
-        wide, first, second = _columns(contrast, made, induced, roles)
+        wide, first, second = _columns(contrast, induced, compared, roles)
         found = gap(wide, first, second)
         if found is None:
             return none
@@ -161,7 +164,10 @@ def differences(made: Scores, people: pd.DataFrame) -> families.Differences:
 
 
 def _columns(
-    contrast: Hypothesis, made: Scores, induced: Mapping[str, pd.DataFrame], roles: pd.Series
+    contrast: Hypothesis,
+    induced: Mapping[str, pd.DataFrame],
+    compared: Callable[[str, str], pd.DataFrame | None],
+    roles: pd.Series,
 ) -> tuple[pd.DataFrame | None, list[str], list[str]]:
     """Return the table of a contrast (items x what is compared) and the columns of both sides."""
     first, second = contrast.first, contrast.second
@@ -173,25 +179,27 @@ def _columns(
         return induced.get("rating"), [first.replace(" ", "-")], [second.replace(" ", "-")]
     if contrast.measure == "evaluation":
         return induced.get(contrast.outcome), list(roles[first]), list(roles[second])
-    if contrast.measure == "binary":
+    return compared(contrast.measure, contrast.outcome), [first], [second]
+
+
+def _compared(made: Scores, measure: str, outcome: str) -> pd.DataFrame | None:
+    """Return items x orders, frames, wordings or scales; None where the block is not recorded."""
+    if measure == "binary":
         cells = made.binary[(made.binary["block"] == "binary") & (made.binary["form"] == "plain")]
-        return _compared(cells.assign(side=cells["order"].map({0: first, 1: second})), "yes"), [first], [second]
-    if contrast.measure == "frame":
+        side, value = cells["order"].map({0: "yes first", 1: "yes second"}), cells["yes"]
+    elif measure == "frame":
         cells = made.said[made.said["measure"] == "frame"]
-        value = cells["log_odds"] * cells["key"]
-        return _compared(cells.assign(side=cells["template"], value=value), "value"), [first], [second]
-    cells = made.rating[made.rating["measure"].str.startswith("rating_")]
-    if contrast.outcome != "rating":
-        cells = cells[cells["measure"] == f"rating_{contrast.outcome}"]
-    side = cells["wording"] if contrast.outcome == "rating" else cells["scale"]
-    # Raw ratings: what shifts all of them cancels in keyed scores of balanced scales.
-    return _compared(cells.assign(side=side), "rating"), [first], [second]
-
-
-def _compared(cells: pd.DataFrame, value: str) -> pd.DataFrame | None:
+        side, value = cells["template"], cells["log_odds"] * cells["key"]
+    else:
+        # Raw ratings: what shifts all of them cancels in keyed scores of balanced scales.
+        name = "rating_" if outcome == "rating" else f"rating_{outcome}"
+        cells = made.rating[made.rating["measure"].str.startswith(name)]
+        side, value = cells["wording"] if outcome == "rating" else cells["scale"], cells["rating"]
     if cells.empty:
         return None
-    wide = cells.pivot_table(index="item", columns="side", values=value, sort=False)
+    wide = cells.assign(side=side, value=value).pivot_table(
+        index="item", columns="side", values="value", sort=False
+    )
     return _indexed(wide, cells.drop_duplicates("item").set_index("item")["domain"])
 
 
@@ -233,14 +241,27 @@ def flips(made: Scores, how: Settings) -> dict[str, dict[str, Any]]:
     return {"scenario - rating": {**row, "p_bound": bound}}
 
 
-def tests(protocol: Protocol, made: Scores, people: pd.DataFrame, how: Settings, replicates: int) -> pd.DataFrame:
+def at_margin(protocol: Protocol, name: str, parameters: Parameters) -> Family:
+    """Return a family whose equivalence tests use the margin that the protocol names for it, where it names one."""
+    family, margin = protocol.families[name], protocol.design["margins"].get(name)
+    if margin is None:
+        return family
+    own = {
+        hypothesis: each
+        if each.outcome == "statement"
+        else each.model_copy(update={"smallest_effect": getattr(parameters, margin)})
+        for hypothesis, each in family.contrasts.items()
+    }
+    return family.model_copy(update={"contrasts": own})
+
+
+def tests(protocol: Protocol, made: Scores, people: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     """Test every family about the model, as :func:`persona_studies.analyse.families.corrected` returns them."""
-    of = differences(made, people)
-    parts = []
+    of, how, parts = differences(made, people), parameters.settings, []
     for name in FAMILIES:
-        family = protocol.families[name]
+        family = at_margin(protocol, name, parameters)
         if name == "negation":
-            rows = negations(made, how, replicates)
+            rows = negations(made, how, parameters.bootstrap)
         elif name == "format_sensitivity":
             rows = flips(made, how)
         else:
@@ -285,19 +306,18 @@ def gated(protocol: Protocol, made: Scores) -> pd.DataFrame:
         values[f"{block}_{pair}"] = _of_facts(cells) if block == "facts" else _of_binary(cells)
     for measure, cells in made.rating.groupby("measure", sort=False):
         values[str(measure)] = _of_rating(cells)
-    answers = questionnaire(made)
-    if answers is not None:
-        values["induced_rating"]["pole_r"] = psychometrics.summary(answers)["pole_r"]
-    statement = keyed(made).get("statement")
-    if statement is not None:
-        values["statement"] = {"pole_r": _pole_r(statement, made.said)}
+    found = keyed(made)
+    if "rating" in found:
+        values["induced_rating"]["pole_r"] = _pole_r(found["rating"], made.rating)
+    if "statement" in found:
+        values["statement"] = {"pole_r": _pole_r(found["statement"], made.said)}
     if len(made.scenario):
         cells = made.scenario[made.scenario["template"] == "do"]
         values["scenario"] = _between(cells, "score", "order") | {
             "option_mass": float(cells["mass"].median()),
             "one_option": float(cells["option"].value_counts(normalize=True).max()),
         }
-    parts = [gates.declared(protocol.measures[name], found).assign(measure=name) for name, found in values.items()]
+    parts = [gates.declared(protocol.measures[name], of).assign(measure=name) for name, of in values.items()]
     columns = ["measure", "check", "value", "rule", "threshold", "passes"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
@@ -342,9 +362,9 @@ def _of_rating(cells: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _pole_r(wide: pd.DataFrame, said: pd.DataFrame) -> float:
+def _pole_r(wide: pd.DataFrame, cells: pd.DataFrame) -> float:
     """Return the mean over domains of r, over conditions, between plus-keyed and minus-keyed halves, both keyed."""
-    key = said.drop_duplicates("item").set_index("item")["key"]
+    key = cells.drop_duplicates("item").set_index("item")["key"]
     key = pd.Series(key.reindex(wide.index.get_level_values("item")).to_numpy(), index=wide.index)
     table, found = wide.drop(columns="domain"), []
     for domain in design.DOMAINS:
@@ -391,18 +411,19 @@ def consistency(made: Scores, confidence: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def trait_scores(made: Scores) -> dict[str, pd.DataFrame]:
+    """Return conditions x domains by outcome (rating, statement, scenario): means of keyed items."""
+    return {name: wide.groupby("domain", sort=False).mean().T for name, wide in keyed(made).items()}
+
+
 def trait_methods(made: Scores) -> pd.DataFrame:
     """Return correlations of trait scores over the conditions that two methods share.
 
     Returns:
         ``method_1, trait_1, method_2, trait_2, conditions, r``, every pair once; empty with fewer than two methods.
     """
-    found = keyed(made)
-    scores = {
-        (method, domain): wide[wide["domain"] == domain].drop(columns="domain").mean()
-        for method, wide in found.items()
-        for domain in design.DOMAINS
-    }
+    found = trait_scores(made)
+    scores = {(method, trait): table[trait] for method, table in found.items() for trait in design.DOMAINS}
     names, rows = list(scores), []
     for k, one in enumerate(names if len(found) > 1 else []):
         for two in names[k + 1 :]:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from persona_studies.analyse import stats
 
 Array = NDArray[np.float64]
+ONE_FACTOR = 0.6
+"""Mean |r| of different domains above which they are one factor."""
 DESIRABLE = {"neuroticism": -1}
 """Domains whose high pole is the undesirable one."""
 
@@ -170,7 +172,7 @@ def flag(row: Mapping[str, Any], top: int = 5) -> str:
         return "acquiescence"
     if not row["pole_r"] >= 0.3:
         return "no signal"
-    return "one factor" if row["heterotrait"] > 0.6 else "none"
+    return "one factor" if row["heterotrait"] > ONE_FACTOR else "none"
 
 
 # --- Reference responders --------------------------------------------------------------------------------

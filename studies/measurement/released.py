@@ -302,21 +302,43 @@ POLES = dict(
 )
 
 
+def _poles(part: pd.DataFrame, domain: str) -> tuple[pd.DataFrame, float]:
+    """Return the 16 pairs of types that differ in one trait (means ``high, low``), and their paper's spread.
+
+    The spread pools the two poles: root of the mean of their variances over 160 runs each, ddof 0.
+    """
+    high, low = POLES[domain]
+    mean = part.set_index("type")["mean"]
+    pairs = [(mean[name], mean[name.replace(high, low)]) for name in mean.index if high in name]
+    of = [part[part["type"].str.contains(pole)] for pole in (high, low)]
+    spread = sum((each["sd"] ** 2).mean() + each["mean"].var(ddof=0) for each in of) / 2
+    return pd.DataFrame(pairs, columns=["high", "low"]), sqrt(spread)
+
+
 def personallm(facts: Facts, how: Settings) -> dict[str, Row]:
     """Test d (pooled within a pole, ddof 0) over 16 pairs of types that differ in one trait."""
     rows = {}
     for (model, domain), part in facts["personallm_types"].groupby(["model", "domain"], sort=False):
-        high, low = POLES[str(domain)]
-        mean = part.set_index("type")["mean"]
-        pairs = [(name, name.replace(high, low)) for name in mean.index if high in name]
-        spread = [
-            (part.loc[part["type"].str.contains(pole), "sd"] ** 2).mean()
-            + part.loc[part["type"].str.contains(pole), "mean"].var(ddof=0)
-            for pole in (high, low)
-        ]
-        d = [(mean[one] - mean[two]) / sqrt(sum(spread) / 2) for one, two in pairs]
+        pairs, spread = _poles(part, str(domain))
+        d = (pairs["high"] - pairs["low"]) / spread
         rows[f"{model}, {domain}"] = of_values(d, how, margin=0.5, direction="positive")
     return rows
+
+
+def personallm_effects(facts: Facts) -> pd.DataFrame:
+    """Return Cohen's d of a persona's poles in two ways, by model and trait.
+
+    Returns:
+        ``model, domain, runs`` (per pole), ``high, low`` (means), ``d_paper`` (their formula: runs of both poles as
+        two groups, ddof 0), ``pairs, d_paired`` (mean difference of matched types over its standard deviation).
+    """
+    rows = []
+    for (model, domain), part in facts["personallm_types"].groupby(["model", "domain"], sort=False):
+        pairs, spread = _poles(part, str(domain))
+        gap = pairs["high"] - pairs["low"]
+        row = {"model": model, "domain": domain, "runs": int(part["runs"].sum() / 2), **pairs.mean().to_dict()}
+        rows.append(row | {"d_paper": gap.mean() / spread, "pairs": len(gap), "d_paired": gap.mean() / gap.std()})
+    return pd.DataFrame(rows)
 
 
 def settings_stability(facts: Facts, how: Settings) -> dict[str, Row]:

@@ -120,7 +120,7 @@ def conclude(
     return Analysis(model, scored, gate, whole, judged, failed, stuck, replies, [*usable], absent)
 
 
-def by_model(analyses: Mapping[str, Analysis], what: str) -> pd.DataFrame:
+def by_model(analyses: Mapping[str, Any], what: str) -> pd.DataFrame:
     """Return a table of every analysis, such as ``gate`` or ``tests``, with the model in front."""
     parts = [getattr(analysis, what).assign(model=model) for model, analysis in analyses.items()]
     whole = pd.concat(parts, ignore_index=True)

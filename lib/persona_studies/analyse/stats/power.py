@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import inf, isnan, nan
 
 import numpy as np
@@ -63,14 +64,15 @@ def minimum_detectable_mean(se: float, df: float, *, alpha: float, power: float)
         return nan
     if se == 0:
         return 0.0
+    return se * _detectable(df, alpha, power)
+
+
+@lru_cache(maxsize=1024)
+def _detectable(df: float, alpha: float, power: float) -> float:
+    """Return the effect in standard errors that is found with the given power; tests of a family share it."""
     # Twenty standard errors are beyond every power at any alpha in use.
-    most = _enough(df, alpha)
-    return se * float(optimize.brentq(lambda d: power_mean(d, 1.0, df, alpha=alpha) - power, 0.0, most))
-
-
-def _enough(df: float, alpha: float) -> float:
-    """Return an effect in standard errors that is found all but surely."""
-    return float(stats.t.isf(alpha / 2, df)) * 4 + 20
+    most = float(stats.t.isf(alpha / 2, df)) * 4 + 20
+    return float(optimize.brentq(lambda d: power_mean(d, 1.0, df, alpha=alpha) - power, 0.0, most))
 
 
 def units_needed(effect: float, sd: float, *, alpha: float, power: float = 0.8) -> float:
