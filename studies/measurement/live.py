@@ -145,7 +145,8 @@ def differences(made: Scores, people: pd.DataFrame) -> families.Differences:
     def gap(wide: pd.DataFrame | None, first: list[str], second: list[str]) -> pd.DataFrame | None:
         if wide is None or not {*first, *second} <= set(wide):
             return None
-        return wide.assign(gap=wide[first].mean(axis=1) - wide[second].mean(axis=1))
+        gaps = wide[first].to_numpy().mean(axis=1) - wide[second].to_numpy().mean(axis=1)
+        return pd.DataFrame({"gap": gaps, "domain": wide["domain"]})
 
     def of(contrast: Hypothesis, part: str | None) -> pd.Series:
         wide, first, second = _columns(contrast, induced, compared, roles)

@@ -134,7 +134,6 @@ def papi(test: Path, split: Path, keys: pd.DataFrame) -> pd.DataFrame:
     others = (np.nansum(stored, axis=0) - np.nan_to_num(stored)) / np.maximum(
         (~np.isnan(stored)).sum(axis=0) - ~np.isnan(stored), 1
     )
-    median = np.array([np.nanmedian(np.delete(stored, k, axis=0), axis=0) for k in range(len(stored))])
     own = np.full(stored.shape, 3.0)
     for name in set(facet):
         mine, asked = facet == name, given[facet[given] == name]
@@ -157,7 +156,7 @@ def papi(test: Path, split: Path, keys: pd.DataFrame) -> pd.DataFrame:
         ("true answers", "as the code does"): error(raw),
         ("neutral", "stored"): error(neutral),
         ("others' item mean", "stored"): error(others),
-        ("others' item median", "stored"): error(median),
+        ("others' item median", "stored"): error(_others_median(stored)),
         ("own facet mean, rounded", "stored"): error(own),
         ("ridge on own answers", "stored"): error(ridge),
         ("true answers - neutral", "as the code does"): error(raw) - error(neutral),
@@ -166,6 +165,18 @@ def papi(test: Path, split: Path, keys: pd.DataFrame) -> pd.DataFrame:
         [(*name, len(v), float(v.mean()), float(v.std(ddof=1))) for name, v in scores.items()],
         columns=["yardstick", "coding", "people", "mean", "sd"],
     )
+
+
+def _others_median(stored: np.ndarray) -> np.ndarray:
+    """Return people x items: the median answer of all other people."""
+    made = np.tile(np.nanmedian(stored, axis=0), (len(stored), 1))
+    for item, column in enumerate(stored.T):
+        known = np.flatnonzero(~np.isnan(column))
+        ordered, rank = np.sort(column[known]), column[known].argsort().argsort()
+        # Both middle places of the sorted answers that are left; one's own place is skipped.
+        middle = np.array([(len(known) - 2) // 2, (len(known) - 1) // 2])
+        made[known, item] = ordered[middle + (middle >= rank[:, None])].mean(axis=1)
+    return made
 
 
 PSYCH = {"A": "agreeableness", "C": "conscientiousness", "E": "extraversion", "N": "neuroticism", "O": "openness"}

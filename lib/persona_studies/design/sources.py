@@ -2,13 +2,14 @@
 
 ``data/sources.toml`` names every external file. :func:`fetch` looks for one in the folder that
 ``PERSONA_STUDIES_MIRROR`` names, then in the cache (``PERSONA_STUDIES_CACHE`` moves it), then downloads it.
-Mirror and cache have one layout, ``<kind>/<owner>/<repo>/<revision>/<path>``. Whatever a file's origin, its
-size and SHA-256 are checked before its path is handed out.
+Mirror and cache have one layout, ``<kind>/<owner>/<repo>/<revision>/<path>``; PyPI's owner is ``pypi``. Whatever a
+file's origin, its size and SHA-256 are checked before its path is handed out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import io
 import os
@@ -22,6 +23,7 @@ import zipfile
 from collections.abc import Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 from urllib.parse import quote
@@ -55,9 +57,10 @@ class Source(BaseModel):
             (a member of a wheel).
         repo: ``owner/name``; for ``pypi`` the distribution's name.
         revision: 40 hexadecimal digits of a commit; for ``pypi`` the version.
-        path: Path inside the repository or the wheel, with ``/``; the wheel's own name is the whole wheel.
-        sha256: Of the file.
-        bytes: Size of the file.
+        path: Path inside the repository or the wheel, with ``/``; the wheel's own name is the whole wheel. One that
+            ends in ``/*`` and a suffix is a folder's files of that suffix, which are had from a mirror only.
+        sha256: Of the file; of a folder that of the lines "sha256, two spaces, path", sorted by path.
+        bytes: Size of the file, or of all files of a folder.
         licence: As its owners state it.
         redistributable: Whether the licence allows the file to be committed here.
         gated: Whether its owners want a login and their conditions accepted first.
@@ -93,13 +96,23 @@ class Source(BaseModel):
         return self
 
     @property
+    def files(self) -> str:
+        """Pattern of the files that count in a folder; empty where the source is one file."""
+        name = self.path.rpartition("/")[2]
+        return name if name.startswith("*.") else ""
+
+    @property
     def location(self) -> PurePosixPath:
-        """Where the file lies in a mirror and in the cache."""
-        return PurePosixPath(self.kind, self.repo, self.revision, self.path)
+        """Where the file or folder lies in a mirror and in the cache."""
+        owner = "pypi" if self.kind == "pypi" else ""
+        place = PurePosixPath(self.kind, owner, self.repo, self.revision, self.path)
+        return place.parent if self.files else place
 
     @property
     def address(self) -> str:
         """Where people find the file: a link, or the requirement that an installer understands."""
+        if self.files:
+            return f"https://github.com/{self.repo}/tree/{self.revision}/{quote(self.path.rpartition('/')[0])}"
         if self.kind == "github":
             return f"{GITHUB}/{self.repo}/{self.revision}/{quote(self.path)}"
         if self.kind == "huggingface":
@@ -121,7 +134,7 @@ def load(project: Project) -> dict[str, Source]:
         SourceError: not TOML, an unknown key, a value out of form, or a source named twice.
     """
     try:
-        entries = _Register.model_validate(tomllib.loads(project.sources.read_text("utf-8"))).source
+        entries = _entries(project.sources.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SourceError(f"{project.sources} cannot be read: {error}; restore it with git checkout.") from error
     except ValidationError as error:
@@ -140,6 +153,12 @@ def load(project: Project) -> dict[str, Source]:
         register[entry.id] = entry
         places[entry.location] = entry.id
     return register
+
+
+@lru_cache(maxsize=4)
+def _entries(text: str) -> list[Source]:
+    """Return the entries of a register; a run asks for them once per file."""
+    return _Register.model_validate(tomllib.loads(text)).source
 
 
 def cache_folder() -> Path:
@@ -228,7 +247,7 @@ def _locate(source: Source) -> Path | None:
         if not Path(mirror).is_dir():
             raise SourceError(f"PERSONA_STUDIES_MIRROR={mirror} is not a folder; point it at a mirror or unset it.")
         mirrored = Path(mirror) / source.location
-        if mirrored.is_file():
+        if mirrored.exists():
             _verify(source, mirrored, "Replace the mirror's copy, or unset PERSONA_STUDIES_MIRROR.")
             return mirrored
     cached = cache_folder() / source.location
@@ -239,13 +258,25 @@ def _locate(source: Source) -> Path | None:
 
 
 def _verify(source: Source, path: Path, remedy: str) -> None:
-    size = path.stat().st_size
-    digest = pooch.file_hash(str(path), alg="sha256")
+    size, digest = _folder(source, path) if source.files else (path.stat().st_size, _sha256(path))
     if digest != source.sha256 or size != source.bytes:
         raise SourceError(
             f"Source {source.id!r}: {path} is not the pinned file. Expected {source.bytes} bytes, "
             f"sha256 {source.sha256}; found {size} bytes, sha256 {digest}. {remedy}"
         )
+
+
+def _sha256(path: Path) -> str:
+    found: str = pooch.file_hash(str(path), alg="sha256")
+    return found
+
+
+def _folder(source: Source, path: Path) -> tuple[int, str]:
+    """Return the size of a folder's files together, and the sha256 of the list of theirs."""
+    names = sorted(file.name for file in path.glob(source.files))
+    within = source.path.rpartition("/")[0]
+    lines = "".join(f"{_sha256(path / name)}  {within}/{name}\n" for name in names)
+    return sum((path / name).stat().st_size for name in names), hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _unavailable(source: Source, reason: str, remedy: str = "Run again with a connection") -> SourceUnavailable:
@@ -262,6 +293,8 @@ def reason(error: Exception) -> str:
 
 
 def _from_github(source: Source, folder: Path) -> Path:
+    if source.files:
+        raise _unavailable(source, "a folder of many files", "Clone the repository at that revision")
     target = folder / "file"
     download = pooch.HTTPDownloader(timeout=(CONNECT_SECONDS, READ_SECONDS))
     try:

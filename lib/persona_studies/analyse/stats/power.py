@@ -96,11 +96,9 @@ def units_needed(effect: float, sd: float, *, alpha: float, power: float = 0.8) 
         return nan
     if sd == 0:
         return 2
-    low, high = 2, 4
-    while power_mean(effect, sd / high**0.5, high - 1, alpha=alpha) < power:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = power_mean(effect, sd / middle**0.5, middle - 1, alpha=alpha) >= power
-        low, high = (low, middle) if enough else (middle, high)
-    return low if power_mean(effect, sd / low**0.5, low - 1, alpha=alpha) >= power else high
+    # The normal distribution needs fewer units than Student's t, which needs few more.
+    least = ((stats.norm.isf(alpha / 2) + stats.norm.ppf(power)) * sd / effect) ** 2
+    n = max(2, int(least) - 1)
+    while power_mean(effect, sd / n**0.5, n - 1, alpha=alpha) < power:
+        n += 1
+    return n
