@@ -10,10 +10,11 @@ import pingouin as pg
 import pytest
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from measurement import design, facts, figures, judging, live, psychometrics, recordings, released
+from measurement import audits, design, facts, figures, further, judging, live, psychometrics, recordings, released
 from persona_studies.analyse import conclusions, verdicts
 from persona_studies.design.protocol import Claim
 from persona_studies.errors import SourceUnavailable
+from tests.conftest import at_hand
 from tests.simulated_measurement import PROJECT, PROTOCOL, answers
 from tests.test_measurement_design import DEFAULTS
 
@@ -221,6 +222,42 @@ def test_margins_of_equivalence_are_those_of_the_parameters(able: recordings.Rec
     assert live.at_margin(PROTOCOL, "induction", wide) is PROTOCOL.families["induction"]
 
 
+# --- Opt-in blocks ----------------------------------------------------------------------------------
+
+
+def test_questions_of_other_cultures_are_scored_by_their_grade() -> None:
+    at_hand(PROJECT, "measurement-culture-usa")
+    chosen = PARAMETERS.model_copy(update={"culture_items": 20, "blocks": ("A",)})
+    cells = design.plan(PROJECT, PROTOCOL, chosen).query("measure == 'culture'").reset_index(drop=True)
+    assert len(cells) == 20 * 5 and cells["item"].nunique() == 20
+    bank = further.questions(PROJECT, 20)
+    graded, place = (np.where(np.arange(5) == k, 0.0, -30.0) for k in (1, 0))
+    # One model always takes the second highest grade, wherever it stands; the other what stands first.
+    by_grade = [np.roll(graded, -k) for k in cells["order"]]
+    table = further.culture(cells.assign(logprob=by_grade, option_mass=0.9), bank)
+    assert table["questions"].sum() == 20 and len(table) == 5
+    assert table["mean"].to_numpy() == pytest.approx(4.0) and (table["same"] == 1).all()
+    table = further.culture(cells.assign(logprob=[place] * len(cells), option_mass=0.9), bank)
+    assert table["mean"].to_numpy() == pytest.approx(3.0) and (table["same"] == 0).all()
+
+
+def test_people_are_told_their_answers_and_scored_as_they_are_keyed() -> None:
+    at_hand(PROJECT, "measurement-papi-test-set", "measurement-papi-mpi-300-split", "ipip-neo-300")
+    chosen = PARAMETERS.model_copy(update={"people": 3, "blocks": ("A",)})
+    cells = design.plan(PROJECT, PROTOCOL, chosen).query("measure == 'person'").reset_index(drop=True)
+    assert len(cells) == 3 * 180 * 2 and cells["condition"].nunique() == 3
+    told = further.People(PROJECT, design.keys(PROJECT), 3)
+    assert not {*told.given} & {*told.tested}
+    assert (told.conditions()["system"].str.count(r": [1-5]\.") >= 115).all()
+    who = cells["condition"].str[-3:].astype(int) - 1
+    true = told.raw[who, cells["item"].str[4:].astype(int) - 1]
+    shown = np.where(cells["template"].str.endswith("falling"), 6 - true, true)
+    exact = [np.where(np.arange(1, 6) == k, 0.0, -30.0) for k in np.nan_to_num(shown, nan=3)]
+    scored = told.scores(cells.assign(logprob=exact)).set_index("yardstick")["mean"]
+    assert scored.iloc[0] == pytest.approx(0, abs=1e-6) and scored["always neutral"] > 2
+    assert scored["model - neutral"] == pytest.approx(-scored["always neutral"])
+
+
 # --- Reference responders ---------------------------------------------------------------------------
 
 
@@ -242,6 +279,28 @@ def test_every_reference_responder_is_flagged_and_the_ideal_one_and_people_are_n
     passed = judging.released_people(FACTS["summaries"]).set_index("who")["flag"]
     assert (passed[passed.index.str.startswith("people")] == "none").all() and len(passed) == 6
     assert passed["LLMPersonality: settings"] != "none"
+
+
+@pytest.mark.parametrize("name", ["ideal", "uniform", "first", "yes", "desirable"])
+def test_a_responder_goes_the_way_of_a_recorded_model(name: str, plan: pd.DataFrame) -> None:
+    who = PEOPLE["condition"].tolist()
+    made = psychometrics.responder(name, KEYS, OF, people=len(who), seed=2)
+    cells = plan[plan["measure"] == "induced_rating"].reset_index(drop=True)
+    items = CORE["item"].tolist()
+    at = [(who.index(c), items.index(i)) for c, i in cells[["condition", "item"]].itertuples(index=False)]
+    falling = cells["template"].str.endswith("falling").to_numpy()
+    assert made.falling is not None
+    said = np.where(falling, 6 - made.falling[tuple(np.array(at).T)], made.rising[tuple(np.array(at).T)])
+    logprob = [*np.where(said[:, None] == np.arange(1, 6), 0.0, -30.0)]
+    scores = live.scores(PROJECT, cells.assign(logprob=logprob, option_mass=0.99))
+    [row] = judging.recorded_people(scores, name).to_dict("records")
+    direct = psychometrics.summary(made)
+    assert row["flag"] == psychometrics.flag(direct) and (row["flag"] == "none") == (name == "ideal")
+    for number in ("pole_r", "alpha", "raw_mean", "heterotrait", "order_shift"):
+        assert row[number] == pytest.approx(direct[number], nan_ok=True)
+    # What the gate is for, it refuses; one factor has no check there.
+    refused = not live.gated(PROTOCOL, scores)["passes"].all()
+    assert refused == (name in ("uniform", "first", "yes"))
 
 
 @pytest.mark.parametrize("name", ["uniform", "first", "yes", "desirable"])
@@ -283,7 +342,7 @@ def test_the_bootstrap_of_components_covers_the_estimate() -> None:
     table = pd.DataFrame({"value": own + rng.normal(0, 1, 48)}, index=rows).reset_index()
     table["item"] = table["domain"] + table["item"].astype(str)
     found = psychometrics.generalisability(
-        table, "value", ["item", "scale"], strata="domain", replicates=300, seed=1, confidence=0.95
+        table, "value", ["item", "scale"], strata="domain", replicates=150, seed=1, confidence=0.95
     )
     kept = found[found["component"] != "scale"]
     assert ((kept["low"] <= kept["variance"]) & (kept["variance"] <= kept["high"])).all()
@@ -363,6 +422,27 @@ def test_every_wrong_item_is_named() -> None:
     assert culture["numbers"] == "9 16 18 21 23 24 28 34 35 37 41 42 43"
     papi = audit.loc[("PAPI/mpi_300.csv", "row is the item's number")]
     assert papi["items"] - papi["wrong"] == 52 and len(papi["numbers"].split()) == papi["wrong"]
+
+
+def test_keys_read_in_code_are_wrong_as_named() -> None:
+    table = pd.read_csv(PROJECT.published / "measurement" / "code_audits.csv").set_index(["repository", "check"])
+    # PsyCoT's prompt: S2, S4, S5, S6 and S7 positive; the inventory has 0, 1, 3, 5 and 7.
+    wrong = {2, 4, 5, 6, 7} ^ {0, 1, 3, 5, 7}
+    row = table.loc[("TaoYang225/PsyCoT", "key of extraversion")]
+    assert row["numbers"] == " ".join(f"S{n}" for n in sorted(wrong)) and row["wrong"] == 6 and row["items"] == 8
+    reversed_ = {35, 41, 44, 8, 18, 23, 43, 6, 21, 31, 2, 12, 27, 37, 9, 24, 34}
+    row = table.loc[("psychology-of-AI/Personality-Illusion", "key")]
+    assert {int(row["numbers"])} == audits.BFI_REVERSED ^ reversed_ and (table["commit"].str.len() == 40).all()
+
+
+def test_effects_of_personas_stand_side_by_side(public: pd.DataFrame) -> None:
+    table = released.personallm_effects(FACTS).set_index(["model", "domain"])
+    means = of(public, "personallm")["estimate"]
+    assert len(table) == 10 and (table["runs"] == 160).all() and (table["pairs"] == 16).all()
+    for (model, domain), row in table.iterrows():
+        assert row["d_paper"] == pytest.approx(means[f"{model}, {domain}"])
+    # Matched types leave out what the other traits do: the two are not the same number.
+    assert ((table["d_paper"] - table["d_paired"]).abs() > 0.05).all()
 
 
 def test_sign_flips_that_cannot_reject_are_known_beforehand() -> None:

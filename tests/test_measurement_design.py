@@ -27,6 +27,8 @@ DEFAULTS: dict[str, Any] = {
     "pairs": ["true_false", "yes_no"],
     "negations": ["word", "meaning"],
     "methods": ["naive", "words", "paragraph"],
+    "culture_items": 0,
+    "people": 0,
     "margin_rating": 0.25,
     "margin_probability": 0.05,
     "alpha": 0.05,

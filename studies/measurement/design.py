@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import pandas as pd
 from pydantic import Field
 
+from measurement import further
 from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats import Correction
 from persona_studies.design import banks, parameters
@@ -103,6 +104,8 @@ class Parameters(parameters.Parameters):
     pairs: tuple[Pair, ...] = Field(min_length=1, description="pairs of words of a binary answer")
     negations: tuple[Negation, ...] = Field(min_length=1, description="kinds of negation")
     methods: tuple[Method, ...] = Field(min_length=1, description="how a trait is induced")
+    culture_items: int = Field(ge=0, le=500, description="opt-in: questions of CulturalPersonas, USA")
+    people: int = Field(ge=0, le=300, description="opt-in: people of PAPI as conditions")
     margin_rating: float = Field(gt=0, lt=2, description="equivalence margin of a rating, points of 1 to 5")
     margin_probability: float = Field(gt=0, lt=0.5, description="equivalence margin of a probability")
     alpha: float = Field(gt=0, lt=0.5, description="error rate of every family")
@@ -187,6 +190,18 @@ def asked(items: pd.DataFrame, column: str) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
+def choices(situations: pd.DataFrame) -> pd.DataFrame:
+    """Return situations (``item, situation, options``) as the plan takes them; the hash is of all texts."""
+    items = asked(situations, "situation").assign(options=situations["options"].to_numpy())
+    hashes = [text_hash(text, *options) for text, options in zip(items["text"], items["options"], strict=True)]
+    return items.assign(item_hash=hashes)
+
+
+def keys(project: Project) -> pd.DataFrame:
+    """Return domain, facet and key of the IPIP-NEO-300, indexed by number."""
+    return banks.read(project.items / "measurement" / "ipip_neo_300.csv", Key).set_index("number")
+
+
 def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts: bool = False) -> pd.DataFrame:
     """Return every cell of the blocks that are asked for.
 
@@ -194,7 +209,10 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
         project: Where the banks lie.
         protocol: Measures with their templates, and who answers what.
         parameters: Blocks, and how much of each.
-        texts: Not needed: all texts are in the banks.
+        texts: Not needed: all texts are in the banks, or in the sources of the opt-in blocks.
+
+    Raises:
+        SourceUnavailable: an opt-in block is asked for, and its source cannot be had.
     """
     cells = Cells(project, protocol, parameters)
     blocks = {
@@ -206,14 +224,15 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
         "F": cells.scenarios,
         "G": cells.frames,
     }
-    return plans.combine(part for name in parameters.blocks for part in blocks[name]())
+    parts = [part for name in parameters.blocks for part in blocks[name]()]
+    return plans.combine([*parts, *cells.culture(), *cells.persons()])
 
 
 class Cells:
     """Cells of every block. Each method returns the parts of one block."""
 
     def __init__(self, project: Project, protocol: Protocol, parameters: Parameters) -> None:
-        self.protocol, self.parameters = protocol, parameters
+        self.project, self.protocol, self.parameters = project, protocol, parameters
         self.forms = statements(project, parameters.items_per_pole)
         self.plain = self.forms[self.forms["form"] == "plain"]
         self.known = facts(project)
@@ -250,10 +269,7 @@ class Cells:
     def scenarios(self) -> list[pd.DataFrame]:
         """Block F: paragraphs choose in scenarios in two orders; no system turn also in two further wordings."""
         measure = self.protocol.measures["scenario"]
-        items = asked(self.situations, "situation").assign(options=self.situations["options"])
-        items["item_hash"] = [
-            text_hash(text, *options) for text, options in zip(items["text"], items["options"], strict=True)
-        ]
+        items = choices(self.situations)
         chosen = self.everyone[(self.everyone["method"] == "paragraph") | (self.everyone["role"] == "none")]
         first, *further = [template.template for template in measure.templates]
         return [
@@ -264,6 +280,20 @@ class Cells:
     def frames(self) -> list[pd.DataFrame]:
         """Block G: a statement or its negation, in a post and in a reply."""
         return [self._cells("frame", self.protocol.design["frames"], self._against_negation())]
+
+    def culture(self) -> list[pd.DataFrame]:
+        """Opt-in: questions of CulturalPersonas in five orders, no system turn."""
+        if not self.parameters.culture_items:
+            return []
+        items = choices(further.questions(self.project, self.parameters.culture_items))
+        return [self._cells("culture", ["none"], items)]
+
+    def persons(self) -> list[pd.DataFrame]:
+        """Opt-in: people of PAPI, told 120 of their answers, rate 180 further statements."""
+        if not self.parameters.people:
+            return []
+        told = further.People(self.project, keys(self.project), self.parameters.people)
+        return [self._cells("person", told.conditions(), told.items(), ["accurate_rising", "accurate_falling"])]
 
     def _against_negation(self) -> pd.DataFrame:
         word = self.forms[self.forms["form"] == "word"].set_index("number")["i"]
@@ -276,7 +306,7 @@ class Cells:
     def _cells(
         self,
         name: str,
-        who: list[str] | None,
+        who: list[str] | pd.DataFrame | None,
         items: pd.DataFrame,
         templates: list[str] | None = None,
     ) -> pd.DataFrame:
@@ -284,7 +314,9 @@ class Cells:
         # All label sets of a rating share the templates of the digits.
         declared = measure.templates or self.protocol.measures["rating_digits"].templates
         kept = [t.model_dump() for t in declared if templates is None or t.template in templates]
-        conditions = self.everyone if who is None else self.everyone[self.everyone["condition"].isin(who)]
+        conditions = who if isinstance(who, pd.DataFrame) else self.everyone
+        if isinstance(who, list):
+            conditions = conditions[conditions["condition"].isin(who)]
         return plans.measure(
             name,
             measure.kind,

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from measurement import audits, design, psychometrics, published
-from persona_studies.design import banks, sources
+from persona_studies.design import sources
 from persona_studies.errors import SourceError
 from persona_studies.paths import Project
 
@@ -37,12 +37,6 @@ FILES = {
 }
 
 
-def keys(project: Project) -> pd.DataFrame:
-    """Return domain, facet and key of the IPIP-NEO-300, indexed by number."""
-    bank = banks.read(project.items / "measurement" / "ipip_neo_300.csv", design.Key)
-    return bank.set_index("number")
-
-
 # --- Tables ----------------------------------------------------------------------------------------------
 
 
@@ -54,7 +48,7 @@ def keying_audit(project: Project, find: published.Find) -> pd.DataFrame:
     names |= {"culture_120": "culture-ipip-120", "culture_300": "culture-ipip-300"}
     names |= {"personallm": "personallm-bfi-scores"}
     files = {name: find(f"measurement-{id}") for name, id in names.items()}
-    return audits.audit(files, keys(project), {q["id"]: q["text"] for q in questions}, told["reverse"])
+    return audits.audit(files, design.keys(project), {q["id"]: q["text"] for q in questions}, told["reverse"])
 
 
 def mbti_choices(project: Project, find: published.Find) -> pd.DataFrame:
@@ -79,7 +73,7 @@ def questionnaires(project: Project) -> dict[str, psychometrics.Answers]:
     """
     find = partial(sources.fetch, project)
     split = json.loads(find("measurement-papi-mpi-300-split").read_text("utf-8"))
-    test, known = find("measurement-papi-test-set"), keys(project)
+    test, known = find("measurement-papi-test-set"), design.keys(project)
     core = sorted(design.statements(project)["number"].unique())
     made = {
         "people: IPIP, 120 items": published.ipip_answers(test, known, split["train_index"]),
@@ -246,7 +240,7 @@ FACTS = {
     "mbti_choices": Fact(mbti_choices, "labels; MIT"),
     "papi_yardsticks": Fact(
         lambda project, find: published.papi(
-            find("measurement-papi-test-set"), find("measurement-papi-mpi-300-split"), keys(project)
+            find("measurement-papi-test-set"), find("measurement-papi-mpi-300-split"), design.keys(project)
         ),
         "means; no licence stated",
     ),

@@ -13,6 +13,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold, cross_val_predict
 
 from measurement import design, psychometrics
+from measurement.further import papi_answers
 
 FLAN = ("small", "base", "large", "xl")
 GROUPS = ("people", "men", "women", "barbers", "accountants", "doctors")
@@ -44,8 +45,9 @@ def flan(prompts: Path, answers: dict[str, Path]) -> pd.DataFrame:
     asked = pd.DataFrame({k: [*v.values()] for k, v in json.loads(prompts.read_text("utf-8")).items()})
     blocks = len(asked) // 5
     yes = {}
+    cases = [f"p({word})" for word in ("True", "true", "False", "false", "Yes", "yes", "No", "no")]
     for model, path in answers.items():
-        table = pd.read_csv(path, index_col=0)
+        table = pd.read_csv(path, usecols=cases)
         true = table[["p(True)", "p(true)"]].max(axis=1) > table[["p(False)", "p(false)"]].max(axis=1)
         agree = table[["p(Yes)", "p(yes)"]].max(axis=1) > table[["p(No)", "p(no)"]].max(axis=1)
         yes[model] = np.where(np.arange(len(table)) >= 4 * blocks, agree, true).astype(int).reshape(5, blocks)
@@ -106,13 +108,6 @@ def _first(answer: str) -> str | None:
 
 
 # --- PAPI, IPIP and people ----------------------------------------------------------------------------------------
-
-
-def papi_answers(test: Path) -> np.ndarray:
-    """Return 300 people x 300 items as stored: already turned where the key is -1; missing is NaN."""
-    people = json.loads(test.read_text("utf-8"))
-    stored = np.array([[person[f"i{n}"] for n in range(1, 301)] for person in people], dtype=float)
-    return np.where(stored == 0, np.nan, stored)
 
 
 def papi(test: Path, split: Path, keys: pd.DataFrame) -> pd.DataFrame:

@@ -21,6 +21,8 @@ BLOCKS = {
     "statement": "E",
     "scenario": "F",
     "frame": "G",
+    "culture": "opt-in",
+    "person": "opt-in",
 }
 """First word of a measure's name -> its block of the grid."""
 TESTS = {
