@@ -91,9 +91,7 @@ class Scenario(banks.Row):
 class Parameters(parameters.Parameters):
     """Parameters of the notebook; the defaults are in its first code cell."""
 
-    models: tuple[str, ...] = Field(
-        description="recorded models, the first in full; empty: those of the protocol that are recorded"
-    )
+    models: tuple[str, ...] = Field(description="recorded models, the first in full; empty: all that are recorded")
     live_hours: float = Field(
         ge=0, description="hours that may be spent asking the first model here; 0 only replays"
     )

@@ -101,12 +101,12 @@ class People:
         falling = recorded["template"].str.endswith("falling")
         said = recorded.assign(rating=np.where(falling, 6 - rating, rating))
         wide = said.pivot_table(index="condition", columns="item", values="rating")
-        who = wide.index.str.removeprefix("person-").astype(int) - 1
-        true = self.raw[who][:, [int(item.removeprefix("ipip")) - 1 for item in wide]]
-        domain = [self.keys["domain"][int(item.removeprefix("ipip"))] for item in wide]
+        who = wide.index.str.removeprefix("person-").astype(int).to_numpy() - 1
+        number = wide.columns.str.removeprefix("ipip").astype(int).to_numpy()
+        true, domain = self.raw[np.ix_(who, number - 1)], self.keys["domain"].loc[number].to_numpy()
 
         def error(answers: NDArray[np.float64]) -> NDArray[np.float64]:
-            off = pd.DataFrame(np.abs(answers - true).T).groupby(np.array(domain)).mean()
+            off = pd.DataFrame(np.abs(answers - true).T).groupby(domain).mean()
             summed: NDArray[np.float64] = off.sum().to_numpy()
             return summed
 

@@ -76,26 +76,24 @@ def analyse(
     return Recorded(scores, gate, moves, tests, bool(len(moves)) and not (moves["moved"] >= smallest).any())
 
 
-def blocks(accounted: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def blocks(plan: pd.DataFrame, lacking: Mapping[str, list[str]]) -> pd.DataFrame:
     """Return how much of each block a model answered.
 
     Args:
-        accounted: Model -> ``measure, planned, recorded``.
+        plan: Every cell.
+        lacking: Model -> measures that are not recorded to the last cell.
 
     Returns:
-        ``block, measures``, and a column per model: "complete", "2 of 3 measures" or "not recorded yet". A measure
-        counts when every planned cell of it is recorded.
+        ``block, measures``, and a column per model: "complete", "2 of 3 measures" or "not recorded yet".
     """
-    parts = [table.assign(model=model) for model, table in accounted.items()]
-    whole = pd.concat(parts, ignore_index=True)
-    whole["block"] = whole["measure"].str.partition("_")[0].map(BLOCKS)
-    whole["complete"] = whole["recorded"] >= whole["planned"]
-    table = whole.groupby("block").agg(measures=("measure", lambda names: ", ".join(dict.fromkeys(names))))
-    for model, part in whole.groupby("model", sort=False):
-        by = part.groupby("block")["complete"]
-        counts = zip(by.sum(), by.size(), strict=True)
-        said = ["complete" if k == n else f"{k} of {n} measures" if k else "not recorded yet" for k, n in counts]
-        table[str(model)] = said
+    names = plan["measure"].drop_duplicates().reset_index(drop=True)
+    block = names.str.partition("_")[0].map(BLOCKS)
+    table = names.groupby(block).agg(measures=", ".join).rename_axis("block")
+    for model, absent in lacking.items():
+        counts = (~names.isin(absent)).groupby(block).agg(["sum", "size"]).itertuples(index=False)
+        table[model] = [
+            "complete" if k == n else f"{k} of {n} measures" if k else "not recorded yet" for k, n in counts
+        ]
     return table.reset_index()
 
 
