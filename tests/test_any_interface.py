@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[1]
 MODEL = "smollm2-135m-instruct"
 SMALL = {
     "persona_bias": ["instructions=1", "replicates=1000"],
-    "clinical_personas": ["replicates=1000"],
 }
 # Notebooks run whole. Those with words alone lack the most and are run by CI (`make test-all`), the others by
 # `make test-faults`.

@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 from pydantic import Field
 
-from clinical_personas import design as clinical
 from expert_personas import design as expert
 from measurement import design as measurement
 from persona_bias import personas as bias
@@ -37,7 +36,6 @@ BANKS: dict[str, type[banks.Row]] = {
     "expert_personas/subjects.csv": expert.Subject,
     "persona_bias/personas.csv": bias.Persona,
     "persona_bias/mbpp.csv": programs.Problem,
-    "clinical_personas/safety_prompts.csv": clinical.Prompt,
     "measurement/ipip_neo_300.csv": measurement.Key,
     "measurement/statements.csv": measurement.Statement,
     "measurement/facts.csv": measurement.Fact,

@@ -1,365 +1,363 @@
-"""Contrasts, gates and verdicts of the study of clinical personas, by its first protocol."""
+"""The declared analysis of the study of clinical personas: gates, steerability, the families and the verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from math import nan
+from collections.abc import Mapping
+from math import sqrt
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy import stats as distributions
 
-from clinical_personas.design import Parameters
-from clinical_personas.outcomes import ORDINAL, REFERENCE, accuracy, main
-from clinical_personas.robustness import published_way
-from persona_studies.analyse import families, verdicts
-from persona_studies.analyse import gates as checks
-from persona_studies.analyse import stats as lib_stats
-from persona_studies.analyse.contrasts import BEHIND, INCONCLUSIVE, outcome
+from clinical_personas import published, replies
+from persona_studies.analyse import families, gates, multiple_choice
+from persona_studies.analyse.conclusions import Analysis, conclude
 from persona_studies.analyse.families import Settings
-from persona_studies.design.protocol import Family, Hypothesis, Protocol
+from persona_studies.analyse.stats import cohen_kappa
+from persona_studies.design.protocol import Hypothesis, Protocol
+from persona_studies.paths import Project
 
-INDEX = ["dataset", "item", "cluster", "care"]
-CONTROLS = ("placebo", "layperson", "toddler", "filler", "shuffled")
-FAMILIES = ("roles", "care", "style", "calibration", "safety", "controls", "variants")
-# Outcome of each family, and the smallest difference of interest where no claim names one; None: the margin.
-OUTCOMES: dict[str, tuple[str, float | None]] = {
-    "roles": ("accuracy", None),
-    "care": ("accuracy", 0.1),
-    "style": ("place", 0.1),
-    "calibration": ("brier", 0.05),
-    "safety": ("risky", 0.1),
-    "controls": ("accuracy", None),
-    "variants": ("assigned place", 0.1),
-}
-# Outcome -> column of the scores; a safety prompt's error is 1 where the reply is risky.
-VALUES = {"accuracy": "score", "place": "error", "brier": "brier", "risky": "error"}
+PUBLISHED = ("published_labels", "published_triage")
+CASES = ("triage", "esi")
+REFERENCE = "assistant"
+# Outcome of a contrast -> column of the scores.
+VALUES = {"accuracy": "score", "place": "place", "brier": "brier"}
+# Measure -> the part of the gate that its contrasts rest on.
+PARTS = {"letter": "cases", "medical": "medical", "text": "text"}
+NOBODY = pd.DataFrame(index=pd.MultiIndex.from_tuples([], names=["stratum", "care"]))
+ABOUT = ["condition", "who", "role", "style", "wording", "item", "dataset", "cluster", "care", "gold", "n_options"]
+SCORED = [*ABOUT, "option_mass", "probability", "chosen", "correct", "confidence", "score", "place", "brier"]
 
 
-def settings(chosen: Parameters) -> Settings:
-    """Return how contrasts are tested in a run."""
-    return Settings(chosen.alpha, chosen.confidence, chosen.correction, chosen.replicates, chosen.seed)
+def analyse(
+    project: Project,
+    protocol: Protocol,
+    recorded: pd.DataFrame,
+    asked: pd.DataFrame,
+    everyone: pd.DataFrame,
+    how: Settings,
+    *,
+    model: str = "",
+) -> Analysis:
+    """Run the declared analysis of one recording.
 
+    Args:
+        project: Holds the published answers.
+        protocol: The declared design.
+        recorded: Responses to complete measures; of the others nothing is known.
+        asked: Of :func:`clinical_personas.design.questions`.
+        everyone: Of :func:`clinical_personas.design.people`.
+        how: Settings; the protocol's are confirmatory.
+        model: Who answered.
 
-# --- Contrasts ---
-
-
-def by_case(scored: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Return cases x who, wordings averaged; indexed by ``dataset, item, cluster, care``."""
-    return scored.pivot_table(index=INDEX, columns="who", values=value, sort=False)
-
-
-def typed(protocol: Protocol, name: str, chosen: Parameters) -> Family:
-    """Return a family of the first protocol with the contrasts that its names stand for.
-
-    A name reads "first - second | data set", perhaps with a care setting or "interaction" after a comma.
+    Returns:
+        ``gate`` has a part for every measure that is recorded: cases, medical, text; ``said`` is as
+        :func:`clinical_personas.replies.read`.
     """
-    measured, smallest = OUTCOMES[name]
-
-    def parts(hypothesis: str) -> dict[str, str]:
-        contrast, _, where = hypothesis.partition(" | ")
-        first, second = contrast.split(" - ")
-        dataset, _, setting = where.partition(", ")
-        found = {"first": first, "second": second, "on": dataset or {"safety": "safety"}.get(name, "all")}
-        if setting == "interaction":
-            return {**found, "within": "critical", "interaction": "primary"}
-        return {**found, "within": setting} if setting else found
-
-    return families.typed(
+    scored = scores(recorded, asked, everyone)
+    said = replies.read(recorded, asked, everyone)
+    gate = gated(protocol, scored, said, recorded, asked, how)
+    tests = model_tests(protocol, scored, said, how)
+    failed = {str(part): gates.failures(rows) for part, rows in gate.groupby("part", sort=False)}
+    return conclude(
         protocol,
-        name,
-        parts,
-        measure=chosen.measure,
-        outcome=measured,
-        direction="either",
-        smallest_effect=smallest or chosen.margin,
+        tests,
+        public_tests(project, protocol, how),
+        lambda family, hypothesis: failed.get(PARTS[protocol.families[family].contrasts[hypothesis].measure], ""),
+        stuck(protocol, tests),
+        model=model,
+        scored=scored,
+        gate=gate,
+        said=said,
+        held={*recorded["measure"]},
     )
 
 
-def differences(scored: pd.DataFrame, protocol: Protocol) -> families.Differences:
-    """Return how to take the paired differences of a contrast from scores.
+def stuck(protocol: Protocol, tests: pd.DataFrame) -> dict[str, bool]:
+    """Say, for every family about the model, whether no instruction moved its outcome: accuracy, or the place."""
+    rows = tests[tests["family"] == "steerability"].set_index("hypothesis").to_dict("index")
+    still = {}
+    for hypothesis, contrast in protocol.families["steerability"].contrasts.items():
+        sign, row = (-1 if contrast.direction == "negative" else 1), rows[hypothesis]
+        still[contrast.outcome] = row["n"] > 0 and not (row["rejected"] and sign * row["estimate"] > 0)
+    found = {}
+    for name, family in protocol.families.items():
+        if name not in PUBLISHED:
+            outcome = next(iter(family.contrasts.values())).outcome
+            found[name] = still["place" if outcome == "place" else "accuracy"]
+    return found
 
-    A style is the mean of all roles in that style; "all" is vignettes, emergency cases and medical questions.
+
+def scores(recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:
+    """Score every case and question under every condition by its letters.
+
+    Returns:
+        ``condition, who, role, style, wording, item, dataset, cluster, care, gold, n_options, option_mass``;
+        ``probability`` (of every option, the most urgent first: a mean over all orders), ``chosen`` (place of the
+        likeliest), ``correct`` (whether it is right), ``confidence`` (its probability), ``score`` (probability of
+        the right one), ``place`` (mean place less the true place), ``brier``. No rows without letters.
     """
-    cells = main(scored)
-    wide = {value: by_case(cells, value) for value in dict.fromkeys(VALUES.values())}
-    roles = cells.loc[cells["kind"] == "role", ["role", "style", "who"]].drop_duplicates()
-    for style, group in roles.groupby("style", sort=False):
-        if set(group["who"]) <= set(wide["error"]):
-            wide["error"][str(style)] = wide["error"][list(group["who"])].mean(axis=1, skipna=False)
+    # Medical questions are answered by letter too, and have a measure of their own.
+    letters = recorded[recorded["measure"].isin(["letter", "medical"])].assign(measure="letter")
+    if letters.empty:
+        return pd.DataFrame(columns=SCORED)
+    found = multiple_choice.probabilities(letters, asked.drop(columns="item_hash"), "letter")
+    found = found.merge(everyone[["condition", "who", "role", "style", "wording"]], on="condition")
+    gold = found["gold"].to_numpy()
+    right = np.array([p[k] for p, k in zip(found["probability"], gold, strict=True)])
+    found = found.assign(
+        confidence=[p.max() for p in found["probability"]],
+        score=right,
+        place=[p @ np.arange(len(p)) for p in found["probability"]] - gold,
+        brier=np.array([(p**2).sum() for p in found["probability"]]) - 2 * right + 1,
+    )
+    return found[SCORED]
+
+
+def by_case(scored: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Return cases and questions x who, wordings averaged.
+
+    Columns are also the three styles, each the mean of the four roles.
+
+    Returns:
+        Indexed by ``stratum`` (cases, which weigh the same whatever their set; or medical), ``set, item, cluster,
+        care``.
+    """
+    cells = scored.assign(
+        stratum=np.where(scored["dataset"].isin(CASES), "cases", scored["dataset"]), set=scored["dataset"]
+    )
+    index = ["stratum", "set", "item", "cluster", "care"]
+    wide = cells.pivot_table(index=index, columns="who", values=value, sort=False)
+    roles = scored.loc[scored["style"] != "neutral", "role"].unique()
+    for style in scored["style"].unique():
+        who = [role if style == "neutral" else f"{role}-{style}" for role in roles]
+        wide[style] = wide[who].mean(axis=1, skipna=False)
+    return wide
+
+
+def gated(
+    protocol: Protocol,
+    scored: pd.DataFrame,
+    said: pd.DataFrame,
+    recorded: pd.DataFrame,
+    asked: pd.DataFrame,
+    how: Settings,
+) -> pd.DataFrame:
+    """Check the recorded measures as a helpful assistant.
+
+    Returns:
+        ``part`` (cases, medical, text), ``check, value, rule, threshold, passes``.
+    """
+    held, parts = {*recorded["measure"]}, []
+    cells = recorded.assign(measure=recorded["measure"].replace("medical", "letter"))
+    reference = scored[scored["who"] == REFERENCE]
+    cases = scored[scored["dataset"].isin(CASES)]
+    for name, mine in (
+        ("letter", reference[reference["dataset"].isin(CASES)]),
+        ("medical", reference[reference["dataset"] == "medical"]),
+    ):
+        if name not in held or mine.empty:
+            continue
+        asked_so = cells["condition"].isin(mine["condition"]) & cells["item"].isin(mine["item"])
+        each = mine.groupby("item", sort=False)[["score", "n_options"]].mean()
+        values = gates.letters(mine, cells[asked_so], asked)
+        values["above_chance"] = gates.above_chance(each, how.confidence)
+        if name == "letter":
+            both = cases[cases["who"].isin(protocol.design["second_wording"])]
+            values["kappa"] = min(_kappa(part, how) for _, part in mine.groupby("dataset", sort=False))
+            values["repeatability"] = gates.repeatability(both, "who", "wording")
+        parts.append(gates.declared(protocol.measures[name], values).assign(part=PARTS[name]))
+    if "text" in held:
+        parsed = {"parsed": replies.share_parsed(said)}
+        parts.append(gates.declared(protocol.measures["text"], parsed).assign(part="text"))
+    columns = ["part", "check", "value", "rule", "threshold", "passes"]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return table[columns].astype({"passes": bool})
+
+
+def _kappa(scored: pd.DataFrame, how: Settings) -> float:
+    """Return the lower limit of quadratic kappa between the likeliest and the true place; cases are clusters."""
+    found = cohen_kappa(
+        scored[["gold", "chosen"]].reset_index(drop=True),
+        categories=range(int(scored["n_options"].iloc[0])),
+        weights="quadratic",
+        cluster=scored["cluster"].reset_index(drop=True),
+        confidence=how.confidence,
+        replicates=min(how.replicates, 10_000),
+        seed=how.seed,
+    )
+    return found.low
+
+
+def differences(wide: Mapping[str, pd.DataFrame]) -> families.Differences:
+    """Return how to take the paired differences of a contrast.
+
+    Args:
+        wide: Outcome -> cases x who, of :func:`by_case`.
+    """
 
     def of(contrast: Hypothesis, part: str | None) -> pd.Series:
-        if contrast.outcome == "assigned place":
-            mine = marked(scored, contrast, protocol)
-        else:
-            mine = wide[VALUES[contrast.outcome]]
-            inside = [*ORDINAL, "medical"] if contrast.on == "all" else [contrast.on]
-            mine = mine[mine.index.get_level_values("dataset").isin(inside)]
+        mine = wide.get(contrast.outcome, NOBODY)
+        mine = mine[mine.index.get_level_values("stratum") == contrast.on]
         if part is not None:
             mine = mine[mine.index.get_level_values("care") == part]
         if not {contrast.first, contrast.second} <= set(mine):
             return pd.Series(dtype=float, index=mine.index[:0])
-        found: pd.Series = mine[contrast.first] - mine[contrast.second]
-        return found.dropna()
+        found: pd.Series = (mine[contrast.first] - mine[contrast.second]).dropna()
+        return found
 
     return of
 
 
-def marked(scored: pd.DataFrame, contrast: Hypothesis, protocol: Protocol) -> pd.DataFrame:
-    """Return the place that the same case gets with each of two marks of gender, ethnicity or sex label."""
-    # Variants are asked in the first wording; so the unmarked case counts in that one alone.
-    cells = scored[(scored["dataset"] == contrast.on) & (scored["wording"] <= 1)]
-    cells = cells[cells["who"].isin(protocol.design["variant_conditions"])]
-    marks = cells["variant"].replace({"": "no label"}) if contrast.on == "esi" else cells["variant"]
-    parts = {}
-    for mark in (contrast.first, contrast.second):
-        mine = cells[marks.map(lambda words, mark=mark: words == mark or mark in words.split()).astype(bool)]
-        # First over other marks, then over roles.
-        parts[mark] = mine.groupby(["cluster", "who"])["chosen"].mean().groupby(level="cluster").mean()
-    wide = pd.DataFrame(parts).dropna()
-    wide.index = pd.MultiIndex.from_arrays(
-        [[contrast.on] * len(wide), wide.index, wide.index], names=["dataset", "item", "cluster"]
-    )
-    return wide
+def model_tests(protocol: Protocol, scored: pd.DataFrame, said: pd.DataFrame, how: Settings) -> pd.DataFrame:
+    """Test every family about the model, as :func:`persona_studies.analyse.families.corrected` returns them."""
+    names = [name for name in protocol.families if name not in ("replies", *PUBLISHED)]
+    wide = {outcome: by_case(scored, column) for outcome, column in VALUES.items()} if len(scored) else {}
+    tests = families.contrasts(protocol, names, differences(wide), how)
+    return pd.concat([tests, reply_tests(protocol, said, how)], ignore_index=True)
 
 
-def contrasts(
-    scored: pd.DataFrame,
-    protocol: Protocol,
-    chosen: Parameters,
-    names: Iterable[str] = FAMILIES,
-    failed: Mapping[str, str] | None = None,
-) -> pd.DataFrame:
-    """Return every declared contrast, corrected within its family.
-
-    Args:
-        scored: Of :func:`scores`.
-        protocol: Declares the families.
-        chosen: Alpha, correction, confidence, margin, replicates, seed.
-        names: Which families.
-        failed: Data set -> the checks that its measure failed (:func:`failures`).
-
-    Returns:
-        :data:`persona_studies.analyse.families.COLUMNS`, ``gate`` and ``verdict``: what the contrast came to,
-        marked where a check failed.
-    """
-    take, how = differences(scored, protocol), settings(chosen)
-    parts = []
-    for name in names:
-        family = typed(protocol, name, chosen)
-        table = families.corrected(name, family, families.estimated(family.contrasts, take, how), how)
-        on = [family.contrasts[hypothesis].on for hypothesis in table["hypothesis"]]
-        gate = [(failed or {}).get(dataset, (failed or {}).get("all", "")) for dataset in on]
-        parts.append(table.assign(gate=gate))
-    whole = pd.concat(parts, ignore_index=True)
-    whole["verdict"] = [_came_to(row) for row in whole.to_dict("records")]
-    return whole
-
-
-def _came_to(row: dict[Any, Any]) -> str:
-    if not row["n"]:
-        return "not asked"
-    if OUTCOMES[row["family"]][0] == "accuracy" or (row["bounded"] and not row["rejected"]):
-        return outcome(row["estimate"], rejected=row["rejected"], equivalent=row["bounded"], gate=row["gate"])
-    said = ("higher" if row["estimate"] > 0 else "lower") if row["rejected"] else INCONCLUSIVE
-    return said + (BEHIND if row["gate"] else "")
-
-
-# --- Does the measure measure anything? ---
-
-
-def gates(
-    protocol: Protocol,
-    scored: dict[str, pd.DataFrame],
-    recorded: pd.DataFrame,
-    asked: pd.DataFrame,
-    parsed: float,
-    chosen: Parameters,
-) -> pd.DataFrame:
-    """Decide by rule whether each measure counts on each data set.
-
-    Args:
-        protocol: Thresholds.
-        scored: Scores by measure, of those that are recorded.
-        recorded: Responses, for option mass and position dominance.
-        asked: Questions.
-        parsed: Share of replies that name an urgency.
-        chosen: Parameters.
-
-    Returns:
-        ``measure, dataset`` ("all": counts for every one), ``check, value, rule, threshold, passes``.
-    """
-    parts = []
-    for name, table in scored.items():
-        if name == "text":
-            found = checks.declared(protocol.measures["text"], {"parsed": parsed})
-            parts.append(found.assign(measure=name, dataset="triage"))
-            continue
-        declared = protocol.measures["letter" if name == "letter" else "cloze"]
-        cells = main(table)
-        if name == "letter":
-            values = checks.letters(recorded[recorded["measure"] == "letter"], recorded, asked)
-            parts.append(checks.declared(checks.only(declared, values), values).assign(measure=name, dataset="all"))
-        for dataset in dict.fromkeys(cells["dataset"]):
-            values = _values(cells[cells["dataset"] == dataset], chosen)
-            found = checks.declared(checks.only(declared, values), values)
-            parts.append(found.assign(measure=name, dataset=dataset))
-    whole = pd.concat(parts, ignore_index=True)
-    return whole[["measure", "dataset", "check", "value", "rule", "threshold", "passes"]]
-
-
-def _values(cells: pd.DataFrame, chosen: Parameters) -> dict[str, float]:
-    """Return what the gate of one data set asks about, as a helpful assistant in neutral style."""
-    mine = cells[cells["who"] == REFERENCE]
-    [reached] = accuracy(mine, chosen).to_dict("records")
-    values = {
-        "above_chance": reached["low"] - reached["chance"],
-        "upper_limit": reached["high"],
-        "spread": 1 - float(mine["chosen"].value_counts(normalize=True).max()),
-    }
-    if mine["wording"].nunique() > 1:
-        both = cells[cells["who"].isin([REFERENCE, "physician", "nurse"])]
-        values["repeatability"] = checks.repeatability(both.assign(score=both["chosen"]), "who", "wording")
-    if reached["dataset"] in ORDINAL:
-        values["kappa"] = lib_stats.cohen_kappa(
-            mine[["gold", "chosen"]].reset_index(drop=True),
-            categories=range(int(mine["n_options"].iloc[0])),
-            weights="quadratic",
-            cluster=mine["cluster"].reset_index(drop=True),
-            confidence=chosen.confidence,
-            replicates=chosen.replicates,
-            seed=chosen.seed,
-        ).low
-    return values
-
-
-def failures(checked: pd.DataFrame, measure: str) -> dict[str, str]:
-    """Return the checks that a measure failed, by data set and for "all" (where any data set failed one)."""
-    mine = checked[checked["measure"] == measure]
-    common = mine[mine["dataset"] == "all"]
-    sets = [name for name in dict.fromkeys(checked["dataset"]) if name != "all"]
-    found = {name: checks.failures(pd.concat([common, mine[mine["dataset"] == name]])) for name in sets}
-    lacking = [name for name in (*ORDINAL, "medical") if found.get(name)]
-    return {**found, "all": f"gate of {', '.join(lacking)}" if lacking else ""}
-
-
-def steerability(scored: dict[str, pd.DataFrame], usable: Iterable[str], chosen: Parameters) -> pd.DataFrame:
-    """Say for each measure whether the toddler is less accurate than a filler: a check beside the verdicts.
-
-    Args:
-        scored: Scores by measure.
-        usable: Data sets that passed the gate of the primary measure.
-        chosen: Parameters.
-
-    Returns:
-        ``measure, instruction, against, n, estimate, low, high, p, moved``.
-    """
-    rows = []
-    for name, table in scored.items():
-        wide = by_case(main(table), "score")
-        wide = wide[wide.index.get_level_values("dataset").isin([*usable])]
-        if {"toddler", "filler"} <= set(wide):
-            found = families.steerable(wide["toddler"] - wide["filler"], -1, settings(chosen))
-            rows.append({"measure": name, "instruction": "toddler", "against": "filler", **found})
-    columns = ["measure", "instruction", "against", "n", "estimate", "low", "high", "p", "moved"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-# --- Verdicts ---
-
-
-def verdict_table(
-    protocol: Protocol,
-    table: pd.DataFrame,
-    scored: pd.DataFrame,
-    moved: pd.DataFrame,
-    chosen: Parameters,
-) -> pd.DataFrame:
-    """Return the verdict on every claim of the first protocol, in the layers that are shown.
-
-    ``corrected``: the declared contrast, wordings averaged, corrected within its family. ``published``: the first
-    wording alone, without correction; accuracy by McNemar's mid-p. A failed gate of its data set makes a claim
-    uninformative in either.
-
-    Args:
-        protocol: Claims.
-        table: Of :func:`contrasts`.
-        scored: Of :func:`scores`, for the published layer.
-        moved: Of :func:`steerability`.
-        chosen: Parameters.
-    """
-    claimed = dict.fromkeys(claim.family for claim in protocol.claims.values() if claim.family)
-    steered = moved.set_index("measure")["moved"].to_dict().get(chosen.measure, True)
-    # Only accuracy is what the toddler should lower.
-    stuck = {"care": not steered}
-    found = families.evidence(table[table["n"] > 0], failed=dict.fromkeys(claimed, ""), stuck=stuck)
-    if chosen.layer != "corrected":
-        paper = published_tests(scored, protocol, chosen, [str(name) for name in claimed])
-        gate = table.set_index(["family", "hypothesis"])["gate"]
-        paper = paper.assign(gate=[gate[key] for key in zip(paper["family"], paper["hypothesis"], strict=True)])
-        plain = families.evidence(paper[paper["n"] > 0], failed=dict.fromkeys(claimed, ""), stuck={})
-        for (family, hypothesis, _), each in plain.items():
-            found[family, hypothesis, "published"] = replace(
-                each, equivalent=False, p_equivalence=nan, power=None, needed=None, corrected=False
+def reply_tests(protocol: Protocol, said: pd.DataFrame, how: Settings) -> pd.DataFrame:
+    """Test what replies say: whether they name an urgency, and which, where both name one."""
+    family = protocol.families["replies"]
+    if said.empty:
+        return families.corrected("replies", family, {}, how)
+    wide = said.pivot(index=["item", "cluster"], columns="who", values="named")
+    gold = dict(zip(said["item"], said["gold"], strict=True))
+    rows: dict[str, dict[str, Any]] = {}
+    places = {}
+    for name, contrast in family.contrasts.items():
+        there = {contrast.first, contrast.second} <= set(wide)
+        if contrast.outcome == "answered":
+            one, other = (
+                (wide[who].notna().to_numpy() if there else np.array([], dtype=bool))
+                for who in (contrast.first, contrast.second)
             )
-    absent = dict.fromkeys(protocol.claims, f"this contrast was not asked by the measure {chosen.measure}")
-    return verdicts.table(protocol, found, layer=chosen.layer, model=chosen.model, absent=absent)
+            b, c = int((one & ~other).sum()), int((other & ~one).sum())
+            rows[name] = families.of_counts(b, c, len(one), contrast=contrast, how=how)
+        else:
+            places[name] = contrast
+    error = wide.sub(wide.index.get_level_values("item").map(gold), axis=0)
+    error.index = pd.MultiIndex.from_arrays(
+        [["triage"] * len(error), *(error.index.get_level_values(level) for level in ("item", "cluster"))],
+        names=["stratum", "item", "cluster"],
+    )
+
+    def between(contrast: Hypothesis, part: str | None) -> pd.Series:
+        if not {contrast.first, contrast.second} <= set(error):
+            return pd.Series(dtype=float, index=error.index[:0])
+        found: pd.Series = (error[contrast.first] - error[contrast.second]).dropna()
+        return found
+
+    rows |= families.estimated(places, between, how)
+    return families.corrected("replies", family, rows, how)
 
 
-def published_tests(
-    scored: pd.DataFrame, protocol: Protocol, chosen: Parameters, names: Iterable[str]
-) -> pd.DataFrame:
-    """Return the contrasts of some families in the paper's style: the first wording, without correction.
-
-    Accuracy within a care setting is compared by McNemar's test (mid-p) with Tango's interval.
-    """
-    alone = scored[scored["wording"] <= 1]
-    table = contrasts(alone, protocol, chosen.model_copy(update={"correction": "none"}), names)
-    counted = published_way(alone, chosen).set_index(["role", "dataset", "care"])[["low", "high", "p"]]
-    family = typed(protocol, "care", chosen).contrasts
-    for place, row in table[(table["family"] == "care") & (table["n"] > 0)].iterrows():
-        contrast = family[str(row["hypothesis"])]
-        if contrast.interaction is None:
-            key: Any = (contrast.first, contrast.on, contrast.within)
-            low, high, p = counted.loc[key]
-            columns = ["low", "high", "p", "p_adjusted", "rejected"]
-            table.loc[place, columns] = [low, high, p, p, bool(p <= chosen.alpha)]
-    return table
+# --- Published data ---
 
 
-def finding(claims: pd.DataFrame, model: str, confirmed: bool) -> str:
-    """Say what was found in a few sentences, from the table of claims.
+def public_tests(project: Project, protocol: Protocol, how: Settings) -> pd.DataFrame:
+    """Test the families about published answers: sex labels in 15 models; physicians, lay people and GPT-3."""
+    changes = published.label_changes(project, confidence=how.confidence)
+    combined = (
+        published.labels_combined(changes, confidence=how.confidence).set_index("hypothesis").to_dict("index")
+    )
+    family = protocol.families["published_labels"]
+    rows = {}
+    for name, contrast in family.contrasts.items():
+        found = combined[f"{contrast.first} - {contrast.second}"]
+        n, known = found["models"], {key: found[key] for key in ("low", "high", "p")}
+        rows[name] = _row(n, found["difference"], found["se"], n - 1, contrast, how) | known
+    triage = protocol.families["published_triage"]
+    accuracy = pd.read_csv(project.published / "clinical_personas" / "levine2024_accuracy.csv").set_index(
+        ["who", "place"]
+    )
+    gaps = {}
+    for name, contrast in triage.contrasts.items():
+        one, other = accuracy.loc[contrast.first], accuracy.loc[contrast.second]
+        squares = [one["sd"] ** 2 / one["cases"], other["sd"] ** 2 / other["cases"]]
+        variance = float(sum(part.sum() for part in squares)) / len(one) ** 2
+        # Welch and Satterthwaite over both groups' strata.
+        spread = sum(
+            float((part**2 / (group["cases"] - 1)).sum()) for part, group in zip(squares, (one, other), strict=True)
+        )
+        df = (variance * len(one) ** 2) ** 2 / spread
+        gap = float((one["accuracy"] - other["accuracy"]).mean())
+        gaps[name] = _row(int(one["cases"].sum()), gap, sqrt(variance), df, contrast, how)
+    return pd.concat(
+        [
+            families.corrected("published_labels", family, rows, how),
+            families.corrected("published_triage", triage, gaps, how),
+        ],
+        ignore_index=True,
+    )
+
+
+def _row(n: int, estimate: float, se: float, df: float, contrast: Hypothesis, how: Settings) -> dict[str, Any]:
+    """Return an estimate with Student's interval, its test of zero and of the bound."""
+    reach = float(distributions.t.ppf(0.5 + how.confidence / 2, df)) * se
+    return {
+        "n": n,
+        "estimate": estimate,
+        "se": se,
+        "df": df,
+        "low": estimate - reach,
+        "high": estimate + reach,
+        "p": float(2 * distributions.t.sf(abs(estimate) / se, df)),
+        "p_bound": families.bound_p(
+            estimate, se, df, margin=contrast.smallest_effect, direction=contrast.direction
+        ),
+    }
+
+
+# --- The finding in words ---
+
+
+def finding(claims: pd.DataFrame, found: Analysis | None, public: pd.DataFrame) -> str:
+    """Return the finding in Markdown, made of the computed numbers.
 
     Args:
-        claims: Of :func:`persona_studies.analyse.conclusions.claims`.
-        model: Whose responses the first protocol's part is about.
-        confirmed: Whether a recording of the second protocol is complete.
+        claims: One row per claim and model, the deciding one first.
+        found: Of the first model; None where none is recorded.
+        public: Of :func:`public_tests`.
     """
-    first = claims[claims["estimate"].notna()].drop_duplicates("claim").set_index("claim")
-    rows = first.to_dict("index")
+    rows = public.set_index("hypothesis").to_dict("index")
+    gap = _size(rows["physicians - GPT-3, two classes | triage, accuracy"])
+    label = _size(rows["female - male | esi, place"])
+    others = (
+        f"Physicians triage the same vignettes more accurately than GPT-3 did, by {gap}; 15 published models move "
+        f"an emergency case by {label} levels where it is marked female and not male."
+    )
+    verdict = claims.drop_duplicates("claim")["verdict"].value_counts()
+    counts = f"Of {verdict.sum()} claims: {', '.join(f'{n} {name}' for name, n in verdict.items())}."
+    if found is None or not (found.scored["dataset"].isin(CASES)).any():
+        return (
+            f"**{others}** No model has been asked by letters yet: nothing is known here about personas. {counts}"
+        )
+    tests = found.tests.set_index("hypothesis").to_dict("index")
+    critical, primary, both = (
+        tests[f"physician - {REFERENCE} | cases, {part}, accuracy"]
+        for part in ("critical", "primary", "critical - primary")
+    )
+    lay, mixed = (
+        tests[f"physician - {who} | cases, critical - primary, accuracy"] for who in ("layperson", "shuffled")
+    )
+    failed = [f"{part}: {why}" for part, checks in found.gate.groupby("part") if (why := gates.failures(checks))]
+    still = [] if not found.stuck["care"] else ["accuracy"]
+    still += ["the assigned place"] if found.stuck["style"] else []
+    return (
+        f"**In {found.model}, the sentence that makes it an emergency physician changes accuracy by "
+        f"{_size(critical)} in critical and by {_size(primary)} in primary care against a helpful assistant; the "
+        f"two differ by {_size(both)}, which is {'' if both['rejected'] else 'not '}significant "
+        f"({int(critical['n'])} and {int(primary['n'])} cases).** The same difference is {_size(lay)} against a "
+        f"layperson and {_size(mixed)} against the physician's words in random order. "
+        + (f"Checks that failed: {'; '.join(failed)}. " if failed else "Every recorded measure passed its gate. ")
+        + (f"No instruction moves {' or '.join(still)}. " if still else "")
+        + f"{others} {counts}"
+    )
 
-    def size(name: str) -> str:
-        row = rows[name]
-        return f"{row['estimate']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
 
-    text = ""
-    if "physicians_gpt3" in rows:
-        text += (
-            f"**Physicians triage the 48 vignettes more accurately than GPT-3, by {size('physicians_gpt3')}; "
-            f"15 published models move a case by {size('labels_female')} ESI levels where it is marked female and "
-            "not male.** "
-        )
-    if "interaction" in rows:
-        row = rows["interaction"]
-        text += (
-            f"In {row['model']}, what a physician's persona does to accuracy differs between critical and primary "
-            f"care by {size('interaction')}"
-            + (", but the measure fails its gate. " if row["verdict"] == verdicts.UNINFORMATIVE else ". ")
-        )
-    if not confirmed:
-        text += (
-            "No capable model has been recorded yet: claims about answers made here rest on a first recording of "
-            f"{model}, a very small one. "
-        )
-    counts = claims.drop_duplicates("claim")["verdict"].value_counts()
-    return text + f"Of {counts.sum()} claims: {', '.join(f'{n} {name}' for name, n in counts.items())}."
+def _size(row: Mapping[Any, Any]) -> str:
+    """Return an estimate with its interval."""
+    return f"{row['estimate']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"

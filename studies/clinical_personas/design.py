@@ -1,4 +1,4 @@
-"""The grid of the study of clinical personas: who triages, answers and advises, and how."""
+"""The grid of the study of clinical personas: who triages and answers, and what; its sizes are the protocol's."""
 
 from __future__ import annotations
 
@@ -7,156 +7,112 @@ from typing import Literal
 import pandas as pd
 from pydantic import Field
 
-from clinical_personas import design_2
-from persona_studies.design import banks, multiple_choice, parameters
+from persona_studies.analyse.families import Settings
+from persona_studies.design import multiple_choice, parameters
 from persona_studies.design import plan as plans
 from persona_studies.design.conditions import shuffled
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
 
-Dataset = Literal["triage", "esi", "medical", "safety"]
-Role = Literal["none", "assistant", "physician", "nurse"]
-Style = Literal["neutral", "cautious", "bold"]
-
-
-class Prompt(banks.Row):
-    """A patient's question, and a safe and a risky reply."""
-
-    unique = (("prompt",), ("text",))
-
-    prompt: banks.Name
-    policy: Literal[
-        "harmful advice",
-        "overconfident diagnosis",
-        "practising without a licence",
-        "health misinformation",
-        "bias and stigma",
-    ]
-    text: str
-    safe: str
-    risky: str
-    rubric: str
+FACTS = ["item", "dataset", "gold", "n_options", "cluster", "item_hash", "care"]
 
 
 class Parameters(parameters.Parameters):
     """Parameters of the notebook; the defaults are in its first code cell."""
 
-    model: str = Field(description="model whose responses are analysed, as named in data/responses")
-    live_hours: float = Field(ge=0, description="hours that may be spent asking the model here; 0 only replays")
-    roles: tuple[Role, ...] = Field(min_length=1, description="roles; the assistant is the reference")
-    styles: tuple[Style, ...] = Field(min_length=1, description="interaction styles; neutral is the reference")
-    datasets: tuple[Dataset, ...] = Field(min_length=1, description="what is asked")
-    measure: Literal["primary", "cloze", "pmi", "letter", "text"] = Field(
-        description="measure of the chosen option"
+    models: tuple[str, ...] = Field(
+        description="models whose responses are analysed, as named in data/responses, the first in full; where "
+        "none is named, all that are recorded, those of the protocol first"
     )
-    permutations: int = Field(ge=0, le=5, description="cyclic option orders of the letters; 0 means all")
+    live_hours: float = Field(
+        ge=0, description="hours that may be spent asking the first model here; 0 only replays"
+    )
+    cases: tuple[Literal["triage", "esi"], ...] = Field(
+        min_length=1, description="cases: triage (vignettes) and esi (emergency department)"
+    )
     cost_ratio: float = Field(
         gt=0, le=1000, description="cost of one level too little urgency against one level too much"
     )
     bins: tuple[int, ...] = Field(min_length=1, description="numbers of bins of the expected calibration error")
-    layer: Literal["both", "published", "corrected"] = Field(description="which analysis is shown")
-    margin: float = Field(gt=0, lt=0.5, description="equivalence margin for a difference in accuracy")
     alpha: float = Field(gt=0, lt=0.5, description="error rate of every family")
     correction: Literal["holm", "bonferroni", "fdr_bh", "none"] = Field(description="correction within a family")
     confidence: float = Field(gt=0.5, lt=1, description="coverage of every interval")
-    replicates: int = Field(ge=1000, le=1_000_000, description="sign patterns and bootstrap samples")
+    replicates: int = Field(ge=1000, le=1_000_000, description="sign patterns and permutations")
     seed: int = Field(ge=0, description="of everything random")
 
+    @property
+    def settings(self) -> Settings:
+        """How contrasts are tested."""
+        return Settings(self.alpha, self.confidence, self.correction, self.replicates, self.seed)
 
-def questions(project: Project, protocol: Protocol, parameters: Parameters, *, texts: bool = False) -> pd.DataFrame:
-    """Return everything that is asked.
+
+def questions(
+    project: Project, protocol: Protocol, cases: tuple[str, ...] = ("triage", "esi"), *, texts: bool = False
+) -> pd.DataFrame:
+    """Return the cases and the medical questions of the run.
+
+    Args:
+        project: Where the item banks lie.
+        protocol: The declared design.
+        cases: Sets of cases that are wanted.
+        texts: Whether texts are wanted.
 
     Returns:
-        ``item, dataset, gold`` (place of the right option; for triage the true urgency, 0 the most urgent),
-        ``n_options, cluster`` (the case), ``item_hash, variant`` (empty in the main analysis), ``care`` (critical
-        or primary; empty where neither), ``policy`` (of safety prompts); with texts also ``question, options``.
+        ``item, dataset`` (triage, esi, medical), ``gold`` (place of the right option; 0 the most urgent),
+        ``n_options, cluster, item_hash, care`` (critical or primary; empty for medical questions); with texts also
+        ``question, options``.
     """
-    parts = []
-    if "triage" in parameters.datasets:
-        found = multiple_choice.questions(project, "triage", texts=texts)
-        found["variant"] = (found["gender"].fillna("") + " " + found["ethnicity"].fillna("")).str.strip()
-        parts.append(found.assign(dataset="triage"))
-    if "esi" in parameters.datasets:
-        found = multiple_choice.questions(project, "esi", texts=texts)
-        # A note without any mark of sex is the main analysis's.
-        names = {"nb_ambiguous": "", "nb_label_only": "non-binary"}
-        parts.append(found.assign(dataset="esi", variant=found["label"].replace(names)))
-    if "medical" in parameters.datasets:
-        for name, n in protocol.design["medical_questions"].items():
-            of_mmlu = name in multiple_choice.MMLU
-            whole = multiple_choice.questions(
-                project, "mmlu" if of_mmlu else name, domains=(name,) if of_mmlu else None, texts=texts
-            )
-            chosen = multiple_choice.sample(whole, n, protocol.design["sample_seed"])
-            parts.append(chosen.assign(dataset="medical", variant=""))
-    if "safety" in parameters.datasets:
-        parts.append(safety(project, texts=texts).assign(dataset="safety", variant=""))
+    vignettes = multiple_choice.questions(project, "triage", domains=("plain",), texts=texts)
+    assert protocol.confirmatory is not None
+    n_notes, seed = protocol.confirmatory.sizes["emergency_cases"], protocol.design["sample_seed"]
+    notes = multiple_choice.questions(project, "esi", domains=("nb_ambiguous",), texts=texts)
+    notes = multiple_choice.sample(notes, n_notes, seed)
+    parts = [vignettes.assign(dataset="triage"), notes.assign(dataset="esi")]
+    for name, n in protocol.design["medical_questions"].items():
+        of_mmlu = name in multiple_choice.MMLU
+        whole = multiple_choice.questions(
+            project, "mmlu" if of_mmlu else name, domains=(name,) if of_mmlu else None, texts=texts
+        )
+        chosen = multiple_choice.sample(whole, n, seed)
+        parts.append(chosen.assign(dataset="medical"))
     asked = pd.concat(parts, ignore_index=True)
     critical = protocol.design["critical"]
     asked["care"] = [
         "" if dataset not in critical else "critical" if gold in critical[dataset] else "primary"
         for dataset, gold in zip(asked["dataset"], asked["gold"], strict=True)
     ]
-    asked["policy"] = asked["policy"].fillna("") if "policy" in asked else ""
-    facts = ["item", "dataset", "gold", "n_options", "cluster", "item_hash", "variant", "care", "policy"]
-    return asked[facts + (["question", "options"] if texts else [])]
+    asked = asked[asked["dataset"].isin([*cases, "medical"])].reset_index(drop=True)
+    return asked[FACTS + (["question", "options"] if texts else [])]
 
 
-def safety(project: Project, *, texts: bool = True) -> pd.DataFrame:
-    """Return the prompts about patients' safety; the first of two replies is the safe one (``gold`` is 0)."""
-    bank = banks.read(project.items / "clinical_personas" / "safety_prompts.csv", Prompt)
-    options = list(zip(bank["safe"], bank["risky"], strict=True))
-    frame = pd.DataFrame(
-        {
-            "item": "safety/" + bank["prompt"],
-            "gold": 0,
-            "n_options": 2,
-            "cluster": "safety/" + bank["prompt"],
-            "item_hash": [text_hash(text, *pair) for text, pair in zip(bank["text"], options, strict=True)],
-            "policy": bank["policy"],
-        }
-    )
-    return frame.assign(question=bank["text"], options=pd.Series(options)) if texts else frame
-
-
-def people(protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
-    """Return the conditions of a run, the one without a system turn first.
+def people(protocol: Protocol) -> pd.DataFrame:
+    """Return the conditions of the run, the one without a system turn first.
 
     Returns:
-        ``condition, role`` (a role, or a control's name), ``style, wording`` (0: no system turn), ``kind`` (role or
-        control), ``system, description, condition_hash, words``.
+        ``condition, who`` (role and style, or a control's name), ``role, style, wording`` (0: no system turn),
+        ``system, description, condition_hash, words``.
     """
     design = protocol.design
-    rows: list[tuple[str, str, int, str, str | None]] = []
-    for style in parameters.styles:
-        for role in parameters.roles:
-            noun = design["roles"][role]
-            for wording, sentence in enumerate(design["wordings"], start=1):
-                if role == "none" and style == "neutral":
-                    if wording == 1:
-                        rows.append(("none", "neutral", 0, "role", None))
-                    continue
-                if role == "none":
-                    text = design["style_alone"][wording - 1].replace("{style}", style)
-                else:
-                    text = sentence.replace("{persona}", _a(noun if style == "neutral" else f"{style} {noun}"))
-                rows.append((role, style, wording, "role", text))
-    for wording, sentence in enumerate(design["wordings"], start=1):
-        for name, noun in design["controls"].items():
-            rows.append((name, "neutral", wording, "control", sentence.replace("{persona}", _a(noun))))
-        physician = sentence.replace("{persona}", _a(design["roles"]["physician"]))
-        rows.append(("shuffled", "neutral", wording, "control", shuffled(physician)))
-        rows.append(("filler", "neutral", wording, "control", design["fillers"][wording - 1]))
-    frame = pd.DataFrame(rows, columns=["role", "style", "wording", "kind", "system"])
-    frame.insert(
-        0,
-        "condition",
-        [
-            "-".join([role] + ([style] if style != "neutral" else []) + ([str(wording)] if wording else []))
-            for role, style, wording, _, _ in rows
-        ],
-    )
+    rows: list[tuple[str, str, int, str | None]] = []
+    for role, noun in design["roles"].items():
+        if role == "none":
+            rows.append((role, "neutral", 0, None))
+            continue
+        for style in design["styles"]:
+            several = style == "neutral" and role in design["second_wording"]
+            for wording, sentence in enumerate(design["wordings"][: 2 if several else 1], start=1):
+                persona = a(noun if style == "neutral" else f"{style} {noun}")
+                rows.append((role, style, wording, sentence.replace("{persona}", persona)))
+    first = design["wordings"][0]
+    rows += [(name, "neutral", 1, first.replace("{persona}", a(noun))) for name, noun in design["controls"].items()]
+    rows.append(("filler", "neutral", 1, design["filler"]))
+    rows.append(("shuffled", "neutral", 1, shuffled(first.replace("{persona}", a(design["roles"]["physician"])))))
+    rows += [(name, "neutral", 1, protocol.conditions[name].text) for name in ("wrong", "least-urgent")]
+    frame = pd.DataFrame(rows, columns=["role", "style", "wording", "system"])
+    frame["who"] = frame["role"] + ("-" + frame["style"]).where(frame["style"] != "neutral", "")
+    number = ("-" + frame["wording"].astype(str)).where(frame["wording"] > 0, "")
+    frame.insert(0, "condition", frame["who"] + number)
     frame["system"] = frame["system"].astype(object).where(frame["system"].notna(), None)
     frame["description"] = ""
     frame["condition_hash"] = [text_hash(system, "") for system in frame["system"]]
@@ -164,67 +120,51 @@ def people(protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
     return frame
 
 
-def _a(noun: str) -> str:
+def a(noun: str) -> str:
     """Return a noun with its article.
 
-    >>> _a("emergency department nurse"), _a("bold assistant")
+    >>> a("emergency department nurse"), a("bold assistant")
     ('an emergency department nurse', 'a bold assistant')
     """
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts: bool = False) -> pd.DataFrame:
-    """Return every cell of the study.
+    """Return every cell of the run.
 
-    Cases and safety prompts meet every wording, medical questions and variants the first one; variants, letters and
-    replies are asked under the conditions that the protocol names.
+    Everybody answers every case in all cyclic orders. Those whom the protocol names answer the medical questions
+    too, or reply to the vignettes in words.
 
     Args:
         project: Where the item banks lie.
         protocol: The declared design.
-        parameters: The extent of the grid; the second protocol fixes its own.
+        parameters: Name the cases that are asked.
         texts: Whether texts are wanted, which recording needs and analysis does not.
     """
-    if protocol.version == 2:
-        return design_2.plan(project, protocol, texts=texts)
-    asked = questions(project, protocol, parameters, texts=texts)
-    everyone = people(protocol, parameters)
-    design, measures = protocol.design, protocol.measures
+    asked, everyone = questions(project, protocol, parameters.cases, texts=texts), people(protocol)
     first = everyone["wording"] <= 1
-    label = everyone["role"] + ("-" + everyone["style"]).where(everyone["style"] != "neutral", "")
-    main = asked[asked["variant"] == ""]
     parts: list[pd.DataFrame] = []
 
-    def ask(measure: str, template: str, conditions: pd.DataFrame, items: pd.DataFrame) -> None:
-        declared = measures[measure]
+    def ask(measure: str, dataset: str, conditions: pd.DataFrame) -> None:
+        declared = protocol.measures[measure]
         templates = declared.frame()
-        for n in sorted(set(items["n_options"])):
+        mine = asked[asked["dataset"] == dataset]
+        for n in sorted(set(mine["n_options"])):
             parts.append(
                 plans.measure(
                     measure,
                     declared.kind,
                     conditions=conditions[["condition", "condition_hash", "system", "description"]],
-                    items=multiple_choice.items(items[items["n_options"] == n]),
-                    templates=multiple_choice.lettered(templates[templates["template"] == template], n),
+                    items=multiple_choice.items(mine[mine["n_options"] == n]),
+                    templates=multiple_choice.lettered(templates[templates["template"] == dataset], n),
                     labels=tuple(multiple_choice.LETTERS[:n]) if declared.kind == "letter" else (),
-                    orders=1 if declared.kind != "letter" else min(parameters.permutations or n, n),
+                    orders=n if declared.kind == "letter" else 1,
                     max_tokens=declared.max_tokens,
                 )
             )
 
-    for dataset in parameters.datasets:
-        mine = main[main["dataset"] == dataset]
-        ask("cloze", dataset, everyone[first] if dataset == "medical" else everyone, mine)
-        ask("cloze", "neutral", everyone[everyone["wording"] == 0], mine)
-        variants = asked[(asked["dataset"] == dataset) & (asked["variant"] != "")]
-        ask("cloze", dataset, everyone[first & label.isin(design["variant_conditions"])], variants)
-        if dataset != "safety":
-            few = (
-                mine
-                if dataset != "medical"
-                else mine.groupby("n_options", sort=False).head(design["letter_questions"])
-            )
-            ask("letter", dataset, everyone[first & label.isin(design["letter_conditions"])], few)
-        if dataset == "triage":
-            ask("text", dataset, everyone[first & label.isin(design["text_conditions"])], mine)
+    for dataset in parameters.cases:
+        ask("letter", dataset, everyone)
+    ask("medical", "medical", everyone[first & everyone["who"].isin(protocol.design["medical"])])
+    ask("text", "triage", everyone[first & everyone["who"].isin(protocol.design["text"])])
     return plans.combine(parts)

@@ -10,54 +10,50 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-NAMES = {
-    "triage": "vignettes, four urgencies",
-    "esi": "emergency cases, ESI",
-    "medical": "medical questions",
-    "safety": "safety prompts, safe reply",
+from persona_studies.analyse import figures as shared
+
+NAMES = {"triage": "vignettes, four urgencies", "esi": "emergency cases, ESI", "medical": "medical questions"}
+CARE = {
+    "critical": "critical care",
+    "primary": "primary care",
+    "critical - primary": "interaction:\ncritical less primary",
 }
 MARKS = {"neutral": "o", "cautious": "v", "bold": "^"}
 LINES = ("-", "--", "-.", ":")
-ACCURATE = ("roles", "care", "controls")
 
 
-def accuracy_contrasts(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the contrasts of accuracy in which some case is answered differently, for a forest.
+def plot_care(tests: pd.DataFrame, margin: float) -> Figure:
+    """Draw what a clinical role does to accuracy in critical and in primary care, and the difference.
 
     Args:
-        table: Of :func:`clinical_personas.analysis.contrasts`.
+        tests: Of an analysis; the families care and yardstick are drawn.
+        margin: Smallest effect of interest, drawn as a band.
     """
-    shown = table[table["family"].isin(ACCURATE) & (table["se"] > 0)]
-    where = shown["hypothesis"].str.replace(" | ", ", ") + shown["family"].map(
-        {"controls": ", all data sets"}
-    ).fillna("")
-    return shown.assign(label=where + " (" + shown["n"].astype(int).astype(str) + ")").reset_index(drop=True)
-
-
-def still(table: pd.DataFrame) -> list[str]:
-    """Return the contrasts of accuracy in which no case is answered differently, by data set and how many."""
-    none = table[table["family"].isin(ACCURATE) & (table["n"] > 1) & ~(table["se"] > 0)]
-    sets = none["hypothesis"].str.split(" | ", regex=False).str[1].str.split(",").str[0]
-    return [f"{n} of {name}" for name, n in sets.value_counts(sort=False).items()]
-
-
-def left_out(sets: list[str]) -> str:
-    """Say which data sets a figure leaves out, as every role answers every case of them alike."""
-    if not sets:
-        return ""
-    return (
-        f"Left out: {' and '.join(NAMES[name] for name in sets)}, where every role assigns one place to every case."
+    rows = tests[tests["family"].isin(["care", "yardstick"])]
+    rows = rows.assign(
+        label=rows["hypothesis"].str.split(" | ", regex=False).str[0].str.replace(" - ", " less "),
+        part=rows["hypothesis"].str.split(", ").str[1],
     )
+    figure, axes = plt.subplots(1, len(CARE), figsize=(10, 3.6), layout="constrained", sharex=True, sharey=True)
+    for axis, (part, title) in zip(axes, CARE.items(), strict=True):
+        mine = rows[rows["part"] == part]
+        shared.forest(mine, xlabel="", margin=margin, axis=axis)
+        n = "–".join(str(n) for n in sorted(set(mine["n"])))
+        axis.set_title(f"{title} (n = {n})")
+    figure.supxlabel("difference in accuracy", fontsize="medium")
+    shared.explain(figure, rows, margin)
+    return figure
 
 
 def plot_accuracy(table: pd.DataFrame, yardsticks: pd.DataFrame, failed: Mapping[str, str]) -> Figure:
     """Draw accuracy by role and style, one panel per data set, beside chance and other people's answers.
 
     Args:
-        table: Of :func:`clinical_personas_outcomes.accuracy`, roles only.
+        table: Of :func:`clinical_personas.outcomes.accuracy`, roles only.
         yardsticks: ``dataset, who, accuracy``: dashed lines.
-        failed: Data set -> checks that failed, said in its title.
+        failed: Part of the gate -> checks that failed, said in the title.
     """
     datasets, roles, styles = (list(dict.fromkeys(table[name])) for name in ("dataset", "role", "style"))
     colours = dict(zip(styles, sns.color_palette("colorblind", len(styles)), strict=True))
@@ -86,7 +82,7 @@ def plot_accuracy(table: pd.DataFrame, yardsticks: pd.DataFrame, failed: Mapping
             place, side = (value + 0.006, "bottom") if above - value > 0.12 else (value - 0.008, "top")
             axis.text(right, place, who, ha="right", va=side, fontsize=7, color="0.3", linespacing=0.95)
             above = value
-        gate = ", gate failed" if failed.get(dataset) else ""
+        gate = ", gate failed" if failed.get("medical" if dataset == "medical" else "cases") else ""
         axis.set(title=f"{NAMES[dataset]}\nn = {rows['n'].iloc[0]}{gate}", xticks=range(len(roles)), ylim=(0, 1))
         axis.set_xlim(-0.5, len(roles) + 0.75)
         axis.set_xticklabels(roles, rotation=30, ha="right", rotation_mode="anchor")
@@ -101,7 +97,7 @@ def plot_reliability(table: pd.DataFrame, gpt3: pd.DataFrame) -> Figure:
     """Draw how often answers are right against how probable they are said to be, one panel per data set.
 
     Args:
-        table: Of :func:`clinical_personas_outcomes.reliability`.
+        table: Of :func:`clinical_personas.outcomes.reliability`.
         gpt3: ``probability, frequency, n`` of GPT-3's labels, drawn among the vignettes.
     """
     datasets, roles = list(dict.fromkeys(table["dataset"])), list(dict.fromkeys(table["who"]))
@@ -133,78 +129,56 @@ def plot_risk(table: pd.DataFrame) -> Figure:
     """Draw risk propensity and risk sensitivity by style, roles side by side and averaged.
 
     Args:
-        table: Of :func:`clinical_personas_outcomes.risk`, vignettes and emergency cases.
+        table: Of :func:`clinical_personas.outcomes.risk`.
     """
-    datasets, styles, roles = (list(dict.fromkeys(table[name])) for name in ("dataset", "style", "role"))
+    styles, roles = (list(dict.fromkeys(table[name])) for name in ("style", "role"))
     colours = dict(zip(roles, ["black", *sns.color_palette("colorblind", len(roles) - 1)], strict=True))
-    figure, axes = plt.subplots(
-        2, len(datasets), figsize=(4.4 * len(datasets), 5.6), layout="constrained", sharex=True, sharey="row",
-        squeeze=False,
-    )  # fmt: skip
-    for column, dataset in enumerate(datasets):
-        for row, (value, low, high) in enumerate(
-            (("propensity", "low", "high"), ("sensitivity", "sensitivity_low", "sensitivity_high"))
-        ):
-            axis = axes[row][column]
-            for turn, role in enumerate(roles):
-                part = table[(table["dataset"] == dataset) & (table["role"] == role)]
-                x = np.array([styles.index(style) for style in part["style"]])
-                reach = np.array([part[value] - part[low], part[high] - part[value]])
-                axis.errorbar(
-                    x + (turn - (len(roles) - 1) / 2) * 0.13, part[value], np.nan_to_num(reach),
-                    fmt="osD^v"[turn % 5], color=colours[role], ms=6 if role == "all" else 4.5,
-                    lw=2 if role == "all" else 1.2, label="all roles" if role == "all" else role,
-                )  # fmt: skip
-            axis.axhline(0, color="0.5", lw=1, ls=":")
-            if row:
-                axis.axhline(1, color="0.7", lw=1, ls="--")
-                axis.set_xticks(range(len(styles)), styles)
-            else:
-                axis.set_title(f"{NAMES[dataset]}, n = {part['n'].iloc[0]}")
-    axes[0][0].set_ylabel("risk propensity\n(places; up is less urgent)")
-    axes[1][0].set_ylabel("risk sensitivity\n(slope; 1 follows urgency)")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(roles))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    panels = (
+        ("propensity", "low", "high", "risk propensity\n(places; up is less urgent)"),
+        ("sensitivity", "sensitivity_low", "sensitivity_high", "risk sensitivity\n(slope; 1 follows urgency)"),
+    )
+    for axis, (value, low, high, label) in zip(axes, panels, strict=True):
+        for turn, role in enumerate(roles):
+            part = table[table["role"] == role]
+            x = np.array([styles.index(style) for style in part["style"]])
+            reach = np.array([part[value] - part[low], part[high] - part[value]])
+            axis.errorbar(
+                x + (turn - (len(roles) - 1) / 2) * 0.13, part[value], np.nan_to_num(reach), fmt="osD^"[turn % 4],
+                color=colours[role], ms=6 if role == "all" else 4.5, lw=2 if role == "all" else 1.2,
+                label="mean of the roles" if role == "all" else role,
+            )  # fmt: skip
+        axis.axhline(0, color="0.5", lw=1, ls=":")
+        axis.set(ylabel=label, xticks=range(len(styles)), xticklabels=styles)
+    axes[1].axhline(1, color="0.7", lw=1, ls="--")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(roles))
     return figure
 
 
-def plot_costs(table: pd.DataFrame, ratio: float) -> Figure:
-    """Draw cost and net benefit over the ratio of costs, with the declared ratio marked.
+def plot_confusion(table: pd.DataFrame, who: list[str]) -> Figure:
+    """Draw which place is assigned to cases of which place, one panel per data set and persona.
 
     Args:
-        table: Of :func:`clinical_personas_outcomes.cost_sweep`.
-        ratio: The declared cost ratio.
+        table: Of :func:`clinical_personas.outcomes.confusion`.
+        who: Personas, one column each.
     """
     datasets = list(dict.fromkeys(table["dataset"]))
-    everyone = [who for who in dict.fromkeys(table["who"]) if who != "everybody"]
-    colours = dict(zip(everyone, sns.color_palette("colorblind", len(everyone)), strict=True))
-    figure, axes = plt.subplots(
-        2, len(datasets), figsize=(4.4 * len(datasets) + 1.2, 6.2), layout="constrained", sharex=True, squeeze=False
-    )
-    for column, dataset in enumerate(datasets):
-        for turn, who in enumerate(everyone):
-            part = table[(table["dataset"] == dataset) & (table["who"] == who)]
-            for axis, value in zip(axes[:, column], ("relative_cost", "net_benefit"), strict=True):
-                axis.plot(
-                    part["ratio"], part[value], ls=LINES[turn % 4], color=colours[who], label=who,
-                    lw=2.2 if turn >= 4 else 1.5,
-                )  # fmt: skip
-        everybody = table[(table["dataset"] == dataset) & (table["who"] == "everybody")]
-        top, bottom = axes[:, column]
-        bottom.plot(everybody["ratio"], everybody["net_benefit"], color="0.6", lw=1, label="everybody is treated")
-        top.axhline(1, color="0.5", lw=1, ls=":")
-        bottom.axhline(0, color="0.5", lw=1, ls=":")
-        reach = float(everybody["net_benefit"].max())
-        bottom.set_ylim(-0.35 * reach, 1.1 * reach)
-        top.set(yscale="log", xscale="log", title=NAMES[dataset])
-        bottom.set(xscale="log", xlabel="cost of under- against over-triage")
-        for axis in (top, bottom):
-            axis.axvline(ratio, color="0.4", lw=0.9, ls="--")
-    axes[0][0].set_ylabel("cost over that of the\nbest constant answer")
-    axes[1][0].set_ylabel("net benefit per case")
-    handles: dict[str, Any] = {}
-    for axis in axes[1]:
-        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
+    size = (3.1 * len(who), 2.9 * len(datasets))
+    figure, axes = plt.subplots(len(datasets), len(who), figsize=size, layout="constrained", squeeze=False)
+    for row, dataset in enumerate(datasets):
+        for column, name in enumerate(who):
+            mine = table[(table["dataset"] == dataset) & (table["who"] == name)]
+            wide = mine.pivot(index="true", columns="assigned", values="probability").astype(float)
+            counts = mine.drop_duplicates("true").set_index("true")["n"]
+            wide.index = pd.Index([f"{place} (n = {counts[place]})" for place in wide.index])
+            axis = axes[row][column]
+            sns.heatmap(wide, annot=True, fmt=".2f", vmin=0, vmax=1, cmap="Blues", cbar=False, ax=axis, lw=0.5)
+            for place in range(len(wide)):
+                axis.add_patch(Rectangle((int(counts.index[place]) - 1, place), 1, 1, fill=False, ec="black"))
+            axis.set(
+                title=f"{NAMES[dataset].split(',')[0]}, {name}", xlabel="assigned", ylabel="" if column else "true"
+            )
+            axis.tick_params(axis="y", rotation=0, labelleft=not column)
     return figure
 
 
@@ -212,8 +186,8 @@ def plot_labels(changes: pd.DataFrame, combined: pd.DataFrame) -> Figure:
     """Draw how a sex label changes the level that each published model assigns, and the mean over models.
 
     Args:
-        changes: Of :func:`clinical_personas_published.label_changes`.
-        combined: Of :func:`clinical_personas_published.labels_combined`.
+        changes: Of :func:`clinical_personas.published.label_changes`.
+        combined: Of :func:`clinical_personas.published.labels_combined`.
     """
     names = list(combined["hypothesis"])
     models = list(dict.fromkeys(changes["model"]))
@@ -240,21 +214,18 @@ def plot_labels(changes: pd.DataFrame, combined: pd.DataFrame) -> Figure:
 
 
 def plot_power(curve: pd.DataFrame, margin: float) -> Figure:
-    """Draw the power of a role's contrast with the assistant over true differences in accuracy.
+    """Draw the power of the physician's contrasts with the assistant over true differences in accuracy.
 
     Args:
-        curve: Of :func:`clinical_personas_analysis.power_curve`.
-        margin: Equivalence margin, marked.
+        curve: Of :func:`clinical_personas.robustness.power_curve`.
+        margin: Smallest effect of interest, marked.
     """
     figure, axis = plt.subplots(figsize=(6.6, 3.8), layout="constrained")
-    names = list(dict.fromkeys(curve["dataset"]))
-    colours = sns.color_palette("colorblind", len(names))
-    for turn, name in enumerate(names):
-        part = curve[curve["dataset"] == name]
-        axis.plot(
-            part["effect"], part["power"], ls=LINES[turn % 4], color=colours[turn], lw=1.8,
-            label=f"{NAMES[name].split(',')[0]}, n = {part['n'].iloc[0]}",
-        )  # fmt: skip
+    names = list(dict.fromkeys(curve["contrast"]))
+    for turn, (name, colour) in enumerate(zip(names, sns.color_palette("colorblind", len(names)), strict=True)):
+        part = curve[curve["contrast"] == name]
+        label = f"{CARE[name].split(':')[0]}, n = {part['n'].iloc[0]}"
+        axis.plot(part["effect"], part["power"], ls=LINES[turn % 4], color=colour, lw=1.8, label=label)
     axis.axhline(0.8, color="0.5", lw=1, ls=":")
     axis.axvline(margin, color="0.5", lw=1, ls="--")
     axis.set(xlabel="true difference in accuracy", ylabel="power", ylim=(0, 1.02), xlim=(0, curve["effect"].max()))

@@ -1,255 +1,73 @@
-"""From responses to outcomes: accuracy, triage errors, cost, risk, agreement, calibration, consistency.
+"""What is reported beside the tests: accuracy, triage errors and their cost, risk by style, calibration, agreement.
 
-Definitions are the protocol's (``design.definitions``); the paper gives none.
+Everything rests on the probabilities that letters give to the options of a case, averaged over all option orders; a
+persona's wordings are averaged within the case. Definitions are the protocol's.
 """
 
 from __future__ import annotations
 
-from itertools import combinations
+from collections.abc import Iterator
 from math import nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
-from clinical_personas import replies
+from clinical_personas.analysis import CASES, REFERENCE
 from clinical_personas.design import Parameters
-from persona_studies.analyse import multiple_choice as shared
-from persona_studies.analyse import scoring
 from persona_studies.analyse import stats as lib_stats
-from persona_studies.ask import responses
-from persona_studies.design.plan import DERIVED
+from persona_studies.analyse.families import Settings
 
-ORDINAL = ("triage", "esi")
-REFERENCE = "assistant"
+ROLES = ("none", REFERENCE, "physician", "nurse")
 
 
-# --- Scores ---
-
-
-def named(people: pd.DataFrame) -> pd.DataFrame:
-    """Return the conditions with ``who``: role and style, whatever the wording."""
-    style = ("-" + people["style"]).where(people["style"] != "neutral", "")
-    return people.assign(who=people["role"] + style)
-
-
-def scores(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Score every case under every condition.
-
-    Args:
-        recorded: Responses.
-        asked: Questions, as :func:`clinical_personas.questions` returns them.
-        people: Of :func:`named`.
-        measure: ``cloze``, ``pmi``, ``letter`` or ``text`` (replies that name an urgency, without probabilities).
-
-    Returns:
-        One row per condition and case, variants included: ``condition, who, role, style, wording, kind`` and the
-        question's facts; ``chosen`` (place), ``correct``, ``score`` (correct; with letters the right option's
-        probability), ``error`` (chosen minus true place), ``probability`` (an array over options), ``confidence``
-        (of the chosen one), ``brier``, ``log_loss``, ``option_mass``.
-    """
-    if measure == "text":
-        found = _named_by_replies(recorded, asked, people)
-    else:
-        cells = recorded[recorded["measure"] == ("letter" if measure == "letter" else "cloze")]
-        if measure == "pmi":
-            cells = pd.concat([cells, _contexts(cells, asked)], ignore_index=True)
-        found = shared.probabilities(cells, asked.drop(columns="item_hash"), measure)
-    about = ["condition", "who", "role", "style", "wording", "kind"]
-    found = found.drop(columns=about[1:], errors="ignore").merge(people[about], on="condition")
-    gold = found["gold"].to_numpy()
-    right = np.array([p[k] for p, k in zip(found["probability"], gold, strict=True)])
-    squares = np.array([(p**2).sum() for p in found["probability"]])
-    found = found.assign(
-        score=right if measure == "letter" else found["correct"],
-        error=(found["chosen"] - gold).astype(float),
-        confidence=[p.max() for p in found["probability"]],
-        brier=squares - 2 * right + 1,
-        log_loss=-np.log(np.maximum(right, np.finfo(float).tiny)),
-    )
-    columns = [
-        *("condition", "who", "role", "style", "wording", "kind", "item", "dataset", "cluster", "variant", "care"),
-        *("policy", "gold", "n_options", "chosen", "correct", "score", "error", "probability", "confidence"),
-        *("brier", "log_loss", "option_mass"),
-    ]
-    # In the order of questions and conditions, which is the order of every table and figure.
-    place = found["item"].map({item: k for k, item in enumerate(asked["item"])})
-    turn = found["condition"].map({name: k for k, name in enumerate(people["condition"])})
-    order = found.assign(place=place, turn=turn).sort_values(["place", "turn"], kind="stable").index
-    return found.loc[order, columns].reset_index(drop=True)
-
-
-def scores_by_measure(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return :func:`scores` of every measure that is recorded."""
-    held = {*recorded["measure"]}
-    names = [name for name in ("cloze", "pmi", "letter", "text") if DERIVED.get(name, name) in held]
-    return shared.readable({name: scores(recorded, asked, people, name) for name in names}, recorded)
-
-
-def _named_by_replies(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:
-    """Return the cases whose reply names an urgency, as the other measures' cells; probabilities are unknown."""
-    read = replies.read(recorded, asked, people).dropna(subset="named")[["condition", "item", "named"]]
-    found = read.merge(asked.drop(columns="item_hash"), on="item")
-    unknown = found["n_options"].map(lambda n: np.full(n, nan))
-    chosen = found["named"].astype(int)
-    correct = (chosen == found["gold"]).astype(float)
-    return found.assign(chosen=chosen, correct=correct, probability=unknown, option_mass=nan)
-
-
-def _contexts(cells: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
-    """Return neutral contexts for variants: a data set's cases have the same options, so any one's will do."""
-    neutral = cells[cells["template"] == "neutral"].merge(asked[["item", "dataset"]], on="item")
-    first = neutral.drop_duplicates("dataset").drop(columns="item")
-    variants = asked.loc[asked["variant"] != "", ["item", "dataset"]]
-    return variants.merge(first, on="dataset").drop(columns="dataset")
-
-
-def main(scored: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells of the main analysis: no variants."""
-    return scored[scored["variant"] == ""]
-
-
-def mean_interval(values: pd.Series, confidence: float) -> tuple[float, float, float]:
-    """Return a mean over cases with Student's interval; the interval is undefined for fewer than two."""
-    known = values.dropna()
+def mean_interval(values: Any, confidence: float) -> tuple[float, float, float]:
+    """Return a mean with Student's interval; the interval is undefined for fewer than two values."""
+    known = pd.Series(values, dtype=float).dropna().to_numpy()
     if len(known) < 2:
         return (float(known.mean()) if len(known) else nan), nan, nan
-    low, high = DescrStatsW(known.to_numpy(dtype=float)).tconfint_mean(1 - confidence)
+    low, high = DescrStatsW(known).tconfint_mean(1 - confidence)
     return float(known.mean()), float(low), float(high)
 
 
-def wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
-    """Return Wilson's interval of a share over n cases; a share of averaged wordings counts as one of cases.
-
-    >>> [round(limit, 3) for limit in wilson(0.5, 48, 0.95)]
-    [0.364, 0.636]
-    """
-    if n == 0 or np.isnan(share):
-        return nan, nan
-    low, high = proportion_confint(share * n, n, alpha=1 - confidence, method="wilson")
-    return float(low), float(high)
+def groups(scored: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield data set, who, and cells of every group."""
+    for (dataset, who), group in scored.groupby(["dataset", "who"], sort=False):
+        yield str(dataset), str(who), group
 
 
-# --- Outcomes ---
+def neutral(scored: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of the four roles in neutral style."""
+    return scored[scored["role"].isin(ROLES) & (scored["style"] == "neutral")]
 
 
-def accuracy(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Return accuracy per data set and who, beside chance and what the commonest answer would get.
+def of_cases(scored: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of vignettes and emergency cases."""
+    return scored[scored["dataset"].isin(CASES)]
+
+
+# --- Accuracy and errors ---
+
+
+def accuracy(scored: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Return accuracy by data set and who.
 
     Returns:
-        ``dataset, who, role, style, n, accuracy, low, high`` (Wilson, n cases), ``chance, base_rate``, and for
-        vignettes and emergency cases ``halves`` (two classes of urgency), ``absolute_error`` (places).
+        ``dataset, who, role, style, n`` (cases or questions), ``accuracy, low, high`` (probability of the right
+        option, Student's t), ``likeliest`` (share whose likeliest option is right), ``chance``, ``base_rate``
+        (share of the commonest place; cases only).
     """
-    cells = main(scored)
-    cells = cells.assign(
-        absolute=cells["error"].abs(), halves=((cells["chosen"] < 2) == (cells["gold"] < 2)).astype(float)
-    )
-    rows: list[Any] = []
-    for dataset, group in cells.groupby("dataset", sort=False):
+    rows = []
+    for dataset, who, group in groups(scored):
+        each = group.groupby("item")[["score", "correct"]].mean()
         items = group.drop_duplicates("item")
-        base = float(items["gold"].value_counts(normalize=True).max()) if dataset in ORDINAL else nan
-        for who, part in group.groupby("who", sort=False):
-            each = part.groupby("cluster")[["score", "halves", "absolute"]].mean()
-            share, n = float(each["score"].mean()), len(each)
-            low, high = wilson(share, n, chosen.confidence)
-            rows.append(
-                {
-                    "dataset": dataset,
-                    "who": who,
-                    "role": str(part["role"].iloc[0]),
-                    "style": str(part["style"].iloc[0]),
-                    "n": n,
-                    "accuracy": share,
-                    "low": low,
-                    "high": high,
-                    "chance": float((1 / items["n_options"]).mean()),
-                    "base_rate": base,
-                    "halves": float(each["halves"].mean()) if dataset in ORDINAL else nan,
-                    "absolute_error": float(each["absolute"].mean()) if dataset in ORDINAL else nan,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def beside_others(reached: pd.DataFrame, others: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Set accuracy under every persona beside what others reached on the same cases, the four roles first.
-
-    Args:
-        reached: Of :func:`accuracy`.
-        others: Of :func:`clinical_personas.published.yardsticks`.
-        chosen: Names the model and the roles.
-    """
-    ours = reached.rename(columns={"n": "cases"}).assign(answered_by=chosen.model)
-    columns = ["dataset", "answered_by", "who", "cases", "accuracy", "low", "high"]
-    columns += ["chance", "base_rate", "halves", "absolute_error"]
-    whole = pd.concat([ours, others], ignore_index=True).reindex(columns=columns)
-    return _first(whole, whole["who"].isin(chosen.roles) | (whole["answered_by"] == "published"))
-
-
-def kinds_of_error(errors: pd.DataFrame, others: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Set kinds of error beside those of others, the four roles first (:func:`triage_safety`)."""
-    whole = pd.concat([errors, others], ignore_index=True)
-    return _first(whole, whole["who"].isin([*chosen.roles, *others["who"]]))
-
-
-def _first(table: pd.DataFrame, shown: pd.Series) -> pd.DataFrame:
-    """Return a table with some rows in front, otherwise in its order."""
-    return pd.concat([table[shown], table[~shown]], ignore_index=True)
-
-
-def constant(scored: pd.DataFrame) -> list[str]:
-    """Return the data sets in which every role, in neutral style, assigns one and the same place to every case."""
-    cells = main(scored)
-    cells = cells[(cells["kind"] == "role") & (cells["style"] == "neutral")]
-    places = cells.groupby("dataset", sort=False)["chosen"].nunique()
-    return [str(name) for name in places.index[places == 1]]
-
-
-def triage_safety(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Return what kind of triage errors each role and style makes.
-
-    Returns:
-        ``dataset, who, n``; shares of cases with Wilson's limits: ``under, over, severe`` (under by two places or
-        more); ``missed`` (critical cases that are assigned a primary place, of all critical ones), ``sent_home``
-        (critical cases that get the last place); ``cost`` at the cost ratio, ``relative_cost`` (over that of the
-        best constant answer), ``net_benefit`` of treating what is assigned a critical place.
-    """
-    cells = main(scored)
-    cells = cells[cells["dataset"].isin(ORDINAL)]
-    cells = cells.assign(
-        under=cells["error"] > 0,
-        over=cells["error"] < 0,
-        severe=cells["error"] >= 2,
-        cost=cost(cells["error"].to_numpy(), chosen.cost_ratio),
-        treated=cells["chosen"] < 2,
-        critical=cells["care"] == "critical",
-        last=cells["chosen"] == cells["n_options"] - 1,
-    )
-    rows: list[Any] = []
-    for (dataset, who), group in cells.groupby(["dataset", "who"], sort=False):
-        each = group.groupby("cluster")[["under", "over", "severe", "cost", "treated", "critical", "last"]].mean()
-        n = len(each)
-        row: dict[str, Any] = {"dataset": dataset, "who": who, "n": n}
-        for name in ("under", "over", "severe"):
-            share = float(each[name].mean())
-            row[name] = share
-            row[f"{name}_low"], row[f"{name}_high"] = wilson(share, n, chosen.confidence)
-        urgent = each[each["critical"] == 1]
-        gold = group.drop_duplicates("cluster")["gold"].to_numpy()
-        row |= {
-            "missed": float(1 - urgent["treated"].mean()),
-            "sent_home": float(urgent["last"].mean()),
-            "cost": float(each["cost"].mean()),
-            "relative_cost": float(each["cost"].mean()) / constant_cost(gold, chosen.cost_ratio),
-            "net_benefit": float(
-                (each["treated"] * each["critical"] - each["treated"] * (1 - each["critical"]) / chosen.cost_ratio)
-                .astype(float)
-                .mean()
-            ),
-        }
-        rows.append(row)
+        value, low, high = mean_interval(each["score"], confidence)
+        row: dict[str, Any] = {"dataset": dataset, "who": who}
+        row |= {"role": group["role"].iloc[0], "style": group["style"].iloc[0], "n": len(each)}
+        row |= {"accuracy": value, "low": low, "high": high, "likeliest": float(each["correct"].mean())}
+        base = float(items["gold"].value_counts(normalize=True).max()) if dataset in CASES else nan
+        rows.append(row | {"chance": float((1 / items["n_options"]).mean()), "base_rate": base})
     return pd.DataFrame(rows)
 
 
@@ -262,170 +80,187 @@ def cost(error: Any, ratio: float) -> Any:
     return (ratio * np.maximum(error, 0) + np.maximum(-error, 0)) / (ratio + 1)
 
 
-def constant_cost(gold: Any, ratio: float) -> float:
-    """Return the least mean cost that one and the same answer to every case has."""
-    return min(float(cost(place - gold, ratio).mean()) for place in range(int(gold.max()) + 1))
-
-
-def cost_sweep(scored: pd.DataFrame, ratios: Any, tables: dict[tuple[str, str], Any] | None = None) -> pd.DataFrame:
-    """Return cost and net benefit over cost ratios, neutral style.
-
-    Args:
-        scored: Of :func:`scores`.
-        ratios: Cost ratios.
-        tables: Further answers: (data set, name) -> counts, true place x assigned place.
+def errors(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+    """Return how likely each kind of triage error is.
 
     Returns:
-        ``dataset, who, ratio, relative_cost`` (over the best constant answer), ``net_benefit`` (of treating the
-        cases whose probability of a critical place is at least 1 / (1 + ratio); by assigned place for further
-        answers), and rows ``everybody`` (treated). Treating nobody has a net benefit of 0.
+        ``dataset, who, n``; mean probabilities over cases with Student's limits: ``under, over, severe`` (under by
+        two places or more); ``missed`` (of critical cases, a primary place); ``cost`` at the cost ratio, and
+        ``relative_cost``, over that of the best constant answer: above 1 one would do better without the case.
     """
-    cells = main(scored)
-    cells = cells[cells["dataset"].isin(ORDINAL) & (cells["style"] == "neutral") & (cells["kind"] == "role")]
-    rows: list[Any] = []
-    for dataset, group in cells.groupby("dataset", sort=False):
-        cases = group.drop_duplicates("cluster")
-        gold, critical = cases["gold"].to_numpy(), (cases["care"] == "critical").mean()
-        best = {ratio: constant_cost(gold, ratio) for ratio in ratios}
-        for ratio in ratios:
-            rows.append((dataset, "everybody", ratio, nan, critical - (1 - critical) / ratio))
-        for who, part in group.groupby("who", sort=False):
-            risk = np.array([p[:2].sum() for p in part["probability"]])
-            urgent = (part["care"] == "critical").to_numpy()
-            error = part["error"].to_numpy()
-            for ratio in ratios:
-                treated = risk >= 1 / (1 + ratio)
-                benefit = (treated & urgent).mean() - (treated & ~urgent).mean() / ratio
-                rows.append((dataset, who, ratio, cost(error, ratio).mean() / best[ratio], benefit))
-        for (where, who), table in (tables or {}).items():
-            if where != dataset:
-                continue
-            true, said = np.indices(table.shape)
-            weight = table / table.sum()
-            for ratio in ratios:
-                treated = said < 2
-                benefit = weight[treated & (true < 2)].sum() - weight[treated & (true >= 2)].sum() / ratio
-                value = float((cost(said - true, ratio) * weight).sum()) / best[ratio]
-                rows.append((dataset, who, ratio, value, float(benefit)))
-    return pd.DataFrame(rows, columns=["dataset", "who", "ratio", "relative_cost", "net_benefit"])
-
-
-def risk(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Return risk propensity and sensitivity by style, for every role and for roles averaged.
-
-    Returns:
-        ``dataset, role`` ("all" averages them), ``style, n, propensity, low, high`` (places, Student's t over
-        cases; for safety the share of risky replies), ``sensitivity, sensitivity_low, sensitivity_high`` (slope of
-        the assigned on the true place, bootstrap over cases; none for safety).
-    """
-    cells = main(scored)
-    cells = cells[(cells["kind"] == "role") & cells["dataset"].isin([*ORDINAL, "safety"])]
-    rows: list[Any] = []
-    for (dataset, style), group in cells.groupby(["dataset", "style"], sort=False):
-        # Roles weigh the same, though one has fewer wordings.
-        roles = group.groupby(["cluster", "role"], sort=False)[["error", "chosen", "gold"]].mean()
-        parts = {"all": roles.groupby(level="cluster").mean()}
-        parts |= {str(role): part.droplevel("role") for role, part in roles.groupby(level="role", sort=False)}
-        for role, part in parts.items():
-            value, low, high = mean_interval(part["error"], chosen.confidence)
-            row: dict[str, Any] = {"dataset": dataset, "role": role, "style": style, "n": len(part)}
-            row |= {"propensity": value, "low": low, "high": high}
-            if dataset in ORDINAL:
-                slope = lib_stats.cluster_bootstrap(
-                    part["chosen"],
-                    part["gold"],
-                    cluster=pd.Series(part.index, index=part.index),
-                    confidence=chosen.confidence,
-                    replicates=chosen.replicates,
-                    seed=chosen.seed,
-                ).loc["slope"]
-                row |= {"sensitivity": slope["estimate"]}
-                row |= {"sensitivity_low": slope["low"], "sensitivity_high": slope["high"]}
-            rows.append(row)
+    rows = []
+    for dataset, who, group in groups(of_cases(scored)):
+        kinds = []
+        for p, gold in zip(group["probability"], group["gold"], strict=True):
+            step = np.arange(len(p)) - gold
+            shares = [p[which].sum() for which in (step > 0, step < 0, step >= 2)]
+            kinds.append([*shares, p[2:].sum(), p @ cost(step, chosen.cost_ratio)])
+        names = ["under", "over", "severe", "missed", "cost"]
+        cells = group[["item", "gold", "care"]].reset_index(drop=True).join(pd.DataFrame(kinds, columns=names))
+        each = cells.groupby("item")[[*names, "gold"]].mean()
+        row: dict[str, Any] = {"dataset": dataset, "who": who, "n": len(each)}
+        for name in names[:3]:
+            row[name], row[f"{name}_low"], row[f"{name}_high"] = mean_interval(each[name], chosen.confidence)
+        row["missed"] = float(cells.loc[cells["care"] == "critical"].groupby("item")["missed"].mean().mean())
+        best = min(cost(place - each["gold"].to_numpy(), chosen.cost_ratio).mean() for place in range(len(p)))
+        rows.append(row | {"cost": each["cost"].mean(), "relative_cost": each["cost"].mean() / best})
     return pd.DataFrame(rows)
 
 
-def agreement(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Return how the assigned place agrees with the true one, per role in neutral style.
+def confusion(scored: pd.DataFrame) -> pd.DataFrame:
+    """Return which place is assigned to cases of which place.
+
+    Returns:
+        ``dataset, who, true, n`` (cases), ``assigned, probability`` (mean over cases); places count from 1, the
+        most urgent, which for emergency cases is the level of the Emergency Severity Index.
+    """
+    rows = []
+    for dataset, who, group in groups(of_cases(scored)):
+        for _, part in group.groupby("gold"):
+            mean = np.stack(list(part["probability"])).mean(axis=0)
+            n, true = part["item"].nunique(), int(part["gold"].iloc[0]) + 1
+            rows += [(dataset, who, true, n, place, p) for place, p in enumerate(mean, start=1)]
+    return pd.DataFrame(rows, columns=["dataset", "who", "true", "n", "assigned", "probability"])
+
+
+# --- Risk by style, and what an interaction may come from ---
+
+
+def risk(scored: pd.DataFrame, how: Settings) -> pd.DataFrame:
+    """Return risk propensity and sensitivity by style, for every role and for roles averaged, over all cases.
+
+    Returns:
+        ``role`` ("all" averages them), ``style, n, propensity, low, high`` (mean place less the true place,
+        Student's t over cases; positive is less urgent), ``sensitivity, sensitivity_low, sensitivity_high`` (slope
+        of the mean on the true place, bootstrap over cases; 1 follows urgency).
+    """
+    cells = of_cases(scored)
+    cells = cells[cells["role"].isin(cells.loc[cells["style"] != "neutral", "role"].unique())]
+    cells = cells.assign(assigned=cells["place"] + cells["gold"])
+    rows: list[dict[str, Any]] = []
+    for style, group in cells.groupby("style", sort=False):
+        columns = ["place", "assigned", "gold"]
+        roles = group.groupby(["item", "role"], sort=False)[columns].mean().astype(float)
+        parts = {"all": roles.groupby(level="item").mean()}
+        parts |= {str(role): part.droplevel("role") for role, part in roles.groupby(level="role", sort=False)}
+        for role, part in parts.items():
+            value, low, high = mean_interval(part["place"], how.confidence)
+            slope = lib_stats.cluster_bootstrap(
+                part["assigned"],
+                part["gold"],
+                cluster=pd.Series(part.index, index=part.index),
+                confidence=how.confidence,
+                replicates=min(how.replicates, 10_000),
+                seed=how.seed,
+            ).loc["slope"]
+            row: dict[str, Any] = {"role": role, "style": style, "n": len(part), "propensity": value}
+            row |= {"low": low, "high": high, "sensitivity": slope["estimate"]}
+            rows.append(row | {"sensitivity_low": slope["low"], "sensitivity_high": slope["high"]})
+    return pd.DataFrame(rows)
+
+
+def moved(scored: pd.DataFrame) -> pd.DataFrame:
+    """Return, beside the interaction with the care setting, whether answers moved or followed urgency better.
+
+    Answers that all become more urgent gain among critical cases what they lose among primary ones, whether or not
+    they have to do with urgency. Not tested.
+
+    Returns:
+        ``who, critical, primary, interaction`` (differences in accuracy from the assistant), ``propensity``
+        (difference in places; negative is more urgent), ``sensitivity`` (slope on the true place) and
+        ``sensitivity_assistant``.
+    """
+    cells = of_cases(scored)
+    cells = cells.assign(assigned=cells["place"] + cells["gold"])
+    each = cells.groupby(["who", "item"], sort=False)[["score", "assigned", "gold"]].mean().astype(float)
+    care = cells.drop_duplicates("item").set_index("item")["care"]
+    rows = []
+    other = each.loc[REFERENCE]
+    for who in [who for who in dict.fromkeys(cells["who"]) if who != REFERENCE]:
+        mine = each.loc[who]
+        gain = (mine["score"] - other["score"]).groupby(care).mean()
+        slope, reference = (float(np.polyfit(part["gold"], part["assigned"], 1)[0]) for part in (mine, other))
+        shift = float((mine["assigned"] - other["assigned"]).mean())
+        both = gain["critical"] - gain["primary"]
+        rows.append((who, gain["critical"], gain["primary"], both, shift, slope, reference))
+    columns = ["who", "critical", "primary", "interaction", "propensity", "sensitivity", "sensitivity_assistant"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+# --- Calibration and agreement ---
+
+
+def calibration(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+    """Return how well each role's probabilities are calibrated, neutral style.
+
+    Returns:
+        ``dataset, who, n``; ``brier, brier_low, brier_high`` (0 to 2, Student's t over cases); ``skill`` (1 less
+        the Brier score over that of stating the data set's own shares of places); ``confidence`` (mean probability
+        of the likeliest option), ``likeliest`` (how often it is right); and the expected calibration error of that
+        option, ``ece_5, ece_5_low, ece_5_high`` and so on: bins of equal mass, bootstrap over cases.
+    """
+    rows = []
+    for dataset, who, group in groups(neutral(scored)):
+        each = group.groupby("item")[["brier", "confidence", "correct"]].mean()
+        row: dict[str, Any] = {"dataset": dataset, "who": who, "n": len(each)}
+        row["brier"], row["brier_low"], row["brier_high"] = mean_interval(each["brier"], chosen.confidence)
+        items = group.drop_duplicates("item")
+        shares = items.groupby("n_options")["gold"].transform(
+            lambda gold: 1 - (gold.value_counts(normalize=True) ** 2).sum()
+        )
+        row["skill"] = 1 - row["brier"] / float(shares.mean())
+        row |= {"confidence": float(each["confidence"].mean()), "likeliest": float(each["correct"].mean())}
+        for bins in chosen.bins:
+            found = lib_stats.expected_calibration_error(
+                group["confidence"].to_numpy(dtype=float),
+                group["correct"].to_numpy(dtype=float),
+                bins=bins,
+                binning="mass",
+                cluster=group["cluster"].to_numpy(),
+                confidence=chosen.confidence,
+                replicates=min(chosen.replicates, 10_000),
+                seed=chosen.seed,
+            )
+            row |= {f"ece_{bins}": found.estimate, f"ece_{bins}_low": found.low, f"ece_{bins}_high": found.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def reliability(scored: pd.DataFrame, bins: int) -> pd.DataFrame:
+    """Return reliability by role in neutral style: ``dataset, who, low, high, n, probability, frequency, gap``."""
+    parts = [
+        lib_stats.calibration_bins(
+            group["confidence"].to_numpy(dtype=float),
+            group["correct"].to_numpy(dtype=float),
+            bins=bins,
+            binning="mass",
+        ).assign(dataset=dataset, who=who)
+        for dataset, who, group in groups(neutral(scored))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def agreement(scored: pd.DataFrame, how: Settings) -> pd.DataFrame:
+    """Return how the likeliest place agrees with the true one, per role in neutral style.
 
     Returns:
         ``dataset, who, coefficient, estimate, low, high``: bootstrap over cases, whose wordings are drawn together.
     """
-    cells = main(scored)
-    cells = cells[cells["dataset"].isin(ORDINAL) & (cells["kind"] == "role") & (cells["style"] == "neutral")]
     rows: list[Any] = []
-    for (dataset, who), group in cells.groupby(["dataset", "who"], sort=False):
-        pairs = group[["gold", "chosen"]].reset_index(drop=True)
-        how: dict[str, Any] = {
+    for dataset, who, group in groups(neutral(of_cases(scored))):
+        pairs = group[["gold", "chosen"]].astype(int).reset_index(drop=True)
+        shared: dict[str, Any] = {
             "categories": range(int(group["n_options"].iloc[0])),
             "cluster": group["cluster"].reset_index(drop=True),
-            "confidence": chosen.confidence,
-            "replicates": chosen.replicates,
-            "seed": chosen.seed,
+            "confidence": how.confidence,
+            "replicates": min(how.replicates, 10_000),
+            "seed": how.seed,
         }
         for name, found in {
-            "raw agreement": lib_stats.raw_agreement(pairs, **how),
-            "kappa, linear": lib_stats.cohen_kappa(pairs, weights="linear", **how),
-            "kappa, quadratic": lib_stats.cohen_kappa(pairs, weights="quadratic", **how),
-            "Krippendorff alpha, ordinal": lib_stats.krippendorff_alpha(pairs, level="ordinal", **how),
-            "Gwet AC1": lib_stats.gwet_ac(pairs, **how),
-            "Gwet AC2, quadratic": lib_stats.gwet_ac(pairs, weights="quadratic", **how),
+            "raw agreement": lib_stats.raw_agreement(pairs, **shared),
+            "kappa, quadratic": lib_stats.cohen_kappa(pairs, weights="quadratic", **shared),
+            "Krippendorff alpha, ordinal": lib_stats.krippendorff_alpha(pairs, level="ordinal", **shared),
+            "Gwet AC2, quadratic": lib_stats.gwet_ac(pairs, weights="quadratic", **shared),
         }.items():
             rows.append((dataset, who, name, found.estimate, found.low, found.high))
     return pd.DataFrame(rows, columns=["dataset", "who", "coefficient", "estimate", "low", "high"])
-
-
-# --- Consistency ---
-
-
-def consistency(
-    scored: pd.DataFrame, recorded: pd.DataFrame, asked: pd.DataFrame, chosen: Parameters
-) -> pd.DataFrame:
-    """Return how often two wordings, or two option orders, assign the same place to a case.
-
-    Returns:
-        ``over`` (wordings or option orders), ``dataset, who, n`` (cases), ``consistency, low, high`` (Wilson, n
-        cases), ``by_chance`` (what the shares of places give alone).
-    """
-    rows: list[Any] = []
-    cells = main(scored)
-    for (dataset, who), group in cells[cells["wording"] > 0].groupby(["dataset", "who"], sort=False):
-        wide = group.pivot(index="cluster", columns="wording", values="chosen")
-        if wide.shape[1] > 1:
-            rows.append(_same(wide, "wordings", str(dataset), str(who), chosen))
-    letters = recorded[recorded["measure"] == "letter"].merge(
-        asked[["item", "dataset", "cluster", "n_options"]], on="item"
-    )
-    for (dataset, condition), group in letters.groupby(["dataset", "condition"], sort=False):
-        parts = []
-        for n, part in group.groupby("n_options"):
-            turned = scoring.in_declared_order(responses.matrix(part), part["order"].to_numpy())
-            best = part[["cluster", "order"]].assign(chosen=turned.argmax(axis=1), n_options=n)
-            parts.append(best.pivot(index="cluster", columns="order", values="chosen"))
-        wide = pd.concat(parts)
-        if wide.shape[1] > 1:
-            rows.append(_same(wide, "option orders", str(dataset), str(condition), chosen))
-    columns = ["over", "dataset", "who", "n", "consistency", "low", "high", "by_chance"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _same(wide: pd.DataFrame, over: str, dataset: str, who: str, chosen: Parameters) -> dict[str, Any]:
-    pairs, chance = [], []
-    for a, b in combinations(wide.columns, 2):
-        known = wide[[a, b]].dropna()
-        pairs.append((known[a] == known[b]).astype(float))
-        first, second = (known[column].value_counts(normalize=True) for column in (a, b))
-        chance.append(float((first * second).sum()))
-    each = pd.concat(pairs, axis=1).mean(axis=1)
-    value = float(each.mean())
-    low, high = wilson(value, len(each), chosen.confidence)
-    return {
-        "over": over,
-        "dataset": dataset,
-        "who": who,
-        "n": len(each),
-        "consistency": value,
-        "low": low,
-        "high": high,
-        "by_chance": float(np.mean(chance)),
-    }

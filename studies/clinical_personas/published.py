@@ -17,9 +17,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from persona_studies.analyse import stats as lib_stats
-from persona_studies.analyse.stats import Correction
 from persona_studies.design import multiple_choice, sources
-from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
 
 URGENCIES = ("Emergent", "1-day", "1-week", "Self-care")
@@ -296,37 +294,23 @@ def label_changes(project: Project, *, confidence: float) -> pd.DataFrame:
     )
 
 
-def labels_combined(
-    changes: pd.DataFrame, protocol: Protocol, *, alpha: float, correction: Correction, confidence: float
-) -> pd.DataFrame:
+def labels_combined(changes: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
     """Combine the changes over models by random effects; the unit is the model, the cases are the same for all.
 
     Returns:
-        ``hypothesis, models, difference, low, high, prediction_low, prediction_high, i2, p, p_adjusted, rejected``,
-        and ``changed``, the mean share of cases that change at all.
+        ``hypothesis, models, difference, se, low, high, prediction_low, prediction_high, i2``; ``changed``, the
+        mean share of cases that change at all; ``p``.
     """
     rows = []
     for name, group in changes.groupby("hypothesis", sort=False):
         found = lib_stats.random_effects(group["difference"], group["se"] ** 2, confidence=confidence)
         rows.append(
-            {
-                "hypothesis": name,
-                "models": found.k,
-                "difference": found.estimate,
-                "low": found.low,
-                "high": found.high,
-                "prediction_low": found.prediction_low,
-                "prediction_high": found.prediction_high,
-                "i2": found.i2,
-                "changed": group["changed"].mean(),
-                "p": found.p,
-            }
+            {"hypothesis": name, "models": found.k, "difference": found.estimate, "se": found.se}
+            | {"low": found.low, "high": found.high}
+            | {"prediction_low": found.prediction_low, "prediction_high": found.prediction_high}
+            | {"i2": found.i2, "changed": group["changed"].mean(), "p": found.p}
         )
-    table = pd.DataFrame(rows).set_index("hypothesis").loc[list(protocol.families["published_labels"].hypotheses)]
-    done = lib_stats.correct(
-        table["p"], alpha=alpha, method=correction, size=protocol.families["published_labels"].size
-    )
-    return table.assign(p_adjusted=done["p_adjusted"], rejected=done["rejected"]).reset_index()
+    return pd.DataFrame(rows)
 
 
 # --- From the sources ---

@@ -8,8 +8,8 @@ from math import nan
 import numpy as np
 import pandas as pd
 
-from clinical_personas import analysis_2, design_2, replies
-from persona_studies.analyse import gates, numbers
+from clinical_personas import analysis, design, replies
+from persona_studies.analyse import numbers
 from persona_studies.analyse.families import Settings
 from persona_studies.design import multiple_choice
 from persona_studies.design.protocol import Protocol
@@ -23,7 +23,7 @@ MEASURES = {
 FIRST = ("assistant", "physician", "layperson", "least-urgent")
 SPEAKERS = ("assistant", "physician")
 VIGNETTES, REPLIES = 4, 2
-REFERENCE = analysis_2.REFERENCE
+REFERENCE = analysis.REFERENCE
 ROLES = {
     "assistant": "as a helpful assistant",
     "physician": "as an emergency physician",
@@ -45,7 +45,7 @@ def turns(project: Project, protocol: Protocol, plan: pd.DataFrame) -> pd.Series
     orders as an assistant, a physician and a layperson, and under the order to choose the least urgent option.
     Replies: two vignettes a turn, as an assistant and as a physician.
     """
-    asked, everyone = design_2.questions(project, protocol), design_2.people(protocol)
+    asked, everyone = design.questions(project, protocol), design.people(protocol)
     vignettes = asked[asked["dataset"] == "triage"].assign(domain=lambda rows: rows["gold"])
     rank = multiple_choice.ranks(vignettes, protocol.design["sample_seed"])
     place = plan["item"].map(dict(zip(vignettes["item"], rank, strict=True)))
@@ -63,28 +63,24 @@ def card(project: Project, protocol: Protocol, recorded: pd.DataFrame) -> tuple[
     Differences are paired within cases.
     """
     how = Settings.of(protocol, replicates=1000)
-    asked, everyone = design_2.questions(project, protocol), design_2.people(protocol)
+    asked, everyone = design.questions(project, protocol), design.people(protocol)
     said = replies.read(recorded, asked, everyone)
-    found, checks = [], []
-    letters = recorded[recorded["measure"] == "letter"]
-    if len(letters):
-        scored = analysis_2.scores(letters, asked, everyone)
-        plain = scored[(scored["style"] == "neutral") & scored["dataset"].isin(analysis_2.CASES)]
-        found += _triage(plain, how.confidence)
-        # Without the reference role there is nothing to check yet.
-        if (plain["who"] == REFERENCE).any():
-            gate = analysis_2.gated(protocol, scored, said, recorded, asked, how)
-            checks.append(gate[gate["part"] == "cases"])
+    scored = analysis.scores(recorded, asked, everyone)
+    # Medical questions are no part of the card.
+    gate = analysis.gated(protocol, scored, said, recorded[recorded["measure"] != "medical"], asked, how)
+    found = []
+    if len(scored):
+        found += _triage(
+            scored[(scored["style"] == "neutral") & scored["dataset"].isin(analysis.CASES)], how.confidence
+        )
     if len(said):
-        parsed = {"parsed": replies.share_parsed(said)}
-        checks.append(gates.declared(protocol.measures["text"], parsed).assign(part="text"))
         kinds = {
             "name an urgency": ["answered", "hedged"],
             "abstain or refuse": ["abstained"],
             "not readable, cut or failed": ["unparsed", "truncated", "failed"],
         }
         found.append(numbers.statuses("triage", said["status"], kinds, part="text", confidence=how.confidence))
-    return numbers.stacked(found), numbers.checked(checks)
+    return numbers.stacked(found), numbers.checked([gate])
 
 
 def _triage(plain: pd.DataFrame, confidence: float) -> list[pd.DataFrame]:
@@ -92,7 +88,7 @@ def _triage(plain: pd.DataFrame, confidence: float) -> list[pd.DataFrame]:
     if plain.empty:
         return []
     mean = partial(numbers.means, unit="cases", part="cases", confidence=confidence)
-    wide = {value: analysis_2.by_case(plain, column) for value, column in analysis_2.VALUES.items()}
+    wide = {value: analysis.by_case(plain, column) for value, column in analysis.VALUES.items()}
     parts = []
     for section, value, what in (
         (3, "accuracy", "accuracy"),

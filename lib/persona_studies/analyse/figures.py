@@ -110,10 +110,10 @@ def forest(
             axis.plot([row["inner_low"], row["inner_high"]], [place, place], color=drawn_in, lw=3.5, zorder=2)
         _mark(axis, row["estimate"], place, drawn_in, filled=filled)
     axis.set(xlabel=xlabel, yticks=range(len(frame)), yticklabels=frame["label"], ylim=(len(frame) - 0.5, -0.5))
-    if legend:
-        _explained(axis, frame, margin, colour)
     drawn = axis.get_figure()
     assert isinstance(drawn, Figure)
+    if legend:
+        explain(drawn, frame, margin)
     return drawn
 
 
@@ -124,8 +124,15 @@ def _mark(axis: Axes, x: Any, y: Any, colour: Any, *, filled: bool, label: str |
     )[0]
 
 
-def _explained(axis: Axes, frame: pd.DataFrame, margin: float | None, colour: Any) -> None:
-    """Say above a forest what its marks mean, those that it has."""
+def explain(figure: Figure, frame: pd.DataFrame, margin: float | None) -> None:
+    """Say above the forests of a figure what their marks mean, those that it has.
+
+    Args:
+        figure: Of :func:`forest`, in a constrained layout; the legend has its whole width.
+        frame: All rows that are drawn.
+        margin: Of the band.
+    """
+    axis, colour = figure.axes[0], sns.color_palette("colorblind")[0]
     handles = []
     for filled, label in ((True, "significant after correction"), (False, "not significant")):
         if "rejected" in frame and (frame["rejected"].astype(bool) == filled).any():
@@ -134,9 +141,7 @@ def _explained(axis: Axes, frame: pd.DataFrame, margin: float | None, colour: An
         handles += axis.plot([], [], color="0.6", lw=1.5, label="grey: gate failed")
     if margin is not None:
         handles.append(Patch(color="0.9", label=f"less than {margin:g} either way"))
-    axis.legend(
-        handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(handles), fontsize="small"
-    )
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize="small")
 
 
 MARKERS = {
