@@ -118,7 +118,7 @@ def plot_reliability(table: pd.DataFrame, gpt3: pd.DataFrame) -> Figure:
             (handles["GPT-3"],) = axis.plot(
                 gpt3["probability"], gpt3["frequency"], "x-", color="0.25", ms=5, lw=1, label="GPT-3"
             )
-        axis.set(title=NAMES[dataset], xlim=(0, 1), ylim=(0, 1), xlabel="probability of the chosen option")
+        axis.set(title=NAMES[dataset], xlim=(0, 1.03), ylim=(0, 1.03), xlabel="probability of the likeliest option")
         axis.set_aspect("equal")
     axes[0][0].set_ylabel("share right")
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
