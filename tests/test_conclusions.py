@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from persona_studies.design import protocol as protocols
 from persona_studies.design.parameters import Parameters
 from persona_studies.design.protocol import Claim, Family, Hypothesis, Protocol
 from persona_studies.paths import Project
+from persona_studies.reproduce import runs
 from persona_studies.study import Study
 from tests.simulated import SimulatedBackend
 from tests.simulated_letters import Second, answers, questions_with_level
@@ -210,8 +208,8 @@ def test_models_side_by_side_and_combined() -> None:
 # --- A simulated recording of a study's own second protocol ---
 
 
-def packed(project: Project, model: str, effects: dict[str, float]) -> Second:
-    """Pack simulated answers to the second protocol of the expert study, as a recording leaves them."""
+def packed(project: Project, model: str, effects: dict[str, float], share: float = 1.0) -> Second:
+    """Pack simulated answers to the study of experts, or the first of them, as a recording leaves them."""
     second = Second("expert_personas")
     met = second.design.crossed(second.asked, second.people)
     who = dict(zip(zip(met["condition"], met["item"], strict=True), met["persona"], strict=True))
@@ -226,40 +224,52 @@ def packed(project: Project, model: str, effects: dict[str, float]) -> Second:
         request="0" * 16, entropy=0.5, top_token="A", prompt_tokens=9, computed_tokens=9
     )
     rows["checksum"] = schema.checksums(rows)
-    folder = project.responses("expert_personas", model)
-    counts = responses.write(rows, second.plan, folder)
+    folder, planned = project.responses("expert_personas", model), {"letter": len(rows)}
+    rows = rows.head(int(share * len(rows)))
+    counts = responses.write(rows, second.plan, folder, partly=share < 1)
+    state = {"complete": False, "unfinished": {"planned": planned, "recorded": counts}} if share < 1 else {}
     info = ModelInfo(model, "0" * 64, "simulated", "0", "canonical", "chatml")
-    packing._seal(folder, "expert_personas", info, {"started": "2026-11-30"}, counts, {"complete": True})
+    packing._seal(folder, "expert_personas", info, {"started": "2026-11-30"}, counts, state)
     return second
 
 
-@pytest.mark.slow
-def test_the_notebook_shows_the_claims_of_recordings_without_further_work(tmp_path: Path) -> None:
-    for name in ("studies", "data", "lib", "figures"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    for name in ("pyproject.toml", "uv.lock"):
-        shutil.copy(ROOT / name, tmp_path / name)
+@pytest.fixture
+def copied(tmp_path: Path) -> Project:
+    """A copy of this project without recordings of the study of experts."""
+    for name in ("studies", "data", "figures", "pyproject.toml", "uv.lock"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    (tmp_path / "lib").mkdir()
     project = Project(tmp_path)
     shutil.rmtree(project.responses("expert_personas"), ignore_errors=True)
+    return project
+
+
+@pytest.mark.slow
+def test_the_notebook_shows_the_claims_of_recordings_without_further_work(copied: Project) -> None:
     first, further = "qwen2.5-coder-1.5b-instruct", "another"
-    second = packed(project, first, {"expert, elaborate": 0.1, "wrong on purpose": -0.3})
-    packed(project, further, {"expert, elaborate": -0.1, "wrong on purpose": -0.3})
-    done = subprocess.run(
-        [sys.executable, "-m", "persona_studies", "run", "expert_personas", "-pquestions=60", "-preplicates=1000"],
-        env={**os.environ, "PERSONA_STUDIES_ROOT": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    [path] = (project.runs / "expert_personas").glob("*/tables/verdicts.csv")
-    table = tables.load(path)
+    second = packed(copied, first, {"expert, elaborate": 0.1, "wrong on purpose": -0.3})
+    packed(copied, further, {"expert, elaborate": -0.1, "wrong on purpose": -0.3})
+    done = runs.run(copied, "expert_personas", ["questions=60", "replicates=1000"])
+    table = tables.load(done.folder / "tables" / "verdicts.csv")
     own = table[table["model"] == first].set_index("claim")
     assert set(own.index) == {n for n, c in second.protocol.claims.items() if c.family not in analysis.PUBLISHED}
     assert own.loc["in_domain", "verdict"] == "heterogeneous"
     assert table[table["model"] == further].set_index("claim").loc["in_domain", "verdict"] == "reproduced"
     assert own.loc["off_domain", "verdict"] == "reproduced" and own.loc["low_knowledge", "verdict"] != "reproduced"
     for name in ("contrasts", "models"):
-        assert (path.parent / f"{name}.csv").is_file() and (path.parents[1] / "figures" / f"{name}.svg").is_file()
+        assert (done.folder / "tables" / f"{name}.csv").is_file()
+        assert (done.folder / "figures" / f"{name}.svg").is_file()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_on_a_recording_in_progress_and_does_not_look_at_it(copied: Project) -> None:
+    packed(copied, "another", {}, share=0.5)
+    done = runs.run(copied, "expert_personas", ["alpha=0.01", "replicates=1000"])
+    table = tables.load(done.folder / "tables" / "verdicts.csv").set_index("claim")
+    assert table.loc["in_domain", "why"] == "not recorded yet: letter"
+    assert table.loc["open_question_expert", "verdict"] == "reproduced"
+    assert not (done.folder / "tables" / "accuracy.csv").is_file()
 
 
 def test_a_packed_recording_is_read_back_and_judged(tmp_path: Path) -> None:

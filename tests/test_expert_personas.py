@@ -304,7 +304,7 @@ def test_the_finding_says_what_stands_behind_it(planted: analysis.Analysis) -> N
     assert said.startswith("**In simulated,") and f"{estimate:+.3f}" in said
     bad = run({}, mass=0.3)
     said = analysis.finding(bad.verdicts, {"simulated": bad})
-    assert said.startswith("**In nine open models") and "fail their checks (option mass)" in said
+    assert said.startswith("**In nine open models") and "fail their checks (option mass), so" in said
     assert "No model has been asked" in analysis.finding(claims, {})
 
 

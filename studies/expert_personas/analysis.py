@@ -264,11 +264,14 @@ def finding(claims: pd.DataFrame, analyses: Mapping[str, Analysis]) -> str:
     if not analyses:
         return f"**{others}** No model has been asked all of this study's questions yet."
     model, first = next(iter(analyses.items()))
+    none = by_question(first.scored)[NO_PERSONA].groupby(level="benchmark", sort=False).mean()
+    reached = ", ".join(f"{benchmark} {none[benchmark]:.2f}" for benchmark in first.usable or none.index)
     if why := gates.failures(first.gate[first.gate["benchmark"] == "all"]):
         checks = why.removeprefix("gate: ")
-        return f"**{others}** In {model}, letters fail their checks ({checks}): nothing is decided by its answers."
-    none = by_question(first.scored)[NO_PERSONA].groupby(level="benchmark").mean()
-    reached = ", ".join(f"{benchmark} {none[benchmark]:.2f}" for benchmark in first.usable)
+        return (
+            f"**{others}** In {model}, letters fail their checks ({checks}), so that nothing is decided by its "
+            f"answers. Accuracy without a persona: {reached}."
+        )
     return (
         f"**In {model}, an elaborate expert persona of the question's field changes accuracy by "
         f"{size('in_domain')} against no persona, an expert of an unrelated field by {size('off_domain')}, and a "

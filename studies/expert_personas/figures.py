@@ -62,8 +62,13 @@ def forest(rows: pd.DataFrame, margin: float) -> Figure:
     return figure
 
 
-def accuracy(table: pd.DataFrame) -> Figure:
-    """Draw accuracy per persona and benchmark against chance (dashed) and no persona (line)."""
+def accuracy(table: pd.DataFrame, gate: str) -> Figure:
+    """Draw accuracy per persona and benchmark against chance (dashed) and no persona (line).
+
+    Args:
+        table: Of :func:`expert_personas.analysis.accuracy`.
+        gate: What failed behind it; empty where nothing did.
+    """
     benchmarks = list(dict.fromkeys(table["benchmark"]))
     figure, axes = plt.subplots(
         1, len(benchmarks), figsize=(3.4 * len(benchmarks) + 1.6, 4.2), sharey=True, layout="constrained"
@@ -89,8 +94,16 @@ def accuracy(table: pd.DataFrame) -> Figure:
                 fontsize="small",
                 color="0.3",
             )
-        axis.margins(x=0.27)
-        axis.set(title=benchmark, xlabel="accuracy", yticks=y, yticklabels=PERSONAS, ylim=(len(rows) - 0.5, -1.3))
+        # Room for the label of a line at chance.
+        axis.set(title=benchmark, xlabel="accuracy", xlim=(-0.12, 1), xticks=[0, 0.25, 0.5, 0.75, 1])
+        axis.set(yticks=y, yticklabels=PERSONAS, ylim=(len(rows) - 0.5, -1.3))
+    return _behind(figure, gate)
+
+
+def _behind(figure: Figure, gate: str) -> Figure:
+    """Say above a figure which check failed behind it."""
+    if gate:
+        figure.suptitle(f"behind a failed {gate}", color="0.4", fontsize="small")
     return figure
 
 
@@ -148,14 +161,22 @@ def _shows_none(spread: float, n: int, level: float, margin: float) -> float:
     return float(max(2 * norm.cdf(margin * sqrt(n) / spread - norm.isf(level)) - 1, 0.0))
 
 
-def lengths(table: pd.DataFrame) -> Figure:
-    """Draw a condition's effect against the length of its persona, by kind of persona."""
+def lengths(table: pd.DataFrame, margin: float, gate: str) -> Figure:
+    """Draw a condition's effect against the length of its persona, by kind of persona.
+
+    Args:
+        table: Of :func:`expert_personas.robustness.lengths`.
+        margin: Half width of the band of no interest.
+        gate: What failed behind it; empty where nothing did.
+    """
     figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
     kinds = table["persona"].map(KINDS)
     for index, kind in enumerate(dict.fromkeys(KINDS.values())):
         rows = table[kinds == kind]
         axis.plot(rows["words"], rows["difference"], "osD^vPX"[index], color=COLOURS[index], ms=6, label=kind)
+    axis.axhspan(-margin, margin, color="0.93", zorder=0, label=f"less than {margin:g} either way")
     axis.axhline(0, color="0.5", lw=1, ls=":")
     axis.set(xlabel="words of the persona", ylabel="difference in accuracy against no persona")
+    axis.margins(y=0.15)
     axis.legend(bbox_to_anchor=(1, 1), loc="upper left", fontsize="small")
-    return figure
+    return _behind(figure, gate)

@@ -163,7 +163,7 @@ def over_models(
                 | {"rejected": bool(all_.p <= how.alpha)}
             )
     columns = ["family", "hypothesis", "model", "n", "estimate", "low", "high", "rejected", "gate", "i2"]
-    return pd.DataFrame(rows).reindex(columns=columns)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def forest(protocol: Protocol, analyses: Mapping[str, Analysis], outcome: str, how: Settings) -> pd.DataFrame:
