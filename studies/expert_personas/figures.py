@@ -53,12 +53,6 @@ def forest(rows: pd.DataFrame, margin: float) -> Figure:
     figures.forest(rows, xlabel="difference in accuracy", margin=margin, legend=True, axis=axis)
     for place in np.flatnonzero(rows["family"].ne(rows["family"].shift()))[1:]:
         axis.axhline(place - 0.5, color="0.8", lw=0.8)
-    # The labels of the lines leave the axis too narrow for what explains its marks.
-    if (key := axis.get_legend()) is not None:
-        texts = [text.get_text() for text in key.get_texts()]
-        handles = [handle for handle in key.legend_handles if handle is not None]
-        figure.legend(handles, texts, loc="outside upper center", ncols=len(texts), fontsize="small")
-        key.remove()
     return figure
 
 
