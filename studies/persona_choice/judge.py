@@ -227,13 +227,10 @@ def auroc(wrong: Array, right: Array) -> Array:
 
 def _certainties(mine: pd.DataFrame) -> pd.DataFrame:
     """Return indicators of outcome and certainty, wrong replies first: replies x (2 * scores)."""
-    scores = sorted(mine["certainty"].dropna().unique())
-    columns = {
-        (outcome, score): (mine["right"] == outcome) & (mine["certainty"] == score)
-        for outcome in (False, True)
-        for score in scores
-    }
-    return pd.DataFrame(columns).astype(float)
+    certainty = mine["certainty"].to_numpy(dtype=float, na_value=nan)
+    at = certainty[:, None] == np.unique(certainty[~np.isnan(certainty)])
+    right = mine["right"].to_numpy(dtype=bool)[:, None]
+    return pd.DataFrame(np.hstack([at & ~right, at & right]), index=mine.index, dtype=float)
 
 
 def _area(counts: Array) -> Array:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import special
 from scipy import stats as sp
 from statsmodels.stats.proportion import proportion_confint
 
@@ -39,31 +40,29 @@ def difference(
     parameters: Parameters,
     *,
     p: float | None = None,
-    df: float | None = None,
+    df: float = inf,
     share: bool = True,
 ) -> dict[str, float]:
     """Return interval, p, smallest detectable difference and equivalence of a difference with a standard error.
 
-    Equivalence is by two one-sided tests at ``margin``: p is the larger of both. With ``df`` Student's t takes the
-    place of the normal distribution.
+    Equivalence is by two one-sided tests at ``margin``: p is the larger of both. All by Student's t.
 
     Args:
         estimate: The difference.
         se: Its standard error.
         parameters: Alpha, power, confidence, margin.
         p: p of another test of the same hypothesis, such as the z test with a pooled variance.
-        df: Degrees of freedom.
+        df: Degrees of freedom; infinite for the normal distribution.
         share: Whether the outcome is a share; other scales have no margin among the parameters.
     """
-    law = sp.norm if df is None else sp.t(df)
-    half = float(law.ppf(0.5 + parameters.confidence / 2)) * se
+    half = float(special.stdtrit(df, 0.5 + parameters.confidence / 2)) * se
     margin = parameters.margin if share else nan
-    outside = stats.equivalence_p(estimate, se, margin=margin, df=inf if df is None else df) if share else nan
+    outside = stats.equivalence_p(estimate, se, margin=margin, df=df) if share else nan
     return {
         "estimate": estimate,
         "low": estimate - half,
         "high": estimate + half,
-        "p": float(2 * law.sf(abs(estimate) / se)) if p is None else p,
+        "p": float(2 * special.stdtr(df, -abs(estimate) / se)) if p is None else p,
         "minimum_detectable": minimum_detectable(se, parameters),
         "margin": margin,
         "p_equivalence": outside,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import special
 from scipy import stats as distributions
 
 from persona_studies.analyse import multiple_choice, stats, verdicts
@@ -211,8 +212,8 @@ def bound_p(estimate: float, se: float, df: float, *, margin: float, direction: 
     """
     if not se > 0:
         return nan
-    above = float(distributions.t.sf((margin - estimate) / se, df))
-    below = float(distributions.t.sf((margin + estimate) / se, df))
+    above = float(special.stdtr(df, (estimate - margin) / se))
+    below = float(special.stdtr(df, (-margin - estimate) / se))
     if direction == "not positive":
         return above
     return below if direction == "not negative" else max(above, below)

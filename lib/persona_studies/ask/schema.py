@@ -101,7 +101,9 @@ def check_storable(row: Mapping[str, Any]) -> None:
 def digest(rows: pd.DataFrame, columns: Sequence[str] = KEY) -> NDArray[np.uint64]:
     """Return a 64-bit hash per row over some columns, for matching cells of large grids."""
     plain = rows[list(columns)].astype({name: "int64" for name in ("order", "repeat") if name in columns})
-    return np.asarray(pd.util.hash_pandas_object(plain, index=False), dtype=np.uint64)
+    # Categories pay where texts stand in many rows each.
+    hashed = pd.util.hash_pandas_object(plain, index=False, categorize=len(plain) > 1000)
+    return np.asarray(hashed, dtype=np.uint64)
 
 
 def merge(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:

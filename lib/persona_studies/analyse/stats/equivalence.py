@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import atanh, inf, isnan, nan, sqrt, tanh
 
-from scipy import stats
+from scipy import special, stats
 
 from persona_studies.analyse.stats.estimate import fraction
 from persona_studies.analyse.stats.paired import paired_counts, tango_interval, tango_score
@@ -150,4 +150,4 @@ def equivalence_p(estimate: float, se: float, *, margin: float, df: float = inf)
         raise StatisticsError(f"An equivalence margin must be positive, not {margin}.")
     if se <= 0:
         raise StatisticsError(f"A standard error must be positive, not {se}.")
-    return float(stats.t.sf((margin - abs(estimate)) / se, df))
+    return float(special.stdtr(df, (abs(estimate) - margin) / se))
