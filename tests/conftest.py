@@ -155,20 +155,20 @@ def recorded(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def command_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str]]:
-    """Return a function that runs a command in this process, and gives its exit code and what it said."""
+    """Return a function that runs a command in this process: its exit code, and what it and its children said."""
 
     def call(project: Project, *arguments: str) -> tuple[int, str]:
         monkeypatch.setenv("PERSONA_STUDIES_ROOT", str(project.root))
         monkeypatch.setenv("COLUMNS", "200")
         monkeypatch.setattr(sys, "argv", ["persona-studies", *arguments])
         before = signal.getsignal(signal.SIGTERM)
-        capsys.readouterr()
+        capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main()
         signal.signal(signal.SIGTERM, before)
-        said, complained = capsys.readouterr()
+        said, complained = capfd.readouterr()
         return int(ended.value.code or 0), said + complained
 
     return call

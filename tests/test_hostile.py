@@ -119,16 +119,13 @@ def test_a_reply_is_stored_as_it_is_and_read_as_data(tmp_path: Path, text: str) 
     assert not list(tmp_path.rglob("owned"))
 
 
-def test_an_error_that_quotes_a_reply_does_not_steer_the_terminal(make_project: Callable[..., Project]) -> None:
+def test_an_error_that_quotes_a_reply_does_not_steer_the_terminal(
+    make_project: Callable[..., Project], command_line: Callable[..., tuple[int, str]]
+) -> None:
     project = make_project("raise ValueError('\\x1b]0;owned\\x07 \\u202e <b>')")
-    done = subprocess.run(
-        [sys.executable, "-m", "persona_studies.cli", "run", "toy"],
-        env=os.environ | {"PERSONA_STUDIES_ROOT": str(project.root)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1 and "ValueError" in done.stderr and "owned" in done.stderr
-    assert not {"\x1b", "\x07", "\u202e"} & {*done.stdout, *done.stderr}
+    code, said = command_line(project, "run", "toy")
+    assert code == 1 and "ValueError" in said and "owned" in said
+    assert not {"\x1b", "\x07", "\u202e"} & {*said}
 
 
 # A key

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from persona_studies import cli
 from persona_studies.analyse import tables, verdicts
@@ -68,8 +69,8 @@ def tool(project: Project, *words: str) -> str:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project in which `new` made a study."""
     project = empty(tmp_path_factory.mktemp("checkout"))
-    said = tool(project, "persona_studies", "new", NAME)
-    assert f"make record STUDY={NAME}" in said
+    done = CliRunner().invoke(cli.app, ["new", NAME], env={"PERSONA_STUDIES_ROOT": str(project.root)})
+    assert done.exit_code == 0 and f"make record STUDY={NAME}" in done.output, done.output
     return project
 
 

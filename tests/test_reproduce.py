@@ -40,29 +40,11 @@ def pair(make_project: Callable[..., Project], *cells: str) -> Project:
     return project
 
 
-def command(project: Project, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "persona_studies", *arguments],
-        cwd=project.root,
-        env={**os.environ, "PERSONA_STUDIES_ROOT": str(project.root)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def call(project: Project, *arguments: str) -> tuple[int, str]:
-    process = command(project, *arguments)
-    said, _ = process.communicate(timeout=300)
-    assert "Traceback" not in said, said
-    return process.returncode, said
-
-
 def test_two_studies_run_at_once_and_not_again(
     make_project: Callable[..., Project], command_line: Callable[..., tuple[int, str]]
 ) -> None:
     project = pair(make_project, MEET)
-    code, said = call(project, "reproduce", "--jobs", "2")
+    code, said = command_line(project, "reproduce", "--jobs", "2")
     assert code == 1 and "toy: done, build/toy" in said and "twin: done, build/twin" in said, said
     assert said.count("No reference yet; run make reproduce, then make accept.") == 2
     assert command_line(project, "accept", "--yes")[0] == 0
@@ -77,15 +59,17 @@ def test_two_studies_run_at_once_and_not_again(
     # Of what changed, and of that alone, a run is made.
     design = project.studies / "twin" / "design.py"
     design.write_text(design.read_text() + "\n# another line\n")
-    code, said = call(project, "reproduce", "twin")
+    code, said = command_line(project, "reproduce", "twin")
     assert code == 0 and "twin: done" in said and "toy" not in said, said
 
 
-def test_a_study_that_fails_is_named_and_the_others_are_compared(make_project: Callable[..., Project]) -> None:
+def test_a_study_that_fails_is_named_and_the_others_are_compared(
+    make_project: Callable[..., Project], command_line: Callable[..., tuple[int, str]]
+) -> None:
     project = pair(make_project, "1 + 1")
     notebook = project.notebook("toy")
     notebook.write_text(notebook.read_text().replace("1 + 1", "1 / 0"))
-    code, said = call(project, "reproduce")
+    code, said = command_line(project, "reproduce")
     assert code == 1 and "ZeroDivisionError" in said and "twin: done" in said, said
     assert said.rstrip().endswith("toy did not complete.")
     assert (project.build / "twin" / "run.json").is_file() and not (project.build / "toy").exists()
@@ -96,7 +80,14 @@ def test_interrupted_it_ends_its_runs_and_leaves_nothing_half_written(
     make_project: Callable[..., Project], by: signal.Signals
 ) -> None:
     project = pair(make_project, "import time\ntime.sleep(600)")
-    process = command(project, "reproduce", "--jobs", "2")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "persona_studies", "reproduce", "--jobs", "2"],
+        cwd=project.root,
+        env={**os.environ, "PERSONA_STUDIES_ROOT": str(project.root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     while len(list(project.build.glob(".*.persona-studies-partial*"))) < 2 and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(by)

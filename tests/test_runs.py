@@ -224,7 +224,7 @@ def test_interrupted_nothing_half_written_is_left(make_project: Make) -> None:
 def test_the_kernel_has_an_environment_of_its_own_without_settings_of_a_home(
     make_project: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """And cells that are empty are passed over."""
+    """And without pandas until a cell asks for it; cells that are empty are passed over."""
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     startup = tmp_path / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
@@ -234,13 +234,13 @@ def test_the_kernel_has_an_environment_of_its_own_without_settings_of_a_home(
     monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "start.py"))
     project = make_project(
         "import os, sys\nprint(os.environ['OMP_NUM_THREADS'], os.environ['TZ'])\nprint(sys.executable)\n"
-        "print(sorted(name for name in globals() if name.startswith('leaked')))",
+        "print(sorted(name for name in globals() if name.startswith('leaked')))\nprint('pandas' in sys.modules)",
         "",
         " \n",
     )
     run = runs.run(project, "toy")
     outputs = json.loads((run.folder / "toy.ipynb").read_text())["cells"][3]["outputs"]
-    assert outputs[0]["text"] == ["1 UTC\n", f"{sys.executable}\n", "[]\n"]
+    assert outputs[0]["text"] == ["1 UTC\n", f"{sys.executable}\n", "[]\n", "False\n"]
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
 

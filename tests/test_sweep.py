@@ -104,25 +104,13 @@ def test_what_is_not_recorded_says_so_and_loses_nothing_else(
     assert [one.problem for one in found] == [None, "2 of 3 planned cells have no response"]
 
 
-def command(project: Project, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "persona_studies.cli", "sweep", "toy", *arguments],
-        env={**os.environ, "PERSONA_STUDIES_ROOT": str(project.root)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def test_a_failing_specification_is_listed_and_the_others_drawn(
     project: Project, command_line: Callable[..., tuple[int, str]]
 ) -> None:
     # One is finished before, one runs beside one that fails.
     runs.run(project, "toy", ["rounds=2"])
-    arguments = ["--grid", "rounds=2,4,7", "-j", "2"]
-    process = command(project, *arguments)
-    said, _ = process.communicate()
-    assert process.returncode == 1, said
+    code, said = command_line(project, "sweep", "toy", "--grid", "rounds=2,4,7", "-j", "2")
+    assert code == 1, said
     assert "3 specifications, 1 finished, 2 to run, 0 that cannot be run" in said
     assert "one (corrected): 0.1 to 0.2, median 0.15; inconclusive 1, reproduced 1" in said
     (folder,) = (project.runs / "toy").glob("sweep-*")
@@ -160,7 +148,13 @@ def test_more_runs_than_the_limit_are_refused_before_the_first(
 
 @pytest.mark.attack
 def test_an_interrupted_sweep_leaves_nothing_half_written(project: Project) -> None:
-    process = command(project, "--grid", "rounds=9")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "persona_studies.cli", "sweep", "toy", "--grid", "rounds=9"],
+        env={**os.environ, "PERSONA_STUDIES_ROOT": str(project.root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     partial = []
     while not partial and process.poll() is None:
         partial = list(project.runs.rglob(".*persona-studies-partial*"))

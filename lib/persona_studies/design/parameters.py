@@ -9,13 +9,15 @@ import shlex
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from persona_studies.errors import ParameterError, quoted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # A list as the documents show it, behind the name of its parameter, and a list of words in single quotes or none.
 _LIST = re.compile(r"""(?:(?<=\s)|^)(\w+=)(\[(?:[^\]"']|"(?:[^"\\]|\\.)*"|'[^']*')*\])""")
@@ -99,6 +101,8 @@ class Parameters(BaseModel):
     @classmethod
     def describe(cls, defaults: Mapping[str, Any] = MappingProxyType({})) -> pd.DataFrame:
         """Return one row per parameter: ``parameter, default, allowed, description``."""
+        import pandas as pd
+
         return pd.DataFrame(
             [
                 {
