@@ -103,7 +103,7 @@ def units_needed(effect: float, sd: float, *, alpha: float, power: float = 0.8) 
     if sd == 0:
         return 2
     # The normal distribution needs fewer units than Student's t, which needs few more.
-    least = ((stats.norm.isf(alpha / 2) + stats.norm.ppf(power)) * sd / effect) ** 2
+    least = ((special.ndtri(power) - special.ndtri(alpha / 2)) * sd / effect) ** 2
     n = max(2, int(least) - 1)
     while power_mean(effect, sd / n**0.5, n - 1, alpha=alpha) < power:
         n += 1
