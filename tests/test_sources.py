@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from persona_studies.design import sources
-from persona_studies.errors import SourceError
+from persona_studies.errors import SourceError, SourceUnavailable
 from persona_studies.paths import Project
 
 CONTENT = b"item,text\n1,Trust others.\n"
@@ -171,6 +171,24 @@ def test_a_mirror_that_is_no_folder_is_an_error(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PERSONA_STUDIES_MIRROR", str(tmp_path / "mirrror"))
     with pytest.raises(SourceError, match="is not a folder"):
         sources.fetch(register(tmp_path, ENTRY), "items")
+
+
+def test_a_folder_is_one_source_that_a_mirror_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "mirror" / "github" / "someone/things" / COMMIT / "answers"
+    folder.mkdir(parents=True)
+    for name in ("b.json", "a.json", "notes.txt"):
+        (folder / name).write_text(f"{name} says this")
+    hashes = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("a.json", "b.json")]
+    listed = f"{hashes[0]}  answers/a.json\n{hashes[1]}  answers/b.json\n"
+    whole = {"path": "answers/*.json", "sha256": hashlib.sha256(listed.encode()).hexdigest(), "bytes": 32}
+    project = register(tmp_path, ENTRY | whole)
+    with pytest.raises(SourceUnavailable, match=rf"tree/{COMMIT}/answers.*Clone the repository"):
+        sources.fetch(project, "items")
+    monkeypatch.setenv("PERSONA_STUDIES_MIRROR", str(tmp_path / "mirror"))
+    assert sources.fetch(project, "items") == folder
+    (folder / "b.json").write_text("b.json says that")
+    with pytest.raises(SourceError, match="is not the pinned file"):
+        sources.fetch(project, "items")
 
 
 def test_the_cache_serves_without_a_connection(tmp_path: Path, own_cache: Path) -> None:

@@ -50,7 +50,7 @@ def _tests(axis: Axes, tests: pd.DataFrame) -> None:
         xlim=(-0.5, len(models) - 0.5),
         ylim=(len(names) - 0.5, -0.5),
         xticks=range(len(models)),
-        xticklabels=[str(model).removesuffix("-instruct") for model in models],
+        xticklabels=[str(model).removesuffix("-instruct").replace("coder-", "coder-\n") for model in models],
         yticks=range(len(names)),
         yticklabels=names,
         title="What does each test measure in a recorded model?",
@@ -230,14 +230,17 @@ def induced(over: pd.DataFrame, margin: float) -> Figure:
         margin: Smallest effect of interest.
     """
     mine = over[over["family"] == "induction"]
-    name = mine["hypothesis"].str.extract(r"\| (?P<trait>\w+), (?P<outcome>\w+)")
-    mine = mine.assign(**name, label=name["trait"].str[:3] + "., " + mine["model"])
-    height = 1.4 + 0.3 * len(mine) / 3
-    figure, axes = plt.subplots(1, 3, figsize=(13, height), layout="constrained")
+    mine = mine.join(mine["hypothesis"].str.extract(r"\| (?P<trait>\w+), (?P<outcome>\w+)"))
+    # A line of every panel, also where one of them has nothing to combine; random effects last.
+    models = sorted(mine["model"].unique(), key=lambda name: name == "random effects")
+    lines = pd.MultiIndex.from_product([mine["trait"].unique(), models], names=["trait", "model"])
+    figure, axes = plt.subplots(1, 3, figsize=(13, 1.4 + 0.28 * len(lines)), layout="constrained")
     for place, (axis, (outcome, part)) in enumerate(zip(axes, mine.groupby("outcome", sort=False), strict=True)):
-        label = f"high less low paragraph, {UNITS[str(outcome)]}"
-        figures.forest(part, xlabel=label, margin=margin, axis=axis, legend=place == 0)
-        axis.set(title=str(outcome))
+        shown = part.set_index(["trait", "model"]).reindex(lines).reset_index()
+        shown = shown.assign(label=shown["trait"].str[:3] + "., " + shown["model"]).fillna({"gate": ""})
+        shown["rejected"] = shown["rejected"].eq(True)
+        label = f"{outcome}: high less low paragraph, {UNITS[str(outcome)]}"
+        figures.forest(shown, xlabel=label, margin=margin, axis=axis, legend=place == 1)
         if place:
             axis.set(yticklabels=[])
     return figure

@@ -247,7 +247,7 @@ def _locate(source: Source) -> Path | None:
         if not Path(mirror).is_dir():
             raise SourceError(f"PERSONA_STUDIES_MIRROR={mirror} is not a folder; point it at a mirror or unset it.")
         mirrored = Path(mirror) / source.location
-        if mirrored.exists():
+        if mirrored.is_dir() if source.files else mirrored.is_file():
             _verify(source, mirrored, "Replace the mirror's copy, or unset PERSONA_STUDIES_MIRROR.")
             return mirrored
     cached = cache_folder() / source.location
