@@ -9,6 +9,7 @@ from scipy import stats
 
 from clinical_personas import analysis, design, figures, outcomes, robustness
 from persona_studies.analyse import conclusions
+from persona_studies.analyse import figures as shared_figures
 from persona_studies.analyse.families import Settings
 from persona_studies.design import multiple_choice
 from persona_studies.errors import ParameterError, SourceError
@@ -387,4 +388,6 @@ def test_figures_are_drawn_from_one_recording(planted: analysis.Analysis) -> Non
     assert len(figures.plot_confusion(confused, ["assistant", "physician"]).axes) == 4
     assert len(figures.plot_risk(outcomes.risk(planted.scored, HOW)).axes) == 2
     curve = robustness.power_curve(planted.tests, np.linspace(0, 0.4, 5), 0.05 / 6)
+    assert shared_figures.behind(drawn, "").get_suptitle() == ""
+    assert shared_figures.behind(drawn, "gate: kappa").get_suptitle() == "behind a failed gate: kappa"
     assert len(figures.plot_power(curve, 0.1).axes[0].lines) == 5

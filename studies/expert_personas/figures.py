@@ -91,14 +91,7 @@ def accuracy(table: pd.DataFrame, gate: str) -> Figure:
         # Room for the label of a line at chance.
         axis.set(title=benchmark, xlabel="accuracy", xlim=(-0.12, 1), xticks=[0, 0.25, 0.5, 0.75, 1])
         axis.set(yticks=y, yticklabels=PERSONAS, ylim=(len(rows) - 0.5, -1.3))
-    return _behind(figure, gate)
-
-
-def _behind(figure: Figure, gate: str) -> Figure:
-    """Say above a figure which check failed behind it."""
-    if gate:
-        figure.suptitle(f"behind a failed {gate}", color="0.4", fontsize="small")
-    return figure
+    return figures.behind(figure, gate)
 
 
 def positions(table: pd.DataFrame) -> Figure:
@@ -173,4 +166,4 @@ def lengths(table: pd.DataFrame, margin: float, gate: str) -> Figure:
     axis.set(xlabel="words of the persona", ylabel="difference in accuracy against no persona")
     axis.margins(y=0.15)
     axis.legend(bbox_to_anchor=(1, 1), loc="upper left", fontsize="small")
-    return _behind(figure, gate)
+    return figures.behind(figure, gate)

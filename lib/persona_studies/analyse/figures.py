@@ -144,6 +144,13 @@ def explain(figure: Figure, frame: pd.DataFrame, margin: float | None) -> None:
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize="small")
 
 
+def behind(figure: Figure, gate: str) -> Figure:
+    """Say above a figure which checks failed behind all of it, in words; nothing where none did."""
+    if gate:
+        figure.suptitle(f"behind a failed {gate}", color="0.4", fontsize="small")
+    return figure
+
+
 MARKERS = {
     "reproduced": "o",
     "same direction, not significant": "^",
