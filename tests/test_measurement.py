@@ -474,14 +474,25 @@ def test_claims_about_several_tests_are_decided_by_counting() -> None:
     assert counted([1, 0, 0], [True, False, False], no, "none") == "inconclusive"
 
 
-def test_every_figure_is_drawn_of_a_whole_recording(able: recordings.Recorded) -> None:
-    made = able.scores
+def test_every_figure_is_drawn_of_a_whole_recording(able: recordings.Recorded, first: recordings.Recorded) -> None:
+    made, both = able.scores, {"able": able, "first": first}
+    wanted = [("induction", name) for name in PROTOCOL.families["induction"].hypotheses]
+    over = conclusions.over_models({name: one.tests for name, one in both.items()}, wanted, HOW)
+    tests = recordings.measured(PROTOCOL, both)
     drawn = [
         figures.trait_methods(live.trait_methods(made)),
         figures.scales(made.rating),
         figures.places(judging.places(FACTS["mbti_choices"])),
+        figures.main(tests, judging.released_people(FACTS["summaries"])),
+        figures.main(tests.head(0), judging.released_people(FACTS["summaries"])),
+        figures.consistent(released.flan_table(FACTS, 0.95)),
+        figures.induced(over, 0.25),
     ]
-    assert [len(figure.axes) for figure in drawn] == [2, 3, 3]
+    assert [len(figure.axes) for figure in drawn] == [2, 3, 3, 2, 2, 2, 3]
+    said = {text.get_text() for text in drawn[3].axes[0].texts}
+    assert said == {"✓ statements", "✓ persona", "position", "not recorded yet"}
+    # A model that did not answer a block keeps its line, empty.
+    assert len({len(axis.get_yticks()) for axis in drawn[6].axes}) == 1
     for figure in drawn:
         figures.plt.close(figure)
 
