@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import signal
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -29,6 +30,9 @@ from tests.test_recording import answer, small_plan
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
+
+
+CERTIFICATES = ssl.create_default_context()
 
 
 def at_hand(project: Project, *ids: str) -> list[Path]:
@@ -172,6 +176,14 @@ def command_line(
         return int(ended.value.code or 0), said + complained
 
     return call
+
+
+@pytest.fixture
+def certificates_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client reads all certificates when it is made, for 40 ms; a local server shows none."""
+    openai = pytest.importorskip("openai", reason="extra `api` is not installed")
+    client = partial(openai.DefaultAsyncHttpxClient, verify=CERTIFICATES)
+    monkeypatch.setattr(openai, "DefaultAsyncHttpxClient", client)
 
 
 @pytest.fixture(scope="module")

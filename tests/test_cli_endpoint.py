@@ -20,6 +20,7 @@ from tests.misbehaving_server import Body, Server, prompt_of
 from tests.test_recording import small_plan
 
 pytest.importorskip("openai", reason="extra `api` is not installed")
+pytestmark = pytest.mark.usefixtures("certificates_once")
 
 CANARY = "sk-canary-9876543210"
 

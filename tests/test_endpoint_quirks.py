@@ -18,6 +18,7 @@ from persona_studies.errors import BackendError, ParameterError
 from tests.misbehaving_server import Body, Server, always
 
 pytest.importorskip("openai", reason="extra `api` is not installed")
+pytestmark = pytest.mark.usefixtures("certificates_once")
 
 CANARY = "sk-canary-quirks-42"
 TEXT = Request("text", None, "", "Say hello.", max_tokens=20)

@@ -29,6 +29,7 @@ from persona_studies.errors import BackendError, BudgetSpent, ParameterError
 from tests.misbehaving_server import Body, Server, always, by_text, in_turn, logprob_of, prompt_of, tokens_of
 
 pytest.importorskip("openai", reason="extra `api` is not installed")
+pytestmark = pytest.mark.usefixtures("certificates_once")
 
 CANARY = "sk-canary-0123456789"
 LETTER = Request("letter", "You are a baker.", "Choose a letter.\n", "Is tea warm?", ("A", "B", "C"))

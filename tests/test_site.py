@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import nbformat
 import pandas as pd
 import pytest
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -313,6 +313,12 @@ def pages(project: Project) -> dict[str, BeautifulSoup]:
     return {path.name: read(path) for path in sorted(project.site.glob("*.html"))}
 
 
+@pytest.fixture(scope="module")
+def ids(pages: dict[str, BeautifulSoup]) -> dict[str, dict[str, Tag]]:
+    """Every identifier of every page with its element: to search a page for each link takes seconds."""
+    return {name: {str(tag["id"]): tag for tag in page.find_all(id=True)} for name, page in pages.items()}
+
+
 def loaded(page: BeautifulSoup) -> Iterator[str]:
     """Yield every address that a browser loads with a page."""
     for tag in page.find_all(["img", "script", "iframe", "source", "audio", "video", "embed", "object", "input"]):
@@ -347,7 +353,9 @@ def test_a_page_with_what_it_loads_is_small(project: Project, pages: dict[str, B
         assert sum((project.site / file).stat().st_size for file in files) < LIMIT, name
 
 
-def test_links_lead_somewhere(project: Project, pages: dict[str, BeautifulSoup]) -> None:
+def test_links_lead_somewhere(
+    project: Project, pages: dict[str, BeautifulSoup], ids: dict[str, dict[str, Tag]]
+) -> None:
     for name, page in pages.items():
         for link in page.find_all("a", href=True):
             if link["href"].startswith(("https://", "http://")):
@@ -355,7 +363,7 @@ def test_links_lead_somewhere(project: Project, pages: dict[str, BeautifulSoup])
             file, _, anchor = unquote(str(link["href"])).partition("#")
             assert (project.site / (file or name)).is_file(), (name, link["href"])
             if anchor:
-                assert pages[file or name].find(id=anchor), (name, link["href"])
+                assert anchor in ids[file or name], (name, link["href"])
 
 
 def test_identifiers_are_unique(pages: dict[str, BeautifulSoup]) -> None:
@@ -364,14 +372,14 @@ def test_identifiers_are_unique(pages: dict[str, BeautifulSoup]) -> None:
         assert len(ids) == len(set(ids)), name
 
 
-def test_every_claim_leads_to_its_verdict(project: Project, pages: dict[str, BeautifulSoup]) -> None:
+def test_every_claim_leads_to_its_verdict(project: Project, ids: dict[str, dict[str, Tag]]) -> None:
     for part in scoreboard.board(project).parts:
-        home = pages["index.html"].find(id=f"part-{part.study}").find_parent(class_="part")
+        home = ids["index.html"][f"part-{part.study}"].find_parent(class_="part")
         links = [tag["href"] for tag in home.select("th[scope=row] a, details li a")]
         code = [cell for cell in notebooks.read(project.notebook(part.study)).cells if cell.cell_type == "code"]
         for link, row in zip(links, part.all, strict=True):
             file, _, anchor = str(link).partition("#")
-            target = pages[file].find(id=anchor)
+            target = ids[file][anchor]
             assert file == f"{row.study}.html" and target.name == "tr"
             assert target.select_one(".verdict").get_text() == f"{verdicts.SIGNS[row.verdict]} {row.verdict}"
             assert row.statement in [cell.get_text() for cell in target.find_all(["td", "th"])]
@@ -394,12 +402,14 @@ def test_every_filter_finds_what_it_counts(project: Project, pages: dict[str, Be
     assert {tag["for"] for tag in index.select("label")} == offered
 
 
-def test_every_number_says_which_cell_made_it(project: Project, pages: dict[str, BeautifulSoup]) -> None:
+def test_every_number_says_which_cell_made_it(
+    project: Project, pages: dict[str, BeautifulSoup], ids: dict[str, dict[str, Tag]]
+) -> None:
     for study in project.names():
         page = pages[f"{study}.html"]
         for item in page.select(".downloads li"):
             file, cell = item.select("a")
-            made = page.find(id=str(cell["href"])[1:]).details.get_text()
+            made = ids[f"{study}.html"][str(cell["href"])[1:]].details.get_text()
             name = Path(str(file["href"])).stem
             made_by = {
                 f'"{name}"',

@@ -16,8 +16,10 @@ def integrated(shift: float, df: float, alpha: float) -> float:
     edge = stats.t.isf(alpha / 2, df)
 
     def density(s: float) -> float:
-        beyond = stats.norm.sf(edge * s - shift) + stats.norm.cdf(-edge * s - shift)
-        return float(beyond * stats.chi.pdf(s * math.sqrt(df), df) * math.sqrt(df))
+        beyond = (math.erfc((edge * s - shift) / math.sqrt(2)) + math.erfc((edge * s + shift) / math.sqrt(2))) / 2
+        x = s * math.sqrt(df)
+        chi = (1 - df / 2) * math.log(2) + (df - 1) * math.log(x) - x**2 / 2 - math.lgamma(df / 2)
+        return beyond * math.exp(chi) * math.sqrt(df)
 
     return float(integrate.quad(density, 0, np.inf, limit=200)[0])
 
