@@ -217,8 +217,8 @@ def public_tests(project: Project, protocol: Protocol, how: Settings) -> pd.Data
     floor = published.permutation_floor().set_index("family").xs("all pairwise tests").to_dict()
     least = float(floor["smallest_adjusted_p"])
     family = protocol.families["permutation_floor"]
-    # Arithmetic: nothing is estimated, so the answer is certain.
-    row = {"n": int(floor["tests"]), "estimate": least, "low": least, "high": least, "p": 0.0}
+    # Arithmetic: nothing is estimated, so the answer is certain and has no interval.
+    row = {"n": int(floor["tests"]), "estimate": least, "p": 0.0}
     parts.append(families.corrected("permutation_floor", family, {family.hypotheses[0]: row}, how))
     return pd.concat(parts, ignore_index=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import nan
 
 import numpy as np
@@ -36,13 +36,6 @@ def declared(measure: Measure, values: Mapping[str, float]) -> pd.DataFrame:
             )
         checks[name.replace("_", " ")] = (values[name], ">=" if kind == "min" else "<=", threshold)
     return scoring.gate(checks)
-
-
-def only(measure: Measure, names: Iterable[str]) -> Measure:
-    """Return a measure with those of its thresholds that are about the named values."""
-    wanted = {*names}
-    kept = {key: threshold for key, threshold in measure.gate.items() if key.partition("_")[2] in wanted}
-    return measure.model_copy(update={"gate": kept})
 
 
 def failures(table: pd.DataFrame, measure: str | None = None) -> str:
