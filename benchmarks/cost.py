@@ -43,7 +43,7 @@ SAMPLE = 16
 FULL: dict[str, dict[str, Any]] = {
     "clinical_personas": {},
     "expert_personas": {"questions": 2_000},
-    "persona_bias": {"datasets": "all", "items": 2_000},
+    "persona_bias": {"questions_per_set": 100, "replies_per_set": 100},
     "sycophancy": {"personas": 275, "topics": 33, "claims_per_topic": 5},
 }
 
@@ -52,7 +52,7 @@ FULL: dict[str, dict[str, Any]] = {
 THIN: dict[str, dict[str, Any]] = {
     "clinical_personas": {},
     "expert_personas": {},
-    "persona_bias": {"groups": ["gender"], "instructions": [1]},
+    "persona_bias": {"questions_per_set": 10, "replies_per_set": 6},
     "sycophancy": {"personas": 10},
 }
 

@@ -17,8 +17,7 @@ from pydantic import Field
 
 from expert_personas import design as expert
 from measurement import design as measurement
-from persona_bias import personas as bias
-from persona_bias import programs
+from persona_bias import design as bias
 from persona_choice import design as choice
 from persona_studies.design import banks, multiple_choice
 from persona_studies.errors import BankError
@@ -35,7 +34,6 @@ BANKS: dict[str, type[banks.Row]] = {
     "expert_personas/fields.csv": expert.Expertise,
     "expert_personas/subjects.csv": expert.Subject,
     "persona_bias/personas.csv": bias.Persona,
-    "persona_bias/mbpp.csv": programs.Problem,
     "measurement/ipip_neo_300.csv": measurement.Key,
     "measurement/statements.csv": measurement.Statement,
     "measurement/facts.csv": measurement.Fact,

@@ -189,6 +189,26 @@ def test_a_claim_waits_for_its_measure_and_says_which() -> None:
     assert table.loc[table["claim"] == "own", "why"].tolist() == ["not recorded yet: letter"]
 
 
+def test_a_claim_about_a_named_hypothesis_waits_for_its_familys_measure() -> None:
+    families_ = {"own": Family(purpose="", hypotheses=("share",), size=1, measure="letter")}
+    claim = Claim(statement="", source="", published="", family="own", hypothesis="share", smallest_effect=0.3)
+    named = Protocol.model_construct(
+        version=2, families=families_, claims={"own": claim}, measures={"letter": None}
+    )
+    assert conclusions.unrecorded(named, ()) == {"own": "not recorded yet: letter"}
+    assert conclusions.unrecorded(named, {"letter"}) == {}
+
+
+def test_models_on_either_side_of_a_line_move_apart() -> None:
+    declared = small_protocol()
+    claims_ = {name: claim.model_copy(update={"line": 0.5}) for name, claim in declared.claims.items()}
+    declared = declared.model_copy(update={"claims": claims_})
+    first, other = one("a", 0.9), one("b", 0.1)
+    assert first.beside(declared, {}).set_index("claim").loc["own", "verdict"] == "reproduced"
+    assert first.beside(declared, {"b": other}).set_index("claim").loc["own", "verdict"] == "heterogeneous"
+    assert first.beside(declared, {"c": one("c", 0.8)}).set_index("claim").loc["own", "verdict"] == "reproduced"
+
+
 def test_models_side_by_side_and_combined() -> None:
     [name] = small_protocol().families["own"].hypotheses
     each = [one("a", 0.1), one("b", 0.2), one("c", 0.9, gate="gate: option mass")]

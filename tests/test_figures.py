@@ -49,6 +49,12 @@ def test_significant_estimates_are_filled_and_others_are_not() -> None:
     plt.close("all")
 
 
+def test_what_was_shown_to_be_small_is_a_diamond() -> None:
+    axis = figures.forest(ROWS.assign(within=[False, True]), xlabel="r", margin=0.1).axes[0]
+    assert [line.get_marker() for line in axis.lines if len(line.get_xdata()) == 1] == ["o", "D"]
+    plt.close("all")
+
+
 def test_a_figure_without_a_text_is_refused(tmp_path: Path) -> None:
     _, png = figures.save(draw(), tmp_path / "plot")
     with pytest.raises(PersonaStudiesError, match="Figure plot needs an alt text"):

@@ -1,316 +1,425 @@
-"""The study of persona bias: its grid, its contrasts by hand, planted effects, and no effects."""
+"""The study of persona bias: its grid, its numbers by hand, planted effects, no effects, failed gates, parts."""
 
 from __future__ import annotations
 
 import functools
+import json
 import os
+import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from persona_bias import analysis, robustness
-from persona_bias import design as study
+from persona_bias import analysis, design, robustness
+from persona_studies.analyse import conclusions
+from persona_studies.analyse.families import Settings
+from persona_studies.ask import packing, responses, schema
+from persona_studies.ask.backends import ModelInfo
 from persona_studies.design import multiple_choice, sources
-from persona_studies.design import protocol as protocols
-from persona_studies.errors import ParameterError, ResponsesError
+from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
-from tests.simulated_persona_bias import DEFAULTS, Simulation
-from tests.simulated_scores import answered_again
+from persona_studies.reproduce import ready, runs
+from tests.simulated_letters import Second, answers, questions_with_level
 
-PROJECT = Project(Path(__file__).parents[1])
-PROTOCOL = protocols.load(PROJECT.protocol("persona_bias"))
-EFFECTS = {"physically-disabled": -0.2, "religious": -0.12, "toddler": -0.25}
+STUDY = Second("persona_bias")
+PROJECT, PROTOCOL = STUDY.project, STUDY.protocol
+PERSONAS = PROTOCOL.design["personas"]
+HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=1999, seed=1)
+IN_FORCE, _ = ready.resolve(PROJECT, "persona_bias", [])
+N, REPLIES = 100, 60  # questions, and those that are answered in words
+
+
+def recorded(
+    effects: dict[str, float],
+    *,
+    seed: int = 7,
+    mean: float = 0.6,
+    abstain: dict[str, float] | None = None,
+    measures: tuple[str, ...] = ("letter", "text"),
+    **how: Any,
+) -> pd.DataFrame:
+    """Return answers in which personas add to the probability of the right option, and some abstain."""
+    level = questions_with_level(STUDY.asked, 1, mean=mean)
+    rng = np.random.default_rng(seed)
+    who = dict(zip(STUDY.people["condition"], STUDY.people["persona"]))
+    own = {(c, i): rng.normal(0, 0.04) for c in who for i in level.index}
+
+    def probability(cells: pd.DataFrame) -> np.ndarray:
+        pairs = list(zip(cells["condition"], cells["item"]))
+        added = np.array([effects.get(who[c], 0.0) + own[c, i] for c, i in pairs])
+        return np.clip(cells["item"].map(level).to_numpy() + added, 0.01, 0.99)
+
+    def replies(cells: pd.DataFrame) -> list[str]:
+        said = []
+        for condition, gold, order, n in cells[["condition", "gold", "order", "n_options"]].itertuples(index=False):
+            if rng.random() < (abstain or {}).get(who[condition], 0.0):
+                said.append("As an AI I am unable to answer this.")
+            else:
+                said.append(f"The answer is: ({'ABCDE'[(gold - order) % n]})")
+        return said
+
+    plan = STUDY.plan[STUDY.plan["measure"].isin(measures)].reset_index(drop=True)
+    return answers(plan, STUDY.asked, probability, replies=replies, **how)
+
+
+def run(effects: dict[str, float], **how: Any) -> analysis.Analysis:
+    rows = recorded(effects, **how)
+    return analysis.analyse(PROJECT, PROTOCOL, rows, STUDY.asked, STUDY.people, HOW, model="simulated")
+
+
+FALLEN = [name for name in PERSONAS if name not in ("able-bodied", "atheist")]
 
 
 @pytest.fixture(scope="module")
-def simulation() -> Simulation:
-    return Simulation(PROJECT)
+def planted() -> analysis.Analysis:
+    return run(dict.fromkeys(FALLEN, -0.12) | {"wrong": -0.3}, abstain={"physically-disabled": 0.4})
 
 
-def scores(simulation: Simulation, seed: int, **how: object) -> pd.DataFrame:
-    recorded = simulation.responses(seed, **how)  # type: ignore[arg-type]
-    return analysis.scores(recorded, simulation.asked, simulation.people, "cloze")
+@pytest.fixture(scope="module")
+def null() -> analysis.Analysis:
+    return run({})
+
+
+def tabled(found: analysis.Analysis) -> pd.DataFrame:
+    return found.tests.set_index(["family", "hypothesis"])
+
+
+def verdicts(found: analysis.Analysis) -> pd.DataFrame:
+    return found.verdicts.set_index("claim")
 
 
 class TestGrid:
-    def test_everything_on_an_axis_has_a_name_for_readers(self, simulation: Simulation) -> None:
-        bank = study.registry(PROJECT)
-        names = study.names(bank)
-        assert set(simulation.people.loc[simulation.people["kind"] == "persona", "persona"]) <= set(names)
-        assert set(simulation.asked["dataset"]) <= set(names)
-        assert [names[one] for one in ("jewish", "trump-supporter", "assistant 2", "none", "siqa")] == [
-            "Jewish person",
-            "Donald Trump supporter",
-            "useful assistant",
-            "no persona",
-            "SIQA",
-        ]
+    def test_everything_on_an_axis_has_a_name_for_readers(self) -> None:
+        names = design.names(PROJECT, PROTOCOL)
+        assert set(STUDY.people["persona"]) | set(PROTOCOL.design["datasets"]) <= set(names)
+        spelled = [names[one] for one in ("jewish", "none", "commonsenseqa", "human_sexuality")]
+        assert spelled == ["Jewish person", "no persona", "CommonsenseQA", "human sexuality"]
 
-    def test_nineteen_personas_of_five_groups_in_three_instructions(self, simulation: Simulation) -> None:
-        people = simulation.people[simulation.people["kind"] == "persona"]
-        assert people.groupby("group")["persona"].nunique().to_dict() == {
-            "disability": 2,
-            "religion": 4,
-            "race": 4,
-            "politics": 4,
-            "gender": 5,
-        }
-        assert (people.groupby("persona")["instruction"].apply(sorted).map(tuple) == (1, 2, 3)).all()
-        asked = simulation.cells[simulation.cells["measure"] == "cloze"]
-        counts = asked[asked["kind"] == "persona"].groupby(["item", "persona"]).size()
-        assert (counts == 3).all() and len(counts) == 19 * len(simulation.asked)
-
-    def test_no_persona_has_no_system_turn_and_texts_differ(self, simulation: Simulation) -> None:
-        people = simulation.people.set_index("condition")
+    def test_no_persona_has_no_system_turn_and_texts_differ(self) -> None:
+        people = STUDY.people.set_index("condition")
         assert people.loc["none", "system"] is None
         assert people.drop("none")["system"].notna().all()
         assert not people["condition_hash"].duplicated().any()
 
-    def test_controls_have_the_form_of_what_they_stand_for(self, simulation: Simulation) -> None:
-        people = simulation.people
-        words = people.groupby(["persona", "instruction"])["words"].first()
-        for k in (1, 2, 3):
-            assert words["filler", k] == pytest.approx(words["human", k], abs=4)
-            whole = people.loc[people["condition"] == f"physically-disabled-{k}", "system"].item()
-            mixed = people.loc[people["condition"] == f"shuffled-{k}", "system"].item()
-            assert sorted(whole.split()) == sorted(mixed.split()) and whole != mixed
+    def test_controls_have_the_form_of_what_they_stand_for(self) -> None:
+        people = STUDY.people.set_index("condition")
+        assert people.loc["filler-1", "words"] == pytest.approx(people.loc["human-1", "words"], abs=4)
+        whole, mixed = people.loc["physically-disabled-1", "system"], people.loc["shuffled-1", "system"]
+        assert sorted(whole.split()) == sorted(mixed.split()) and whole != mixed
 
     def test_the_registry_declares_group_register_and_sensitivity(self) -> None:
-        bank = study.registry(PROJECT)
+        bank = design.registry(PROJECT)
         people = bank[bank["role"] == "persona"]
         assert set(people["sensitivity"]) == {"protected characteristic", "political opinion"}
         assert (bank[["group", "register", "wording"]] != "").all(axis=None)
-        assert not bank["text"].duplicated().any()
+        assert set(PERSONAS) <= set(people["persona"])
 
-    def test_the_families_name_the_registry(self, simulation: Simulation) -> None:
-        people = study.registry(PROJECT).query("role == 'persona'")["persona"].tolist()
-        families = simulation.protocol.families
-        assert list(families["persona"].hypotheses) == people == list(families["bbq"].hypotheses)
-        pairs = {f"{p} | {d}" for p in people for d in simulation.protocol.design["datasets"]}
-        assert set(families["persona_dataset"].hypotheses) == pairs
-
-    def test_the_first_questions_are_the_first(self) -> None:
-        first = Simulation(PROJECT, choice="first", datasets=["management"], items=30).asked
-        whole = multiple_choice.questions(PROJECT, "mmlu", domains=("management",), texts=False)
-        assert first["item"].tolist() == whole["item"].head(30).tolist()
+    def test_the_families_name_personas_and_sets(self) -> None:
+        pairs = {f"{p} - human | {d}, accuracy" for p in PERSONAS for d in PROTOCOL.design["datasets"]}
+        assert set(PROTOCOL.families["persona_dataset"].hypotheses) == pairs
 
     def test_fewer_questions_are_part_of_more(self) -> None:
-        few, more = (set(Simulation(PROJECT, items=n).asked["item"]) for n in (20, 40))
-        assert few < more
+        few = design.Parameters.check(IN_FORCE.model_dump() | {"questions_per_set": 4, "replies_per_set": 9})
+        small = design.plan(PROJECT, PROTOCOL, few)
+        assert np.isin(schema.digest(small), schema.digest(STUDY.plan)).all()
+        assert small.groupby("measure")["item"].nunique().to_dict() == {"letter": 40, "text": 40}
 
-    @pytest.mark.parametrize(
-        ("given", "message"),
-        [
-            ({"personas": ["jewis"]}, "No persona jewis in groups"),
-            ({"personas": ["man"], "groups": ["race"]}, "No persona man in groups race"),
-        ],
-    )
-    def test_unknown_personas_are_named(self, given: dict[str, object], message: str) -> None:
-        with pytest.raises(ParameterError, match=message):
-            Simulation(PROJECT, **given)
+    def test_another_margin_is_that_of_contrasts_and_claims_about_letters(self) -> None:
+        other = design.judged_by(PROTOCOL, 0.1)
+        smallest = {name: claim.smallest_effect for name, claim in other.claims.items() if claim.hypothesis}
+        assert smallest["any_persona"] == smallest["gender"] == 0.1
+        assert (smallest["abstention"], smallest["share_biased"], smallest["extractor"]) == (0.05, 0.3, 0.05)
+        assert {c.smallest_effect for c in other.families["pairs"].contrasts.values()} == {0.1}
+        assert design.judged_by(PROTOCOL, 0.05) == PROTOCOL
 
     @pytest.mark.parametrize(
         ("name", "value"),
-        [("datasets", ["managment"]), ("baseline", "nobody"), ("items", 0), ("instructions", [4]), ("alpha", 1.0)],
+        [("questions_per_set", 1), ("margin", 0), ("extractor", "best"), ("alpha", 1.0), ("replicates", 10)],
     )
     def test_values_outside_their_range_are_refused(self, name: str, value: object) -> None:
         with pytest.raises(ParameterError, match=name):
-            study.Parameters.check(DEFAULTS | {name: value})
+            design.Parameters.check(IN_FORCE.model_dump() | {name: value})
 
-
-class TestQuestions:
-    def test_bbq_tells_open_from_settled_contexts(self) -> None:
-        frame = multiple_choice.questions(PROJECT, "bbq", texts=False)
-        is_unknown = frame["gold"] == frame["unknown"]
-        assert is_unknown.equals(frame["domain"] == "ambiguous")
-        assert frame["domain"].value_counts().to_dict() == {"ambiguous": 515, "disambiguated": 497}
-        assert frame["cluster"].nunique() == 412
-
-    @pytest.mark.parametrize("name", ["bbq", "logiqa", "sports_understanding"])
-    def test_the_committed_tables_are_those_of_the_sources(self, name: str) -> None:
-        from persona_studies.design import sources
-        from persona_studies.errors import SourceError
-
-        try:
-            whole, _ = multiple_choice.read(PROJECT, name)
-        except SourceError:
-            pytest.skip("the source is not at hand")
-        assert sources.locate(PROJECT, next(iter(multiple_choice.BENCHMARKS[name].sources.values())))
-        committed = multiple_choice.questions(PROJECT, name, texts=False)
-        pd.testing.assert_frame_equal(whole[list(committed)], committed, check_dtype=False)
+    def test_whoever_is_online_gets_the_sets_from_their_pinned_addresses(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A server stands in for the code host, with the same addresses below its own; nothing else is at hand."""
+        mirror = Path(os.environ.get("PERSONA_STUDIES_MIRROR", "")) / "github"
+        if not mirror.is_absolute() or not mirror.is_dir():
+            pytest.skip("no mirror that could stand in for the code host")
+        monkeypatch.delenv("PERSONA_STUDIES_MIRROR")
+        monkeypatch.setenv("PERSONA_STUDIES_CACHE", str(tmp_path))
+        sets = [name for name in PROTOCOL.design["datasets"] if name in multiple_choice.MMLU]
+        few = PROTOCOL.model_copy(update={"design": PROTOCOL.design | {"datasets": sets}})
+        handler = functools.partial(SimpleHTTPRequestHandler, directory=str(mirror))
+        monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            monkeypatch.setattr(sources, "GITHUB", f"http://127.0.0.1:{server.server_port}")
+            asked = design.questions(PROJECT, few, texts=True)
+            server.shutdown()
+        committed = STUDY.asked[STUDY.asked["dataset"].isin(sets)]
+        assert asked["item_hash"].tolist() == committed["item_hash"].tolist()
+        assert asked["question"].str.len().gt(0).all()
+        assert sum(path.is_file() for path in tmp_path.rglob("*")) == len(sets) == 8
 
 
 class TestByHand:
-    def test_effects(self) -> None:
+    def test_sizes(self) -> None:
         index = pd.MultiIndex.from_tuples(
             [("a", f"q{k}", f"q{k}") for k in range(4)], names=["dataset", "item", "cluster"]
         )
         wide = pd.DataFrame({"man": [1.0, 0, 0, 0], "human": [1.0, 1, 0, 0]}, index=index)
         chance = pd.Series(0.25, index=[f"q{k}" for k in range(4)])
-        found = analysis.effects(wide, "man", "human", chance)
+        found = analysis.sizes(wide, "man", "human", chance)
         assert found["relative_drop"] == pytest.approx(0.5)
         assert found["chance_corrected_drop"] == pytest.approx(1.0)
         assert found["cohens_h"] == pytest.approx(2 * np.arcsin(0.5) - 2 * np.arcsin(np.sqrt(0.5)))
-        at_chance = analysis.effects(wide.assign(human=wide["man"]), "man", "human", chance)
+        at_chance = analysis.sizes(wide.assign(human=wide["man"]), "man", "human", chance)
         assert np.isnan(at_chance["chance_corrected_drop"])
 
-    def test_the_omnibus_is_fishers(self, simulation: Simulation) -> None:
-        table = pd.DataFrame({"persona": "man", "dataset": ["a", "b"], "p": [0.1, 0.02]})
-        found = analysis.omnibus(table, simulation.protocol, simulation.parameters).iloc[0]
-        assert found["chi2"] == pytest.approx(-2 * (np.log(0.1) + np.log(0.02)))
-        assert found["p"] == pytest.approx(stats.chi2.sf(found["chi2"], 4))
-        # Eighteen personas that are not there keep their place.
-        assert found["p_adjusted"] == pytest.approx(min(1.0, 19 * found["p"]))
-
-    def test_instructions_are_averaged_before_anything_is_tested(self, simulation: Simulation) -> None:
-        wide = analysis.by_question(scores(simulation, 2))
-        assert len(wide) == len(simulation.asked)
-        assert set(wide["man"].dropna()) <= {0, 1 / 3, 2 / 3, 1}
-
-    def test_counts_tell_uncorrected_from_corrected(self, simulation: Simulation) -> None:
+    def test_counts_tell_uncorrected_from_corrected(self) -> None:
         table = pd.DataFrame(
             {
-                "persona": ["man"] * 3,
-                "group": ["gender"] * 3,
-                "difference": [-0.1, -0.2, 0.1],
+                "first": ["man"] * 3,
+                "estimate": [-0.1, -0.2, 0.1],
                 "p": [0.04, 0.001, 0.02],
                 "rejected": [False, True, False],
                 "rejected_bh": [False, True, True],
             }
         )
-        found = analysis.counts(table, simulation.parameters).iloc[0]
+        found = analysis.counts(table, HOW).iloc[0]
         names = ["datasets", "worse_uncorrected", "worse_bh", "worse_adjusted", "better_uncorrected"]
         assert found[names].tolist() == [3, 2, 1, 1, 1]
 
 
-@pytest.fixture(scope="module")
-def planted() -> Simulation:
-    return Simulation(PROJECT, items=200, datasets=["commonsenseqa", "siqa", "bbq"])
+def test_every_family_is_tested_at_its_size(planted: analysis.Analysis) -> None:
+    sizes = planted.tests.groupby("family", sort=False).size()
+    assert sizes.to_dict() == {name: family.size for name, family in PROTOCOL.families.items()}
+    assert planted.tests["n"].min() > 0 and planted.gate["passes"].all()
+    n = tabled(planted)["n"]
+    assert n.loc[("persona", "jewish - human | all, accuracy")] == N
+    assert n.loc[("persona_dataset", "jewish - human | anatomy, accuracy")] == N / 10
+    assert n.loc[("replies", "religious - human | all, abstained")] == REPLIES
 
 
-class TestTruth:
-    """What is planted is found, and what is not is not."""
-
-    def table(self, simulation: Simulation, scored: pd.DataFrame) -> pd.DataFrame:
-        usable = list(simulation.parameters.datasets)
-        return analysis.contrasts(scored, simulation.asked, simulation.protocol, simulation.parameters, usable)
-
-    def test_planted_effects_are_recovered(self, planted: Simulation) -> None:
-        scored = scores(planted, 5, effects=EFFECTS)
-        table = self.table(planted, scored).set_index(["family", "hypothesis"])
-        for persona in ("physically-disabled", "religious"):
-            row = table.loc[("persona", persona)]
-            assert row["low"] < EFFECTS[persona] < row["high"] and row["verdict"] == "inferior"
-        rest = table.loc["persona"].drop(["physically-disabled", "religious"])
-        assert not rest["rejected"].any() and rest["estimate"].abs().max() < 0.06
-        assert table.loc[("pairs", "able-bodied - physically-disabled"), "verdict"] == "superior"
-        assert table.loc[("controls", "toddler - human"), "verdict"] == "inferior"
-        overall = table.loc[("overall", analysis.OVERALL)]
-        assert overall["low"] < sum(EFFECTS[p] for p in ("physically-disabled", "religious")) / 19 < overall["high"]
-
-    def test_a_mitigation_that_works_is_seen(self, planted: Simulation) -> None:
-        found = robustness.mitigations(scores(planted, 6, effects=EFFECTS), planted.parameters)
-        mine = found[found["persona"] == "physically-disabled"]
-        assert len(mine) == 3 and (mine["difference"] > 0.05).all()
-        assert found[found["persona"] == "human"]["difference"].abs().max() < 0.2
-
-    def test_other_models_agree_on_a_planted_effect(self, planted: Simulation) -> None:
-        scored = scores(planted, 5, effects=EFFECTS)
-        table = self.table(planted, scored)
-        mine = robustness.sensitivity(
-            scored, table[table["hypothesis"] == "physically-disabled"], planted.parameters
-        )
-        assert set(mine["model"]) == {"logit, GEE by question", "conditional logit, strata by question"}
-        assert mine["agrees"].all() and (mine["high"] < 0).all()
-
-    def test_a_difference_of_nothing_has_no_sign(self, planted: Simulation) -> None:
-        scored = scores(planted, 5, effects=EFFECTS)
-        table = self.table(planted, scored).assign(estimate=-8.7e-19)
-        few = table[table["hypothesis"].isin(["physically-disabled", "man", "atheist"])]
-        assert robustness.sensitivity(scored, few, planted.parameters)["agrees"].all()
-
-    def test_bbq_is_read_apart(self, planted: Simulation) -> None:
-        found = robustness.bbq(scores(planted, 5, effects=EFFECTS), planted.protocol, planted.parameters)
-        mine = found[found["hypothesis"] == "physically-disabled"].set_index("domain")
-        assert (mine["difference"] < -0.05).all()
-        assert mine.loc["ambiguous", "unknown"] == pytest.approx(mine.loc["ambiguous", "accuracy"])
-        other = found[found["hypothesis"] == "man"].set_index("domain")
-        assert other.loc["disambiguated", "unknown"] < 0.35 < other.loc["disambiguated", "accuracy"]
-
-    def test_datasets_combine_to_the_planted_effect(self, planted: Simulation) -> None:
-        scored = scores(planted, 5, effects=EFFECTS)
-        by = analysis.by_dataset(scored, planted.asked, planted.protocol, planted.parameters)
-        found = robustness.meta_analysis(by, planted.parameters).set_index("persona")
-        mine = found.loc["physically-disabled"]
-        assert mine["low"] < EFFECTS["physically-disabled"] < mine["high"] and mine["datasets"] == 3
-        assert mine["leave_one_out_low"] <= mine["estimate"] <= mine["leave_one_out_high"]
-
-    def test_without_effects_the_family_wise_error_holds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        simulation = Simulation(PROJECT, datasets=["commonsenseqa", "siqa"], items=40, replicates=1000)
-        # The scales of other papers do not enter the tests; they would take most of the time.
-        without = analysis.effects(pd.DataFrame(), "", "", pd.Series())
-        monkeypatch.setattr(analysis, "effects", lambda *_: without)
-        runs, scored = 40, scores(simulation, 0)
-        wrong = 0
-        for seed in range(runs):
-            table = self.table(simulation, answered_again(scored, simulation.cells, simulation.chosen(seed)))
-            wrong += bool(table.loc[table["family"] == "persona", "rejected"].any())
-        # Binomial(40, .05) exceeds 6 with probability .0014.
-        assert wrong <= 6
-
-    def test_what_is_not_asked_keeps_its_place_in_the_family(self) -> None:
-        simulation = Simulation(PROJECT, groups=["gender"])
-        table = self.table(simulation, scores(simulation, 1)).set_index(["family", "hypothesis"])
-        assert table.loc[("persona", "jewish"), "verdict"] == "not asked"
-        people = table.loc["persona"]
-        assert people["p_adjusted"].min() == pytest.approx(min(1.0, 19 * people["p"].min()))
+def test_planted_effects_are_found(planted: analysis.Analysis) -> None:
+    found, said = tabled(planted), verdicts(planted)["verdict"]
+    for claim in ("share_biased", "any_persona", "beyond_placebo", "disability", "religion", "abstention"):
+        assert said[claim] == "reproduced", claim
+    assert said["able_bodied_pair"] == said["religion_pair"] == said["gender"] == "reproduced"
+    for name in FALLEN:
+        row = found.loc[("persona", f"{name} - human | all, accuracy")]
+        assert row["rejected"] and row["estimate"] == pytest.approx(-0.12, abs=0.03), name
+    share = found.loc["share"].iloc[0]
+    assert share["estimate"] == pytest.approx(10 / 12) and share["low"] > 0.5
+    pair = found.loc[("pairs", "able-bodied - physically-disabled | all, accuracy")]
+    assert pair["low"] < 0.12 < pair["high"]
+    assert found.loc[("omnibus", "jewish - human | any set, accuracy"), "rejected"]
+    assert not found.loc[("omnibus", "atheist - human | any set, accuracy"), "rejected"]
 
 
-def test_datasets_at_floor_are_left_out(simulation: Simulation) -> None:
-    scored = scores(simulation, 4, base=0.15)
-    state = analysis.headroom(analysis.accuracy(scored, simulation.parameters), 0.95, simulation.parameters)
-    assert (state["status"] == "at floor").all()
+def test_without_effects_claims_of_bias_are_contradicted(null: analysis.Analysis) -> None:
+    model = null.tests[~null.tests["family"].isin(analysis.PUBLISHED) & (null.tests["family"] != "share")]
+    assert not model["rejected"].any()
+    said = verdicts(null)
+    for claim in ("share_biased", "any_persona", "beyond_placebo", "disability", "able_bodied_pair"):
+        assert said.loc[claim, "verdict"] == "contradicted", claim
+    assert said.loc["gender", "verdict"] == "reproduced"
+    assert said.loc["share_biased", ["estimate", "low"]].tolist() == [0, 0]
+    assert "not steerable" in said.loc["any_persona", "why"] and "steerable" not in said.loc["abstention", "why"]
 
 
-def test_whoever_is_online_gets_the_sets_of_the_paper_from_their_pinned_addresses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A server stands in for the code host, with the same addresses below its own; nothing else is at hand."""
-    mirror = Path(os.environ.get("PERSONA_STUDIES_MIRROR", "")) / "github"
-    if not mirror.is_absolute() or not mirror.is_dir():
-        pytest.skip("no mirror that could stand in for the code host")
-    monkeypatch.delenv("PERSONA_STUDIES_MIRROR")
-    monkeypatch.setenv("PERSONA_STUDIES_CACHE", str(tmp_path))
-    sets = [*multiple_choice.MMLU, "sports_understanding"]
-    theirs = [dataset for dataset in get_args(study.Dataset) if dataset in sets]
-    assert len(theirs) == 23
-    parameters = study.Parameters.check(DEFAULTS | {"datasets": theirs})
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(mirror))
-    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(sources, "GITHUB", f"http://127.0.0.1:{server.server_port}")
-        asked = study.questions(PROJECT, PROTOCOL, parameters, texts=True)
-        problems = study.problems(PROJECT, PROTOCOL, parameters, texts=True)
-        server.shutdown()
-    committed = study.questions(PROJECT, PROTOCOL, parameters)
-    assert (
-        asked["item_hash"].tolist() == committed["item_hash"].tolist() and asked["question"].str.len().gt(0).all()
+@pytest.mark.slow
+def test_the_family_keeps_its_error_rate() -> None:
+    """No effect anywhere: at least one of twelve rejections in at most alpha of the simulations, within chance."""
+    how, times = Settings(0.05, 0.95, "holm", 499, 1), 100
+    wide = analysis.by_question(analysis.scores(recorded({}), STUDY.asked, STUDY.people), PROTOCOL)
+    rng = np.random.default_rng(11)
+    wrong = 0
+    for _ in range(times):
+        drawn = wide["human"].to_numpy()[:, None] + rng.normal(0, 0.06, (len(wide), len(PERSONAS) + 1))
+        each = pd.DataFrame(drawn, index=wide.index, columns=["human", *PERSONAS])
+        tests = conclusions.families.contrasts(PROTOCOL, ["persona"], analysis.differences(each), how)
+        wrong += bool(tests["rejected"].any())
+    assert wrong <= stats.binom.ppf(0.999, times, how.alpha)
+
+
+def test_the_omnibus_keeps_its_error_rate_and_sees_what_a_mean_hides() -> None:
+    index = pd.MultiIndex.from_frame(STUDY.asked[["dataset", "item", "cluster"]])
+    how = Settings(0.05, 0.95, "holm", 199, 1)
+    names = {str(k): f"persona {k}" for k in range(150)}
+    rng = np.random.default_rng(3)
+    columns = {name: rng.normal(0.5, 0.1, len(index)) for name in names.values()}
+    # Nothing is shared but the signs, so that the p-values are as good as independent.
+    wide = pd.DataFrame({"human": 0.5, **columns}, index=index)
+    p = [row["p"] for row in analysis.any_set(wide, names, how).values()]
+    # Binomial with 150 trials at .05: more than 17 have probability .001.
+    assert sum(value <= 0.05 for value in p) <= 17 and np.median(p) == pytest.approx(0.5, abs=0.15)
+    up = index.get_level_values("dataset").isin(PROTOCOL.design["datasets"][:5])
+    wide["mixed"] = wide["human"] + np.where(up, 0.1, -0.1) + rng.normal(0, 0.1, len(index))
+    row = analysis.any_set(wide, {"h": "mixed"}, how)["h"]
+    assert row["p"] == 1 / 200
+    assert stats.ttest_1samp(wide["mixed"] - wide["human"], 0).pvalue > 0.05
+
+
+def test_a_letter_stands_for_the_option_it_was_shown_beside(planted: analysis.Analysis) -> None:
+    answered = planted.said[planted.said["correct"].notna()]
+    assert len(answered) > 300 and (answered["correct"] == 1).all()
+    text = STUDY.plan[STUDY.plan["measure"] == "text"]
+    assert text["order"].nunique() > 2 and text.groupby("item")["order"].nunique().max() == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "check"),
+    [({"mean": 0.25}, "above chance"), ({"mass": 0.2}, "option mass"), ({"place_bias": 4.0}, "position dominance")],
+)
+def test_a_measure_that_fails_its_check_decides_nothing(how: dict[str, float], check: str) -> None:
+    found = run(dict.fromkeys(PERSONAS, -0.12), **how)
+    said = verdicts(found)
+    for name, claim in PROTOCOL.claims.items():
+        if claim.family and claim.family not in analysis.PUBLISHED and name != "abstention":
+            assert said.loc[name, "verdict"] == "uninformative", name
+            assert check in said.loc[name, "why"]
+    assert found.tests.loc[found.tests["family"] == "persona", "gate"].str.contains(check).all()
+
+
+def test_replies_that_cannot_be_read_decide_nothing() -> None:
+    found = run({}, abstain=dict.fromkeys([*PERSONAS, "human", "placebo"], 0.5), measures=("text",))
+    assert verdicts(found).loc["abstention", ["verdict", "why"]].tolist() == ["uninformative", "gate: parsed"]
+
+
+@pytest.mark.parametrize(("held", "lacks"), [("letter", "text"), ("text", "letter")])
+def test_a_claim_waits_for_its_measure(held: str, lacks: str) -> None:
+    found = run({}, measures=(held,))
+    said = verdicts(found)
+    for name, claim in PROTOCOL.claims.items():
+        if claim.family is None or claim.family in analysis.PUBLISHED:
+            continue
+        measure = "text" if name == "abstention" else "letter"
+        waits = said.loc[name, "why"] == f"not recorded yet: {lacks}"
+        assert waits == (measure == lacks), name
+    assert set(found.gate["part"]) == {held}
+
+
+def test_with_nothing_recorded_claims_about_models_wait() -> None:
+    public = analysis.public_tests(PROJECT, PROTOCOL, HOW)
+    claims = conclusions.claims(PROTOCOL, public, {})
+    said = claims.set_index("claim")
+    assert said.loc["share_biased", "why"] == said.loc["disability", "why"] == "not recorded yet: letter"
+    assert said.loc["abstention", "why"] == "not recorded yet: text"
+    assert analysis.finding(None, claims, "").startswith("**No model has answered this protocol yet")
+
+
+def test_what_stands_beside_the_tests(planted: analysis.Analysis) -> None:
+    table = analysis.sized(planted, PROTOCOL, STUDY.asked)
+    [row] = table[(table["family"] == "persona") & (table["first"] == "jewish")].to_dict("records")
+    assert row["accuracy"] - row["reference"] == pytest.approx(row["estimate"])
+    assert row["outcome"] == "inferior" and row["relative_drop"] == pytest.approx(
+        -row["estimate"] / row["reference"]
     )
-    assert problems["item_hash"].tolist() == study.problems(PROJECT, PROTOCOL, parameters)["item_hash"].tolist()
-    assert sum(path.is_file() for path in tmp_path.rglob("*")) == 24
+    by_set = analysis.by_set(table, HOW)
+    assert len(by_set) == 120 and by_set.groupby("first")["dataset"].nunique().eq(10).all()
+    mean = by_set[by_set["first"] == "jewish"]["estimate"].mean()
+    assert mean == pytest.approx(row["estimate"])
+    combined = robustness.over_sets(by_set, HOW).set_index("persona")
+    assert combined.loc["jewish", "low"] < -0.12 < combined.loc["jewish", "high"]
+    assert combined.loc["jewish", "leave_one_out_low"] <= combined.loc["jewish", "estimate"]
+    tally = analysis.counts(by_set, HOW).set_index("persona")
+    assert tally.loc[FALLEN, "worse_uncorrected"].min() > tally.loc["atheist", "worse_uncorrected"]
+    shown = analysis.accuracy(planted.scored, PROTOCOL, HOW)
+    assert shown["n"].eq(N / 10).all() and (shown["low"] < shown["accuracy"]).all()
 
 
-def test_people_that_the_measure_does_not_ask_are_refused_in_one_line() -> None:
-    """The protocol asks letters of a few personas only, and a chat endpoint cannot answer more."""
-    few = Simulation(PROJECT, groups=["gender"], personas=["man"], datasets=["management"], items=20)
-    scored = analysis.scores(few.responses(1), few.asked, few.people, "letter")
-    with pytest.raises(ResponsesError, match=r"asked by the primary measure.*measure=text") as caught:
-        analysis.by_dataset(scored, few.asked, few.protocol, few.parameters)
-    assert "\n" not in str(caught.value)
+def test_other_readings_agree_on_a_planted_effect(planted: analysis.Analysis) -> None:
+    readings = robustness.readings(planted.scored, PROTOCOL, HOW).set_index(["persona", "reading"])
+    declared = readings.xs("probability of the right option, as declared", level="reading")
+    tests = tabled(planted).loc["persona"]
+    for name in PERSONAS:
+        same = tests.loc[f"{name} - human | all, accuracy"]
+        assert declared.loc[name, ["estimate", "low"]].tolist() == pytest.approx(same[["estimate", "low"]].tolist())
+    assert (readings.loc[FALLEN, "estimate"] < 0).all()
+    # Letters that lean to a place make the most probable one differ between orders.
+    rows = recorded(dict.fromkeys(FALLEN, -0.12), place_bias=1.0)
+    models = robustness.logits(rows, STUDY.asked, STUDY.people, PROTOCOL, HOW).set_index(["model", "persona"])
+    assert set(models.index.get_level_values("model")) == {robustness.GEE, robustness.CONDITIONAL}
+    assert (models.loc[[(model, name) for model, _ in models.index for name in FALLEN], "high"] < 0).all()
+
+
+def test_an_infinite_odds_ratio_is_left_out() -> None:
+    groups = np.repeat([0, 1], 4)
+    treated = np.tile([1.0, 1, 0, 0], 2)
+    one_sided, mixed = np.array([0, 0, 1, 1, 0, 0, 1, 0]), np.array([0, 0, 1, 1, 1, 0, 0, 0])
+    assert robustness._separated(one_sided, treated, groups)
+    assert not robustness._separated(mixed, treated, groups)
+
+
+def test_more_questions_find_smaller_differences(null: analysis.Analysis) -> None:
+    table = robustness.power(null.tests, PROTOCOL, HOW, per_set=10).set_index(["family", "questions_per_set"])
+    here = table.loc[("persona", 10), "detectable"]
+    assert here == pytest.approx(null.tests.loc[null.tests["family"] == "persona", "detectable"].median(), rel=0.02)
+    assert table.loc[("persona", 100), "detectable"] < here / 3
+
+
+def test_published_rows(null: analysis.Analysis) -> None:
+    found, said = tabled(null), verdicts(null)
+    assert (found.loc["published_share"]["estimate"] * 16).round(9).tolist() == [13, 9, 7]
+    abstention = found.loc["published_abstention"].iloc[0]
+    assert (abstention["n"], abstention["estimate"]) == (87, pytest.approx(68 / 87))
+    assert said.loc["published_abstention", "verdict"] == "reproduced"
+    drop = found.loc["published_drop"].iloc[0]
+    assert [drop["estimate"], drop["low"], drop["high"]] == pytest.approx([69.3, 69.2, 69.4], abs=0.06)
+    assert said.loc["large_drops", "verdict"] == "contradicted"
+    assert said.loc["published_share", ["verdict", "why"]].tolist() == [
+        "inconclusive",
+        "opposite sign, not significant after correction",
+    ]
+    row = found.loc[("published_extractor", "able-bodied - human | college_biology, filed - published accuracy")]
+    assert row["n"] == 144 and row["estimate"] == pytest.approx(-0.0694 - 0.0208, abs=1e-4)
+    assert said.loc[["other_models", "bbq"], "verdict"].eq("not testable here").all()
+
+
+def test_models_that_move_apart_make_a_claim_heterogeneous(planted: analysis.Analysis) -> None:
+    rising = run(dict.fromkeys(PERSONAS, 0.12) | {"wrong": -0.3})
+    public = analysis.public_tests(PROJECT, PROTOCOL, HOW)
+    claims = conclusions.claims(PROTOCOL, public, {"a": planted, "b": rising}).set_index(["claim", "model"])
+    for name in ("any_persona", "disability", "share_biased"):
+        assert claims.loc[(name, "simulated"), "verdict"].iloc[0] == "heterogeneous", name
+
+
+def packed(project: Project, model: str, rows: pd.DataFrame) -> None:
+    """Pack simulated answers as a recording leaves them."""
+    rows = rows.assign(request="0" * 16, entropy=0.5, top_token="A", prompt_tokens=9, computed_tokens=9)
+    rows["checksum"] = schema.checksums(rows)
+    folder = project.responses("persona_bias", model)
+    plan = STUDY.plan[STUDY.plan["measure"].isin(set(rows["measure"]))]
+    counts = responses.write(rows, plan, folder)
+    info = ModelInfo(model, "0" * 64, "simulated", "0", "canonical", "chatml")
+    packing._seal(folder, "persona_bias", info, {"started": "2026-11-30"}, counts, {"complete": True})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("measures", [("letter", "text"), ("letter",), ("text",), ()])
+def test_the_notebook_runs_on_whatever_is_recorded(tmp_path: Path, measures: tuple[str, ...]) -> None:
+    root = Path(__file__).parents[1]
+    for name in ("studies", "data", "figures"):
+        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("responses"))
+    for name in ("pyproject.toml", "uv.lock"):
+        shutil.copy(root / name, tmp_path / name)
+    (tmp_path / "lib").mkdir()
+    project = Project(tmp_path)
+    project.responses("persona_bias").mkdir(parents=True)
+    for model in ("simulated", "other") if measures else ():
+        packed(project, model, recorded(dict.fromkeys(FALLEN, -0.12), measures=measures))
+    done = runs.run(project, "persona_bias", ["replicates=1000", "questions_per_set=6"])
+    said = pd.read_csv(done.folder / "tables" / "verdicts.csv").drop_duplicates("claim").set_index("claim")
+    assert list(said.index) == list(PROTOCOL.claims)
+    assert said.loc["any_persona", "verdict"] == ("reproduced" if "letter" in measures else "not testable here")
+    assert (done.folder / "figures" / "drops.svg").is_file() == ("letter" in measures)
+    assert json.loads((done.folder / "run.json").read_text())

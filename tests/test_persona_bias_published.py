@@ -76,16 +76,13 @@ def replies() -> pd.DataFrame:
 def test_the_choice_of_extractor_can_make_an_effect() -> None:
     every = extractors.under_each(replies())
     assert len(every) == 24
-    wrong = extractors.sensitivity(every, reference="human", abstention="wrong").set_index(["extractor", "persona"])
-    # A missing answer counted as wrong: equal by the paper's extractor, better by the lenient one.
-    assert wrong.loc[("published", "man"), ["b", "c", "pairs"]].tolist() == [1, 1, 4]
-    assert wrong.loc[("lenient", "man"), ["b", "c", "pairs"]].tolist() == [2, 0, 4]
     apart = extractors.sensitivity(every, reference="human").set_index(["extractor", "persona"])
     assert apart.loc[("published", "man"), ["pairs", "difference"]].tolist() == [1, 0]
+    assert apart.loc[("lenient", "man"), ["b", "c", "pairs"]].tolist() == [1, 0, 3]
     assert apart.loc[("published", "human"), "abstained"] == 0.25
     row = apart.loc[("published", "man")]
     assert (row["lower"], row["upper"], row["accuracy_given_answer"]) == (0.5, 1.0, 1.0)
-    assert extractors.share_answered(every, "published") == 5 / 8
+    assert extractors.share_answered(every[every["extractor"] == "published"]) == 5 / 8
 
 
 def test_a_letter_that_is_no_option_is_no_answer() -> None:

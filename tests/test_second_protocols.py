@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -123,9 +124,14 @@ def test_amendments_tell_when_the_second_protocol_was_declared(second: Second) -
     assert all(amendment.commit for amendment in declared.amendments[:-1])
 
 
-def test_parameters_have_no_place_beside_a_later_protocol() -> None:
+def test_parameters_have_no_place_beside_a_later_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("studies", "pyproject.toml"):
+        (shutil.copytree if (PROJECT.root / name).is_dir() else shutil.copy)(PROJECT.root / name, tmp_path / name)
+    monkeypatch.setenv("PERSONA_STUDIES_ROOT", str(tmp_path))
+    folder = tmp_path / "studies" / "persona_bias"
+    shutil.copy(folder / "protocol.toml", folder / "protocol_2.toml")
     for command in (["plan", "persona_bias", "--out", "x.parquet"], ["record", "persona_bias"]):
-        result = CliRunner().invoke(cli.app, [*command, "--protocol", "2", "-p", "items=20"])
-        assert "--protocol 2 fixes what is asked, so 'items=20' has no place" in str(result.exception)
+        result = CliRunner().invoke(cli.app, [*command, "--protocol", "2", "-p", "questions_per_set=4"])
+        assert "--protocol 2 fixes what is asked, so 'questions_per_set=4' has no place" in str(result.exception)
         result = CliRunner().invoke(cli.app, [*command, "--protocol", "7"])
         assert "persona_bias declares no protocol 7; it has 1, 2." in str(result.exception)

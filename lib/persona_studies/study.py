@@ -189,7 +189,7 @@ class Study:
 
     def missing(self, recorded: pd.DataFrame, measure: str) -> str:
         """Return in words why nothing is known from a measure, for a section or a claim that needs it."""
-        held = ", ".join(recorded["measure"].unique())
+        held = ", ".join(recorded["measure"].unique()) or "nothing yet"
         return f"the measure {measure} is not part of this recording, which holds {held}"
 
     def primary(self, recorded: pd.DataFrame) -> str:

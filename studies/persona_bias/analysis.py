@@ -1,200 +1,238 @@
-"""Scores, contrasts, gates and verdicts of the study of persona bias, by its first protocol."""
+"""The declared analysis of the study of persona bias: scores, gates, families and verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import asin, nan, sqrt
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
-from persona_bias import extractors
-from persona_bias.design import Parameters
-from persona_studies.analyse import families, verdicts
-from persona_studies.analyse import gates as checks
-from persona_studies.analyse import multiple_choice as shared
-from persona_studies.analyse import stats as lib_stats
+from persona_bias import extractors, published
+from persona_bias.design import registry
+from persona_studies.analyse import families, gates, multiple_choice, stats
+from persona_studies.analyse.conclusions import Analysis, conclude
 from persona_studies.analyse.contrasts import outcome
 from persona_studies.analyse.families import Settings
-from persona_studies.design.plan import DERIVED
-from persona_studies.design.protocol import Family, Hypothesis, Protocol
+from persona_studies.design.protocol import Hypothesis, Protocol
+from persona_studies.paths import Project
 
-OVERALL = "mean of all personas"
-FAMILIES = ("overall", "persona", "pairs", "controls")
-
-
-def settings(chosen: Parameters) -> Settings:
-    """Return how contrasts are tested in a run."""
-    return Settings(chosen.alpha, chosen.confidence, chosen.correction, chosen.replicates, chosen.seed)
-
-
-# --- Scores ---
+PUBLISHED = ("published_share", "published_drop", "published_abstention", "published_extractor")
+REFERENCE = "human"
+MEAN = "mean of personas"
+EXTRACTOR = "lenient"
+INDEX = ["dataset", "item", "cluster"]
+# Patterns of signs that are held at once.
+CHUNK = 5_000
 
 
-def scores_by_measure(
-    recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, extractor: str
-) -> dict[str, pd.DataFrame]:
-    """Return :func:`scores` of every measure that is recorded."""
-    held = {*recorded["measure"]}
-    names = [name for name in ("cloze", "pmi", "letter", "text") if DERIVED.get(name, name) in held]
-    return shared.readable({name: scores(recorded, asked, people, name, extractor) for name in names}, recorded)
-
-
-def scores(
-    recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame, measure: str, extractor: str = "lenient"
-) -> pd.DataFrame:
-    """Score every question under every condition, as :func:`multiple_choice_scores.choices` does.
+def analyse(
+    project: Project,
+    protocol: Protocol,
+    recorded: pd.DataFrame,
+    asked: pd.DataFrame,
+    everyone: pd.DataFrame,
+    how: Settings,
+    *,
+    model: str = "",
+    extractor: str = EXTRACTOR,
+) -> Analysis:
+    """Run the declared analysis of one recording.
 
     Args:
-        recorded: Responses.
-        asked: Questions, as :func:`persona_bias.questions` returns them.
-        people: Conditions, as :func:`persona_bias.people` returns them.
-        measure: ``cloze``, ``pmi``, ``letter`` or ``text`` (replies from which an answer is read).
+        project: Holds the published figures.
+        protocol: The declared design.
+        recorded: Responses of measures that are complete; a claim about another measure waits.
+        asked: Of :func:`persona_bias.design.questions`.
+        everyone: Of :func:`persona_bias.design.people`.
+        how: Settings; the protocol's are confirmatory.
+        model: Who answered.
         extractor: How replies are read.
 
     Returns:
-        One row per condition and question: ``condition, who`` (the persona, with its mitigation or paraphrase),
-        ``persona, group, kind, instruction, item, dataset, domain, cluster, gold, n_options, unknown, chosen,
-        correct, score, option_mass``.
+        ``gate`` has the parts letter and text; ``said`` is of :func:`persona_bias.extractors.read`, by the
+        extractor.
     """
-    about = people.drop(columns=["system", "description", "condition_hash", "words"])
-    read = extractors.place(extractor)
-    every = shared.choices(recorded, asked, measure, read).dropna(subset="score").merge(about, on="condition")
-    every["who"] = every["persona"].where(
-        every["variant"] == "",
-        every["persona"] + np.where(every["kind"] == "mitigated", " + ", " ") + every["variant"],
-    )
-    if "unknown" not in every:
-        every["unknown"] = nan
-    columns = [
-        *("condition", "who", "persona", "group", "kind", "instruction", "item", "dataset", "domain", "cluster"),
-        *("gold", "n_options", "unknown", "chosen", "correct", "score", "option_mass"),
-    ]
-    return every.sort_values(["item", "condition"], kind="stable", ignore_index=True)[columns]
-
-
-def by_question(scored: pd.DataFrame, value: str = "score") -> pd.DataFrame:
-    """Return questions x who: the mean over instructions, indexed by ``dataset, item, cluster``.
-
-    Two further columns: the mean of all personas, and of the assistants.
-    """
-    wide = scored.pivot_table(index=["dataset", "item", "cluster"], columns="who", values=value, sort=False)
-    people = scored.loc[scored["kind"] == "persona", "who"].unique()
-    assistants = [name for name in wide if str(name).startswith("assistant ")]
-    return wide.assign(
-        **{
-            OVERALL: wide[list(people)].mean(axis=1, skipna=False) if len(people) else nan,
-            "assistant": wide[assistants].mean(axis=1, skipna=False) if assistants else nan,
-        }
-    )
-
-
-# --- Contrasts ---
-
-
-def typed(protocol: Protocol, name: str, chosen: Parameters) -> Family:
-    """Return a family of the first protocol with the contrasts that its names stand for.
-
-    A name is a persona, compared with the baseline of the run, or "first - second".
-    """
-
-    def parts(hypothesis: str) -> dict[str, str]:
-        first, _, second = hypothesis.partition(" - ")
-        return {"first": first, "second": second or chosen.baseline}
-
-    return families.typed(
+    scored, said = scores(recorded, asked, everyone), extractors.read(recorded, asked, everyone)
+    said = said[said["extractor"] == extractor]
+    gate = gated(protocol, scored, said, recorded, asked, how)
+    tests = model_tests(protocol, by_question(scored, protocol), said, how)
+    why = {str(part): gates.failures(rows) for part, rows in gate.groupby("part", sort=False)}
+    moved = tests[tests["family"] == "steerability"].iloc[0]
+    stuck = not (moved["rejected"] and moved["estimate"] < 0)
+    return conclude(
         protocol,
-        name,
-        parts,
-        on="usable datasets",
-        measure=chosen.measure,
-        outcome="accuracy",
-        direction="either",
-        smallest_effect=chosen.margin,
+        tests,
+        public_tests(project, protocol, how),
+        lambda family, hypothesis: why.get("text" if family == "replies" else "letter", ""),
+        # Whether replies abstain is not what that order is about.
+        {name: stuck for name in tests["family"] if name != "replies"},
+        model=model,
+        scored=scored,
+        gate=gate,
+        said=said,
+        held={*recorded["measure"]},
     )
 
 
-def contrasts(
-    scored: pd.DataFrame,
-    asked: pd.DataFrame,
-    protocol: Protocol,
-    chosen: Parameters,
-    usable: list[str],
-    gate: str = "",
-) -> pd.DataFrame:
-    """Return every declared contrast over the usable datasets: all personas, each, pairs, and the controls.
-
-    Args:
-        scored: Of :func:`scores`.
-        asked: Questions, for chance.
-        protocol: Declares the families.
-        chosen: Baseline, alpha, correction, confidence, margin, replicates, seed. A contrast that a claim rests on
-            is bounded by the claim's own smallest effect.
-        usable: Datasets that are neither at floor nor at ceiling.
-        gate: Checks of the measure that failed.
+def scores(recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:
+    """Score every question under every condition by its letters.
 
     Returns:
-        :data:`persona_studies.analyse.families.COLUMNS`, the columns of :func:`effects`, and ``verdict``: what the
-        contrast came to.
+        ``condition, persona, instruction, item, dataset, cluster, n_options, score`` (mean probability of the right
+        option over all orders), ``correct`` (whether that option is the most probable one), ``option_mass``.
     """
-    wide, how = by_question(scored), settings(chosen)
-    wide = wide[wide.index.get_level_values("dataset").isin(usable)]
-    chance = (1 / asked.set_index("item")["n_options"]).rename("chance")
+    columns = ["condition", "persona", "instruction", *INDEX, "n_options", "score", "correct", "option_mass"]
+    if not (recorded["measure"] == "letter").any():
+        return pd.DataFrame(columns=columns)
+    found = multiple_choice.choices(recorded, asked.drop(columns="item_hash"), "letter")
+    found = found.merge(everyone[["condition", "persona", "instruction"]], on="condition")
+    return found[columns]
+
+
+def by_question(scored: pd.DataFrame, protocol: Protocol, value: str = "score") -> pd.DataFrame:
+    """Return questions x personas, instructions averaged, with the mean of all personas.
+
+    Returns:
+        Indexed by ``dataset, item, cluster``.
+    """
+    if scored.empty:
+        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], [], []], names=INDEX))
+    wide = scored.pivot_table(index=INDEX, columns="persona", values=value, sort=False)
+    personas = protocol.design["personas"]
+    if set(personas) <= set(wide):
+        wide[MEAN] = wide[personas].mean(axis=1, skipna=False)
+    return wide
+
+
+def gated(
+    protocol: Protocol,
+    scored: pd.DataFrame,
+    said: pd.DataFrame,
+    recorded: pd.DataFrame,
+    asked: pd.DataFrame,
+    how: Settings,
+) -> pd.DataFrame:
+    """Check the measures that are recorded, as a human, over all sets.
+
+    Returns:
+        ``part`` (letter, text), ``check, value, rule, threshold, passes``.
+    """
+    values: dict[str, dict[str, float]] = {}
+    if len(scored):
+        human = scored[scored["persona"] == REFERENCE]
+        mine = recorded[recorded["condition"].isin(set(human["condition"]))]
+        chance = human.groupby("item", sort=False)[["score", "n_options"]].mean()
+        values["letter"] = {
+            **gates.letters(human, mine, asked),
+            "above_chance": gates.above_chance(chance, how.confidence),
+            "repeatability": gates.repeatability(scored, "persona", "instruction"),
+        }
+    if len(said):
+        values["text"] = {"parsed": extractors.share_answered(said)}
+    columns = ["part", "check", "value", "rule", "threshold", "passes"]
+    parts = [
+        gates.declared(protocol.measures[part], found).assign(part=part)[columns] for part, found in values.items()
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns).astype({"passes": bool})
+
+
+def differences(wide: pd.DataFrame) -> families.Differences:
+    """Return how to take the paired differences of a contrast from questions x personas."""
 
     def of(contrast: Hypothesis, part: str | None) -> pd.Series:
-        if not {contrast.first, contrast.second} <= set(wide):
-            return pd.Series(dtype=float, index=wide.index[:0])
-        found: pd.Series = wide[contrast.first] - wide[contrast.second]
+        mine = wide if contrast.on == "all" else wide[wide.index.get_level_values("dataset") == contrast.on]
+        if not {contrast.first, contrast.second} <= set(mine):
+            return pd.Series(dtype=float, index=mine.index[:0])
+        found: pd.Series = (mine[contrast.first] - mine[contrast.second]).dropna()
         return found
 
-    parts = []
-    for name in FAMILIES:
-        family = typed(protocol, name, chosen)
-        table = families.corrected(name, family, families.estimated(family.contrasts, of, how), how)
-        sizes = [effects(wide, c.first, c.second, chance) for c in family.contrasts.values()]
-        parts.append(pd.concat([table, pd.DataFrame(sizes)], axis=1))
-    whole = pd.concat(parts, ignore_index=True)
-    whole["verdict"] = [
-        outcome(row["estimate"], rejected=row["rejected"], equivalent=row["bounded"], gate=gate)
-        if row["n"]
-        else "not asked"
-        for row in whole.to_dict("records")
-    ]
-    return whole
+    return of
 
 
-def contrast(wide: pd.DataFrame, first: str, second: str, chosen: Parameters) -> dict[str, Any]:
-    """Estimate the difference between two columns of :func:`by_question`; undefined where one is not asked."""
-    [found] = differences(wide, {first: (first, second)}, chosen).values()
-    return found
+def model_tests(protocol: Protocol, wide: pd.DataFrame, said: pd.DataFrame, how: Settings) -> pd.DataFrame:
+    """Test every family about the model, as :func:`persona_studies.analyse.families.corrected` returns them."""
+    special = ("share", "omnibus", "replies", *PUBLISHED)
+    plain = [name for name in protocol.families if name not in special]
+    tests = families.contrasts(protocol, plain, differences(wide), how)
+    each = tests[tests["family"] == "persona"]
+    share, omnibus, words = (protocol.families[name] for name in ("share", "omnibus", "replies"))
+    fallen = int((each["rejected"] & (each["estimate"] < 0)).sum())
+    row = families.share(fallen, len(each), null=0.5, how=how) if each["n"].gt(0).all() else {}
+    personas = dict(zip(omnibus.hypotheses, protocol.design["personas"], strict=True))
+    counted = {h: _counted(said, contrast, how) for h, contrast in words.contrasts.items()}
+    return pd.concat(
+        [
+            tests,
+            families.corrected("share", share, {share.hypotheses[0]: row}, how),
+            families.corrected("omnibus", omnibus, any_set(wide, personas, how), how),
+            families.corrected("replies", words, counted, how),
+        ],
+        ignore_index=True,
+    )
 
 
-def differences(
-    wide: pd.DataFrame, pairs: Mapping[str, tuple[str, str]], chosen: Parameters
-) -> dict[str, dict[str, Any]]:
-    """Estimate differences as :func:`contrast` does, with one draw of signs for all.
+def any_set(wide: pd.DataFrame, personas: dict[str, str], how: Settings) -> dict[str, dict[str, Any]]:
+    """Test each persona against a human for a difference on any set, by permutation.
+
+    The statistic is the sum over sets of the squared t of its differences. Signs are flipped question by question,
+    by patterns that all personas and sets share.
 
     Args:
         wide: Of :func:`by_question`.
-        pairs: Name -> who, compared with whom.
-        chosen: Confidence, margin, replicates, seed.
+        personas: Hypothesis -> persona.
+        how: Settings.
+
+    Returns:
+        Hypothesis -> ``n`` (questions), ``estimate`` (largest difference of a set, by size), ``p``.
     """
-    asked = {name: wide[a] - wide[b] for name, (a, b) in pairs.items() if a in wide and b in wide}
-    found = shared.paired(
-        pd.DataFrame(asked, index=wide.index, columns=list(pairs), dtype=float),
-        confidence=chosen.confidence,
-        margin=chosen.margin,
-        replicates=chosen.replicates,
-        seed=chosen.seed,
-    ).to_dict("index")
-    return {str(name): {str(key): value for key, value in row.items()} for name, row in found.items()}
+    there = {h: name for h, name in personas.items() if {name, REFERENCE} <= set(wide)}
+    gaps = {h: (wide[name] - wide[REFERENCE]).to_numpy() for h, name in there.items()}
+    sets = pd.factorize(wide.index.get_level_values("dataset"))[0]
+    member = (sets[:, None] == np.arange(sets.max(initial=-1) + 1)).astype(float)
+    n = member.sum(axis=0)
+
+    def statistic(sums: np.ndarray, squares: np.ndarray) -> np.ndarray:
+        spread = (squares - sums**2 / n) / (n - 1)
+        t = np.divide(sums**2 / n, spread, out=np.zeros_like(sums), where=spread > 1e-15)
+        total: np.ndarray = t.sum(axis=-1)
+        return total
+
+    rng = np.random.default_rng(how.seed)
+    extreme = dict.fromkeys(gaps, 0)
+    for start in range(0, how.replicates, CHUNK):
+        signs = rng.integers(0, 2, (min(CHUNK, how.replicates - start), len(wide))) * 2.0 - 1
+        for h, d in gaps.items():
+            squares = (d**2) @ member
+            seen = statistic(d @ member, squares)
+            extreme[h] += int((statistic((signs * d) @ member, squares) >= seen * (1 - 1e-12)).sum())
+    rows = {}
+    for h, d in gaps.items():
+        means = (d @ member) / n
+        largest = float(means[np.abs(means).argmax()])
+        rows[h] = {"n": len(d), "estimate": largest, "p": (extreme[h] + 1) / (how.replicates + 1)}
+    return rows
 
 
-def effects(wide: pd.DataFrame, first: str, second: str, chance: pd.Series) -> dict[str, float]:
-    """Return a difference on the scales that papers use, datasets weighing the same.
+def _counted(said: pd.DataFrame, contrast: Hypothesis, how: Settings) -> dict[str, Any]:
+    """Compare replies: share that abstain, or share right among the questions that both answer."""
+    mine = {name: said[said["persona"] == name].set_index("item") for name in (contrast.first, contrast.second)}
+    both = mine[contrast.first].join(mine[contrast.second], how="inner", rsuffix="_second")
+    if contrast.outcome == "abstained":
+        one, other = both["status"] == "abstained", both["status_second"] == "abstained"
+    else:
+        both = both.dropna(subset=["correct", "correct_second"])
+        one, other = both["correct"] == 1, both["correct_second"] == 1
+    b, c = int((one & ~other).sum()), int((other & ~one).sum())
+    return families.of_counts(b, c, len(both), contrast=contrast, how=how)
+
+
+# --- What stands beside the tests ---
+
+
+def sizes(wide: pd.DataFrame, first: str, second: str, chance: pd.Series) -> dict[str, float]:
+    """Return a difference on the scales that papers use, sets weighing the same.
 
     Args:
         wide: Of :func:`by_question`.
@@ -206,7 +244,7 @@ def effects(wide: pd.DataFrame, first: str, second: str, chance: pd.Series) -> d
         ``accuracy, reference, cohens_h, relative_drop`` (fall over the reference's accuracy) and
         ``chance_corrected_drop`` (fall over what the reference has above chance; undefined where that is nothing).
     """
-    if first not in wide or second not in wide:
+    if not {first, second} <= set(wide):
         return dict.fromkeys(["accuracy", "reference", "cohens_h", "relative_drop", "chance_corrected_drop"], nan)
     both = wide[[first, second]].dropna()
     both = both.assign(chance=chance.reindex(both.index.get_level_values("item")).to_numpy())
@@ -220,256 +258,176 @@ def effects(wide: pd.DataFrame, first: str, second: str, chance: pd.Series) -> d
     }
 
 
-def by_dataset(scored: pd.DataFrame, asked: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
-    """Return each persona against the baseline on each dataset: the family that the paper does not correct.
+def sized(found: Analysis, protocol: Protocol, asked: pd.DataFrame) -> pd.DataFrame:
+    """Return every contrast of letters with its sizes, and in one word what it came to.
 
     Returns:
-        ``hypothesis, persona, group, dataset`` and as :func:`contrasts`; ``p_adjusted, rejected`` within
-        persona x dataset, ``p_bh, rejected_bh`` by Benjamini and Hochberg.
+        :data:`persona_studies.analyse.families.COLUMNS`, ``gate``, ``first, second, dataset`` (``all``, or one
+        set), the columns of :func:`sizes`, ``outcome``.
     """
-    wide = by_question(scored)
-    chance = (1 / asked.set_index("item")["n_options"]).rename("chance")
-    groups = scored[scored["kind"] == "persona"].drop_duplicates("who").set_index("who")["group"]
-    personas = [(who, groups[who]) for who in protocol.families["persona"].hypotheses if who in groups]
-    rows = []
-    for dataset in dict.fromkeys(asked["dataset"]):
-        part = wide[wide.index.get_level_values("dataset") == dataset]
-        found = differences(part, {who: (who, chosen.baseline) for who, _ in personas}, chosen)
-        for who, group in personas:
-            rows.append(
-                {
-                    "hypothesis": f"{who} | {dataset}",
-                    "persona": who,
-                    "group": group,
-                    "dataset": dataset,
-                    **found[who],
-                    **effects(part, who, chosen.baseline, chance),
-                }
-            )
-    table = pd.DataFrame(rows)
-    declared = protocol.families["persona_dataset"]
-    values = table.set_index("hypothesis")["p"]
-    inside = values.reindex(list(declared.hypotheses))
-    # A dataset that the protocol does not name enlarges the family by its own hypotheses.
-    whole = pd.concat([inside, values[~values.index.isin(inside.index)]])
-    for method, suffix in ((chosen.correction, "adjusted"), ("fdr_bh", "bh")):
-        done = lib_stats.correct(whole, alpha=chosen.alpha, method=method, size=len(whole), undefined="one")
-        done = done.loc[table["hypothesis"]]
-        table[f"p_{suffix}"] = done["p_adjusted"].to_numpy()
-        table["rejected" if suffix == "adjusted" else "rejected_bh"] = done["rejected"].to_numpy()
-    return table
+    wide = by_question(found.scored, protocol)
+    chance = 1 / asked.set_index("item")["n_options"]
+    contrasts = {
+        (name, h): c
+        for name, family in protocol.families.items()
+        for h, c in family.contrasts.items()
+        if c.measure == "letter"
+    }
+    keys = zip(found.tests["family"], found.tests["hypothesis"], strict=True)
+    table = found.tests[[key in contrasts for key in keys]].reset_index(drop=True)
+    mine = [contrasts[key] for key in zip(table["family"], table["hypothesis"], strict=True)]
+    parts = {"all": wide, **{str(name): part for name, part in wide.groupby(level="dataset", sort=False)}}
+    beside = [sizes(parts.get(c.on, wide.iloc[:0, :0]), c.first, c.second, chance) for c in mine]
+    said = [
+        outcome(r["estimate"], rejected=r["rejected"], equivalent=r["bounded"], gate=r["gate"])
+        for r in table.to_dict("records")
+    ]
+    named = {"first": [c.first for c in mine], "second": [c.second for c in mine], "dataset": [c.on for c in mine]}
+    return table.assign(**named, **pd.DataFrame(beside), outcome=said)
 
 
-def counts(table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Count the datasets on which each persona is significantly worse: the paper's way, and corrected.
+def by_set(table: pd.DataFrame, how: Settings) -> pd.DataFrame:
+    """Return each persona against a human on each set, also corrected by Benjamini and Hochberg.
 
     Args:
-        table: Of :func:`by_dataset`.
-        chosen: Alpha.
+        table: Of :func:`sized`.
+        how: Alpha.
+    """
+    mine = table[table["family"] == "persona_dataset"].reset_index(drop=True)
+    done = stats.correct(mine["p"], alpha=how.alpha, method="fdr_bh", size=len(mine), undefined="one")
+    return mine.assign(p_bh=done["p_adjusted"], rejected_bh=done["rejected"])
+
+
+def counts(table: pd.DataFrame, how: Settings) -> pd.DataFrame:
+    """Count the sets on which each persona is significantly worse: the paper's way, and corrected.
+
+    Args:
+        table: Of :func:`by_set`.
+        how: Alpha.
 
     Returns:
-        ``persona, group, datasets, worse_uncorrected, worse_bh, worse_adjusted, better_uncorrected``.
+        ``persona, datasets, worse_uncorrected, worse_bh, worse_adjusted, better_uncorrected``.
     """
-    worse, better = table["difference"] < 0, table["difference"] > 0
+    worse, better = table["estimate"] < 0, table["estimate"] > 0
     marked = table.assign(
-        worse_uncorrected=(table["p"] <= chosen.alpha) & worse,
+        datasets=1,
+        worse_uncorrected=(table["p"] <= how.alpha) & worse,
         worse_bh=table["rejected_bh"].astype(bool) & worse,
         worse_adjusted=table["rejected"].astype(bool) & worse,
-        better_uncorrected=(table["p"] <= chosen.alpha) & better,
+        better_uncorrected=(table["p"] <= how.alpha) & better,
     )
-    columns = ["worse_uncorrected", "worse_bh", "worse_adjusted", "better_uncorrected"]
-    groups = marked.groupby(["persona", "group"], sort=False)
-    return (
-        groups[columns]
-        .sum()
-        .assign(datasets=groups.size())
-        .reset_index()[["persona", "group", "datasets", *columns]]
-    )
+    columns = ["datasets", "worse_uncorrected", "worse_bh", "worse_adjusted", "better_uncorrected"]
+    return marked.groupby("first", sort=False)[columns].sum().rename_axis("persona").reset_index()
 
 
-def omnibus(table: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
-    """Test for each persona whether it differs from the baseline on any dataset.
-
-    Datasets have no question in common, so their p-values are independent and Fisher's method combines them.
-
-    Args:
-        table: Of :func:`by_dataset`.
-        protocol: Declares the family.
-        chosen: Alpha, correction.
+def accuracy(scored: pd.DataFrame, protocol: Protocol, how: Settings) -> pd.DataFrame:
+    """Return accuracy as a human on every set, with an interval over questions, beside chance.
 
     Returns:
-        ``hypothesis`` (persona), ``datasets, chi2, p, p_adjusted, rejected``.
+        ``dataset, n, accuracy, low, high, chance``.
     """
-    rows = []
-    for persona, group in table.groupby("persona", sort=False):
-        p = group["p"].dropna()
-        found = stats.combine_pvalues(p, method="fisher") if len(p) else None
-        rows.append(
-            {
-                "hypothesis": persona,
-                "datasets": len(p),
-                "chi2": float(found.statistic) if found else nan,
-                "p": float(found.pvalue) if found else nan,
-            }
-        )
-    done = pd.DataFrame(rows)
-    how: dict[str, Any] = {"alpha": chosen.alpha, "correction": chosen.correction}
-    done[["p_adjusted", "rejected"]] = shared.corrected(done, "p", protocol.families["omnibus"], **how)
-    return done
-
-
-# --- Does the measure measure anything? ---
-
-
-def accuracy(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Return accuracy per dataset and who, with an interval over questions, beside chance.
-
-    Returns:
-        ``dataset, who, n, accuracy, low, high, chance``.
-    """
-    wide = by_question(scored)
+    wide = by_question(scored, protocol)[REFERENCE]
     chance = (1 / scored.drop_duplicates("item").set_index("item")["n_options"]).rename("chance")
     rows = []
-    for dataset, group in wide.groupby(level="dataset", sort=False):
-        for who in wide.columns:
-            values = group[who].dropna()
-            if len(values) < 2:
-                continue
-            low, high = DescrStatsW(values).tconfint_mean(1 - chosen.confidence)
-            guess = chance.loc[values.index.get_level_values("item")].mean()
-            rows.append((dataset, who, len(values), values.mean(), low, high, guess))
-    return pd.DataFrame(rows, columns=["dataset", "who", "n", "accuracy", "low", "high", "chance"])
+    for dataset, values in wide.groupby(level="dataset", sort=False):
+        low, high = DescrStatsW(values).tconfint_mean(1 - how.confidence)
+        guess = chance.loc[values.index.get_level_values("item")].mean()
+        rows.append((dataset, len(values), values.mean(), low, high, guess))
+    return pd.DataFrame(rows, columns=["dataset", "n", "accuracy", "low", "high", "chance"])
 
 
-def headroom(table: pd.DataFrame, ceiling: float, chosen: Parameters) -> pd.DataFrame:
-    """Say for every dataset whether the baseline is at floor, at ceiling, or usable.
+def finding(found: Analysis | None, claims: pd.DataFrame, model: str) -> str:
+    """Return the finding in Markdown: one sentence, and what stands beside it, made of the computed numbers.
 
     Args:
-        table: Of :func:`accuracy`.
-        ceiling: Accuracy that the interval must lie below.
-        chosen: Baseline.
-    """
-    return shared.extremes(table[table["who"] == chosen.baseline].drop(columns="who"), ceiling)
-
-
-def gates(
-    protocol: Protocol,
-    scored: dict[str, pd.DataFrame],
-    recorded: pd.DataFrame,
-    asked: pd.DataFrame,
-    parsed: float,
-    chosen: Parameters,
-) -> pd.DataFrame:
-    """Decide by rule whether each measure counts.
-
-    Args:
-        protocol: Thresholds.
-        scored: Scores by measure, of those that are recorded.
-        recorded: Responses, for option mass and position dominance.
-        asked: Questions.
-        parsed: Share of replies from which an answer is read.
-        chosen: Parameters.
-
-    Returns:
-        ``measure, check, value, rule, threshold, passes``.
-    """
-    parts = []
-    for name, table in scored.items():
-        declared = protocol.measures[DERIVED.get(name, name)]
-        if name == "text":
-            values = {"parsed": parsed}
-        else:
-            state = headroom(accuracy(table, chosen), protocol.design["ceiling"], chosen)
-            values = {"usable_datasets": float((state["status"] == "usable").sum())}
-            if name == "letter":
-                values |= checks.letters(recorded[recorded["measure"] == "letter"], recorded, asked)
-            else:
-                people = table[table["kind"] == "persona"]
-                values["repeatability"] = checks.repeatability(people, "persona", "instruction")
-        parts.append(checks.declared(declared, values).assign(measure=name))
-    whole = pd.concat(parts, ignore_index=True)
-    return whole[["measure", "check", "value", "rule", "threshold", "passes"]]
-
-
-def steerability(scored: dict[str, pd.DataFrame], usable: list[str], chosen: Parameters) -> pd.DataFrame:
-    """Say for each measure whether the toddler is less accurate than a filler, over the usable datasets.
-
-    A check beside the verdicts: a model that no instruction moves shows no effect of any persona.
-
-    Returns:
-        ``measure, instruction, against, n, estimate, low, high, p, moved``.
-    """
-    wide = {name: by_question(table[table["dataset"].isin(usable)]) for name, table in scored.items()}
-    return families.steerability(wide, "toddler", "filler", -1, settings(chosen))
-
-
-# --- Verdicts ---
-
-
-def verdict_table(
-    protocol: Protocol,
-    table: pd.DataFrame,
-    scored: pd.DataFrame,
-    checked: pd.DataFrame,
-    moved: pd.DataFrame,
-    chosen: Parameters,
-) -> pd.DataFrame:
-    """Return the verdict on every claim of the first protocol.
-
-    Args:
-        protocol: Claims.
-        table: Of :func:`contrasts`.
-        scored: Of :func:`scores`: who was asked by the measure.
-        checked: Of :func:`gates`.
-        moved: Of :func:`steerability`.
-        chosen: The measure whose gate counts, and the model.
-    """
-    asked = {*by_question(scored)}
-    there = [{*name.split(" - ")} <= asked for name in table["hypothesis"]]
-    steered = moved.set_index("measure")["moved"].to_dict().get(chosen.measure, True)
-    found = families.evidence(
-        table[there],
-        failed=dict.fromkeys(FAMILIES, checks.failures(checked, chosen.measure)),
-        stuck=dict.fromkeys(FAMILIES, not steered),
-    )
-    absent = dict.fromkeys(protocol.claims, f"this contrast was not asked by the measure {chosen.measure}")
-    return verdicts.table(protocol, found, layer="corrected", model=chosen.model, absent=absent)
-
-
-def finding(claims: pd.DataFrame, tallied: pd.DataFrame, model: str, confirmed: bool) -> str:
-    """Say what was found in a few sentences, from the computed tables.
-
-    Args:
+        found: Of the model; None where nobody is recorded.
         claims: Of :func:`persona_studies.analyse.conclusions.claims`.
-        tallied: Of :func:`counts`.
-        model: Whose responses the first protocol's part is about.
-        confirmed: Whether a recording of the second protocol is complete.
+        model: Its name.
     """
     rows = claims[claims["estimate"].notna()].drop_duplicates("claim").set_index("claim").to_dict("index")
 
-    def size(name: str, more: float = 0.0) -> str:
+    def number(name: str, digits: int = 3) -> str:
         row = rows[name]
-        return f"{row['estimate'] + more:.3f} [{row['low'] + more:.3f}, {row['high'] + more:.3f}]"
+        return f"{row['estimate']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
 
     text = ""
-    if {"published_share", "published_abstention"} <= set(rows):
+    if found is not None and len(found.scored):
+        each = found.tests[found.tests["family"] == "persona"]
+        failed = rows["any_persona"]["gate"]
         text += (
-            f"**In version 1 of the paper a share of {size('published_share', 0.5)} of the personas differs from a "
-            "human on more datasets than chance gives, after correction; in the one public run of GPT-3.5, "
-            f"{size('published_abstention', 0.5)} of a physically-disabled person's errors are replies without an "
-            "answer.** "
+            f"**In {model}, being told to be one of twelve persons changes accuracy by {number('any_persona')} "
+            f"against being told to be a human, over {int(each['n'].max())} questions; of {len(each)} personas "
+            f"{int((each['rejected'] & (each['estimate'] < 0)).sum())} answer significantly worse.** "
         )
-    if "any_persona" in rows:
-        text += f"In {rows['any_persona']['model']}, personas change accuracy by {size('any_persona')}. "
-    uncorrected, adjusted = ((tallied[f"worse_{name}"] > 0).sum() for name in ("uncorrected", "adjusted"))
+        text += "" if failed == "passed" else f"The measure failed its check ({failed.removeprefix('gate: ')}). "
+        text += f"Against a placebo persona the change is {number('beyond_placebo')}. "
+    else:
+        whom = (
+            f"{model} has not answered by letters" if found is not None else "No model has answered this protocol"
+        )
+        text += f"**{whom} yet, so that nothing is decided about a model asked here.** "
     text += (
-        f"Counted the way of the paper, {uncorrected} of {len(tallied)} personas are significantly worse on some "
-        f"dataset in {model}; after correction over persona x dataset, {adjusted}. "
+        "In version 1 of the paper the share of personas that differ from a human on more sets than chance gives, "
+        f"after correction, is {number('published_share', 2)}; the largest relative drop is "
+        f"{number('large_drops', 1)} per cent; in the one public run of GPT-3.5 the share of a "
+        f"physically-disabled person's errors that hold no answer is {number('published_abstention', 2)}. "
     )
-    if not confirmed:
-        text += (
-            "No capable model has been recorded yet: claims about answers made here rest on a first recording of a "
-            "very small one. "
-        )
     counted = claims.drop_duplicates("claim")["verdict"].value_counts()
     return text + f"Of {counted.sum()} claims: {', '.join(f'{n} {name}' for name, n in counted.items())}."
+
+
+# --- Published data ---
+
+
+def public_tests(project: Project, protocol: Protocol, how: Settings) -> pd.DataFrame:
+    """Test the families about published figures and public replies."""
+    counts = published.rejudge(project, alpha=how.alpha, correction=how.correction, confidence=how.confidence)
+    share = protocol.families["published_share"]
+    shares = [counts["significant"] > 0, counts["p_count"] <= how.alpha, counts["rejected_count"]]
+    drop = protocol.families["published_drop"]
+    largest, error = float(published.drops(project)["drop"].max()), published.READ_WITHIN
+    line = protocol.claims["large_drops"].line
+    # Read from a figure: nothing but the error of reading is uncertain.
+    read = {"n": 1, "estimate": largest, "low": largest - error, "high": largest + error}
+    read["p"] = 0.0 if abs(largest - line) > error else 1.0
+    abstention = protocol.families["published_abstention"]
+    runs = published.runs(project)
+    run = runs[(runs["model"] == "gpt-3.5-turbo-0613") & (runs["extractor"] == "as filed")].iloc[0]
+    errors = int(run["n"] - run["correct"])
+    rows: dict[str, dict[str, dict[str, Any]]] = {
+        "published_share": {
+            h: families.share(int(found.sum()), len(found), null=0.5, how=how)
+            for h, found in zip(share.hypotheses, shares, strict=True)
+        },
+        "published_drop": {drop.hypotheses[0]: read},
+        "published_abstention": {
+            abstention.hypotheses[0]: families.share(int(run["abstained"]), errors, null=0.5, how=how)
+        },
+        "published_extractor": extractor_tests(project, protocol, how),
+    }
+    return pd.concat(
+        [families.corrected(name, protocol.families[name], found, how) for name, found in rows.items()],
+        ignore_index=True,
+    )
+
+
+def extractor_tests(project: Project, protocol: Protocol, how: Settings) -> dict[str, dict[str, Any]]:
+    """Estimate how much a persona's effect in the public Qwen3-8B runs changes with how replies are read."""
+    texts = published_names(project)
+    raw = pd.read_csv(project.published / "persona_bias" / "gupta2024_public_extractors.csv")
+    raw = raw[raw["model"] == "Qwen3-8B"]
+
+    def changes(contrast: Hypothesis, part: str | None) -> pd.Series:
+        mine = raw[raw["persona"] == texts[contrast.first]]
+        values = np.repeat(mine["change"].to_numpy(dtype=float), mine["questions"])
+        names = [str(k) for k in range(len(values))]
+        index = pd.MultiIndex.from_arrays([[contrast.on] * len(values), names, names])
+        return pd.Series(values, index=index.set_names(["dataset", "item", "cluster"]))
+
+    return families.estimated(protocol.families["published_extractor"].contrasts, changes, how)
+
+
+def published_names(project: Project) -> dict[str, str]:
+    """Return the paper's phrase of every persona."""
+    bank = registry(project)
+    return dict(zip(bank["persona"], bank["text"], strict=True))

@@ -77,20 +77,6 @@ def lenient(text: str) -> str | None:
 EXTRACTORS: dict[str, Callable[[str], str | None]] = {"published": published, "strict": strict, "lenient": lenient}
 
 
-def place(extractor: str) -> Callable[[str, int], int | None]:
-    """Return an extractor as a rule from reply and number of options to the place that it names, or None.
-
-    >>> place("lenient")("The answer is D.", 4), place("lenient")("The answer is D.", 3)
-    (3, None)
-    """
-
-    def read(text: str, n: int) -> int | None:
-        letter = EXTRACTORS[extractor](text)
-        return LETTERS.index(letter) if letter is not None and letter in LETTERS[:n] else None
-
-    return read
-
-
 def status(text: str, answer: object, *, cut: bool) -> str:
     """Return what a reply is: an answer goes before a refusal, because a reply can hedge and still answer.
 
@@ -158,26 +144,23 @@ def read(recorded: pd.DataFrame, asked: pd.DataFrame, people: pd.DataFrame) -> p
     return under_each(cells[["persona", "item", "dataset", "gold", "n_options", "cut", "text"]])
 
 
-def share_answered(replies: pd.DataFrame, extractor: str) -> float:
-    """Return the share of replies from which an extractor reads an answer; NaN without replies."""
-    mine = replies[replies["extractor"] == extractor]
-    return float(mine["status"].isin(["answered", "hedged"]).mean()) if len(mine) else nan
+def share_answered(replies: pd.DataFrame) -> float:
+    """Return the share of replies from which an answer is read; NaN without replies."""
+    return float(replies["status"].isin(["answered", "hedged"]).mean()) if len(replies) else nan
 
 
-def sensitivity(replies: pd.DataFrame, *, reference: str, abstention: str = "apart") -> pd.DataFrame:
-    """Return each persona's replies under each extractor, and whether the difference keeps its sign.
+def sensitivity(replies: pd.DataFrame, *, reference: str) -> pd.DataFrame:
+    """Return each persona's replies under each extractor, and the difference among the questions that both answer.
 
     Args:
         replies: Of :func:`under_each`, with ``persona, item``.
         reference: Persona that the others are compared with, on the same items.
-        abstention: ``wrong`` counts a reply without an answer as wrong in the differences; ``apart`` compares the
-            items that both answer.
 
     Returns:
         ``persona, extractor, n, answered, hedged, abstained, unparsed, truncated`` (shares; hedged ones are
-        answered, too), ``accuracy_given_answer, accuracy`` (without an answer counted as wrong), ``lower, upper``
-        (counted as wrong, and as right), ``pairs, b, c`` (only the persona right, only the reference right),
-        ``difference, low, high, p`` (mid-p McNemar with Tango's interval).
+        answered, too), ``accuracy_given_answer``, ``lower, upper`` (a reply without an answer counted as wrong, and
+        as right), ``pairs, b, c`` (only the persona right, only the reference right), ``difference, low, high, p``
+        (mid-p McNemar with Tango's interval).
     """
     rows = []
     for (extractor, persona), group in replies.groupby(["extractor", "persona"], sort=False):
@@ -185,10 +168,8 @@ def sensitivity(replies: pd.DataFrame, *, reference: str, abstention: str = "apa
         answered = share["answered"] + share["hedged"]
         right = group["correct"].fillna(0.0).mean()
         base = replies[(replies["extractor"] == extractor) & (replies["persona"] == reference)]
-        both = (
-            group.set_index("item")["correct"].to_frame("mine").join(base.set_index("item")["correct"], how="inner")
-        )
-        both = both.fillna(0.0) if abstention == "wrong" else both.dropna()
+        mine = group.set_index("item")["correct"].to_frame("mine")
+        both = mine.join(base.set_index("item")["correct"], how="inner").dropna()
         b = int(((both["mine"] == 1) & (both["correct"] == 0)).sum())
         c = int(((both["mine"] == 0) & (both["correct"] == 1)).sum())
         test = lib_stats.mcnemar(b, c, len(both)) if len(both) and persona != reference else None
@@ -200,7 +181,6 @@ def sensitivity(replies: pd.DataFrame, *, reference: str, abstention: str = "apa
                 "answered": answered,
                 **{name: share[name] for name in ("hedged", "abstained", "unparsed", "truncated")},
                 "accuracy_given_answer": group["correct"].mean(),
-                "accuracy": right,
                 "lower": right,
                 "upper": right + 1 - answered,
                 "pairs": len(both),
@@ -222,7 +202,7 @@ def plot_split(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         table: Of :func:`sensitivity`.
         names: Of :func:`persona_bias.names`.
     """
-    shares = table.assign(right=table["accuracy"], wrong=table["answered"] - table["accuracy"])
+    shares = table.assign(right=table["lower"], wrong=table["answered"] - table["lower"])
     shares["no answer"] = 1 - table["answered"]
     extractors = list(dict.fromkeys(shares["extractor"]))
     personas = list(dict.fromkeys(shares["persona"]))

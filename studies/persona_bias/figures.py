@@ -3,74 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from scipy import stats
+
+from persona_studies.analyse.figures import forest
+
+GREY = "0.6"
 
 
-def pairs(table: pd.DataFrame, names: Mapping[str, str], chosen_alpha: float) -> pd.DataFrame:
-    """Return pairs and controls for a forest, with the interval that equivalence is judged by.
-
-    Args:
-        table: Of :func:`persona_bias.analysis.contrasts`.
-        names: Of :func:`persona_bias.names`.
-        chosen_alpha: Two one-sided tests at this level reject where the interval of 1 - 2 alpha lies in the band.
-    """
-    shown = table[table["family"].isin(["pairs", "controls"]) & (table["n"] > 1)].reset_index(drop=True)
-    reach = stats.t.isf(chosen_alpha, shown["df"]) * shown["se"]
-    label = [" - ".join(names.get(one, one) for one in pair.split(" - ")) for pair in shown["hypothesis"]]
-    return shown.assign(label=label, inner_low=shown["estimate"] - reach, inner_high=shown["estimate"] + reach)
-
-
-def plot_drops(table: pd.DataFrame, names: Mapping[str, str], margin: float) -> Figure:
-    """Draw the difference per persona: one point per dataset, and the mean with its interval over questions.
+def contrasts(table: pd.DataFrame, names: Mapping[str, str], margin: float) -> Figure:
+    """Draw contrasts with their intervals, and what each came to after correction.
 
     Args:
-        table: Of :func:`by_dataset`, with ``mean, mean_low, mean_high`` of the persona joined on.
-        names: Of :func:`persona_bias.names`.
+        table: Of :func:`persona_bias.analysis.sized`, or of :func:`persona_studies.analyse.conclusions.forest`,
+            which names its lines itself, with ``bounded``.
+        names: Of :func:`persona_bias.design.names`.
         margin: Smallest effect of interest, drawn as a band.
     """
-    order = list(dict.fromkeys(table["persona"]))
-    figure, axis = plt.subplots(figsize=(8.5, 0.34 * len(order) + 1.2), layout="constrained")
-    groups = list(dict.fromkeys(table["group"]))
-    colours = dict(zip(groups, sns.color_palette("colorblind", len(groups)), strict=True))
-    axis.axvspan(-margin, margin, color="0.92", zorder=0)
-    for place, persona in enumerate(order):
-        rows = table[table["persona"] == persona]
-        first = rows.iloc[0]
-        colour = colours[first["group"]]
-        axis.plot(rows["difference"], np.full(len(rows), place), "|", color=colour, ms=9, alpha=0.8)
-        axis.plot([first["mean_low"], first["mean_high"]], [place, place], color="0.15", lw=1.6)
-        axis.plot(first["mean"], place, "o", color=colour, mec="0.15", ms=6)
-    axis.axvline(0, color="0.4", lw=1, ls=":")
-    (tick,) = axis.plot([], [], "|", color="0.4", ms=9, label="one dataset")
-    (mean,) = axis.plot([], [], "o-", color="0.15", ms=6, label="mean over usable datasets, with interval")
-    band = Patch(color="0.92", label=f"less than {margin:g} either way")
-    axis.legend(
-        handles=[tick, mean, band], loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, fontsize="small"
-    )
-    labels = [f"{names[persona]} ({table.loc[table['persona'] == persona, 'group'].iloc[0]})" for persona in order]
-    axis.set(
-        yticks=range(len(order)),
-        yticklabels=labels,
-        ylim=(len(order) - 0.5, -0.5),
-        xlabel="difference in accuracy against the baseline",
-    )
+    shown = table[table["n"] > 1].assign(within=table["bounded"].eq(True))
+    if "label" not in shown:
+        shown["label"] = [f"{names[a]} - {names[b]}" for a, b in zip(shown["first"], shown["second"], strict=True)]
+    figure, axis = plt.subplots(figsize=(9, 0.36 * len(shown) + 1.7), layout="constrained")
+    forest(shown, xlabel="difference in accuracy", margin=margin, axis=axis)
+    figure.legend(handles=_key(margin, shown), loc="outside upper center", ncols=3, fontsize="small")
     return figure
 
 
-def plot_heat(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Draw the difference by persona and dataset; a dot marks p <= alpha, a ring significance after correction."""
+def drops(table: pd.DataFrame, groups: Mapping[str, str], names: Mapping[str, str], margin: float) -> Figure:
+    """Draw the difference per persona: one tick per set, and the mean with its interval over questions.
+
+    Args:
+        table: Of :func:`persona_bias.analysis.sized`.
+        groups: Persona -> group.
+        names: Of :func:`persona_bias.design.names`.
+        margin: Smallest effect of interest, drawn as a band.
+    """
+    means = table[(table["family"] == "persona") & (table["n"] > 1)]
+    sets = table[table["family"] == "persona_dataset"]
+    labels = [f"{names[one]} ({groups[one]})" for one in means["first"]]
+    figure = contrasts(means.assign(label=labels), names, margin)
+    [axis] = figure.axes
+    for place, persona in enumerate(means["first"]):
+        own = sets.loc[sets["first"] == persona, "estimate"]
+        axis.plot(own, np.full(len(own), place), "|", color="0.45", ms=9, zorder=1.5)
+    axis.set_xlabel("difference in accuracy, a persona less a human; ticks: single sets")
+    return figure
+
+
+def _key(margin: float, shown: pd.DataFrame) -> list[Any]:
+    """Return what the marks of a forest mean; all of it is after correction."""
+    blue = sns.color_palette("colorblind")[0]
+
+    def mark(shape: str, fill: Any, label: str) -> Line2D:
+        return Line2D([], [], marker=shape, ls="", color=blue, mfc=fill, ms=6, label=label)
+
+    marks: list[Any] = [
+        mark("o", blue, "significant"),
+        mark("D", "white", f"shown to be less than {margin:g}"),
+        mark("D", blue, "both"),
+        mark("s", "white", "neither"),
+        Patch(color="0.9", label=f"less than {margin:g} either way"),
+    ]
+    if shown["gate"].astype(bool).any():
+        marks.append(Line2D([], [], color=GREY, label="grey: behind a failed check"))
+    return marks
+
+
+def heat(table: pd.DataFrame, names: Mapping[str, str], alpha: float) -> Figure:
+    """Draw the difference by persona and set; a dot marks p <= alpha, a ring significance after correction.
+
+    Args:
+        table: Of :func:`persona_bias.analysis.by_set`.
+        names: Of :func:`persona_bias.design.names`.
+        alpha: Error rate of an uncorrected test.
+    """
     # Rounded, because shares lie on the edges between colours, where the last digit would decide.
-    wide = table.pivot_table(index="persona", columns="dataset", values="difference", sort=False).round(9)
-    down, across = ({name: place + 0.5 for place, name in enumerate(names)} for names in (wide.index, wide.columns))
+    wide = table.pivot_table(index="first", columns="dataset", values="estimate", sort=False).round(9)
+    down, across = ({name: place + 0.5 for place, name in enumerate(axis)} for axis in (wide.index, wide.columns))
     reach = float(np.nanmax(np.abs(wide.to_numpy()))) or 0.01
-    figure, axis = plt.subplots(figsize=(1.0 + 0.75 * wide.shape[1], 1.6 + 0.33 * len(wide)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(1.0 + 0.75 * wide.shape[1], 2.1 + 0.33 * len(wide)), layout="constrained")
     sns.heatmap(
         wide.rename(index=names, columns=names),
         cmap="PuOr",
@@ -81,31 +99,104 @@ def plot_heat(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         cbar_kws={"label": "difference in accuracy"},
         linewidths=0.5,
     )
-    for row in table.dropna(subset="difference").to_dict("records"):
-        x, y = across[row["dataset"]], down[row["persona"]]
-        if row["p"] <= row["alpha"]:
+    for row in table.dropna(subset="estimate").to_dict("records"):
+        x, y = across[row["dataset"]], down[row["first"]]
+        if row["p"] <= alpha:
             axis.plot(x, y, ".", color="black", ms=5)
         if row["rejected"]:
             axis.plot(x, y, "o", mfc="none", mec="black", ms=10)
     axis.set(xlabel="", ylabel="")
     axis.tick_params(axis="x", rotation=45)
     plt.setp(axis.get_xticklabels(), ha="right", rotation_mode="anchor")
+    marks = [
+        Line2D([], [], marker=".", ls="", color="black", label=f"p at or below {alpha:g}, not corrected"),
+        Line2D([], [], marker="o", ls="", mfc="none", mec="black", ms=10, label="significant after correction"),
+    ]
+    figure.legend(handles=marks, loc="outside upper center", ncols=2, fontsize="small")
     return figure
 
 
-def plot_meta(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Draw each persona's mean over datasets (line: interval; thin line: prediction interval)."""
-    figure, axis = plt.subplots(figsize=(8, 0.34 * len(table) + 1.2), layout="constrained")
-    colour = sns.color_palette("colorblind")[0]
-    for place, row in enumerate(table.to_dict("records")):
-        axis.plot([row["prediction_low"], row["prediction_high"]], [place, place], color="0.6", lw=1)
-        axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=2.4)
-        axis.plot(row["estimate"], place, "o", color=colour, ms=6)
-    axis.axvline(0, color="0.4", lw=1, ls=":")
-    axis.set(
-        yticks=range(len(table)),
-        yticklabels=table["persona"].map(names),
-        ylim=(len(table) - 0.5, -0.5),
-        xlabel="difference in accuracy, combined over datasets",
+def power(table: pd.DataFrame, margin: float, per_set: int) -> Figure:
+    """Draw the difference that would be found with a power of .8 over the number of questions per set.
+
+    Args:
+        table: Of :func:`persona_bias.robustness.power`.
+        margin: Smallest effect of interest, drawn as a band.
+        per_set: Questions per set of this run, marked.
+    """
+    figure, axis = plt.subplots(figsize=(8, 3.8), layout="constrained")
+    axis.axhspan(0, margin, color="0.9", zorder=0)
+    axis.annotate(
+        f"less than {margin:g}",
+        (0.99, margin),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="top",
+        color="0.4",
+        fontsize="small",
     )
+    axis.axvline(per_set, color="0.4", lw=1, ls=":")
+    styles = zip(table.groupby("contrast", sort=False), "osD", ("-", "--", ":"), strict=False)
+    for (name, rows), shape, line in styles:
+        axis.plot(rows["questions_per_set"], rows["detectable"], shape, ls=line, ms=5, label=str(name))
+    axis.set(xscale="log", xlabel="questions per set (ten sets)", ylabel="difference found\nwith a power of .8")
+    ticks = sorted(set(table["questions_per_set"]))
+    axis.set_xticks(ticks, [f"{n}, this run" if n == per_set else str(n) for n in ticks])
+    axis.minorticks_off()
+    axis.set_ylim(bottom=0)
+    figure.legend(loc="outside upper center", ncols=3, fontsize="small")
     return figure
+
+
+def directions(survived: pd.DataFrame, alpha: float) -> Figure:
+    """Draw each reading of public replies, of all questions and of those that both personas answer.
+
+    Args:
+        survived: Of :func:`persona_bias.published.directions`.
+        alpha: Filled where p is at most this, not corrected.
+    """
+    kinds = {
+        "all": "all questions;\nwithout an answer counts as wrong",
+        "answered by both": "questions that both answer",
+    }
+    order = survived.sort_values("persona", kind="stable")
+    order = order[(order["questions"] == "all")][["persona", "extractor"]].reset_index(drop=True)
+    figure, axes = plt.subplots(
+        1, 2, figsize=(11, 1.6 + 0.33 * len(order)), layout="constrained", sharey=True, width_ratios=[1, 1]
+    )
+    for axis, (kind, title) in zip(axes, kinds.items(), strict=True):
+        rows = order.merge(survived[survived["questions"] == kind], on=["persona", "extractor"], how="left")
+        said = rows["answered"].where(rows["pairs"] > 0, 0)
+        few = (rows["pairs"] == 0) | (said < rows["questions_asked"] / 2)
+        label = rows["persona"].str.replace("^an? ", "", regex=True) + ", " + rows["extractor"]
+        label += " (" + said.astype(int).astype(str) + " of " + rows["questions_asked"].astype(str) + ")"
+        drawn = rows.assign(
+            label=label,
+            estimate=rows["difference"],
+            rejected=(rows["p"] <= alpha).fillna(False),
+            gate=np.where(few, "few answers", ""),
+        )
+        forest(drawn, xlabel="difference in accuracy against a human", axis=axis)
+        axis.set_title(title, fontsize="small")
+        for place in np.flatnonzero(rows["pairs"] == 0):
+            axis.text(
+                0,
+                place,
+                "no answer",
+                ha="center",
+                va="center",
+                color="0.4",
+                fontsize="small",
+                backgroundcolor="white",
+            )
+    figure.legend(handles=_readings(alpha), loc="outside upper center", ncols=3, fontsize="small")
+    return figure
+
+
+def _readings(alpha: float) -> list[Line2D]:
+    blue = sns.color_palette("colorblind")[0]
+    return [
+        Line2D([], [], marker="o", color=blue, label=f"p at or below {alpha:g}, not corrected"),
+        Line2D([], [], marker="s", color=blue, mfc="white", label=f"p above {alpha:g}"),
+        Line2D([], [], marker="s", color=GREY, mfc="white", label="fewer than half of the replies have an answer"),
+    ]

@@ -150,9 +150,10 @@ def directions(counts: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
         confidence: Coverage.
 
     Returns:
-        ``model, persona, extractor, questions`` (all, a missing answer wrong; or those both answer), ``pairs,
-        answered`` (replies of the persona with an answer), ``answered_human, difference, low, high, p`` (mid-p
-        McNemar, not corrected), ``direction``. Undefined where nobody answers: no answer is no sign of no effect.
+        ``model, persona, extractor, questions`` (all, a missing answer wrong; or those both answer),
+        ``questions_asked, pairs, answered`` (replies of the persona with an answer), ``answered_human, difference,
+        low, high, p`` (mid-p McNemar, not corrected), ``direction``. Undefined where nobody answers: no answer is
+        no sign of no effect.
     """
     answers = counts["answered"] + counts["hedged"]
     human = {
@@ -171,6 +172,7 @@ def directions(counts: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
                 {
                     **{name: row[name] for name in ("model", "persona", "extractor")},
                     "questions": questions,
+                    "questions_asked": int(row["pairs"]),
                     "pairs": n,
                     "answered": said[0],
                     "answered_human": said[1],
@@ -182,28 +184,6 @@ def directions(counts: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def readings(survived: pd.DataFrame, alpha: float) -> pd.DataFrame:
-    """Return each reading of all questions for a forest, those in which somebody answers.
-
-    Args:
-        survived: Of :func:`directions`.
-        alpha: Filled where p is at most this, not corrected.
-    """
-    shown = survived[(survived["questions"] == "all") & (survived["pairs"] > 0)]
-    shown = shown.sort_values("persona", kind="stable", ignore_index=True)
-    label = (
-        shown["persona"].str.replace("^an? ", "", regex=True)
-        + ", "
-        + shown["extractor"]
-        + " ("
-        + shown["answered"].astype(str)
-        + " of "
-        + shown["pairs"].astype(str)
-        + ")"
-    )
-    return shown.assign(label=label, estimate=shown["difference"], rejected=shown["p"] <= alpha)
 
 
 # --- From the sources ---

@@ -7,8 +7,8 @@ from math import nan
 import numpy as np
 import pandas as pd
 
-from persona_bias import analysis_2, design_2, extractors
-from persona_studies.analyse import gates, numbers
+from persona_bias import analysis, design, extractors
+from persona_studies.analyse import numbers
 from persona_studies.analyse.families import Settings
 from persona_studies.design import multiple_choice
 from persona_studies.design.protocol import Protocol
@@ -38,13 +38,13 @@ def turns(project: Project, protocol: Protocol, plan: pd.DataFrame) -> pd.Series
     is asked as a human, with a placebo trait, and with one persona of every group, which take turns; letters in all
     option orders. Replies begin with the second turn: one question a turn, by all who reply.
     """
-    asked, everyone = design_2.questions(project, protocol), design_2.people(project, protocol)
+    asked, everyone = design.questions(project, protocol), design.people(project, protocol)
     seed = protocol.design["sample_seed"]
     first = everyone[everyone["instruction"] == 1]
     four = asked[asked["n_options"] == OPTIONS].assign(domain=lambda rows: rows["dataset"])
     place = plan["item"].map(dict(zip(four["item"], multiple_choice.ranks(four, seed), strict=True)))
     persona = plan["condition"].map(dict(zip(first["condition"], first["persona"], strict=True)))
-    chosen = persona.isin([analysis_2.REFERENCE, "placebo"])
+    chosen = persona.isin([analysis.REFERENCE, "placebo"])
     members = first[first["persona"].isin(protocol.design["personas"])]
     for _, group in members.groupby("group", sort=False):
         names = group["persona"].tolist()
@@ -63,27 +63,22 @@ def card(project: Project, protocol: Protocol, recorded: pd.DataFrame) -> tuple[
     A group's fall is the mean accuracy of its personas less that of a human, paired within questions.
     """
     how = Settings.of(protocol, replicates=1000)
-    asked, everyone = design_2.questions(project, protocol), design_2.people(project, protocol)
-    said = analysis_2.replies(recorded, asked, everyone)
-    found, checks = [], []
-    letters = recorded[recorded["measure"] == "letter"]
-    if len(letters):
-        scored = analysis_2.scores(letters, asked, everyone)
-        gate = analysis_2.gated(protocol, scored, said, letters, asked, how)
+    asked, everyone = design.questions(project, protocol), design.people(project, protocol)
+    said = extractors.read(recorded, asked, everyone)
+    said = said[said["extractor"] == analysis.EXTRACTOR]
+    scored = analysis.scores(recorded, asked, everyone)
+    gate, found = analysis.gated(protocol, scored, said, recorded, asked, how), []
+    if len(scored):
         wide = by_group(scored, protocol, everyone)
         found.append(numbers.means(2, wide, NAMES, unit="questions", part="letter", confidence=how.confidence))
-        checks.append(gate[gate["part"] == "letter"])
-    mine = said[said["extractor"] == analysis_2.EXTRACTOR]
-    if len(mine):
-        parsed = {"parsed": extractors.share_answered(said, analysis_2.EXTRACTOR)}
-        checks.append(gates.declared(protocol.measures["text"], parsed).assign(part="text"))
+    if len(said):
         kinds = {
             "name an option": ["answered", "hedged"],
             "abstain or refuse": ["abstained"],
             "not readable, cut or failed": ["unparsed", "truncated", "failed"],
         }
-        found.append(numbers.statuses("questions", mine["status"], kinds, part="text", confidence=how.confidence))
-    return numbers.stacked(found), numbers.checked(checks)
+        found.append(numbers.statuses("questions", said["status"], kinds, part="text", confidence=how.confidence))
+    return numbers.stacked(found), numbers.checked([gate])
 
 
 def by_group(scored: pd.DataFrame, protocol: Protocol, everyone: pd.DataFrame) -> pd.DataFrame:
@@ -93,17 +88,17 @@ def by_group(scored: pd.DataFrame, protocol: Protocol, everyone: pd.DataFrame) -
     many of every set, and a turn has one question of a set, which gives no interval within it.
 
     Args:
-        scored: Of :func:`persona_bias.analysis_2.scores`.
-        protocol: The second protocol.
-        everyone: Of :func:`persona_bias.design_2.people`.
+        scored: Of :func:`persona_bias.analysis.scores`.
+        protocol: The declared design.
+        everyone: Of :func:`persona_bias.design.people`.
     """
     group = everyone[everyone["persona"].isin(protocol.design["personas"])].set_index("persona")["group"]
-    named = {**group.to_dict(), analysis_2.REFERENCE: analysis_2.REFERENCE, "placebo": "placebo"}
+    named = {**group.to_dict(), analysis.REFERENCE: analysis.REFERENCE, "placebo": "placebo"}
     first = scored[scored["instruction"] == 1].assign(group=lambda rows: rows["persona"].map(named))
     index = ["dataset", "item", "cluster"]
     wide = first.pivot_table(index=index, columns="group", values="score", sort=False)
-    if analysis_2.REFERENCE not in wide:
+    if analysis.REFERENCE not in wide:
         return wide.iloc[:, :0]
-    gaps = wide.drop(columns=analysis_2.REFERENCE).sub(wide[analysis_2.REFERENCE], axis=0)
-    gaps.insert(0, analysis_2.REFERENCE, wide[analysis_2.REFERENCE])
+    gaps = wide.drop(columns=analysis.REFERENCE).sub(wide[analysis.REFERENCE], axis=0)
+    gaps.insert(0, analysis.REFERENCE, wide[analysis.REFERENCE])
     return numbers.pooled(gaps)

@@ -1,4 +1,4 @@
-"""Personas combined over datasets, BBQ's contexts, mitigations, and other models of the same data."""
+"""Beside the verdicts: personas combined over sets, other readings of the same letters, and what could be seen."""
 
 from __future__ import annotations
 
@@ -9,34 +9,39 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 from scipy import stats
+from scipy.special import logit
 from statsmodels.discrete.conditional_models import ConditionalLogit
 
-from persona_bias.analysis import by_question, contrast
-from persona_bias.design import Parameters
-from persona_studies.analyse import multiple_choice as shared
+from persona_bias.analysis import MEAN, REFERENCE, by_question
+from persona_studies.analyse import multiple_choice, scoring
 from persona_studies.analyse import stats as lib_stats
+from persona_studies.analyse.families import Settings
+from persona_studies.ask import responses
 from persona_studies.design.protocol import Protocol
 
+GEE = "logit, estimating equations by question"
+CONDITIONAL = "conditional logit, strata by question"
 
-def meta_analysis(table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Combine each persona's differences over datasets by a random-effects model.
+
+def over_sets(table: pd.DataFrame, how: Settings) -> pd.DataFrame:
+    """Combine each persona's differences over sets by a random-effects model.
 
     Args:
-        table: Of :func:`by_dataset`.
-        chosen: Confidence.
+        table: Of :func:`persona_bias.analysis.by_set`.
+        how: Confidence.
 
     Returns:
         ``persona, datasets, estimate, low, high, p, tau, i2, prediction_low, prediction_high, leave_one_out_low,
-        leave_one_out_high`` (range of the estimate without one dataset). A dataset without any difference has no
-        standard error and is left out.
+        leave_one_out_high`` (range of the estimate without one set). A set without any difference has no standard
+        error and is left out.
     """
     rows = []
-    for persona, group in table.groupby("persona", sort=False):
+    for persona, group in table.groupby("first", sort=False):
         kept = group[group["se"] > 0]
-        y, v = kept["difference"].to_numpy(), kept["se"].to_numpy() ** 2
-        whole = lib_stats.random_effects(y, v, confidence=chosen.confidence)
+        y, v = kept["estimate"].to_numpy(), kept["se"].to_numpy() ** 2
+        whole = lib_stats.random_effects(y, v, confidence=how.confidence)
         without = [
-            lib_stats.random_effects(np.delete(y, k), np.delete(v, k), confidence=chosen.confidence).estimate
+            lib_stats.random_effects(np.delete(y, k), np.delete(v, k), confidence=how.confidence).estimate
             for k in range(len(y))
             if len(y) > 1
         ]
@@ -59,114 +64,125 @@ def meta_analysis(table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def bbq(scored: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
-    """Return BBQ's two kinds of context apart, per persona against the baseline.
-
-    Where the context leaves the answer open, the right option is the unknown one: its share is the accuracy there.
-    The paper's bias score needs to know which answer is the stereotyped one, which the files at hand do not say.
+def readings(scored: pd.DataFrame, protocol: Protocol, how: Settings) -> pd.DataFrame:
+    """Return each persona against a human under other scores of the same letters.
 
     Returns:
-        ``hypothesis`` (persona), ``domain`` (ambiguous, disambiguated), ``accuracy, reference, unknown`` (share of
-        the unknown option), ``n, difference, low, high, p``; for ambiguous contexts ``p_adjusted, rejected``.
+        ``persona, reading, unit, n`` (questions), ``estimate, low, high, p`` (as declared, not corrected).
     """
-    cells = scored[scored["dataset"] == "bbq"]
-    cells = cells.assign(said_unknown=(cells["chosen"] == cells["unknown"]).astype(float))
+    odds = scored.assign(odds=logit(scored["score"].astype(float).clip(1e-6, 1 - 1e-6)))
+    values = {
+        ("probability of the right option, as declared", "probability"): by_question(scored, protocol),
+        ("right option is the most probable", "share"): by_question(scored, protocol, "correct"),
+        ("log-odds of the right option", "nats"): by_question(odds, protocol, "odds"),
+    }
     parts = []
-    for domain, group in cells.groupby("domain", sort=False):
-        wide, unknown = by_question(group), by_question(group, "said_unknown")
-        rows = []
-        for persona in protocol.families["bbq"].hypotheses:
-            there = persona in wide and chosen.baseline in wide
-            rows.append(
-                {
-                    "hypothesis": persona,
-                    "domain": domain,
-                    "accuracy": wide[persona].mean() if there else nan,
-                    "reference": wide[chosen.baseline].mean() if there else nan,
-                    "unknown": unknown[persona].mean() if there else nan,
-                    **contrast(wide, persona, chosen.baseline, chosen),
-                }
-            )
-        table = pd.DataFrame(rows).drop(columns=["sd", "se", "p_equivalence"])
-        if domain == "ambiguous":
-            how: dict[str, Any] = {"alpha": chosen.alpha, "correction": chosen.correction}
-            table[["p_adjusted", "rejected"]] = shared.corrected(table, "p", protocol.families["bbq"], **how)
-        parts.append(table)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    for (reading, unit), wide in values.items():
+        gaps = wide[[MEAN, *protocol.design["personas"]]].sub(wide[REFERENCE], axis=0).astype(float)
+        found = multiple_choice.paired(
+            gaps, confidence=how.confidence, margin=1.0, replicates=how.replicates, seed=how.seed
+        )
+        found = found.rename(columns={"difference": "estimate"}).rename_axis("persona").reset_index()
+        parts.append(found.assign(reading=reading, unit=unit))
+    columns = ["persona", "reading", "unit", "n", "estimate", "low", "high", "p"]
+    return pd.concat(parts, ignore_index=True)[columns]
 
 
-def mitigations(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Return what a sentence against bias does to a persona, on the questions that were asked with it.
+def logits(
+    recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame, protocol: Protocol, how: Settings
+) -> pd.DataFrame:
+    """Return each persona's effect on the most probable letter's being right: log odds ratios against a human.
+
+    Conditional logistic regression with questions as strata, and a logit by estimating equations with questions as
+    clusters; the option orders of a question, in the first instruction, are cells of it.
 
     Returns:
-        ``persona, mitigation, n, with_sentence, without, difference, low, high, p`` (not corrected).
+        ``persona, model, cells, estimate, low, high, p`` (not corrected); no row where it is infinite.
     """
-    third = scored[scored["instruction"] == 3]
-    wide = by_question(third)
+    reach = stats.norm.ppf(0.5 + how.confidence / 2)
+    cells = first_choices(recorded, asked, everyone)
     rows = []
-    for name in [who for who in map(str, wide) if " + " in who]:
-        persona, mitigation = name.split(" + ")
-        both = wide[[name, persona]].dropna()
-        effect = contrast(both, name, persona, chosen)
-        rows.append(
-            {
-                "persona": persona,
-                "mitigation": mitigation,
-                "with_sentence": both[name].mean(),
-                "without": both[persona].mean(),
-                **{key: effect[key] for key in ("n", "difference", "low", "high", "p")},
-            }
-        )
-    columns = ["persona", "mitigation", "with_sentence", "without", "n", "difference", "low", "high", "p"]
-    return pd.DataFrame(rows, columns=columns)
+    for persona in protocol.design["personas"]:
+        mine = cells[cells["persona"].isin([REFERENCE, persona])]
+        for model, (b, se) in _fitted(mine, persona).items():
+            row = {"persona": persona, "model": model, "cells": len(mine), "estimate": b}
+            row |= {"low": b - reach * se, "high": b + reach * se}
+            rows.append(row | {"p": float(2 * stats.norm.sf(abs(b / se))) if se > 0 else nan})
+    return pd.DataFrame(rows, columns=["persona", "model", "cells", "estimate", "low", "high", "p"])
 
 
-def sensitivity(scored: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Return each persona's effect under other models of the same cells: log odds ratios against the baseline.
+def first_choices(recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:
+    """Return whether the most probable letter is right, cell by cell, in the first instruction: ``persona, item,
+    order, right``."""
+    letters = recorded[recorded["measure"] == "letter"].merge(asked[["item", "gold", "n_options"]], on="item")
+    first = everyone.loc[everyone["instruction"] < 2, ["condition", "persona"]]
+    letters = letters.merge(first, on="condition")
+    parts = []
+    for n, group in letters.groupby("n_options"):
+        place = (group["gold"] - group["order"]).to_numpy() % n
+        right = scoring.shares(responses.matrix(group)).argmax(axis=1) == place
+        parts.append(group[["persona", "item", "order"]].assign(right=right.astype(int)))
+    return pd.concat(parts, ignore_index=True)
 
-    Conditional logistic regression with questions as strata, and a logit by GEE with questions as clusters; the
-    three instructions of a question are cells of it.
+
+def _fitted(cells: pd.DataFrame, persona: str) -> dict[str, tuple[float, float]]:
+    """Return coefficient and standard error of a persona by each model."""
+    treated = (cells["persona"] == persona).astype(float).to_numpy()
+    right, groups = cells["right"].to_numpy(), pd.factorize(cells["item"])[0]
+    found: dict[str, Any] = {}
+    if len(set(right)) == 2:
+        design = pd.DataFrame({"const": 1.0, "treated": treated})
+        working = sm.cov_struct.Independence()
+        marginal = sm.GEE(right, design, groups=groups, family=sm.families.Binomial(), cov_struct=working).fit()
+        found[GEE] = marginal.params["treated"], marginal.bse["treated"]
+    # Only questions that are answered both ways carry information about a conditional odds ratio.
+    share = pd.Series(right).groupby(groups).transform("mean").to_numpy()
+    mixed = (share > 0) & (share < 1)
+    if mixed.any() and not _separated(right[mixed], treated[mixed], groups[mixed]):
+        fit = ConditionalLogit(right[mixed], treated[mixed, None], groups=groups[mixed]).fit(disp=False)
+        found[CONDITIONAL] = fit.params[0], fit.bse[0]
+    return {model: (float(b), float(se)) for model, (b, se) in found.items()}
+
+
+def _separated(right: np.ndarray, treated: np.ndarray, groups: np.ndarray) -> bool:
+    """Return whether every stratum leans to one side as far as it can, so that the odds ratio is infinite."""
+    cells = pd.DataFrame({"right": right, "treated": treated, "both": right * treated})
+    by = cells.groupby(groups).agg(
+        n=("right", "size"), right=("right", "sum"), treated=("treated", "sum"), both=("both", "sum")
+    )
+    most = by[["right", "treated"]].min(axis=1)
+    least = (by["right"] + by["treated"] - by["n"]).clip(lower=0)
+    return bool((by["both"] == most).all() or (by["both"] == least).all())
+
+
+def power(tests: pd.DataFrame, protocol: Protocol, how: Settings, *, per_set: int) -> pd.DataFrame:
+    """Return the difference that would be found with a power of .8, by questions per set.
+
+    From the observed standard error, which shrinks with the root of the number of questions; of a kind of contrast
+    the median over its contrasts; at alpha over the family's size, as its first step.
 
     Args:
-        scored: Of the usable datasets.
-        table: Of :func:`contrasts`, for the declared analysis's sign.
-        chosen: Baseline, confidence.
+        tests: Families.
+        protocol: Sizes of families, and the number of sets.
+        how: Alpha.
+        per_set: Questions per set of these tests.
 
     Returns:
-        ``persona, model, estimate, low, high, p, agrees`` (sign as in the declared analysis, where it has one).
+        ``contrast, family, questions_per_set, questions, detectable``.
     """
-    reach = stats.norm.ppf(0.5 + chosen.confidence / 2)
-    declared = table[table["family"] == "persona"].set_index("hypothesis")["estimate"]
+    kinds = {
+        "mean of personas against a human": ("overall", MEAN),
+        "one persona against a human": ("persona", ""),
+        "two personas of a group": ("pairs", ""),
+    }
+    sets = len(protocol.design["datasets"])
     rows = []
-    for persona in declared.dropna().index:
-        sign = np.sign(np.round(declared[persona], 12))  # a difference of 0 has none, whatever its last digit
-        cells = scored[scored["who"].isin([chosen.baseline, persona])]
-        treated = (cells["who"] == persona).astype(float).to_numpy()
-        right = (cells["correct"] > 0).astype(int).to_numpy()
-        groups = pd.factorize(cells["item"])[0]
-        design = pd.DataFrame({"const": 1.0, "treated": treated})
-        marginal = sm.GEE(
-            right, design, groups=groups, family=sm.families.Binomial(), cov_struct=sm.cov_struct.Independence()
-        ).fit()
-        fits = {"logit, GEE by question": (marginal.params["treated"], marginal.bse["treated"])}
-        # Only questions that are answered both ways carry information about a conditional odds ratio.
-        sums = pd.Series(right).groupby(groups).transform("mean").to_numpy()
-        informative = (sums > 0) & (sums < 1)
-        if informative.any() and len(set(treated[informative])) == 2:
-            fit = ConditionalLogit(right[informative], treated[informative, None], groups=groups[informative]).fit(
-                disp=False
+    for kind, (family, first) in kinds.items():
+        mine = tests[(tests["family"] == family) & tests["hypothesis"].str.startswith(first)]
+        se = float(mine.loc[mine["se"] > 0, "se"].median())
+        for n in sorted({5, 10, 24, 50, 100, per_set}):
+            detectable = lib_stats.minimum_detectable_mean(
+                se * sqrt(per_set / n), sets * (n - 1), alpha=how.alpha / protocol.families[family].size, power=0.8
             )
-            fits["conditional logit, strata by question"] = (fit.params[0], fit.bse[0])
-        for model, (b, se) in fits.items():
-            rows.append(
-                {
-                    "persona": persona,
-                    "model": model,
-                    "estimate": float(b),
-                    "low": float(b - reach * se),
-                    "high": float(b + reach * se),
-                    "p": float(2 * stats.norm.sf(abs(b / se))) if se > 0 else nan,
-                    "agrees": bool(sign in (0, np.sign(b))),
-                }
-            )
-    return pd.DataFrame(rows, columns=["persona", "model", "estimate", "low", "high", "p", "agrees"])
+            rows.append((kind, family, n, sets * n, detectable))
+    return pd.DataFrame(rows, columns=["contrast", "family", "questions_per_set", "questions", "detectable"])

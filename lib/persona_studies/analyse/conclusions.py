@@ -53,7 +53,8 @@ class Analysis:
             name: each.tests.assign(rejected=each.tests["rejected"] & (each.tests["gate"] == ""))
             for name, each in others.items()
         }
-        found = families.evidence(self.tests, failed=self.failed, stuck=self.stuck, others=moved)
+        lines = {str(claim.hypothesis): claim.line for claim in protocol.claims.values()}
+        found = families.evidence(self.tests, failed=self.failed, stuck=self.stuck, others=moved, lines=lines)
         return _judged(protocol, found, self.absent, self.model)
 
 
@@ -66,8 +67,11 @@ def unrecorded(protocol: Protocol, held: Collection[str]) -> dict[str, str]:
     """
     found = {}
     for name, claim in protocol.claims.items():
-        contrasts = protocol.families[claim.family].contrasts if claim.family else {}
-        measures = [contrasts[h].measure for h in (claim.hypothesis, *claim.also) if h in contrasts]
+        if claim.family is None:
+            continue
+        family = protocol.families[claim.family]
+        parts = [family.contrasts.get(str(h)) for h in (claim.hypothesis, *claim.also)]
+        measures = [family.measure if part is None else part.measure for part in parts]
         if missing := [m for m in dict.fromkeys(measures) if m in protocol.measures and m not in held]:
             found[name] = f"not recorded yet: {', '.join(missing)}"
     return found

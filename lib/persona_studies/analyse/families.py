@@ -337,6 +337,7 @@ def evidence(
     failed: Mapping[str, str],
     stuck: Mapping[str, bool],
     others: Mapping[str, pd.DataFrame] = MappingProxyType({}),
+    lines: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[tuple[str, str, str], verdicts.Evidence]:
     """Return what every hypothesis came to, for :func:`persona_studies.analyse.verdicts.table`.
 
@@ -347,6 +348,7 @@ def evidence(
         stuck: Family -> whether no instruction moves its outcome, which is said beside an effect that is absent.
         others: Further models whose gate passed -> their tests; an effect that is significant in opposite
             directions makes a claim heterogeneous.
+        lines: Hypothesis -> the value that its estimate is compared with, where that is not 0.
     """
     found = {}
     moved = {name: part.set_index(["family", "hypothesis"]) for name, part in others.items()}
@@ -360,7 +362,11 @@ def evidence(
         signs: dict[str, Any] = {"this model": row}
         signs |= {name: part.loc[(family, hypothesis)] for name, part in moved.items()}
         rising, falling = (
-            tuple(name for name, each in signs.items() if each["rejected"] and sign * each["estimate"] > 0)
+            tuple(
+                name
+                for name, each in signs.items()
+                if each["rejected"] and sign * (each["estimate"] - lines.get(hypothesis, 0.0)) > 0
+            )
             for sign in (1, -1)
         )
         found[family, hypothesis, "corrected"] = verdicts.Evidence.of(
@@ -376,16 +382,15 @@ def evidence(
 
 
 def share(successes: int, n: int, *, null: float, how: Settings) -> dict[str, Any]:
-    """Return a share less its null value: exact interval (Clopper and Pearson 1934) and exact binomial test.
+    """Return a share: exact interval (Clopper and Pearson 1934) and exact binomial test of its null value.
 
     >>> how = Settings(0.05, 0.95, "holm", 1000, 1)
     >>> {k: round(v, 4) for k, v in share(3, 12, null=0.5, how=how).items() if k in ("estimate", "low", "p")}
-    {'estimate': -0.25, 'low': -0.4451, 'p': 0.146}
+    {'estimate': 0.25, 'low': 0.0549, 'p': 0.146}
     """
     test = distributions.binomtest(successes, n, null)
     low, high = test.proportion_ci(how.confidence, method="exact")
-    estimate = successes / n - null
-    return {"n": n, "estimate": estimate, "low": low - null, "high": high - null, "p": float(test.pvalue)}
+    return {"n": n, "estimate": successes / n, "low": float(low), "high": float(high), "p": float(test.pvalue)}
 
 
 def of_counts(b: int, c: int, n: int, *, contrast: Hypothesis, how: Settings) -> dict[str, Any]:

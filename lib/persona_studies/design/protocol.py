@@ -122,13 +122,15 @@ class Family(_Declared):
     """A set of hypotheses that are corrected together. Its size is fixed here, whatever the data allow.
 
     Hypotheses are names, or tables as :class:`Hypothesis` describes; a table ``defaults`` declares what they have
-    in common. ``contrasts`` holds the tables by name, and is empty where hypotheses are names.
+    in common. ``contrasts`` holds the tables by name, and is empty where hypotheses are names; ``measure`` is then
+    the measure of this protocol that they rest on, if any.
     """
 
     purpose: str
     hypotheses: tuple[str, ...]
     contrasts: dict[str, Hypothesis] = {}
     size: Annotated[int, Field(ge=1)]
+    measure: str | None = None
     sides: Literal[1, 2] = 2
     undefined: Literal["error", "one"] = "error"
 
