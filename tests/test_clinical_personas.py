@@ -281,6 +281,9 @@ def test_models_that_move_apart_make_a_claim_heterogeneous() -> None:
     assert mine.to_dict() == {"one": "heterogeneous", "two": "contradicted"}
     said = analysis.finding(table, found["one"], public)
     assert "In one," in said and "No instruction moves accuracy or the assigned place" in said
+    blind = run(sharp=0.0)
+    said = analysis.finding(conclusions.claims(SECOND.protocol, public, {"blind": blind}), blind, public)
+    assert "letters fail their checks (above chance, kappa" in said and "significant" not in said
     said = analysis.finding(conclusions.claims(SECOND.protocol, public, {}), None, public)
     assert "No model has been asked by letters yet" in said and "physician changes" not in said
 

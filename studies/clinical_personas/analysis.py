@@ -112,7 +112,10 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame) 
         place=[p @ np.arange(len(p)) for p in found["probability"]] - gold,
         brier=np.array([(p**2).sum() for p in found["probability"]]) - 2 * right + 1,
     )
-    return found[SCORED]
+    order = {name: place for place, name in enumerate([*CASES, "medical"])}
+    return found.sort_values("dataset", key=lambda names: names.map(order), kind="stable", ignore_index=True)[
+        SCORED
+    ]
 
 
 def by_case(scored: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -335,6 +338,13 @@ def finding(claims: pd.DataFrame, found: Analysis | None, public: pd.DataFrame) 
         return (
             f"**{others}** No model has been asked by letters yet: nothing is known here about personas. {counts}"
         )
+    if why := gates.failures(found.gate[found.gate["part"] == PARTS["letter"]]):
+        mine = found.scored[found.scored["who"] == REFERENCE].groupby("dataset", sort=False)["score"].mean()
+        reached = ", ".join(f"{name} {value:.2f}" for name, value in mine.items())
+        return (
+            f"**{others}** In {found.model}, letters fail their checks ({why.removeprefix('gate: ')}), so that "
+            f"nothing is decided by its answers. Its accuracy as a helpful assistant: {reached}. {counts}"
+        )
     tests = found.tests.set_index("hypothesis").to_dict("index")
     critical, primary, both = (
         tests[f"physician - {REFERENCE} | cases, {part}, accuracy"]
@@ -343,7 +353,11 @@ def finding(claims: pd.DataFrame, found: Analysis | None, public: pd.DataFrame) 
     lay, mixed = (
         tests[f"physician - {who} | cases, critical - primary, accuracy"] for who in ("layperson", "shuffled")
     )
-    failed = [f"{part}: {why}" for part, checks in found.gate.groupby("part") if (why := gates.failures(checks))]
+    failed = [
+        f"{part} ({why.removeprefix('gate: ')})"
+        for part, checks in found.gate.groupby("part")
+        if (why := gates.failures(checks))
+    ]
     still = [] if not found.stuck["care"] else ["accuracy"]
     still += ["the assigned place"] if found.stuck["style"] else []
     return (
