@@ -86,16 +86,17 @@ def consistent(table: pd.DataFrame) -> Figure:
             va="bottom" if name in inconsistent or yes[str(name)] > 0.5 else "top",
             fontsize="small",
         )
-    axis.plot([-0.2, 0.8], [-0.2, 0.8], color="0.8", lw=1, zorder=0)
+    least = min(-0.25, float(wide[["order", "word", "meaning"]].min(axis=None)) - 0.05)
+    axis.plot([least, 1], [least, 1], color="0.8", lw=1, zorder=0)
     axis.axhline(0, color="0.4", lw=1, ls=":", zorder=0)
     axis.axhline(0.4, color="0.7", lw=1, ls="--", zorder=0)
-    axis.text(-0.19, 0.41, "below: low consistency", fontsize="small", color="0.4", va="bottom")
+    axis.text(least + 0.01, 0.41, "below: low consistency", fontsize="small", color="0.4", va="bottom")
     axis.set(
-        xlim=(-0.2, 1.05),
-        ylim=(-0.25, 0.8),
+        xlim=(least, 1.05),
+        ylim=(least, 1.05),
         xlabel="kappa, the same item with the options swapped",
         ylabel="kappa, the item and its negation (turned)",
-        title="Consistent over order, not over negation",
+        title="Consistency over order and over negation",
     )
     axis.legend(loc="upper left")
     plt.colorbar(drawn, ax=axis, label="share of items answered yes", shrink=0.8)

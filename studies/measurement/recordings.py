@@ -152,7 +152,8 @@ def finding(
     people = known[known.index.str.startswith("people")]
     row = judged[(judged["claim"] == "SH2") & (judged["layer"] == "corrected")].iloc[0]
     kappa, low, high = (released.CONSISTENT + row[name] for name in ("estimate", "low", "high"))
-    own = f"**{'; '.join(said)}.** " if said else ""
+    own = "; ".join(said)
+    own = f"**{own[:1].upper()}{own[1:]}.** " if said else ""
     return (
         f"{own}Released answers without a persona say the same: four flan-t5 models repeat {order.min():.0%} to "
         f"{order.max():.0%} of their answers when the options are swapped, but contradict themselves when a "
@@ -166,10 +167,10 @@ def finding(
 def _of_model(protocol: Protocol, model: str, tests: pd.DataFrame) -> str:
     recorded = tests[tests["measures"] != "not recorded yet"]
     good, bad = recorded[recorded["passes"]], recorded[~recorded["passes"]]
-    what = {"statements": "what the statements say", "persona": "the assigned persona"}
-    found = [f"{row['test']} ({what[row['measures']]})" for row in good.to_dict("records")]
     means = {word: each["means"] for word, each in protocol.design["instead"].items()}
     other = [f"{means[str(word)]} ({n})" for word, n in bad["measures"].value_counts().items()]
-    first = f"Of {len(recorded)} tests, {len(good) or 'none'} {'measure' if len(good) > 1 else 'measures'}"
-    words = f"{first} what a personality test should in {model}" + (f": {'; '.join(found)}" if found else "")
-    return words + (f"; instead, they measure {', '.join(other)}" if other else "")
+    words = f"in {model}, {len(good) or 'none'} of {len(recorded)} tests measure{'s' * (len(good) < 2)} what "
+    words += "they should" if len(good) > 1 else "it should"
+    if 0 < len(good) <= 3:
+        words += f" ({', '.join(good['test'])})"
+    return words + (f", but {', '.join(other)}" if other else "")
