@@ -29,8 +29,7 @@ class Second:
 
     @cached_property
     def design(self) -> ModuleType:
-        later = self.project.folder(self.study) / "design_2.py"
-        return import_module(f"{self.study}.design_2" if later.is_file() else f"{self.study}.design")
+        return import_module(f"{self.study}.design")
 
     @cached_property
     def protocol(self) -> Protocol:

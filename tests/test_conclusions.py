@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from expert_personas import analysis
-from persona_studies.analyse import claims, conclusions, stats, tables, verdicts
+from persona_studies.analyse import claims, conclusions, stats, tables
 from persona_studies.analyse.families import Settings
 from persona_studies.ask import packing, recording, responses, schema
 from persona_studies.ask.backends import ModelInfo
@@ -24,7 +24,6 @@ from persona_studies.study import Study
 from tests.simulated import SimulatedBackend
 from tests.simulated_letters import Second, answers, questions_with_level
 from tests.test_recording import answer, small_plan
-from tests.test_study import With
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,7 +51,7 @@ def small_protocol() -> Protocol:
         for name in families
     }
     nobody = Claim(statement="nobody", source="", published="", not_testable="no rows are public")
-    return Protocol.model_construct(version=2, families=families, claims={**both, "nobody": nobody})
+    return Protocol.model_construct(version=2, families=families, claims={**both, "nobody": nobody}, measures={})
 
 
 def row_of(family: str, estimate: float, *, rejected: bool) -> pd.DataFrame:
@@ -75,32 +74,17 @@ def one(model: str, estimate: float, *, gate: str = "", rejected: bool = True) -
     )
 
 
-def judged(*analyses: conclusions.Analysis, before: float | None = None, layer: str = "both") -> pd.DataFrame:
-    old = small_protocol().model_copy(update={"version": 1})
-    [name] = old.families["own"].hypotheses
-    found = {} if before is None else {("own", name, "corrected"): before}
-    evidence = {key: verdicts.Evidence(value, rejected=True, gated=True) for key, value in found.items()}
-    first = verdicts.table(old, evidence, layer="corrected", model="small")
+def judged(*analyses: conclusions.Analysis) -> pd.DataFrame:
     public = row_of("public", 0.2, rejected=True)
-    each = {analysis.model: analysis for analysis in analyses}
-    return conclusions.claims(small_protocol(), public, each, first, absent="not recorded yet", layer=layer)
+    return conclusions.claims(small_protocol(), public, {analysis.model: analysis for analysis in analyses})
 
 
-def test_before_a_recording_a_claim_rests_on_the_earlier_protocol_or_on_nothing() -> None:
-    table = judged(before=0.1)
+def test_before_a_recording_a_claim_rests_on_nothing() -> None:
+    table = judged()
     assert table["claim"].tolist() == ["own", "public", "nobody"]
-    assert table["model"].tolist() == ["small", claims.PUBLISHED_DATA, ""]
-    assert table["protocol"].tolist() == [1, 2, 2]
-    assert table["verdict"].tolist() == ["reproduced", "reproduced", "not testable here"]
-    assert judged().set_index("claim").loc["own", "why"] == "not recorded yet"
-    assert table["gate"].tolist() == ["passed", "", ""]
-
-
-def test_a_recording_stands_before_what_the_earlier_protocol_said() -> None:
-    table = judged(one("capable", -0.1), before=0.1)
-    own = table[table["claim"] == "own"]
-    assert own["model"].tolist() == ["capable", "small"] and own["protocol"].tolist() == [2, 1]
-    assert own["verdict"].tolist() == ["contradicted", "reproduced"]
+    assert table["model"].tolist() == ["", claims.PUBLISHED_DATA, ""]
+    assert table["verdict"].tolist() == ["not testable here", "reproduced", "not testable here"]
+    assert table.loc[2, "why"] == "no rows are public"
 
 
 @pytest.mark.parametrize(("gate", "said"), [("", "heterogeneous"), ("gate: option mass", "contradicted")])
@@ -110,32 +94,6 @@ def test_models_that_pass_and_move_apart_make_the_first_row_heterogeneous(gate: 
     assert own.loc["capable", "verdict"] == said
     assert own.loc["other", "verdict"] == ("uninformative" if gate else "reproduced")
     assert own.loc["other", "gate"] == (gate or "passed")
-
-
-def test_the_layer_filters_rows() -> None:
-    table = judged(one("capable", -0.1), before=0.1, layer="published")
-    assert table["layer"].eq("published").all() and table["verdict"].eq("not testable here").all()
-    assert table["claim"].tolist() == ["own", "public", "nobody"]
-
-
-def test_only_a_complete_recording_is_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    declared = protocols.load(Project(ROOT).protocol("sycophancy"))
-    declared = declared.model_copy(update={"version": 2, "design": {"models": ["simulated", "absent"]}})
-    study = Study("toy", Project(tmp_path), declared, With(measure="text"), tmp_path)
-    whole = small_plan()
-    monkeypatch.setattr(recording, "load", lambda *_, **__: SimulatedBackend(answer))
-    study.ask(lambda: whole[whole["measure"] == "score"], "simulated", hours=1)
-    shown: list[str] = []
-    monkeypatch.setattr("persona_studies.study.display", lambda content: shown.append(content.data))
-    assert study.confirmatory(declared, whole) == {}
-    assert "simulated: 12 of 24 cells; absent: 0 of 24 cells" in shown[0]
-    study.ask(lambda: whole, "simulated", hours=1)
-    found = study.confirmatory(declared, whole)
-    assert list(found) == ["simulated"] and len(found["simulated"]) == len(whole)
-    assert shown[1].count("cells") == 1 and "absent" in shown[1]
-    capsys.readouterr()
 
 
 class Models(Parameters):
@@ -311,7 +269,6 @@ def test_a_packed_recording_is_read_back_and_judged(tmp_path: Path) -> None:
         second.protocol,
         found.tests[found.tests["family"].isin(analysis.PUBLISHED)],
         {"simulated": found},
-        absent="",
     )
     assert len(table) == len(second.protocol.claims)
     said = table.set_index("claim")

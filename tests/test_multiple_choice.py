@@ -7,7 +7,7 @@ import pytest
 
 from persona_studies.analyse import multiple_choice
 from persona_studies.design.plan import drawn
-from persona_studies.errors import ProtocolError, ResponsesError
+from persona_studies.errors import ProtocolError
 
 LETTERS = "ABCD"
 
@@ -48,11 +48,3 @@ def test_a_habit_of_one_place_is_right_by_chance_under_drawn_orders() -> None:
     recorded, asked = replies(orders, ["A"] * len(orders))
     found = multiple_choice.choices(recorded, asked, "text", place)["score"].mean()
     assert found == pytest.approx(0.25, abs=0.04)
-
-
-def test_replies_that_all_name_nothing_are_said_so_where_nothing_else_is_recorded() -> None:
-    recorded, asked = replies([0, 0], ["Hello.", "Hello."])
-    empty = multiple_choice.choices(recorded, asked, "text", place).dropna(subset="score")
-    with pytest.raises(ResponsesError, match=r"None of 2 replies names an option \(the first: 'Hello.'\)"):
-        multiple_choice.readable({"text": empty}, recorded)
-    assert set(multiple_choice.readable({"letter": asked, "text": empty}, recorded)) == {"letter", "text"}

@@ -113,29 +113,6 @@ class Study:
         """The newest protocol, which declares the study's claims."""
         return protocol.versions(self.project, self.name)[-1]
 
-    def confirmatory(self, declared: Protocol, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        """Return the responses of every model that answered the whole grid of a later protocol, by model.
-
-        A recording in progress is not looked at; a line says how far it is.
-
-        Args:
-            declared: The protocol; its ``design.models`` stand first, in its order.
-            plan: Every cell of it.
-        """
-        known = responses.recordings(self.project, self.name)
-        first = [models.slug(name) for name in declared.design["models"]]
-        found, begun = {}, []
-        for model in dict.fromkeys([*first, *known]):
-            count = responses.answered(self.project, self.name, model, plan) if model in known else 0
-            if count == len(plan):
-                found[model] = responses.load(self.project, self.name, model, plan)
-            elif count or model in first:
-                begun.append(f"{model}: {count:,} of {len(plan):,} cells")
-        if begun:
-            text = f"*Not complete, so not looked at (protocol {declared.version}): {'; '.join(begun)}.*"
-            display(Markdown(text))
-        return found
-
     def complete(self, plan: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], dict[str, list[str]]]:
         """Return the responses of measures that are recorded to the last cell, for each model of this run.
 

@@ -194,27 +194,16 @@ def _about(protocol: Protocol, claim: Claim, outcome: str) -> bool:
     return contrast is not None and contrast.outcome == outcome and contrast.measure in protocol.measures
 
 
-def claims(
-    protocol: Protocol,
-    public: pd.DataFrame,
-    analyses: Mapping[str, Analysis],
-    before: pd.DataFrame | None = None,
-    *,
-    absent: str = "",
-    layer: str = "both",
-) -> pd.DataFrame:
+def claims(protocol: Protocol, public: pd.DataFrame, analyses: Mapping[str, Analysis]) -> pd.DataFrame:
     """Return the verdicts on every claim of a protocol: the one table of a study's claims.
 
-    A claim about published data has one row. Any other has a row per model that answered the whole grid, the first
-    of which decides, and after these the row of the earlier protocol that has a claim of the same name.
+    A claim about published data has one row. Any other has a row per model that answered what it rests on, and the
+    first decides; where nobody did, one row names the measure that it waits for.
 
     Args:
-        protocol: The newest one.
+        protocol: Declares the claims.
         public: Tests of its families about published data.
         analyses: Model -> analysis, the deciding one first.
-        before: Verdicts by an earlier protocol (:func:`persona_studies.analyse.verdicts.table`), if any.
-        absent: Why a claim has no row where nobody answered; otherwise the measure that it waits for is named.
-        layer: ``published``, ``corrected`` or ``both``; the declared analyses are ``corrected``.
     """
     judged = verdicts.table(
         protocol, families.evidence(public, failed={}, stuck={}), layer="corrected", model=PUBLISHED_DATA
@@ -225,20 +214,11 @@ def claims(
         further = {} if place else dict(list(analyses.items())[1:])
         mine = analysis.beside(protocol, further)
         parts.append(mine[~mine["claim"].isin(about_others)])
-    if before is not None:
-        tested = before[before["verdict"] != verdicts.NOT_TESTABLE]
-        parts.append(tested[tested["claim"].isin(set(protocol.claims) - about_others)])
     whole = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    if layer != "both":
-        whole = whole[whole["layer"] == layer]
     # What one recording cannot test, another row may.
     whole = whole[(whole["verdict"] != verdicts.NOT_TESTABLE) | ~whole.duplicated("claim", keep=False)]
-    reason = absent if layer != "published" else "the paper's own analysis of this claim is not part of this run"
-    waiting = dict.fromkeys(protocol.claims, reason) if reason else unrecorded(protocol, ())
-    lacking = verdicts.table(protocol, {}, layer="corrected", absent=waiting)
+    lacking = verdicts.table(protocol, {}, layer="corrected", absent=unrecorded(protocol, ()))
     lacking = lacking[~lacking["claim"].isin(whole["claim"])]
-    whole = pd.concat([whole, lacking.assign(layer=layer if layer != "both" else "corrected")], ignore_index=True)
-    # The declared analysis decides; the paper's own stands below it.
-    order = {name: place for place, name in enumerate([*protocol.claims, "corrected", "published"])}
-    by = ["claim", "layer"]
-    return whole.sort_values(by, key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    whole = pd.concat([whole, lacking], ignore_index=True)
+    order = {name: place for place, name in enumerate(protocol.claims)}
+    return whole.sort_values("claim", key=lambda names: names.map(order), kind="stable", ignore_index=True)

@@ -20,8 +20,7 @@ from persona_studies.analyse import stats as lib_stats
 from persona_studies.analyse.stats import equivalence_p
 from persona_studies.ask import responses
 from persona_studies.design.multiple_choice import LETTERS
-from persona_studies.design.protocol import Family
-from persona_studies.errors import ProtocolError, ResponsesError, quoted
+from persona_studies.errors import ProtocolError, ResponsesError
 
 NOTHING_ASKED = (
     "None of the chosen conditions is asked by the primary measure of this recording: there is nothing to compare. "
@@ -73,23 +72,6 @@ def choices(
         )
     whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return whole
-
-
-def readable(scored: dict[str, pd.DataFrame], recorded: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return scores by measure, unless replies are all there is and none of them names an option.
-
-    Raises:
-        ResponsesError: nothing is left to analyse.
-    """
-    if [*scored] == ["text"] and scored["text"].empty:
-        replies = recorded.loc[recorded["measure"] == "text", "text"].dropna()
-        first = quoted(replies.iloc[0]) if len(replies) else "none"
-        raise ResponsesError(
-            f"None of {len(replies)} replies names an option (the first: {first}), and no other measure is there: "
-            "there is nothing to analyse. Record a model that answers in the form asked for, or another measure, "
-            "--measures letter"
-        )
-    return scored
 
 
 def named_options(replies: pd.DataFrame, read: Callable[[str, int], int | None]) -> pd.Series:
@@ -238,21 +220,6 @@ def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
     return mean, ((values - mean) ** 2).sum() / n / (n - 1)
 
 
-def corrected(
-    table: pd.DataFrame, p: str, declared: Family, *, alpha: float, correction: lib_stats.Correction
-) -> pd.DataFrame:
-    """Correct a column of p-values within a declared family, whose hypotheses are the column ``hypothesis``.
-
-    Returns:
-        ``p_adjusted, rejected``, aligned with the table. What was not asked counts as p = 1.
-    """
-    values = table.set_index("hypothesis")[p].reindex(list(declared.hypotheses))
-    done = lib_stats.correct(
-        values, alpha=alpha, method=correction, size=declared.size, undefined=declared.undefined
-    )
-    return done.loc[table["hypothesis"], ["p_adjusted", "rejected"]].set_axis(table.index)
-
-
 def positions(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
     """Return what the place of an option is worth: mean probability by place, and accuracy by the gold's place.
 
@@ -289,18 +256,3 @@ def position_dominance(recorded: pd.DataFrame, asked: pd.DataFrame) -> float:
         for _, group in letters.groupby("n_options")
     ]
     return max(found, default=nan)
-
-
-def extremes(reference: pd.DataFrame, ceiling: float) -> pd.DataFrame:
-    """Say for every benchmark whether accuracy under the reference is at floor, at ceiling, or usable.
-
-    Args:
-        reference: ``low, high, chance`` per benchmark.
-        ceiling: Accuracy that the interval must lie below.
-    """
-    status = np.select(
-        [reference["low"] <= reference["chance"], reference["high"] >= ceiling],
-        ["at floor", "at ceiling"],
-        "usable",
-    )
-    return reference.assign(status=status).reset_index(drop=True)
