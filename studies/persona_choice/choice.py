@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import nan
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
+from persona_choice import judge
 from persona_choice.design import CONTROLS
 from persona_studies.analyse import families, gates, multiple_choice, stats
 from persona_studies.analyse.families import Settings
@@ -124,14 +123,6 @@ def tests(protocol: Protocol, scored: pd.DataFrame, how: Settings) -> pd.DataFra
     once = scored.drop_duplicates("item").set_index("item")
     right["longer answer"] = (once["longer"] == once["gold"]).where(once["longer"] >= 0)
 
-    def counted(contrast: Hypothesis) -> dict[str, Any]:
-        if not {contrast.first, contrast.second} <= set(right):
-            return families.of_counts(0, 0, 0, contrast=contrast, how=how)
-        both = right[[contrast.first, contrast.second]].dropna()
-        one, other = (both[name].astype(bool) for name in (contrast.first, contrast.second))
-        b, c = int((one & ~other).sum()), int((other & ~one).sum())
-        return families.of_counts(b, c, len(both), contrast=contrast, how=how)
-
     def differences(contrast: Hypothesis, part: str | None) -> pd.Series:
         if not {contrast.first, contrast.second} <= set(wide):
             return pd.Series(dtype=float, index=wide.index[:0])
@@ -139,10 +130,7 @@ def tests(protocol: Protocol, scored: pd.DataFrame, how: Settings) -> pd.DataFra
         return found
 
     parts = [families.contrasts(protocol, ["probability"], differences, how)]
-    for name in ("choice", "beyond_length"):
-        family = protocol.families[name]
-        found = {h: counted(contrast) for h, contrast in family.contrasts.items()}
-        parts.append(families.corrected(name, family, found, how))
+    parts += [judge.exact(protocol, name, right, how) for name in ("choice", "beyond_length")]
     return pd.concat(parts, ignore_index=True)
 
 

@@ -7,7 +7,9 @@ from typing import Annotated, Literal, Self
 import pandas as pd
 from pydantic import Field, model_validator
 
+from persona_choice import guess, respondents
 from persona_choice import pairs as released
+from persona_studies.analyse.families import Settings
 from persona_studies.design import banks, parameters
 from persona_studies.design import plan as grid
 from persona_studies.design.plan import text_hash
@@ -47,10 +49,15 @@ class Pair(banks.Row):
 class Parameters(parameters.Parameters):
     """Parameters of the notebook; the defaults are in its first code cell."""
 
-    model: str = Field(description="model whose responses are analysed; empty: the only recorded one, if any")
-    live_hours: float = Field(ge=0, description="hours that may be spent asking the model here; 0 only replays")
+    models: tuple[str, ...] = Field(
+        description="models whose responses are analysed, the first in full; none: all that are recorded"
+    )
+    live_hours: float = Field(
+        ge=0, description="hours that may be spent asking the first model here; 0 only replays"
+    )
     items: int = Field(ge=12, le=600, description="pairs that are asked; the first so many of the bank")
     conditions: tuple[Kind, ...] = Field(min_length=2, description="what is said about the person; none is needed")
+    personas: int = Field(ge=4, le=40, description="personas of each kind that are surveyed; the first of the bank")
     orders: int = Field(ge=1, le=2, description="orders of the two answers; 2 lets position cancel")
     measure: Literal["primary", "letter", "cloze"] = Field(description="measure of the choice")
     layer: Literal["both", "published", "corrected"] = Field(
@@ -63,6 +70,11 @@ class Parameters(parameters.Parameters):
     confidence: float = Field(gt=0.5, lt=1, description="coverage of every interval")
     replicates: int = Field(ge=1000, le=1_000_000, description="bootstrap samples and sign patterns")
     seed: int = Field(ge=0, description="of everything random")
+
+    @property
+    def settings(self) -> Settings:
+        """How hypotheses are tested."""
+        return Settings(self.alpha, self.confidence, self.correction, self.replicates, self.seed)
 
     @model_validator(mode="after")
     def _reference(self) -> Self:
@@ -83,12 +95,14 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
     Args:
         project: Where the bank lies.
         protocol: The declared design.
-        parameters: The extent of the grid: pairs, conditions, orders.
+        parameters: The extent of the grid: pairs, conditions, orders, personas.
         texts: Whether the texts are wanted, which recording needs and analysis does not; they come from their
             pinned source.
     """
-    asked = pairs(project, parameters.items)
+    asked, people = pairs(project, parameters.items), respondents.respondents(project)
+    characters = guess.characters(project)
     if texts:
+        people, characters = respondents.texts(project, protocol), guess.texts(project, characters)
         asked = asked[["item"]].merge(released.texts(project, protocol), on="item", validate="one_to_one")
     sizes = protocol.confirmatory.sizes if protocol.confirmatory else {}
     few = asked.head(sizes["items_control"])
@@ -120,10 +134,12 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
             *cells(
                 "letter_profile_first", few, tuple(name for name in ROBUSTNESS if name in conditions), "robustness"
             ),
+            *respondents.cells(protocol, respondents.questions(project), people.head(parameters.personas)),
+            *guess.cells(protocol, characters),
         ]
     )
     if texts:
-        made.attrs["gated"] = ["PRISM"]
+        made.attrs["gated"] = ["PRISM", "DeepPersona", "SPeCtrum"]
     return made
 
 

@@ -153,6 +153,22 @@ def _beyond_length(rows: pd.DataFrame, contrast: Hypothesis, how: Settings) -> d
     return families.of_counts(*discordant(mine["right"], mine["longer_right"] == 1), contrast=contrast, how=how)
 
 
+def exact(protocol: Protocol, name: str, right: pd.DataFrame, how: Settings) -> pd.DataFrame:
+    """Test a family of paired shares by exact McNemar tests, as :func:`families.corrected` returns it.
+
+    Args:
+        protocol: Declares the family.
+        name: Of the family.
+        right: Items x conditions, 1 or 0; a condition that is not there counts as p = 1.
+        how: Settings.
+    """
+    family, found = protocol.families[name], {}
+    for h, contrast in family.contrasts.items():
+        both = right.reindex(columns=[contrast.first, contrast.second]).dropna().astype(bool)
+        found[h] = families.of_counts(*discordant(*(both[each] for each in both)), contrast=contrast, how=how)
+    return families.corrected(name, family, found, how)
+
+
 def shared_pairs(protocol: Protocol, rows: pd.DataFrame, how: Settings) -> pd.DataFrame:
     """Return the contrasts of features and persona with their counts, and what a wrong join would have kept.
 
