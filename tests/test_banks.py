@@ -19,6 +19,7 @@ from expert_personas import design as expert
 from measurement import design as measurement
 from persona_bias import design as bias
 from persona_choice import design as choice
+from persona_choice import guess, respondents
 from persona_studies.design import banks, multiple_choice
 from persona_studies.errors import BankError
 from persona_studies.paths import Project
@@ -40,6 +41,9 @@ BANKS: dict[str, type[banks.Row]] = {
     "measurement/scenarios.csv": measurement.Scenario,
     "measurement/personas.csv": measurement.Persona,
     "persona_choice/pairs.csv": choice.Pair,
+    "persona_choice/characters.csv": guess.Character,
+    "persona_choice/questions.csv": respondents.Question,
+    "persona_choice/respondents.csv": respondents.Respondent,
     **{f"questions/{name}.csv": b.row for name, b in multiple_choice.BENCHMARKS.items()},
 }
 

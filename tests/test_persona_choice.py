@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_choice import analysis, choice, design, pairs
+from persona_choice import analysis, choice, design, live, pairs
 from persona_studies.analyse import verdicts
 from persona_studies.ask import planner
 from persona_studies.ask.backends import Request
@@ -32,8 +32,9 @@ DIGEST = "c90a46021bd88cd4"
 """Of identity and hashes of every cell: a text that changes after recording began is another cell."""
 
 
-def judged(found: choice.Analysis) -> pd.Series:
-    table = analysis.judged(PROTOCOL, analysis.live(found), "corrected", {})
+def judged(answers: pd.DataFrame) -> pd.Series:
+    found = live.analyse(PROJECT, PROTOCOL, answers, bank(), HOW)
+    table = analysis.judged(PROTOCOL, {}, {"a": found}, layer="corrected")
     return table.set_index("claim")["verdict"]
 
 
@@ -43,7 +44,8 @@ def judged(found: choice.Analysis) -> pd.Series:
 def test_the_grid_has_the_declared_cells_and_texts() -> None:
     assert PROTOCOL.confirmatory is not None
     assert plan(600).groupby("measure").size().to_dict() == PROTOCOL.confirmatory.cells
-    cells = plan(600)[[*IDENTITY, *HASHES]].astype(str).agg("\t".join, axis=1)
+    first = plan(600)["measure"].isin(["letter", "cloze", "letter_profile_first"])
+    cells = plan(600).loc[first, [*IDENTITY, *HASHES]].astype(str).agg("\t".join, axis=1)
     assert hashlib.sha256("\n".join(sorted(cells)).encode()).hexdigest()[:16] == DIGEST
 
 
@@ -147,9 +149,10 @@ def test_a_stranger_differs_in_three_features_and_is_given_once() -> None:
 
 def test_a_model_that_uses_the_profile_is_found() -> None:
     shares = {"none": 0.5, "full": 0.75, "key": 0.72}
-    found = choice.analyse(PROTOCOL, recorded(by_share(shares, 3)), bank(), "letter", HOW)
+    answers = recorded(by_share(shares, 3))
+    found = choice.analyse(PROTOCOL, answers, bank(), "letter", HOW)
     assert found.gate["passes"].all()
-    said = judged(found)
+    said = judged(answers)
     live = [name for name, claim in PROTOCOL.claims.items() if claim.family == "choice"]
     assert set(said[live]) == {verdicts.REPRODUCED}
     rows = found.tests.set_index(["family", "hypothesis"])
@@ -172,8 +175,7 @@ def test_without_an_effect_nothing_is_found_more_often_than_alpha() -> None:
 
 def test_a_model_that_likes_what_everybody_likes_does_not_use_the_persona() -> None:
     liked = by_share(dict.fromkeys(DEFAULTS["conditions"], 0.75), 5)
-    found = choice.analyse(PROTOCOL, recorded(liked), bank(), "letter", HOW)
-    said = judged(found)
+    said = judged(recorded(liked))
     assert verdicts.REPRODUCED not in set(said[["own_profile", "profile", "key_features"]])
 
 
@@ -187,7 +189,7 @@ def test_a_model_that_picks_the_longer_answer_is_seen_by_the_baseline() -> None:
     assert table.loc["full", "picks_longer"] == 1 and table.loc["full", "longer_right"] > 0.55
     beyond = found.tests[found.tests["family"] == "beyond_length"]
     assert (beyond["estimate"] == 0).all() and not beyond["rejected"].any()
-    assert verdicts.REPRODUCED not in set(judged(found))
+    assert verdicts.REPRODUCED not in set(judged(answers))
 
 
 def test_a_choice_by_place_fails_the_gate_and_cancels() -> None:
@@ -195,7 +197,7 @@ def test_a_choice_by_place_fails_the_gate_and_cancels() -> None:
     found = choice.analyse(PROTOCOL, answers, bank(), "letter", HOW)
     checks = found.gate.set_index("check")
     assert not checks.loc["same place", "passes"] and checks.loc["same place", "value"] == 1
-    assert judged(found)["profile"] == verdicts.UNINFORMATIVE
+    assert judged(answers)["profile"] == verdicts.UNINFORMATIVE
     # The debiased choice still knows what the letters hide.
     free = recorded(by_share({"none": 0.5, "full": 0.8}, 2))
     same = choice.scores(free, bank(), "letter")["chosen"].to_numpy()
@@ -203,9 +205,10 @@ def test_a_choice_by_place_fails_the_gate_and_cancels() -> None:
 
 
 def test_a_model_that_no_instruction_moves_fails_the_gate() -> None:
-    found = choice.analyse(PROTOCOL, recorded(by_share({"none": 0.6}, 1), control=0.5), bank(), "letter", HOW)
+    answers = recorded(by_share({"none": 0.6}, 1), control=0.5)
+    found = choice.analyse(PROTOCOL, answers, bank(), "letter", HOW)
     assert not found.gate.set_index("check").loc["control", "passes"]
-    assert judged(found)["own_profile"] == verdicts.UNINFORMATIVE
+    assert judged(answers)["own_profile"] == verdicts.UNINFORMATIVE
 
 
 def test_conditions_that_were_not_asked_count_as_undefined() -> None:
@@ -249,7 +252,8 @@ def test_another_margin_is_another_smallest_effect_everywhere() -> None:
 
 def test_the_bank_is_what_its_source_gives() -> None:
     at_hand(PROJECT, pairs.SOURCE)
+    at_hand(PROJECT, "spectrum-profiles", "deeppersona-our-responses.json")
     pd.testing.assert_frame_equal(pairs.bank(PROJECT, PROTOCOL), design.pairs(PROJECT), check_dtype=False)
     whole = design.plan(PROJECT, PROTOCOL, parameters(items=60), texts=True)
     assert (whole[[*IDENTITY, *HASHES]] == plan(60)[[*IDENTITY, *HASHES]]).all(axis=None)
-    assert whole["user"].notna().all() and whole.attrs["gated"] == ["PRISM"]
+    assert whole["user"].notna().all() and whole.attrs["gated"][0] == "PRISM"

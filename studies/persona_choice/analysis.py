@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from persona_choice import judge, published, surveys
-from persona_choice.choice import FAMILIES, Analysis
-from persona_studies.analyse import families, gates, verdicts
+from persona_choice import judge, live, published, surveys
+from persona_choice.live import Live
+from persona_studies.analyse import families, verdicts
 from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.analyse.families import Settings
 from persona_studies.analyse.verdicts import Evidence
@@ -149,40 +149,39 @@ def _unpaired(
     )
 
 
-def live(found: Analysis | None) -> Found:
-    """Return the evidence of the live part; none where no model has been asked."""
-    if found is None:
-        return {}
-    why = gates.failures(found.gate)
-    made: Found = families.evidence(found.tests, failed=dict.fromkeys(FAMILIES, why), stuck={})
-    return made
-
-
 def judged(
     protocol: Protocol,
-    found: Found,
-    layer: str,
-    absent: Mapping[str, str],
-    model: str = "",
+    released: Found,
+    everyone: Mapping[str, Live],
+    *,
+    layer: str = "both",
+    reason: str = "",
     runs: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return the verdict per claim and layer (:func:`persona_studies.analyse.verdicts.table`), and whose answers.
 
     Args:
         protocol: The declared design.
-        found: Evidence.
+        released: Evidence of released data.
+        everyone: Model -> what was asked of it. The first one decides the live claims, with the others beside it;
+            these have rows of their own behind it.
         layer: ``published``, ``corrected`` or ``both``.
-        absent: Claim -> why there is no evidence.
-        model: The model that was asked.
+        reason: Why nobody was asked.
         runs: Of :func:`persona_choice.judge.runs`; what it has of a printed number goes into ``recomputed``.
     """
-    table = verdicts.table(protocol, found, layer=layer, absent=absent)
-    asked = {name for name, claim in protocol.claims.items() if claim.family in FAMILIES}
+    models = [*everyone]
+    first = everyone[models[0]] if models else None
+    found = released if first is None else released | live.evidence(first, dict(list(everyone.items())[1:]))
+    table = verdicts.table(protocol, found, layer=layer, absent=live.absent(protocol, first, reason))
+    asked = {name for name, claim in protocol.claims.items() if claim.family in live.FAMILIES}
     known = table["estimate"].notna()
     table["model"] = [
-        (model if claim in asked else PUBLISHED_DATA) if has else ""
+        (models[0] if claim in asked else PUBLISHED_DATA) if has else ""
         for claim, has in zip(table["claim"], known, strict=True)
     ]
+    for model in models[1:]:
+        own = verdicts.table(protocol, live.evidence(everyone[model], {}), layer="corrected", model=model)
+        table = pd.concat([table, own[own["estimate"].notna()]], ignore_index=True)
     if runs is None:
         return table
     share = runs.set_index("run")["accuracy"].to_dict()

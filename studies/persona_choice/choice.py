@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import nan
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
@@ -196,14 +197,6 @@ def layouts(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
         pair_first=("right", "mean"),
         profile_first=("right_profile_first", "mean"),
         agree=("agree", "mean"),
-    ).reset_index()
-
-
-def sharing(recorded: pd.DataFrame) -> pd.DataFrame:
-    """Return tokens of the prompts, and those that were computed: ``measure, cells, logical, computed``."""
-    grouped = recorded.groupby("measure", sort=False)
-    return grouped.agg(
-        cells=("item", "size"), logical=("prompt_tokens", "sum"), computed=("computed_tokens", "sum")
     ).reset_index()
 
 

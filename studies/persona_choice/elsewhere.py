@@ -104,6 +104,6 @@ def _repository(protocol: Protocol, name: str) -> str:
 
 def _unavailable(repository: str, error: Exception) -> SourceUnavailable:
     return SourceUnavailable(
-        f"{HUB}/datasets/{repository} is not available ({type(error).__name__}). Run again with a connection; a gated "
-        "set needs a login with `hf auth login`."
+        f"{HUB}/datasets/{repository} is not available ({type(error).__name__}). Run again with a connection; a "
+        "gated set needs a login with `hf auth login`."
     )

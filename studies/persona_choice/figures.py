@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from persona_studies.analyse import figures as lib
 
 BLUE, ORANGE, GREEN, RED = (sns.color_palette("colorblind")[place] for place in (0, 1, 2, 3))
 SAID = {
@@ -92,6 +97,58 @@ def choices(axis: Axes, live: pd.DataFrame) -> None:
     axis.set(xlabel="share right", xlim=(0, 1))
 
 
+def guesses(table: pd.DataFrame) -> Figure:
+    """Draw the share of characters named by context, among all names and among those of the series.
+
+    Args:
+        table: Of :func:`persona_choice.guess.contexts`.
+    """
+    figure, axis = plt.subplots(figsize=(8, 0.9 + 0.36 * len(table)), layout="constrained")
+    chance, place = table["chance"].iloc[0], np.arange(len(table))
+    apart = (table["low"] > chance) | (table["high"] < chance)
+    _lines(axis, table.assign(estimate=table["right"]), "condition", apart)
+    axis.axvline(chance, color="0.4", lw=1, ls=":")
+    axis.plot(table["right_show"], place, "X", color=ORANGE, ms=8)
+    axis.plot(table["chance_show"], place, "|", color=ORANGE, ms=14, mew=2)
+    said = (
+        ("among all names", table["right"].iloc[0], BLUE),
+        ("in the series", table["right_show"].iloc[0], ORANGE),
+    )
+    for height, (text, x, colour) in zip((-0.85, -0.4), said, strict=True):
+        axis.annotate(text, (x, height), color=colour, ha="right" if x > 0.5 else "left", fontsize=9)
+    axis.annotate("chance", (table["chance_show"].iloc[0] + 0.01, -0.4), color=ORANGE, fontsize=9)
+    axis.set(xlabel="share of characters named", xlim=(-0.02, 1.02), ylim=(len(table) - 0.5, -1.2))
+    return figure
+
+
+def survey(table: pd.DataFrame, floors: pd.DataFrame) -> Figure:
+    """Draw mean KS distances to people by condition, beside what takes no model.
+
+    Args:
+        table: Of :func:`persona_choice.respondents.surveyed`.
+        floors: Of :func:`persona_choice.respondents.floors`.
+    """
+    names = [*table["condition"].str.replace("_", " "), *floors["answers"]]
+    values = [*table["KS"], *floors["KS"]]
+    return _bars(names, values, [BLUE] * len(table) + ["0.65"] * len(floors))
+
+
+def _bars(names: Sequence[str], values: Sequence[float], colours: Sequence[Any]) -> Figure:
+    """Draw distances to people as bars with their values."""
+    figure, axis = plt.subplots(figsize=(8, 0.8 + 0.33 * len(names)), layout="constrained")
+    axis.barh(names, values, color=colours)
+    for place, value in enumerate(values):
+        axis.annotate(f"{value:.3f}", (value, place), xytext=(4, 0), textcoords="offset points", va="center")
+    axis.invert_yaxis()
+    axis.set(xlabel="mean Kolmogorov-Smirnov distance to people's answers, six items", xlim=(0, 1.15 * max(values)))
+    return figure
+
+
+def models(over: pd.DataFrame, margin: float) -> Figure:
+    """Draw the contrasts behind the live claims, model by model (:func:`persona_choice.live.over_models`)."""
+    return lib.forest(over, xlabel="first less second condition", margin=margin, legend=True)
+
+
 def certain(cells: pd.DataFrame) -> Figure:
     """Draw accuracy when certain against .80, run by run."""
     figure, axis = plt.subplots(figsize=(8, 0.9 + 0.32 * len(cells)), layout="constrained")
@@ -104,19 +161,13 @@ def certain(cells: pd.DataFrame) -> Figure:
 
 def surveys(floors: pd.DataFrame) -> Figure:
     """Draw mean KS distances of methods beside what chance and people score."""
-    figure, axis = plt.subplots(figsize=(8, 3.4), layout="constrained")
     model = floors["answers"].str.contains("mean of three|single")
     colours = [BLUE if mine else "0.65" for mine in model]
     names = [
         f"{name} (n = {int(n)})" if name.startswith("people drawn") else name
         for name, n in zip(floors["answers"], floors["n"], strict=True)
     ]
-    axis.barh(names, floors["KS"], color=colours)
-    for place, value in enumerate(floors["KS"]):
-        axis.annotate(f"{value:.3f}", (value, place), xytext=(4, 0), textcoords="offset points", va="center")
-    axis.invert_yaxis()
-    axis.set(xlabel="mean Kolmogorov-Smirnov distance to people's answers, six items", xlim=(0, 0.55))
-    return figure
+    return _bars(names, floors["KS"].tolist(), colours)
 
 
 def calibration(bins: pd.DataFrame, conditions: tuple[str, ...]) -> Figure:

@@ -1,7 +1,7 @@
 """Guess-Who, after SPeCtrum: which of 45 television characters does a profile describe?
 
-The profiles stay at their pinned source. What is committed are the characters' names, which no profile gives and
-which were found out for this study, and hashes of the texts. :func:`bank` makes the hashes anew.
+The profiles stay at their pinned source. What is committed are the characters' names, as the source lists them, and
+hashes of the texts. :func:`bank` makes the hashes anew.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CONTEXTS = ("S", "P", "C", "SP", "SC", "PC", "SPC")
 STRANGER = "another's SPC"
 # The part that goes before the seam is the longest one of a context: it is decoded once for all that share it.
 HEADS = "PCS"
-FILES = {"S": ("s",), "P": ("p-personality", "p-value"), "C": ("c-behavior", "c-lovehate")}
+FILES = {"S": ("S",), "P": ("P_personality", "P_value"), "C": ("C_behavior", "C_lovehate")}
 MASK = "[name]"
 # Capitalised words within a sentence that name nobody and nothing.
 PLAIN = re.compile(r"I\b.*|AM|PM|TV|DIY|CEO|(Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?")
@@ -110,13 +110,15 @@ def texts(project: Project, names: pd.DataFrame) -> pd.DataFrame:
     Raises:
         SourceUnavailable: the source cannot be had.
     """
-    paths = sources.fetch_all(project, "spectrum-*")
-    parts = sorted({word for name in names["name"] + " " + names["surname"] for word in re.findall(r"[A-Z]\w+", name)})
+    folder = sources.fetch(project, "spectrum-profiles")
+    parts = sorted(
+        {word for name in names["name"] + " " + names["surname"] for word in re.findall(r"[A-Z]\w+", name)}
+    )
     rows = []
     for row in names[["character", "name", "surname", "series"]].to_dict("records"):
         raw = {
             part: "\n\n".join(
-                paths[f"spectrum-{row['character']}-{file}.txt"].read_text("utf-8").strip() for file in files
+                (folder / f"{row['character']}_{file}.txt").read_text("utf-8").strip() for file in files
             )
             for part, files in FILES.items()
         }
@@ -193,7 +195,7 @@ def _asked(protocol: Protocol, measure: str, condition: str, known: pd.DataFrame
 
 
 def scores(recorded: pd.DataFrame, known: pd.DataFrame, measure: str = MEASURE) -> pd.DataFrame:
-    """Score every profile: the name that gains most over the empty profile is chosen (pointwise mutual information).
+    """Score every profile: the name that gains most over the empty profile is chosen (mutual information).
 
     Args:
         recorded: Responses; ``guess_who`` is among them, for the empty profile.
@@ -211,8 +213,12 @@ def scores(recorded: pd.DataFrame, known: pd.DataFrame, measure: str = MEASURE) 
     asked = mine[mine["condition"] != "nobody"].assign(item=lambda cells: cells["item"].astype(int))
     names, series = known["character"].to_numpy(), known["series"].to_numpy()
     whole = asked[asked["condition"] == "SPC"]
-    next_one = {int(who): int(other) for who, other in known.groupby("series")["character"].transform(np.roll, -1).items()}
-    other = whole.assign(condition=STRANGER, item=whole["item"].map({other: who for who, other in next_one.items()}))
+    next_one = {
+        int(who): int(other) for who, other in known.groupby("series")["character"].transform(np.roll, -1).items()
+    }
+    other = whole.assign(
+        condition=STRANGER, item=whole["item"].map({other: who for who, other in next_one.items()})
+    )
     asked = pd.concat([asked, other], ignore_index=True)
     raw = responses.matrix(asked)
     gain = raw - responses.matrix(base)
@@ -235,7 +241,7 @@ def scores(recorded: pd.DataFrame, known: pd.DataFrame, measure: str = MEASURE) 
 
 
 def gate(protocol: Protocol, scored: pd.DataFrame, how: Settings) -> pd.DataFrame:
-    """Check the measure: does a name that is told come out, does a whole profile help, is one name always chosen?"""
+    """Check the measure: does a name that is told come out, does a profile help, is one name always chosen?"""
     by = scored.groupby("condition")
     whole = scored[scored["condition"] == "SPC"]
     values = {
@@ -266,7 +272,9 @@ def contexts(scored: pd.DataFrame, known: pd.DataFrame, how: Settings) -> pd.Dat
         k, n = int(part["right"].sum()), len(part)
         low, high = proportion_confint(k, n, alpha=1 - how.confidence, method="wilson")
         drawn = resampled(by_person(part.assign(one=1.0)[["right", "one"]].astype(float), part["series"]), how)
-        show_low, show_high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.5 - how.confidence / 2, 0.5 + how.confidence / 2])
+        show_low, show_high = np.quantile(
+            drawn[:, 0] / drawn[:, 1], [0.5 - how.confidence / 2, 0.5 + how.confidence / 2]
+        )
         rows.append(
             {"condition": condition, "n": n, "right": k / n, "low": low, "high": high}
             | {"show_low": show_low, "show_high": show_high, "chance": 1 / part["n_options"].iloc[0]}

@@ -1,7 +1,8 @@
 """A survey of personas, after DeepPersona: does a model that is told of a person answer as people do?
 
 Six topics of the World Values Survey in this study's own words, so that Canada's answers (counts) stand beside a
-model's. The personas stay at their pinned sources; what is committed of them are hashes. :func:`bank` makes these anew.
+model's. The personas stay at their pinned sources. What is committed of them are hashes; :func:`bank` makes these
+anew.
 """
 
 from __future__ import annotations
@@ -86,15 +87,18 @@ def respondents(project: Project) -> pd.DataFrame:
 def texts(project: Project, protocol: Protocol) -> pd.DataFrame:
     """Return the personas from their pinned sources: the columns of the bank, and a column per kind with its text.
 
-    Both sets stand in the order of their hashes, so that every first ``k`` are a sample; of the one-line personas as
-    many are taken as there are deep ones. Demographics are the first sentence of the deep text; scrambled are its
-    words in another order.
+    Both sets stand in the order of their hashes, so that the first ``k`` are a sample. Of the one-line personas as
+    many are taken as there are deep ones. Demographics are the first sentence of the deep text, scrambled its words
+    in another order.
 
     Raises:
         SourceUnavailable: a source cannot be had.
     """
     deep, lines = (
-        sorted({person[key] for person in json.loads(sources.fetch(project, id).read_text("utf-8")).values()}, key=short_hash)
+        sorted(
+            {person[key] for person in json.loads(sources.fetch(project, id).read_text("utf-8")).values()},
+            key=short_hash,
+        )
         for id, key in (
             ("deeppersona-our-responses.json", "summary"),
             ("deeppersona-opencharacter-responses.json", "persona"),
@@ -186,21 +190,31 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
         middle), ``first_label`` (probability of the label that stands first), ``option_mass``.
     """
     mine = recorded[recorded["measure"] == MEASURE].reset_index(drop=True)
-    mine = mine.join(mine["item"].str.extract(r"^(?:(?P<persona>\d+) )?(?P<question>\S+) (?P<scale>up|down)$"))
-    rows = []
+    mine = mine.join(
+        mine["item"].str.extract(r"^(?:(?P<persona>\d+) )?(?P<question>\S+) (?P<scale>up|down)$").fillna("")
+    )
+    parts = []
     for options, some in asked.groupby("options"):
-        part = mine[mine["question"].isin(some["item"])]
-        shown = scoring.shares(responses.matrix(part))
-        meant = np.where((part["scale"] == "down").to_numpy()[:, None], shown[:, ::-1], shown)
-        place = meant @ np.linspace(0, 1, int(options))
-        part = part.assign(shares=list(meant), place=place, first_label=shown[:, 0])
-        for (condition, persona, item), both in part.groupby(["condition", "persona", "question"], sort=False, dropna=False):
-            up, down = (both.loc[both["scale"] == scale, "place"].iloc[0] for scale in ("up", "down"))
-            row = {"condition": condition, "persona": persona, "item": item}
-            row |= {"shares": np.mean(list(both["shares"]), axis=0), "position": (up + down) / 2}
-            row |= {"same_side": bool((up - 0.5) * (down - 0.5) > 0), "first_label": both["first_label"].mean()}
-            rows.append(row | {"option_mass": both["option_mass"].astype(float).mean()})
-    return pd.DataFrame(rows)
+        part = mine[mine["question"].isin(some["item"])].set_index(["condition", "persona", "question"])
+        shown = pd.DataFrame(scoring.shares(responses.matrix(part)), part.index)
+        down = (part["scale"] == "down").to_numpy()
+        # Both scales in one order of cells, and both in the order of people's answers.
+        up_label, down_label = shown[~down], shown[down].loc[shown[~down].index]
+        up, turned = up_label.to_numpy(), down_label.to_numpy()[:, ::-1]
+        scale = np.linspace(0, 1, int(options))
+        place, other = up @ scale, turned @ scale
+        mass = part["option_mass"].astype(float).groupby(level=[0, 1, 2], sort=False, dropna=False).mean()
+        found = up_label.index.to_frame(index=False).rename(columns={"question": "item"})
+        parts.append(
+            found.assign(
+                shares=list((up + turned) / 2),
+                position=(place + other) / 2,
+                same_side=(place - 0.5) * (other - 0.5) > 0,
+                first_label=(up_label[0].to_numpy() + down_label[0].to_numpy()) / 2,
+                option_mass=mass.loc[up_label.index].to_numpy(),
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
 
 
 def people(counts: pd.DataFrame, asked: pd.DataFrame) -> dict[str, Array]:
@@ -265,10 +279,10 @@ def critical(n: int, m: int, level: float) -> float:
     return float(distributions.kstwobign.isf(level) / np.sqrt(n * m / (n + m)))
 
 
-def tests(protocol: Protocol, scored: pd.DataFrame, known: Mapping[str, Array], m: int, how: Settings) -> pd.DataFrame:
+def tests(protocol: Protocol, scored: pd.DataFrame, known: Mapping[str, Array], how: Settings) -> pd.DataFrame:
     """Test the families ``survey_items`` and ``survey_methods``.
 
-    Item by item, the mean answer of a kind of personas against people's: Kolmogorov and Smirnov, as if every persona
+    Item by item, the mean answer of a kind of personas against people's: Kolmogorov-Smirnov, as if every persona
     gave one answer. Kinds against each other: mean KS over the items, personas drawn with replacement; those of one
     row together, as deep, demographics and scrambled are the same person.
 
@@ -276,9 +290,9 @@ def tests(protocol: Protocol, scored: pd.DataFrame, known: Mapping[str, Array], 
         protocol: The declared design.
         scored: Of :func:`scores`.
         known: Of :func:`people`.
-        m: People.
         how: Settings.
     """
+    m = protocol.design["people"]
     found: dict[str, dict[str, Any]] = {}
     reached: dict[str, tuple[float, Array]] = {}
     for condition in (*PERSONAL, *SINGLE):
@@ -300,7 +314,10 @@ def tests(protocol: Protocol, scored: pd.DataFrame, known: Mapping[str, Array], 
         rows[h] = bootstrapped(one - other, drawn - drawn_other, n, contrast, how)
     own = {h: found[h] for h in items.hypotheses}
     return pd.concat(
-        [families.corrected("survey_items", items, own, how), families.corrected("survey_methods", methods, rows, how)],
+        [
+            families.corrected("survey_items", items, own, how),
+            families.corrected("survey_methods", methods, rows, how),
+        ],
         ignore_index=True,
     )
 

@@ -217,7 +217,7 @@ def _covered_by(
     if part and "models" in in_force.model_dump():
         wanted, part = wanted[wanted["measure"].isin(whole)], ""
     elif not part:
-        wanted = _held(project, study, wanted, rows, declared, in_force)
+        wanted = _held(project, study, model, wanted, rows, declared, in_force)
     wanted = schema.as_recorded(wanted, rows)[IDENTITY]
     recorded = pd.MultiIndex.from_frame(rows[IDENTITY])
     absent = wanted[~pd.MultiIndex.from_frame(wanted).isin(recorded)]
@@ -237,7 +237,13 @@ def _covered_by(
 
 
 def _held(
-    project: Project, study: str, wanted: pd.DataFrame, rows: pd.DataFrame, declared: Protocol, in_force: Parameters
+    project: Project,
+    study: str,
+    model: str,
+    wanted: pd.DataFrame,
+    rows: pd.DataFrame,
+    declared: Protocol,
+    in_force: Parameters,
 ) -> pd.DataFrame:
     """Return the cells of the measures that a recording holds; a model need not answer every measure.
 
@@ -253,7 +259,6 @@ def _held(
     needed = DERIVED.get(str(asked), asked)
     kinds = {*wanted.loc[wanted["measure"].isin(held), "kind"]}
     if asked not in (None, "primary") and needed not in held | kinds:
-        model = in_force.model_dump()["model"]
         raise ParameterError(
             f"measure={asked} is not in the recording of {model}, which holds {', '.join(sorted(held))}. "
             f"Leave measure out, or record it: --measures {needed}"
