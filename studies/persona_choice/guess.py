@@ -86,14 +86,14 @@ def masked(text: str, names: Iterable[str], *, proper: bool) -> str:
     for line in text.splitlines():
         found = known.sub(MASK, line)
         if proper and not line.startswith("["):  # "[Top 5 Things ...]" is a heading
-            found = re.sub(r"[A-Z][\w’'&-]*", lambda word, of=found: _hidden(word, of), found)
+            found = re.sub(r"[A-Z][\w’'&-]*", _hidden, found)
         lines.append(re.sub(rf"{re.escape(MASK)}(?:,? {re.escape(MASK)})+", MASK, found))
     return "\n".join(lines)
 
 
-def _hidden(word: re.Match[str], line: str) -> str:
+def _hidden(word: re.Match[str]) -> str:
     """Return the mask for a capitalised word within a sentence; any other word as it is."""
-    before = re.sub(r"^\s*(?:\d+\.|-)?\s*[\"“(]?", "", line[: word.start()])
+    before = re.sub(r"^\s*(?:\d+\.|-)?\s*[\"“(]?", "", word.string[: word.start()])
     begins = not before.strip() or re.search(r"[.!?:—]['\"”)]?\s*[\"“(]?$", before) is not None
     return word[0] if begins or PLAIN.fullmatch(word[0]) else MASK
 
@@ -213,11 +213,9 @@ def scores(recorded: pd.DataFrame, known: pd.DataFrame, measure: str = MEASURE) 
     asked = mine[mine["condition"] != "nobody"].assign(item=lambda cells: cells["item"].astype(int))
     names, series = known["character"].to_numpy(), known["series"].to_numpy()
     whole = asked[asked["condition"] == "SPC"]
-    next_one = {
-        int(who): int(other) for who, other in known.groupby("series")["character"].transform(np.roll, -1).items()
-    }
+    before = known.groupby("series")["character"].transform(np.roll, 1)
     other = whole.assign(
-        condition=STRANGER, item=whole["item"].map({other: who for who, other in next_one.items()})
+        condition=STRANGER, item=whole["item"].map(dict(zip(known["character"], before, strict=True)))
     )
     asked = pd.concat([asked, other], ignore_index=True)
     raw = responses.matrix(asked)
