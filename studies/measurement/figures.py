@@ -86,7 +86,7 @@ def consistent(table: pd.DataFrame) -> Figure:
             va="bottom" if name in inconsistent or yes[str(name)] > 0.5 else "top",
             fontsize="small",
         )
-    least = min(-0.25, float(wide[["order", "word", "meaning"]].min(axis=None)) - 0.05)
+    least = min(-0.25, float(np.nanmin(wide[["order", "word", "meaning"]].to_numpy())) - 0.05)
     axis.plot([least, 1], [least, 1], color="0.8", lw=1, zorder=0)
     axis.axhline(0, color="0.4", lw=1, ls=":", zorder=0)
     axis.axhline(0.4, color="0.7", lw=1, ls="--", zorder=0)
