@@ -124,7 +124,7 @@ def test_a_change_or_a_damaged_reference_is_refused(clone: Project, built: Path,
 
 
 def test_outside_a_checkout_there_is_no_release(tmp_path: Path) -> None:
-    with pytest.raises(PersonaStudiesError, match="no git checkout"):
+    with pytest.raises(PersonaStudiesError, match="not a git checkout"):
         release.build(Project(tmp_path), tmp_path / "dist")
 
 
