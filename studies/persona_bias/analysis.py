@@ -353,14 +353,20 @@ def finding(found: Analysis | None, claims: pd.DataFrame, model: str) -> str:
     text = ""
     if found is not None and len(found.scored):
         each = found.tests[found.tests["family"] == "persona"]
-        failed = rows["any_persona"]["gate"]
+        worse = int((each["rejected"] & (each["estimate"] < 0)).sum())
+        if failed := found.failed["persona"]:
+            text += (
+                f"**In {model} the letters failed their check ({failed.removeprefix('gate: ')}), so that nothing "
+            )
+            text += "is decided about it.** Behind that check, being"
+        else:
+            text += f"**In {model}, being"
         text += (
-            f"**In {model}, being told to be one of twelve persons changes accuracy by {number('any_persona')} "
-            f"against being told to be a human, over {int(each['n'].max())} questions; of {len(each)} personas "
-            f"{int((each['rejected'] & (each['estimate'] < 0)).sum())} answer significantly worse.** "
+            f" told to be one of twelve persons changes accuracy by {number('any_persona')} against being told to "
+            f"be a human, over {int(each['n'].max())} questions; of {len(each)} personas {worse} answer "
+            f"significantly worse.{'' if failed else '**'} Against a placebo persona the change is "
+            f"{number('beyond_placebo')}. "
         )
-        text += "" if failed == "passed" else f"The measure failed its check ({failed.removeprefix('gate: ')}). "
-        text += f"Against a placebo persona the change is {number('beyond_placebo')}. "
     else:
         whom = (
             f"{model} has not answered by letters" if found is not None else "No model has answered this protocol"
