@@ -175,7 +175,7 @@ def verdict_table(rows: pd.DataFrame, answers: pd.DataFrame, counts: pd.DataFram
     )
     evidence = analysis.corrected(tests, judge.certain(judge.strata(rows, COUNTS, 80), HOW), reached)
     evidence |= analysis.as_published(PROTOCOL, rows, COUNTS, surveys.by_item(counts, surveys.ALIGNED), HOW)
-    return analysis.judged(PROTOCOL, evidence, "both", {}).set_index(["claim", "layer"])
+    return analysis.judged(PROTOCOL, evidence, {}).set_index(["claim", "layer"])
 
 
 def test_verdicts_of_both_layers() -> None:
