@@ -21,7 +21,7 @@ Probability = Callable[[pd.DataFrame], np.ndarray]
 
 
 class Second:
-    """The latest protocol of a study and its grid, each made when it is first asked for."""
+    """The protocol of a study and its grid, each made when it is first asked for."""
 
     def __init__(self, study: str) -> None:
         self.study = study
@@ -33,7 +33,7 @@ class Second:
 
     @cached_property
     def protocol(self) -> Protocol:
-        return protocols.versions(self.project, self.study)[-1]
+        return protocols.load(self.project.protocol(self.study))
 
     @cached_property
     def asked(self) -> pd.DataFrame:

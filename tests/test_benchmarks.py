@@ -379,11 +379,11 @@ def test_hours_and_money_follow_from_the_assumptions() -> None:
     assert assumed.hours(900_000) == pytest.approx(1.0)
     assert assumed.hours(900_000, 180_000) == pytest.approx(2.0)
     counted = pd.DataFrame(
-        {"study": ["a", "a"], "extent": "full", "cells": [1, 2], "logical": [1_800_000, 180_000]}
+        {"study": ["a", "b"], "cells": [1, 2], "logical": [1_800_000, 180_000]}
         | {"computed": [900_000, 180_000], "generated": [0, 180_000]}
     )
     priced = cost.price(counted, assumed).set_index("study")
-    assert priced["hours"].tolist() == pytest.approx([2.0, 2.0])
+    assert priced["hours"].tolist() == pytest.approx([1.0, 1.0, 2.0])
     assert priced.loc["all", ["money", "money_alone"]].tolist() == pytest.approx([8.0, 12.0])
 
 
@@ -407,7 +407,7 @@ def test_the_page_of_costs_is_what_the_counts_say(recorded: pd.DataFrame, monkey
 
 def test_the_planners_tokens_are_those_that_recordings_computed(recorded: pd.DataFrame) -> None:
     counted = tables.load(RESULTS / "cost_tokens.csv")
-    counted = counted[(counted["extent"] == "recorded") & (counted["counted"] == counted["cells"])]
+    counted = counted[counted["counted"] == counted["cells"]]
     both = counted.merge(recorded, on=["study", "measure", "cells"], suffixes=("", "_recorded"))
     scored = both[both["kind"] != "text"]
     assert len(scored) >= 4

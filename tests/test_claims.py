@@ -45,8 +45,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         )
         for name, fields in DECLARED.items()
     }
-    second = first.model_copy(update={"version": 2, "claims": made})
-    monkeypatch.setattr(protocol, "versions", lambda *_: [first, second])
+    declared = first.model_copy(update={"version": 2, "claims": made})
+    monkeypatch.setattr(protocol, "load", lambda _: declared)
     return Project(tmp_path)
 
 
@@ -63,7 +63,7 @@ def test_the_table_has_the_documented_columns_and_keeps_a_study_s_own(project: P
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{**ROW, "claim": "c"}, ROW, ABSENT], "no protocol of it declares 'c'"),
+        ([{**ROW, "claim": "c"}, ROW, ABSENT], "are not declared by its protocol: 'c'"),
         ([ROW], "have no row; .*'b'"),
         ([{**ROW, "verdict": "superior"}, ABSENT], "unknown verdict: 'superior'"),
         ([ROW, ROW, ABSENT], "two rows of one layer and model: 'a'"),
@@ -78,7 +78,6 @@ def test_what_does_not_hold_is_refused(project: Project, rows: list[dict[str, An
 
 def test_what_is_recorded_and_where_numbers_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     declared = protocol.load(Project(ROOT).protocol("sycophancy"))
-    monkeypatch.setattr(protocol, "versions", lambda *_: [declared])
     (tmp_path / "studies" / "toy").mkdir(parents=True)
     (tmp_path / "studies" / "toy" / "protocol.toml").write_text("version = 1\n")
     (tmp_path / "tables").mkdir()

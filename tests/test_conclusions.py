@@ -51,7 +51,9 @@ def small_protocol() -> Protocol:
         for name in families
     }
     nobody = Claim(statement="nobody", source="", published="", not_testable="no rows are public")
-    return Protocol.model_construct(version=2, families=families, claims={**both, "nobody": nobody}, measures={})
+    return Protocol.model_construct(
+        version=2, families=families, claims={**both, "nobody": nobody}, measures={"letter": None}
+    )
 
 
 def row_of(family: str, estimate: float, *, rejected: bool) -> pd.DataFrame:
@@ -75,16 +77,23 @@ def one(model: str, estimate: float, *, gate: str = "", rejected: bool = True) -
 
 
 def judged(*analyses: conclusions.Analysis) -> pd.DataFrame:
-    public = row_of("public", 0.2, rejected=True)
-    return conclusions.claims(small_protocol(), public, {analysis.model: analysis for analysis in analyses})
+    each = {analysis.model: analysis for analysis in analyses}
+    return conclusions.claims(small_protocol(), row_of("public", 0.2, rejected=True), each)
 
 
-def test_before_a_recording_a_claim_rests_on_nothing() -> None:
+def test_before_a_recording_a_claim_about_a_model_waits() -> None:
     table = judged()
     assert table["claim"].tolist() == ["own", "public", "nobody"]
     assert table["model"].tolist() == ["", claims.PUBLISHED_DATA, ""]
     assert table["verdict"].tolist() == ["not testable here", "reproduced", "not testable here"]
-    assert table.loc[2, "why"] == "no rows are public"
+    assert table["why"].tolist()[0] == "not recorded yet: letter"
+
+
+def test_the_first_model_stands_first() -> None:
+    table = judged(one("capable", -0.1), one("small", 0.1, gate="gate: option mass"))
+    own = table[table["claim"] == "own"]
+    assert own["model"].tolist() == ["capable", "small"]
+    assert own["verdict"].tolist() == ["contradicted", "uninformative"]
 
 
 @pytest.mark.parametrize(("gate", "said"), [("", "heterogeneous"), ("gate: option mass", "contradicted")])
@@ -122,7 +131,7 @@ def test_a_measure_is_looked_at_when_its_last_cell_is_recorded(
 
 
 def test_a_claim_waits_for_its_measure_and_says_which() -> None:
-    declared = small_protocol().model_copy(update={"measures": {"letter": None}})
+    declared = small_protocol()
     assert conclusions.unrecorded(declared, {"letter"}) == {}
     waiting = conclusions.conclude(
         declared,
@@ -178,7 +187,7 @@ def test_models_side_by_side_and_combined() -> None:
     assert combined["n"] == 2 and combined["estimate"] == pytest.approx(0.15)
     assert [combined["low"], combined["high"]] == pytest.approx([expected.low, expected.high])
     assert conclusions.over_models({"a": tests["a"]}, [("own", name)], how)["model"].tolist() == ["a"]
-    declared = small_protocol().model_copy(update={"measures": {"letter": None}})
+    declared = small_protocol()
     shown = conclusions.forest(declared, {analysis.model: analysis for analysis in each}, "accuracy", how)
     assert shown["label"].iloc[0] == "expert - none, a" and set(shown["family"]) == {"own", "public"}
 

@@ -47,7 +47,6 @@ CHANGES: dict[str, tuple[Callable[[Project], object], str | None]] = {
     ),
     "another study": (lambda p: made(p.studies / "neighbour" / "design.py").write_text("x = 1\n"), None),
     "its own code": (lambda p: made(p.folder("toy") / "extra.py").write_text("x = 1\n"), "code"),
-    "its second protocol": (lambda p: made(p.folder("toy") / "protocol_2.toml").write_text("x = 1\n"), "protocol"),
     "a wing that runs use": (
         lambda p: made(p.root / "lib/persona_studies/analyse/new.py").write_text("x = 1\n"),
         "code",

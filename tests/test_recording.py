@@ -276,7 +276,7 @@ def test_incomplete_recordings_are_not_packed(project: Project) -> None:
 def test_a_part_is_packed_and_another_checkout_goes_on_from_it(project: Project, tmp_path: Path) -> None:
     plan = small_plan()
     recording.record(project, "toy", plan, SimulatedBackend(answer), limit=5)
-    folder = packing.pack(project, "toy", plan, "simulated", partly=True, asked_with="--protocol 2")
+    folder = packing.pack(project, "toy", plan, "simulated", partly=True, asked_with="-p items=20")
     record = json.loads((folder / "record.json").read_text())
     assert record["complete"] is False
     assert record["unfinished"]["planned"] == {"score": 12, "talk": 12}
@@ -300,12 +300,12 @@ def test_a_part_is_packed_and_another_checkout_goes_on_from_it(project: Project,
 def test_a_part_is_refused_with_the_command_that_completes_it(project: Project, limit: int) -> None:
     plan = small_plan()
     recording.record(project, "toy", plan, SimulatedBackend(answer), limit=limit)
-    packing.pack(project, "toy", plan, "simulated", partly=True, asked_with="--protocol 2")
+    packing.pack(project, "toy", plan, "simulated", partly=True, asked_with="-p items=20")
     with pytest.raises(ResponsesError) as refused:
         responses.load(project, "toy", "simulated", plan)
     said = str(refused.value)
     assert f"not complete, {limit} of 24 planned cells have a response" in said
-    assert said.endswith('make record STUDY=toy MODEL=simulated FLAGS="--protocol 2"')
+    assert said.endswith('make record STUDY=toy MODEL=simulated FLAGS="-p items=20"')
     assert "\n" not in said
 
 

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from persona_studies import cli
 from persona_studies.analyse import claims
-from persona_studies.ask import responses, schema
 from persona_studies.design import plan as plans
-from persona_studies.design import protocol as protocols
 from persona_studies.errors import SourceUnavailable
 from persona_studies.paths import Project
-from persona_studies.reproduce import ready
 from tests.simulated_letters import Second
 
 PROJECT = Project(Path(__file__).parents[1])
@@ -73,19 +66,6 @@ def test_every_cell_has_its_texts_and_shares_the_question(second: Second, plan: 
     assert (starts == 1).all() and (letters["shared"].str.len() > 10).all()
 
 
-@pytest.mark.parametrize("study", [name for name in STUDIES if PROJECT.protocol(name, 2).is_file()])
-def test_the_first_recordings_still_answer_the_first_plan(study: str) -> None:
-    in_force, _ = ready.resolve(PROJECT, study, [])
-    first = protocols.load(PROJECT.protocol(study))
-    assert first.version == 1
-    planned = ready.study_module(PROJECT, study).plan(PROJECT, first, in_force)
-    # Refused where a planned cell has no response; replies count in whichever option order they were recorded.
-    recorded = responses.load(PROJECT, study, in_force.model, planned)
-    assert recorded.groupby("measure").size().to_dict() == planned.groupby("measure").size().to_dict()
-    scored = planned[planned["kind"] != "text"]
-    assert np.isin(schema.digest(scored), schema.digest(recorded)).all()
-
-
 def test_every_claim_is_decided_by_a_contrast_and_steerability_by_none(second: Second) -> None:
     declared = second.protocol
     assert "steerability" in declared.families
@@ -122,16 +102,3 @@ def test_amendments_tell_when_the_second_protocol_was_declared(second: Second) -
     assert declared.confirmatory is not None
     assert declared.amendments[-1].date >= declared.confirmatory.declared
     assert all(amendment.commit for amendment in declared.amendments[:-1])
-
-
-def test_parameters_have_no_place_beside_a_later_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("studies", "pyproject.toml"):
-        (shutil.copytree if (PROJECT.root / name).is_dir() else shutil.copy)(PROJECT.root / name, tmp_path / name)
-    monkeypatch.setenv("PERSONA_STUDIES_ROOT", str(tmp_path))
-    folder = tmp_path / "studies" / "persona_bias"
-    shutil.copy(folder / "protocol.toml", folder / "protocol_2.toml")
-    for command in (["plan", "persona_bias", "--out", "x.parquet"], ["record", "persona_bias"]):
-        result = CliRunner().invoke(cli.app, [*command, "--protocol", "2", "-p", "questions_per_set=4"])
-        assert "--protocol 2 fixes what is asked, so 'questions_per_set=4' has no place" in str(result.exception)
-        result = CliRunner().invoke(cli.app, [*command, "--protocol", "7"])
-        assert "persona_bias declares no protocol 7; it has 1, 2." in str(result.exception)

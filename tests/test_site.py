@@ -241,7 +241,7 @@ def test_an_error_leaves_the_last_site_as_it_was(make_site: Callable[..., Projec
     ("change", "message"),
     [
         ({"verdict": "maybe"}, r"verdicts\.csv holds what is no verdict: 'maybe'"),
-        ({"claim": "dances"}, r"names what no protocol of toy declares, claim 'dances'"),
+        ({"claim": "dances"}, r"names what the protocol of toy does not declare, claim 'dances'"),
         ({"why": None}, r"lacks the column 'why'"),
         (None, r"verdicts\.csv is missing; run make study STUDY=toy"),
     ],

@@ -87,9 +87,9 @@ class Project:
         """Everything of a study but its notebook."""
         return self.studies / named(study)
 
-    def protocol(self, study: str, version: int = 1) -> Path:
-        """The declared design. A later version stands beside the first, which its recordings keep to."""
-        return self.folder(study) / ("protocol.toml" if version == 1 else f"protocol_{version}.toml")
+    def protocol(self, study: str) -> Path:
+        """The declared design of a study."""
+        return self.folder(study) / "protocol.toml"
 
     def design(self, study: str) -> Path:
         """The module that declares a study's parameters, conditions and plan."""

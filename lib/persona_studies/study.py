@@ -101,17 +101,8 @@ class Study:
 
     def how_to_record(self) -> str:
         """Return in words that nothing is recorded, with the command that records it."""
-        newest = self.newest
-        model = newest.design.get("models", ["smollm2-135m-instruct"])[0]
-        command = f"make record STUDY={self.name} MODEL={model}"
-        if newest.version > self.protocol.version:
-            return f'not recorded yet; to record: `{command} FLAGS="--protocol {newest.version}"`'
-        return f"no responses recorded yet; to record: `{command}`"
-
-    @property
-    def newest(self) -> Protocol:
-        """The newest protocol, which declares the study's claims."""
-        return protocol.versions(self.project, self.name)[-1]
+        model = self.protocol.design.get("models", ["smollm2-135m-instruct"])[0]
+        return f"no responses recorded yet; to record: `make record STUDY={self.name} MODEL={model}`"
 
     def complete(self, plan: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], dict[str, list[str]]]:
         """Return the responses of measures that are recorded to the last cell, for each model of this run.
@@ -250,7 +241,7 @@ class Study:
 
         Args:
             found: One row per claim, layer and model, as :func:`persona_studies.analyse.verdicts.table` returns;
-                every claim of the newest protocol has one.
+                every claim of the protocol has one.
             how: Passed to :func:`persona_studies.analyse.tables.show`.
 
         Raises:
@@ -313,9 +304,7 @@ class Study:
                 f"weights computed in {info['precision']}, chat template {info['chat']}",
                 f"{info['name']}: recorded": _span(record["recorded"]),
             }
-        for number, _ in enumerate(protocol.versions(self.project, self.name), start=1):
-            path = self.project.protocol(self.name, number)
-            rows[f"{path.name} (sha256)"] = files.sha256(path)
+        rows["protocol.toml (sha256)"] = self.protocol_digest()
         rows["parameters"] = self.parameters.model_dump_json()
         table = pd.DataFrame(list(rows.items()), columns=["what", "value"])
         return self.table(table, "provenance", "Provenance")
@@ -355,12 +344,12 @@ class Study:
         return self.table(table, "example", "The experiment, once", subtitle=subtitle, verbatim=["value"])
 
     def _template(self, measure: str, name: str) -> dict[str, str]:
-        """Return ``shared`` and ``user`` of a template, from the newest protocol that has it."""
-        for each in reversed(protocol.versions(self.project, self.name)):
-            for template in each.measures[measure].templates if measure in each.measures else ():
-                if template.template == name:
-                    return {"shared": template.shared, "user": template.user}
-        raise ResponsesError(f"No protocol of {self.name} has the template {name!r} of the measure {measure!r}.")
+        """Return ``shared`` and ``user`` of a template."""
+        known = self.protocol.measures
+        for template in known[measure].templates if measure in known else ():
+            if template.template == name:
+                return {"shared": template.shared, "user": template.user}
+        raise ResponsesError(f"The protocol of {self.name} has no template {name!r} of the measure {measure!r}.")
 
     def protocol_digest(self) -> str:
         """Return the sha256 of the protocol file."""

@@ -43,7 +43,7 @@ NEEDED = ("claim", "layer", "estimate", "low", "high", "verdict", "why")
 def table(project: Project, study: str, found: pd.DataFrame) -> pd.DataFrame:
     """Bring verdicts into the form that every study has: :data:`COLUMNS`, then the columns of its own.
 
-    ``statement, published, protocol`` come from the protocols and ``unit`` from ``data/units.toml`` where ``found``
+    ``statement, published, protocol`` come from the protocol and ``unit`` from ``data/units.toml`` where ``found``
     lacks them. The rows of a claim stay together, in the order given: the first one decides.
 
     Args:
@@ -55,9 +55,8 @@ def table(project: Project, study: str, found: pd.DataFrame) -> pd.DataFrame:
         PersonaStudiesError: a column is missing, a claim is not declared or has no row, a word is no verdict, a row
             stands twice, or an estimate has no unit.
     """
-    known = protocol.versions(project, study)
-    declared = {name: (each.version, claim) for each in known for name, claim in each.claims.items()}
-    newest = known[-1].claims
+    declared = protocol.load(project.protocol(study))
+    claims = declared.claims
     if lacking := [name for name in NEEDED if name not in found]:
         raise PersonaStudiesError(f"The claims of {study} lack the column {', '.join(lacking)}; give it.")
     unit = units_of(project, study)
@@ -65,24 +64,20 @@ def table(project: Project, study: str, found: pd.DataFrame) -> pd.DataFrame:
     whole = found.assign(
         **{name: found[name].fillna("") if name in found else "" for name in texts},
         **{name: float("nan") for name in ("p_adjusted", "p_equivalence", "power") if name not in found},
-        **({} if "protocol" in found else {"protocol": [declared.get(name, (0,))[0] for name in found["claim"]]}),
+        protocol=declared.version,
     )
     for wrong, what in (
-        (set(whole["claim"]) - set(declared), "no protocol of it declares"),
-        (set(newest) - set(whole["claim"]), "have no row; judge it, or say why it is not testable:"),
+        (set(whole["claim"]) - set(claims), "are not declared by its protocol:"),
+        (set(claims) - set(whole["claim"]), "have no row; judge it, or say why it is not testable:"),
         (set(whole["verdict"]) - set(verdicts.SIGNS), "have an unknown verdict:"),
         (set(whole.loc[whole["estimate"].notna(), "claim"]) - set(unit), "have no unit in data/units.toml:"),
         (set(whole.loc[whole.duplicated([*KEY]), "claim"]), "have two rows of one layer and model:"),
     ):
         if wrong:
             raise PersonaStudiesError(f"Claims of {study} {what} {', '.join(sorted(map(repr, wrong)))}.")
-    of = {each.version: each.claims for each in known}
     for name in ("statement", "published"):
         if name not in whole:
-            whole[name] = [
-                getattr(of[version][claim], name)
-                for version, claim in zip(whole["protocol"], whole["claim"], strict=True)
-            ]
+            whole[name] = [getattr(claims[claim], name) for claim in whole["claim"]]
     whole["unit"] = [
         "" if pd.isna(estimate) else unit[claim]
         for claim, estimate in zip(whole["claim"], whole["estimate"], strict=True)

@@ -14,7 +14,6 @@ from persona_studies.cli.shared import (
     Assignments,
     Study,
     Together,
-    Version,
     given,
     planned,
     say,
@@ -92,7 +91,6 @@ def record(
     model: Model = "smollm2-135m-instruct",
     parameter: Assignments = None,
     params: Together = "",
-    protocol: Version = 1,
     dry_run: DryRun = False,
     shard: Shard = "1/1",
     sample: Sample = None,
@@ -130,7 +128,7 @@ def record(
     from persona_studies.ask import models, options, recording
 
     project, part, again = Project.find(), shard_of(shard), options.asks_again(reask)
-    asked = planned(project, study, given(parameter, params), protocol, cells)
+    asked = planned(project, study, given(parameter, params), cells)
     budget = budget_of(model, max_calls, max_tokens, max_money, price_in, price_out)
     usual = {"api": api, "concurrency": concurrency, "revision": revision, "system_role": system_role}
     only = {"timeout": timeout, "retries": retries, "top_logprobs": top_logprobs}

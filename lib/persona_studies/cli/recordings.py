@@ -12,7 +12,6 @@ from persona_studies.cli.shared import (
     Grid,
     Study,
     Together,
-    Version,
     given,
     one_of,
     planned,
@@ -28,7 +27,6 @@ def plan(
     out: Annotated[Path, typer.Option(help="File to write, e.g. cells.parquet.")],
     parameter: Assignments = None,
     params: Together = "",
-    protocol: Version = 1,
     file: Annotated[
         Path | None, typer.Option("--runs", help="Of `persona-studies grid`: the cells of all its runs, each once.")
     ] = None,
@@ -39,10 +37,10 @@ def plan(
 
     project = Project.find()
     assignments = given(parameter, params)
-    if file is not None and (assignments or protocol > 1):
+    if file is not None and assignments:
         raise ParameterError("Cells are fixed in the file of --runs; give parameters to `persona-studies grid`.")
     sets = grid.load(file, study) if file is not None else [assignments]
-    cells = plans.union(planned(project, study, one, protocol) for one in sets)
+    cells = plans.union(planned(project, study, one) for one in sets)
     plans.save(cells, out, study)
     say(f"{study}: {len(cells):,} cells in {out}")
 
@@ -76,7 +74,6 @@ def pack(
     model: Annotated[str, typer.Argument(help="Name it is recorded under.")],
     parameter: Assignments = None,
     params: Together = "",
-    protocol: Version = 1,
     partly: Annotated[bool, typer.Option("--partly", help="Pack also where planned cells are missing.")] = False,
 ) -> None:
     """Write what the logs of a recording hold into data/responses, from where `record` goes on in any checkout.
@@ -87,8 +84,8 @@ def pack(
 
     project = Project.find()
     assignments = given(parameter, params)
-    cells = planned(project, study, assignments, protocol, texts=False)
-    options = [*(f"-p {word}" for word in assignments), *([f"--protocol {protocol}"] if protocol > 1 else [])]
+    cells = planned(project, study, assignments, texts=False)
+    options = [f"-p {word}" for word in assignments]
     place = packing.pack(project, study, cells, model, partly=partly, asked_with=" ".join(options))
     say(f"{unfinished.incomplete(responses.record_of(place) or {}) or 'complete'}: {short(project, place)}")
 
@@ -97,7 +94,6 @@ def import_(
     origin: Annotated[Path, typer.Argument(help="What record --out wrote.")],
     parameter: Assignments = None,
     params: Together = "",
-    protocol: Version = 1,
     file: Annotated[
         Path | None, typer.Option("--plan", help="Cells that were to be recorded, instead of parameters.")
     ] = None,
@@ -115,13 +111,13 @@ def import_(
 
     project = Project.find()
     assignments = given(parameter, params)
-    one_of(file, assignments, protocol)
+    one_of(file, assignments)
     again = options.asks_again(reask)
     taken = packing.take_in(project, origin)
     lacking = False
     for study, model, rows, new in taken.itertuples(index=False, name=None):
         say(f"{study}, {model}: {rows:,} answers, {new:,} of them new")
-        cells = planned(project, study, assignments, protocol, file, texts=False)
+        cells = planned(project, study, assignments, file, texts=False)
         cells = options.of_measures(cells, measures)
         try:
             say(f"complete: {short(project, packing.pack(project, study, cells, model, failed=not again))}")

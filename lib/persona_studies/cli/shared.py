@@ -24,12 +24,6 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter; may be repeated."),
 ]
-Version = Annotated[
-    int,
-    typer.Option(
-        "--protocol", min=1, help="Version of the declared design; the sizes of later ones stand in them."
-    ),
-]
 Together = Annotated[
     str, typer.Option("--params", metavar='"NAME=VALUE ..."', help="Several parameters, separated by blanks.")
 ]
@@ -55,7 +49,6 @@ def planned(
     project: Project,
     study: str,
     assignments: list[str],
-    version: int,
     file: Path | None = None,
     *,
     texts: bool = True,
@@ -66,7 +59,6 @@ def planned(
         project: The checkout.
         study: Name of the study.
         assignments: Parameters as ``name=value``.
-        version: Of the protocol.
         file: What `persona-studies plan` wrote; the cells are then those of this file.
         texts: Whether cells carry their prompts.
 
@@ -77,16 +69,14 @@ def planned(
     from persona_studies.design.protocol import load
     from persona_studies.reproduce import ready
 
-    one_of(file, assignments, version)
+    one_of(file, assignments)
     if file is not None:
         return plans.load(file, study)
     in_force, _ = ready.resolve(project, study, assignments)
     module = ready.study_module(project, study)
     if not hasattr(module, "plan"):
         raise ParameterError(f"{study} asks no model: it analyses what others recorded. Nothing can be planned.")
-    if version > 1:
-        _declared(project, study, assignments, version)
-    cells: pd.DataFrame = module.plan(project, load(project.protocol(study, version)), in_force, texts=texts)
+    cells: pd.DataFrame = module.plan(project, load(project.protocol(study)), in_force, texts=texts)
     measure = str(in_force.model_dump().get("measure"))
     if measure != "primary" and any(one.partition("=")[0].strip() == "measure" for one in assignments):
         # Whoever names a measure wants no other asked.
@@ -94,25 +84,11 @@ def planned(
     return cells
 
 
-def one_of(file: Path | None, assignments: list[str], version: int) -> None:
-    """Refuse parameters or a protocol beside a file whose cells are fixed already."""
-    if file is not None and (assignments or version > 1):
+def one_of(file: Path | None, assignments: list[str]) -> None:
+    """Refuse parameters beside a file whose cells are fixed already."""
+    if file is not None and assignments:
         raise ParameterError(
             "Cells are fixed in the file of --plan; give what fixes them to `persona-studies plan`."
-        )
-
-
-def _declared(project: Project, study: str, assignments: list[str], version: int) -> None:
-    """Refuse a later protocol that a study does not declare, or that is given parameters."""
-    if assignments:
-        raise ParameterError(
-            f"--protocol {version} fixes what is asked, so {quoted(assignments[0])} has no place; leave the "
-            "parameters out, or --protocol."
-        )
-    if not project.protocol(study, version).is_file():
-        known = [n for n in range(1, version) if project.protocol(study, n).is_file()]
-        raise ParameterError(
-            f"{study} declares no protocol {version}; it has {', '.join(map(str, known))}. Name one of these."
         )
 
 

@@ -17,7 +17,6 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from persona_studies.errors import ProtocolError, ResponsesError, problems, quoted
-from persona_studies.paths import Project
 
 Role = Literal["persona", "none", "baseline", "placebo", "filler", "shuffled", "positive control"]
 Direction = Literal["positive", "negative", "none", "not positive", "not negative", "either"]
@@ -375,19 +374,6 @@ def load(path: Path) -> Protocol:
     except ValidationError as error:
         lines = "\n".join(f"  {line}" for line in problems(error))
         raise ProtocolError(f"{_place(path)} does not declare a design, mend it there:\n{lines}") from error
-
-
-def versions(project: Project, study: str) -> list[Protocol]:
-    """Return every protocol of a study, the first version first; the newest one declares the study's claims.
-
-    Raises:
-        ProtocolError: there is none, or one does not hold (:func:`load`).
-    """
-    found, version = [load(project.protocol(study))], 2
-    while project.protocol(study, version).is_file():
-        found.append(load(project.protocol(study, version)))
-        version += 1
-    return found
 
 
 def _toml(path: Path) -> dict[str, Any]:

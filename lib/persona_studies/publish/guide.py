@@ -9,6 +9,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from persona_studies.analyse import claims, tables, verdicts
+from persona_studies.design import protocol
 from persona_studies.paths import Project
 from persona_studies.publish import scoreboard
 from persona_studies.publish.scoreboard import Board, Row
@@ -56,9 +57,10 @@ def _saved(project: Project, row: Row) -> dict[str, Any]:
 
 def _steps(project: Project, row: Row, column: str, units: dict[str, str]) -> list[tuple[str, str]]:
     """Return what leads from the claim to its verdict, as what -> text."""
-    version, claim = scoreboard.declared(project, row.study)[row.claim]
+    declared = protocol.load(project.protocol(row.study))
+    claim = declared.claims[row.claim]
     saved = _saved(project, row)
-    family = version.families.get(str(claim.family))
+    family = declared.families.get(str(claim.family))
     steps = [("The claim", f'"{row.statement}" Source: {claim.source}. Published: {row.published}.')]
     if family is not None:
         text = (

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -97,7 +96,7 @@ def parts(project: Project, say: Say, *, texts: bool = True) -> list[Part]:
         if not (project.folder(study) / "report.py").is_file():
             continue
         in_force, _ = ready.resolve(project, study, [])
-        declared = protocols.load(_latest(project, study))
+        declared = protocols.load(project.protocol(study))
         try:
             whole = ready.study_module(project, study).plan(project, declared, in_force, texts=texts)
         except SourceUnavailable as error:
@@ -160,12 +159,6 @@ def spread(
             cells = sum(len(part.plan) for part in mine)
             made[id(asker)] = processes.spread(asker, again, cells=cells, workers=workers, threads=threads)
     return {study: made[id(asker)] for study, asker in askers.items()}
-
-
-def _latest(project: Project, study: str) -> Path:
-    """Return the protocol that a study's next recording keeps to."""
-    later = [path for n in range(2, 10) if (path := project.protocol(study, n)).is_file()]
-    return later[-1] if later else project.protocol(study)
 
 
 def answerable(found: Sequence[Part], backend: Backend, say: Say) -> tuple[list[Part], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,9 @@ import pandas as pd
 from persona_studies.analyse import claims, tables, verdicts
 from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.design import protocol
-from persona_studies.design.protocol import Claim, Protocol
+from persona_studies.design.protocol import Claim
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
-from persona_studies.reproduce import notebooks
 
 NEEDED = ("claim", "layer", "statement", "published", "estimate", "low", "high", "verdict", "why")
 OPTIONAL = ("model", "recomputed", "gate")
@@ -204,13 +203,13 @@ def _study(project: Project, study: str) -> pd.DataFrame:
     if not path.is_file():
         raise PersonaStudiesError(f"{place} is missing; run make study STUDY={study}, then make accept.")
     found = tables.load(path)
-    made = declared(project, study)
+    made = protocol.load(project.protocol(study)).claims
     known = claims.declared_units(project)
     unit = known.get(study, {})
     estimated = set(found.loc[found["estimate"].notna(), "claim"]) if set(NEEDED) <= set(found) else set()
     for wrong, what in (
         (set(NEEDED) - set(found), "lacks the column"),
-        (set(found.get("claim", [])) - set(made), f"names what no protocol of {study} declares, claim"),
+        (set(found.get("claim", [])) - set(made), f"names what the protocol of {study} does not declare, claim"),
         (set(found.get("verdict", [])) - set(verdicts.SIGNS), "holds what is no verdict:"),
         (estimated - set(unit), "estimates what has no unit in data/units.toml:"),
         (set(unit.values()) - set(known["meanings"]), "has units that data/units.toml gives no meaning:"),
@@ -220,9 +219,7 @@ def _study(project: Project, study: str) -> pd.DataFrame:
     optional: dict[str, Any] = {
         name: found[name].fillna("").astype(str) if name in found else "" for name in OPTIONAL
     }
-    mine = [made[name][1] for name in found["claim"]]
-    if "model" not in found:
-        optional["model"] = _whose(project, study, mine)
+    mine = [made[name] for name in found["claim"]]
     return found[list(NEEDED)].assign(
         **optional,
         study=study,
@@ -236,19 +233,6 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         ],
         sign=found["verdict"].map(verdicts.SIGNS),
     )
-
-
-def declared(project: Project, study: str) -> dict[str, tuple[Protocol, Claim]]:
-    """Return each claim of a study with the protocol that declares it; the newest protocol counts."""
-    found = protocol.versions(project, study)
-    return {name: (each, claim) for each in found for name, claim in each.claims.items()}
-
-
-def _whose(project: Project, study: str, judged: Sequence[Claim]) -> list[str]:
-    """Return whose answers decide claims in a table without models: the model that the notebook names."""
-    named = notebooks.parameters(notebooks.read(project.notebook(study))).get("model")
-    model = str(named.value) if named is not None else ""
-    return [PUBLISHED_DATA if claim.family == "across_models" else model for claim in judged]
 
 
 def _row(found: pd.DataFrame) -> Row:
