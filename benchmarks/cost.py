@@ -87,17 +87,17 @@ def count(project: Project, backend: Backend) -> pd.DataFrame:
     """Count the tokens of every study's grid.
 
     Returns:
-        One row per study and measure: ``study, measure, kind, cells, counted`` (cells whose tokens are counted; the
-        rest is in proportion), ``starts`` (computed once for cells that share them), ``logical`` (every prompt in
-        full, once per option), ``computed`` (what sharing leaves), ``apart`` (of it, what is a cell's own) and
-        ``generated`` (of it, at most).
+            One row per study and measure: ``study, measure, kind, cells``, ``counted`` (cells whose tokens are counted;
+    the rest is in proportion), ``starts`` (computed once for cells that share them), ``logical`` (every prompt
+    in full, once per option), ``computed`` (what sharing leaves), ``apart`` (of it, what is a cell's own) and
+    ``generated`` (of it, at most).
     """
     rows = []
     for study, plan in grids(project).items():
         for measure, cells in plan.groupby("measure", sort=False, observed=True):
             some = sampled(cells)
             scale = len(cells) / len(some)
-            asked = recording.requests(some)
+            asked = list(recording.requests(some))
             apart = sum((size := backend.size(request)).suffix + size.branches for request in asked)
             found = planner.cost([str(measure)] * len(some), asked, backend).iloc[0]
             kind = cells["kind"].iloc[0]

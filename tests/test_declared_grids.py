@@ -1,4 +1,4 @@
-"""The second protocols: their grids are as large as declared, stay as they are, and leave the first ones alone."""
+"""Protocols of the model studies: their grids are as large as declared, and stay as they are."""
 
 from __future__ import annotations
 
