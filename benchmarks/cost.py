@@ -87,10 +87,10 @@ def count(project: Project, backend: Backend) -> pd.DataFrame:
     """Count the tokens of every study's grid.
 
     Returns:
-            One row per study and measure: ``study, measure, kind, cells``, ``counted`` (cells whose tokens are
-        counted; the rest is in proportion), ``starts`` (computed once for cells that share them), ``logical`` (every
-        prompt in full, once per option), ``computed`` (what sharing leaves), ``apart`` (of it, what is a cell's own)
-        and ``generated`` (of it, at most).
+        One row per study and measure: ``study, measure, kind, cells``; ``counted`` (cells whose tokens are counted,
+        the rest is in proportion); ``starts`` (computed once for cells that share them); ``logical`` (every prompt
+        in full, once per option); ``computed`` (what sharing leaves); ``apart`` (of it, what is a cell's own);
+        ``generated`` (of it, at most).
     """
     rows = []
     for study, plan in grids(project).items():
