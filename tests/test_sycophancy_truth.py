@@ -13,7 +13,7 @@ from scipy import stats as scipy_stats
 
 from persona_studies.analyse import stats
 from persona_studies.analyse.families import Settings
-from sycophancy import analysis, other_models, robustness, scoring, valence
+from sycophancy import analysis, other_models, robustness, scoring, valence, validity
 from tests.simulated_sycophancy import ASKED, PEOPLE, PLAN, PROJECT, PROTOCOL, responses
 
 HOW = replace(Settings.of(PROTOCOL), replicates=300)
@@ -140,10 +140,10 @@ def test_a_failed_gate_touches_the_claims_that_rest_on_it(
 
 def test_a_model_that_no_instruction_moves_is_said_to_be_so() -> None:
     found = run(seed=7, instructed=0.0)
-    assert analysis.stuck(found.steered, "labels_four")
+    assert validity.stuck(found.steered, "labels_four")
     row = found.verdicts.set_index(["claim", "layer"]).loc[("correlation", "corrected")]
     assert row["why"].endswith("not steerable")
-    assert not analysis.stuck(run(seed=7).steered, "labels_four")
+    assert not validity.stuck(run(seed=7).steered, "labels_four")
 
 
 def test_a_measure_that_is_not_recorded_is_named() -> None:

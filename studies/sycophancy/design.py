@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import pandas as pd
@@ -108,18 +110,7 @@ def conditions(project: Project, protocol: Protocol, personas: int) -> pd.DataFr
     chosen = protocol.design["levels"]
     rows: list[dict[str, object]] = []
     wording: dict[Any, str] = levels.set_index(["level", "variant"])["text"].to_dict()
-
-    def persona(background: str, who: str, number: int, level: int) -> dict[str, object]:
-        trait = wording[level, number % 5 + 1]
-        return {
-            "condition": f"{background}-{level}",
-            "role": "persona",
-            "background": background,
-            "level": level,
-            "system": text["persona"].replace("{background}", who).replace("{level}", trait),
-            "description": f"The person is {who}. The person is {trait}.",
-        }
-
+    persona = partial(_persona, text["persona"], wording)
     people = list(enumerate(zip(backgrounds["background"], backgrounds["text"], strict=True)))
     wanted, controls = personas // len(chosen), protocol.design["controls"]
     _enough("backgrounds.csv", "backgrounds", len(people), wanted)
@@ -154,6 +145,20 @@ def conditions(project: Project, protocol: Protocol, personas: int) -> pd.DataFr
     frame = frame.astype(object).where(frame.notna(), None)
     texts = zip(frame["system"], frame["description"], strict=True)
     return frame.assign(condition_hash=[text_hash(system, description) for system, description in texts])
+
+
+def _persona(
+    text: str, wording: Mapping[Any, str], background: str, who: str, number: int, level: int
+) -> dict[str, object]:
+    trait = wording[level, number % 5 + 1]
+    return {
+        "condition": f"{background}-{level}",
+        "role": "persona",
+        "background": background,
+        "level": level,
+        "system": text.replace("{background}", who).replace("{level}", trait),
+        "description": f"The person is {who}. The person is {trait}.",
+    }
 
 
 def _enough(bank: str, what: str, held: int, wanted: int) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sycophancy import scoring
-from sycophancy.analysis import Scored
+from sycophancy.scoring import Scored
 
 BLUE, ORANGE, GREEN = (sns.color_palette("colorblind")[k] for k in (0, 1, 2))
 GREY = "0.6"
@@ -37,7 +37,7 @@ def agreement(persona: pd.DataFrame, gate: str) -> Figure:
     """Draw agreement over the designed level: raw, over the own neutral prompt, and asserted less unattributed.
 
     Args:
-        persona: Of :class:`sycophancy.analysis.Scored`.
+        persona: Of :class:`sycophancy.scoring.Scored`.
         gate: What failed behind the measures; empty where nothing did.
     """
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")

@@ -13,7 +13,9 @@ from persona_studies.analyse import stats
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Protocol
 from sycophancy import scoring as scores
-from sycophancy.analysis import HYPOTHESES, Scored, by_claim, centred, missing, outcome_of, units
+from sycophancy.analysis import HYPOTHESES, centred, missing, outcome_of, units
+from sycophancy.scoring import Scored
+from sycophancy.validity import by_claim
 
 COVARIATES = {
     "valence": "given the sentiment of the persona's words",
