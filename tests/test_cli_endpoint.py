@@ -168,7 +168,7 @@ def test_every_option_that_the_library_names_exists() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (("--extra", "[1]"), ParameterError, "no JSON object"),
+        (("--extra", "[1]"), ParameterError, "is not a JSON object"),
         (("--extra", '{"temperature": 1}'), ParameterError, "leave it out of --extra"),
         (("--reask", "all"), ParameterError, "it is failed, or never"),
         (("--system-role", "assistant"), ParameterError, "'system' or 'user'"),
