@@ -12,7 +12,7 @@ from persona_studies import network
 from persona_studies.ask.backends.openai_compatible import OpenAICompatible
 from persona_studies.design import sources
 from persona_studies.errors import BackendError, SourceUnavailable
-from persona_studies.paths import Project
+from tests.test_sources import ENTRY, register
 
 
 @pytest.fixture(autouse=True)
@@ -94,15 +94,15 @@ def test_certificates_must_be_there(name: str, tmp_path: Path, monkeypatch: pyte
 def test_a_source_that_cannot_be_fetched_names_the_setting(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = Project(Path(__file__).parents[1])
-    id = next(name for name, source in sources.load(project).items() if source.kind == kind)
+    pinned = {"repo": "things", "revision": "0.1.2"} if kind == "pypi" else {}
+    project = register(tmp_path, ENTRY | {"kind": kind} | pinned)
     monkeypatch.delenv("PERSONA_STUDIES_MIRROR", raising=False)
     monkeypatch.setenv("PERSONA_STUDIES_CACHE", str(tmp_path))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     for name in ("HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://nonsense.invalid:1")
     with pytest.raises(SourceUnavailable) as caught:
-        sources.fetch(project, id)
+        sources.fetch(project, str(ENTRY["id"]))
     said = str(caught.value)
     assert "HTTPS_PROXY=http://nonsense.invalid:1 (no host is named nonsense.invalid)" in said and "\n" not in said
 
