@@ -1,4 +1,4 @@
-"""From a recording of the second protocol to claims: nothing but the recording is needed for them to appear."""
+"""From a recording to claims: nothing but the recording is needed for them to appear."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FACTS: dict[str, Any] = {"second": "none", "on": "all", "measure": "letter", "ou
 
 
 def small_protocol() -> Protocol:
-    """Return a second protocol with a claim about a model, one about published data, and one nobody can test."""
+    """Return a protocol with a claim about a model, one about published data, and one nobody can test."""
     contrast = Hypothesis(first="expert", direction="positive", smallest_effect=0.05, **FACTS)
     families = {
         name: Family(purpose="", hypotheses=(contrast.name,), contrasts={contrast.name: contrast}, size=1)
@@ -192,7 +192,7 @@ def test_models_side_by_side_and_combined() -> None:
     assert shown["label"].iloc[0] == "expert - none, a" and set(shown["family"]) == {"own", "public"}
 
 
-# --- A simulated recording of a study's own second protocol ---
+# --- A simulated recording of a study ---
 
 
 def packed(project: Project, model: str, effects: dict[str, float], share: float = 1.0) -> Second:
