@@ -147,7 +147,8 @@ def cells(protocol: Protocol, asked: pd.DataFrame, people: pd.DataFrame) -> list
         else:
             text = protocol.conditions[condition].text
             who = pd.DataFrame([{"persona": "", "said": text, "hashed": text_hash(text)}])
-        for options, some in asked.groupby("options"):
+        for options in sorted(map(int, asked["options"].unique())):
+            some = asked[asked["options"] == options]
             scales = some.melt(["item"], ["up", "down"], "scale", "text")
             each = who.merge(scales, how="cross")
             items = pd.DataFrame(
@@ -168,7 +169,7 @@ def cells(protocol: Protocol, asked: pd.DataFrame, people: pd.DataFrame) -> list
                     ),
                     items=items,
                     templates=declared.frame()[["template", "shared", "user"]],
-                    labels=labels(int(options)),
+                    labels=labels(options),
                 )
             )
     return parts
@@ -194,14 +195,15 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
         mine["item"].str.extract(r"^(?:(?P<persona>\d+) )?(?P<question>\S+) (?P<scale>up|down)$").fillna("")
     )
     parts = []
-    for options, some in asked.groupby("options"):
+    for options in sorted(map(int, asked["options"].unique())):
+        some = asked[asked["options"] == options]
         part = mine[mine["question"].isin(some["item"])].set_index(["condition", "persona", "question"])
         shown = pd.DataFrame(scoring.shares(responses.matrix(part)), part.index)
         down = (part["scale"] == "down").to_numpy()
         # Both scales in one order of cells, and both in the order of people's answers.
         up_label, down_label = shown[~down], shown[down].loc[shown[~down].index]
         up, turned = up_label.to_numpy(), down_label.to_numpy()[:, ::-1]
-        scale = np.linspace(0, 1, int(options))
+        scale = np.linspace(0, 1, options)
         place, other = up @ scale, turned @ scale
         mass = part["option_mass"].astype(float).groupby(level=[0, 1, 2], sort=False, dropna=False).mean()
         found = up_label.index.to_frame(index=False).rename(columns={"question": "item"})
