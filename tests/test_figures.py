@@ -32,6 +32,7 @@ def draw() -> Figure:
 
 
 def test_two_runs_give_identical_bytes(tmp_path: Path) -> None:
+    plt.close("all")  # what another test has left open
     one = [path.read_bytes() for path in figures.save(draw(), tmp_path / "one")]
     other = [path.read_bytes() for path in figures.save(draw(), tmp_path / "other")]
     assert one == other
