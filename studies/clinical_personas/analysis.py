@@ -335,9 +335,8 @@ def finding(claims: pd.DataFrame, found: Analysis | None, public: pd.DataFrame) 
     verdict = claims.drop_duplicates("claim")["verdict"].value_counts()
     counts = f"Of {verdict.sum()} claims: {', '.join(f'{n} {name}' for name, n in verdict.items())}."
     if found is None or not (found.scored["dataset"].isin(CASES)).any():
-        return (
-            f"**{others}** No model has been asked by letters yet: nothing is known here about personas. {counts}"
-        )
+        unasked = "No model has been asked under this protocol yet: nothing is known here about personas."
+        return f"**{others}** {unasked} {counts}"
     if why := gates.failures(found.gate[found.gate["part"] == PARTS["letter"]]):
         mine = found.scored[found.scored["who"] == REFERENCE].groupby("dataset", sort=False)["score"].mean()
         reached = ", ".join(f"{name} {value:.2f}" for name, value in mine.items())

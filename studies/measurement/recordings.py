@@ -155,7 +155,7 @@ def finding(
     own = "; ".join(said)
     own = f"**{own[:1].upper()}{own[1:]}.** " if said else ""
     return (
-        f"{own}Released answers without a persona say the same: four flan-t5 models repeat {order.min():.0%} to "
+        f"{own}Released answers without a persona fail elsewhere: four flan-t5 models repeat {order.min():.0%} to "
         f"{order.max():.0%} of their answers when the options are swapped, but contradict themselves when a "
         f"statement is negated (mean kappa {kappa:.2f} [{low:.2f}, {high:.2f}]; below .4 is low), and in 2,500 "
         "settings of one chat model the two keyed halves of a scale correlate "

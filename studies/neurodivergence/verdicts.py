@@ -144,7 +144,7 @@ def decided(
     shown = {"low": 1 - repeated["high"], "high": 1 - repeated["low"], "p_equivalence": repeated["p_equivalence"]}
     differ = bool(repeated["low"] > 0) or (repeated["estimate"] > 0 and np.isnan(repeated["low"]))
     equal = bool(repeated["p_equivalence"] <= chosen.alpha) or repeated["estimate"] == 0
-    said = f"{repeated['estimate']:.0%} of pairs of calls with one prompt differ"
+    said = f"{repeated['estimate']:.0%} of repeated calls gave another text"
     same = 1 - repeated["estimate"]
     add("noise", "differing calls", "corrected", same, differ, equivalent=equal, why=said, **shown)
     said = f"{reversed_} estimates of a single model have the opposite sign"

@@ -406,13 +406,17 @@ def finding(found: Analysis, readings: pd.DataFrame, model: str) -> str:
     still = [name.replace("_", " ") for name in found.scored.agree if stuck(found.steered, name)]
     return (
         f"**In {model}, agreement with what the user asserts {verb} with the agreeableness that a persona is "
-        f"designed to have, once the persona's own answer to no statement is taken off ({number(asserted)}; "
+        f"designed to have, less the persona's own answer when no statement is shown ({number(asserted)}; "
         f"n = {len(persona)} personas of {persona['background'].nunique()} backgrounds).** "
         f"P(agree or partly agree) is {share.iloc[0]:.2f} at level {share.index[0]} and {share.iloc[-1]:.2f} at "
-        f"level {share.index[-1]}: before it is taken off, the log-odds go with the level at "
-        f"r = {r['the neutral not taken off']:.2f}, but those of the neutral prompt, which states nothing, do so "
-        f"at r = {r['the neutral prompt by itself']:.2f}. Agreement with the same statements when nobody asserts "
+        f"level {share.index[-1]}. Before subtraction, agreement goes with the level at "
+        f"r = {r['the neutral not taken off']:.2f}; the answer to a prompt without a statement does so at "
+        f"r = {r['the neutral prompt by itself']:.2f}. Agreement with the same statements when nobody asserts "
         f"them: {number(unattributed)}. The difference, net sycophancy: {', '.join(sets)}. "
-        + (f"Checks that failed: {'; '.join(bad)}." if bad else "Every recorded measure passed its gate.")
+        + (
+            f"Checks that failed: {'; '.join(bad)}."
+            if bad
+            else "Every measure that is recorded whole passed its gate."
+        )
         + (f" No instruction moves agreement by {' and '.join(still)}." if still else "")
     )

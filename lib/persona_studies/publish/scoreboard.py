@@ -278,6 +278,17 @@ def _claimed(claim: Claim) -> str:
     return (said if claim.hypothesis else "").replace("-", "−")
 
 
+# A check of a gate -> what a model does that fails it.
+CHECKS = {
+    "above chance": "no better than chance",
+    "control": "fails its control",
+    "option mass": "answers outside the options",
+    "position dominance": "picks by place",
+    "repeatability": "wordings disagree",
+    "same place": "picks by place",
+}
+
+
 def brief(why: str, verdict: str = "") -> str:
     """Return a reason in at most :data:`WORDS` words: the clauses that fit, or its first words.
 
@@ -289,6 +300,8 @@ def brief(why: str, verdict: str = "") -> str:
     'no ratings are public'
     >>> brief("gate of cloze on triage: fall under the toddler, accuracy above chance, answers vary")
     'cloze on triage failed 3 checks'
+    >>> brief("gate: position dominance, above chance")
+    'failed: picks by place, no better than chance'
     >>> brief("significantly up: gpt-5-chat, mistral-7b-instruct; down: qwen2.5-72b-instruct, llama-3.3-70b")
     '2 significantly up, 2 significantly down'
     >>> brief("reproduced: significant after correction; inconclusive: not significant", "inconclusive")
@@ -299,6 +312,8 @@ def brief(why: str, verdict: str = "") -> str:
     if len(why) > LONG and (apart := re.fullmatch(r"significantly up: (.+); down: (.+)", why)):
         up, down = (len(names.split(", ")) for names in apart.groups())
         return f"{up} significantly up, {down} significantly down"
+    if gate := re.fullmatch(r"gate: ([^:;]+)", why):
+        return f"failed: {', '.join(dict.fromkeys(CHECKS.get(check, check) for check in gate[1].split(', ')))}"
     if gate := re.fullmatch(r"gate of ([^:;]+): ([^:;]+)", why):
         checks = gate[2].split(", ")
         why = f"{gate[1]} failed " + (f"{len(checks)} checks" if len(checks) > 1 else f"its check: {checks[0]}")
