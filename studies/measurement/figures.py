@@ -235,13 +235,16 @@ def induced(over: pd.DataFrame, margin: float) -> Figure:
     # A line of every panel, also where one of them has nothing to combine; random effects last.
     models = sorted(mine["model"].unique(), key=lambda name: name == "random effects")
     lines = pd.MultiIndex.from_product([mine["trait"].unique(), models], names=["trait", "model"])
-    figure, axes = plt.subplots(1, 3, figsize=(13, 1.4 + 0.28 * len(lines)), layout="constrained")
-    for place, (axis, (outcome, part)) in enumerate(zip(axes, mine.groupby("outcome", sort=False), strict=True)):
+    # A measure that nobody has answered yet has no panel.
+    panels = list(mine.groupby("outcome", sort=False))
+    size = (1 + 4 * len(panels), 1.4 + 0.28 * len(lines))
+    figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+    for place, (axis, (outcome, part)) in enumerate(zip(axes[0], panels, strict=True)):
         shown = part.set_index(["trait", "model"]).reindex(lines).reset_index()
         shown = shown.assign(label=shown["trait"].str[:3] + "., " + shown["model"]).fillna({"gate": ""})
         shown["rejected"] = shown["rejected"].eq(True)
         label = f"{outcome}: high less low paragraph, {UNITS[str(outcome)]}"
-        figures.forest(shown, xlabel=label, margin=margin, axis=axis, legend=place == 1)
+        figures.forest(shown, xlabel=label, margin=margin, axis=axis, legend=place == len(panels) // 2)
         if place:
             axis.set(yticklabels=[])
     return figure
