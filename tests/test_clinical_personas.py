@@ -285,7 +285,7 @@ def test_models_that_move_apart_make_a_claim_heterogeneous() -> None:
     said = analysis.finding(conclusions.claims(SECOND.protocol, public, {"blind": blind}), blind, public)
     assert "letters fail their checks (above chance, kappa" in said and "significant" not in said
     said = analysis.finding(conclusions.claims(SECOND.protocol, public, {}), None, public)
-    assert "No model has been asked by letters yet" in said and "physician changes" not in said
+    assert "No model has been asked under this protocol yet" in said and "physician changes" not in said
 
 
 # --- What is reported beside the tests ---
