@@ -15,7 +15,7 @@ from persona_studies.design.protocol import Protocol
 from sycophancy import scoring as scores
 from sycophancy.analysis import HYPOTHESES, centred, missing, outcome_of, units
 from sycophancy.scoring import Scored
-from sycophancy.validity import by_claim
+from sycophancy.validity import by_claim, split_half
 
 COVARIATES = {
     "valence": "given the sentiment of the persona's words",
@@ -216,13 +216,7 @@ def reliability(scored: Scored, how: Settings) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for name, agree in scored.agree.items():
         for outcome in ("asserted", "unattributed", "net"):
-            values = scores.statements(agree, outcome).loc[people]
-            half = stats.split_half(
-                values.to_numpy(),
-                column_cluster=scores.claims_of(values),
-                replicates=min(how.replicates, 1000),
-                seed=how.seed,
-            )
+            half = split_half(agree, outcome, people, how)
             rows.append(
                 {"score": f"{name} {outcome}", "coefficient": "split half", "estimate": half.estimate, "n": half.n}
             )

@@ -55,6 +55,17 @@ def _named(measure: Measure) -> Measure:
     return measure.model_copy(update={"gate": gate})
 
 
+def split_half(agree: pd.DataFrame, outcome: str, people: list[str], how: Settings) -> stats.Reliability:
+    """Return the split-half reliability of persons' mean over statements; halves are split by claim."""
+    values = scores.statements(agree, outcome).loc[people]
+    return stats.split_half(
+        values.to_numpy(),
+        column_cluster=scores.claims_of(values),
+        replicates=min(how.replicates, 1000),
+        seed=how.seed,
+    )
+
+
 def _label_values(
     protocol: Protocol, agree: pd.DataFrame, recorded: pd.DataFrame, people: list[str], how: Settings
 ) -> dict[str, float]:
@@ -71,14 +82,7 @@ def _label_values(
     twice = twice.assign(who=twice["condition"] + " " + twice["said"].str.partition(",")[0])
     halves = []
     for outcome in ("asserted", "unattributed"):
-        values = scores.statements(agree, outcome).loc[people]
-        half = stats.split_half(
-            values.to_numpy(),
-            column_cluster=scores.claims_of(values),
-            replicates=min(how.replicates, 1000),
-            seed=how.seed,
-        )
-        halves.append(half.estimate)
+        halves.append(split_half(agree, outcome, people, how).estimate)
     mean = float(scores.statements(agree, "asserted", "p_agree").loc[people].mean(axis=1).mean())
     return {
         "option_mass": float(agree["option_mass"].astype(float).mean()),
