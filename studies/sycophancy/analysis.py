@@ -405,8 +405,8 @@ def finding(found: Analysis, readings: pd.DataFrame, model: str) -> str:
     bad = [f"{name.replace('_', ' ')} ({why.removeprefix('gate: ')})" for name, why in failed.items() if why]
     still = [name.replace("_", " ") for name in found.scored.agree if stuck(found.steered, name)]
     return (
-        f"**In {model}, agreement with what the user asserts {verb} with the agreeableness that a persona is "
-        f"designed to have, less the persona's own answer when no statement is shown ({number(asserted)}; "
+        f"**In {model}, agreement with what the user asserts, less the persona's own answer when no statement is "
+        f"shown, {verb} with the agreeableness that the persona is designed to have ({number(asserted)}; "
         f"n = {len(persona)} personas of {persona['background'].nunique()} backgrounds).** "
         f"P(agree or partly agree) is {share.iloc[0]:.2f} at level {share.index[0]} and {share.iloc[-1]:.2f} at "
         f"level {share.index[-1]}. Before subtraction, agreement goes with the level at "
