@@ -245,7 +245,7 @@ def test_what_is_reported_beside_the_verdicts(planted: analysis.Analysis) -> Non
 def test_the_finding_is_made_of_the_numbers(planted: analysis.Analysis) -> None:
     readings = robustness.readings(PROTOCOL, planted.scored, valence.load(PROJECT, PEOPLE), HOW)
     said = analysis.finding(planted, readings, "a-model")
-    assert said.startswith("**In a-model, agreement with what the user asserts rises with")
+    assert said.startswith("**In a-model, agreement with what the user asserts, less the persona's own answer")
     assert f"(r = {family(planted)['estimate'][ASSERTED]:.2f} [" in said and "under two labels" in said
     part = run(four=RISING, measures=("labels_four",), mass=0.3)
     readings = robustness.readings(PROTOCOL, part.scored, valence.load(PROJECT, PEOPLE), HOW)
