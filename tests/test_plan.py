@@ -150,6 +150,8 @@ def test_measures_are_chosen_by_name_and_by_kind() -> None:
     ]
     plan = combine(parts)
     assert of_measures(plan, ["letter"])["measure"].unique().tolist() == ["letters", "ratings"]
+    named = plan.assign(measure=plan["measure"].replace("letters", "letter"))
+    assert of_measures(named, ["letter"])["measure"].unique().tolist() == ["letter"]
     assert of_measures(plan, ["ratings", "cloze"])["measure"].unique().tolist() == ["agree", "ratings"]
     with pytest.raises(
         ParameterError, match=r"'leter' is not a measure.*'letter'.*agree, letters, ratings; .*cloze, letter"

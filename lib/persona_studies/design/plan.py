@@ -192,6 +192,8 @@ def drawn(items: pd.Series, n: int, seed: int) -> pd.Series:
 def of_measures(plan: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     """Return the cells of some measures, each named by its name or by its kind.
 
+    Where a measure is named like a kind, the name means that measure alone.
+
     Raises:
         ParameterError: a name that the plan does not have.
     """
@@ -205,7 +207,8 @@ def of_measures(plan: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
                 f"--measures {quoted(name)} is not a measure of this plan.{hint} Its measures: {names}; "
                 f"their kinds: {kinds}."
             )
-    kept = plan[plan["measure"].isin(measures) | plan["kind"].isin(measures)]
+    only_kinds = set(measures) - set(plan["measure"])
+    kept = plan[plan["measure"].isin(measures) | plan["kind"].isin(only_kinds)]
     return kept.reset_index(drop=True)
 
 
