@@ -105,6 +105,9 @@ TARGETS = {
     "per-option prefill": (("per-option-f32", "per-option-file"), 10.0),
 }
 
+# The same for a larger model as filed (larger.py), against lm-evaluation-harness.
+LARGER_TIMES = {"letter": 4.0, "cloze": 12.0}
+
 ROUNDS = {
     "engine": "name in bench.py",
     "workload": "letter or cloze",
@@ -159,12 +162,12 @@ def compare(reference: dict[Any, list[float]], given: dict[Any, list[float | Non
     return found
 
 
-def summarise(rounds: pd.DataFrame) -> pd.DataFrame:
+def summarise(rounds: pd.DataFrame, own_name: str = OWN) -> pd.DataFrame:
     """Return one row per engine and workload: medians over rounds, with the lowest and the highest.
 
-    ``times_slower`` is this engine's rate over the engine's own, within each round.
+    ``times_slower`` is the rate of ``own_name`` over the engine's own, within each round.
     """
-    own = rounds[rounds["engine"] == OWN].set_index(["workload", "round"])["evaluations_per_s"]
+    own = rounds[rounds["engine"] == own_name].set_index(["workload", "round"])["evaluations_per_s"]
     made = []
     for (engine, workload), rows in rounds.groupby(["engine", "workload"], sort=False):
         measured = rows[rows["status"] == "measured"]
@@ -241,6 +244,7 @@ class Run:
     weights: Path
     threads: int
     limit: float
+    engines: dict[str, Engine] = field(default_factory=lambda: ENGINES)
 
     def job(
         self, name: str, engine: str, workload: str, parts: list[list[int]], seconds: float | None
@@ -249,7 +253,7 @@ class Run:
         done = self.folder / f"{name}.json"
         if done.is_file():
             return dict(json.loads(done.read_text()))
-        known = ENGINES[engine]
+        known = self.engines[engine]
         if known.peer and self.unavailable:
             return {"failed": self.unavailable}
         load = os.getloadavg()[0]
@@ -318,7 +322,7 @@ def measure(run: Run, engines: list[str], personas: int, items: int, rounds: int
         fresh: list[dict[str, Any]] = []
         for engine in engines[turn:] + engines[:turn]:
             for workload in WORKLOADS:
-                known = ENGINES[engine]
+                known = run.engines[engine]
                 row: dict[str, Any] = {"engine": engine, "workload": workload, "round": round}
                 if workload in known.cannot:
                     fresh.append({**row, "status": "cannot", "reason": known.cannot[workload]})
@@ -353,7 +357,7 @@ def measure(run: Run, engines: list[str], personas: int, items: int, rounds: int
             if key in answers and (REFERENCE, row["workload"]) in answers:
                 row |= compare(answers[REFERENCE, row["workload"]], answers[key])
         # In the order of the engines, whoever was first.
-        order = [(engine, workload) for engine in ENGINES for workload in WORKLOADS]
+        order = [(engine, workload) for engine in run.engines for workload in WORKLOADS]
         rows += sorted(fresh, key=lambda row: order.index((row["engine"], row["workload"])))
     return pd.DataFrame(rows, columns=list(ROUNDS))
 
@@ -404,6 +408,36 @@ def peers(given: Path | None, build: Path) -> tuple[Path, str | None]:
     return python, None
 
 
+def texts(
+    folder: Path, personas: int, items: int, threads: int, limit: float, model: str | None = None, *more: str
+) -> dict[str, Any] | None:
+    """Return the cells of a run, made by workloads.py the first time; None, said why, where they cannot be made."""
+    cells = folder / "cells"
+    if not cells.is_file():
+        _say("making the text")
+        command = [sys.executable, HERE / "workloads.py", cells, "--personas", personas, "--items", items, *more]
+        command += ["--model", model] if model else []
+        if why := _start(command, folder / "cells.log", threads, limit):
+            _say(f"no workload: {why} (all of it in {folder / 'cells.log'})")
+            return None
+    return dict(json.loads(cells.read_text()))
+
+
+def converted(
+    build: Path, folder: Path, made: dict[str, Any], python: Path, threads: int, limit: float
+) -> tuple[Path, str | None]:
+    """Return the folder of a model's weights for transformers, made the first time, or why there is none."""
+    weights = build / "bench" / f"weights-{made['sha256'][:16]}"
+    if not (weights / "config.json").is_file():
+        _say("converting the weights for transformers")
+        partial = weights.with_name(weights.name + ".partial")
+        command = [python, HERE / "peers" / "convert.py", made["file"], partial]
+        if why := _start(command, folder / "weights.log", threads, limit):
+            return weights, f"the weights could not be converted: {why}"
+        partial.replace(weights)
+    return weights, None
+
+
 def machine(run: Run, given: argparse.Namespace, began: float, load: float) -> pd.DataFrame:
     """Return what the figures depend on, as ``name, value``."""
     ask = (
@@ -426,7 +460,7 @@ def machine(run: Run, given: argparse.Namespace, began: float, load: float) -> p
 
     facts: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "cpu": _cpu(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": run.threads,
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
@@ -449,7 +483,7 @@ def machine(run: Run, given: argparse.Namespace, began: float, load: float) -> p
     return pd.DataFrame(list(facts.items()), columns=["name", "value"])
 
 
-def _cpu() -> str:
+def processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -471,7 +505,13 @@ def blocks(folder: Path) -> dict[str, str]:
     files = {name: folder / f"bench_{name}.csv" for name in ("machine", "rounds", "growth")}
     parity = folder / "parity.csv"
     agreement = {"parity": _parity(tables.load(parity)) if parity.is_file() else "Not measured yet."}
-    others = {"scale": _scale, "many_runs": _many_runs, "precision": _precision, "processes": _processes}
+    others = {
+        "scale": _scale,
+        "many_runs": _many_runs,
+        "precision": _precision,
+        "processes": _processes,
+        "larger": _larger,
+    }
     for name, shown in others.items():
         path = folder / f"{name}.csv"
         agreement[name] = shown(tables.load(path)) if path.is_file() else "Not measured yet."
@@ -504,6 +544,57 @@ def _processes(frame: pd.DataFrame) -> str:
         }
     )
     return f"{head}\n\n{shown.to_markdown(index=False)}"
+
+
+def _larger(frame: pd.DataFrame) -> str:
+    """Return what larger.py measured, and whether it is what was wanted."""
+    first = frame.iloc[0]
+    head = (
+        f"{first['day']}, {first['model']}, {first['cpu']}, {first['cores']} cores, one thread per engine; "
+        f"{first['rounds']} rounds. Besides, on the machine: {first['others']}."
+    )
+    rows, notes = [], []
+    for row in frame.to_dict("records"):
+        shown = {key: row[key] for key in ("beside", "workload", "engine")}
+        if row["reason"]:
+            notes.append(f"- {row['engine']}, {row['workload']}: {row['reason']}")
+        if row["status"] != "measured":
+            rows.append({**shown, "evaluations/s": row["status"]})
+            continue
+        if row["answers"]:
+            shown |= {
+                "evaluations/s": _range(row, "evaluations_per_s"),
+                "times slower": _range(row, "times_slower"),
+            }
+        shown |= {
+            "computed tokens/s": _number(row["computed_tokens_per_s"]),
+            "cells": str(int(row["cells"])),
+            "peak MB": _number(row["peak_mb"]),
+        }
+        rows.append(shown)
+    columns = list(max(rows, key=len))
+    table = pd.DataFrame(rows, columns=columns).fillna("–").to_markdown(index=False, disable_numparse=True)
+    return "\n".join([head, "", str(table), "", *_reached_by_larger(frame), *notes]).rstrip()
+
+
+def _reached_by_larger(frame: pd.DataFrame) -> list[str]:
+    """Return a line per aim of the larger model: against the harness, and against one long prefill."""
+    lines = []
+    measured = frame[frame["status"] == "measured"]
+    for (beside, workload), part in measured.groupby(["beside", "workload"], sort=False):
+        by = part.set_index("role")
+        for against, words, reached, wanted in (
+            ("harness", "times lm-evaluation-harness", "times_slower", LARGER_TIMES[str(workload)]),
+            ("prefill", "of the computed tokens a second of one long prefill", "computed_tokens_per_s", 0.85),
+        ):
+            if not {"own", against} <= set(by.index):
+                continue
+            value = by.loc[against, reached]
+            if against == "prefill":
+                value = by.loc["own", reached] / value
+            word = "met" if value >= wanted else "missed"
+            lines.append(f"- {workload}, beside {beside}: {value:.3g} {words}; wanted {wanted:g}: **{word}**")
+    return lines
 
 
 def _parity(frame: pd.DataFrame) -> str:
@@ -747,25 +838,13 @@ def main() -> int:
     if done:
         _say(f"continuing: {done} parts are done")
     python, unavailable = peers(given.peers_python, build)
-    cells = folder / "cells"
-    if not cells.is_file():
-        _say("making the text")
-        largest = [max(given.personas, max(FACTORS)), max(given.items, 2 * max(FACTORS))]
-        command = [sys.executable, HERE / "workloads.py", cells, "--personas", largest[0], "--items", largest[1]]
-        why = _start(command, folder / "cells.log", given.threads, given.limit)
-        if why:
-            _say(f"no workload: {why} (all of it in {folder / 'cells.log'})")
-            return 1
-    made = json.loads(cells.read_text())
-    weights = build / "bench" / f"weights-{made['sha256'][:16]}"
-    if not unavailable and not (weights / "config.json").is_file():
-        _say("converting the weights for transformers")
-        partial = weights.with_name(weights.name + ".partial")
-        command = [python, HERE / "peers" / "convert.py", made["file"], partial]
-        why = _start(command, folder / "weights.log", given.threads, given.limit)
-        unavailable = f"the weights could not be converted: {why}" if why else None
-        if not why:
-            partial.replace(weights)
+    largest = max(given.personas, max(FACTORS)), max(given.items, 2 * max(FACTORS))
+    made = texts(folder, *largest, given.threads, given.limit)
+    if made is None:
+        return 1
+    weights = build
+    if not unavailable:
+        weights, unavailable = converted(build, folder, made, python, given.threads, given.limit)
     run = Run(
         folder, made, {False: Path(sys.executable), True: python}, unavailable, weights, given.threads, given.limit
     )

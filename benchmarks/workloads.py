@@ -109,6 +109,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--personas", type=int, required=True)
     parser.add_argument("--items", type=int, required=True)
+    parser.add_argument("--model", default=MODEL, help="of data/models.toml")
+    parser.add_argument("--no-f32", action="store_true", help="make no copy in float32")
     given = parser.parse_args()
 
     from persona_studies.ask import models, planner, registry, weights
@@ -117,7 +119,7 @@ def main() -> None:
     from persona_studies.paths import Project
 
     project = Project.find(Path(__file__).parent)
-    model = models.load(project, MODEL, precision="file")
+    model = models.load(project, given.model, precision="file")
     assert isinstance(model, backend.LlamaCpp)
     made: dict[str, Any] = {}
     for kind in OPTIONS:
@@ -136,10 +138,11 @@ def main() -> None:
             cell["logical"] = prompt.size().logical
         made[kind] = {"cells": cells, "warm": warm}
     model.close()
-    entry = registry.load(project)[MODEL]
-    made["file"] = str(weights.fetch(MODEL, entry))
+    entry = registry.load(project)[given.model]
+    made["file"] = str(weights.fetch(given.model, entry))
     # Converted now, so that no engine's loading time contains it; loading checks the copy.
-    made["f32"] = str(backend._converted(Path(made["file"]), entry.sha256, "f32"))
+    f32 = "" if given.no_f32 else str(backend._converted(Path(made["file"]), entry.sha256, "f32"))
+    made["f32"] = f32
     made |= {"sha256": entry.sha256, "persona_tokens": PERSONA_TOKENS, "item_tokens": ITEM_TOKENS}
     given.out.write_text(json.dumps(made))
 

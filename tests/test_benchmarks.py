@@ -34,6 +34,8 @@ def script(path: Path) -> ModuleType:
 
 
 bench = script(FOLDER / "bench.py")
+sys.modules["bench"] = bench
+larger = script(FOLDER / "larger.py")
 workloads = script(FOLDER / "workloads.py")
 job = script(FOLDER / "peers" / "job.py")
 scale = script(FOLDER / "scale.py")
@@ -157,6 +159,29 @@ def test_what_failed_is_shown_with_its_reason() -> None:
     text = bench._speed(bench.summarise(rounds()))
     assert "failed: no | room" in text
     assert re.search(r"inspect_ai[^\n]*\| failed ", text)
+
+
+def test_a_larger_model_is_compared_with_the_harness_and_with_one_long_prefill() -> None:
+    rows: list[dict[str, Any]] = []
+    for role, rate, computed in (("own", 0.8, 60.0), ("harness", 0.1, 27.0), ("prefill", 9.0, 75.0)):
+        row: dict[str, Any] = dict.fromkeys(bench.ROUNDS)
+        row |= {"engine": role, "workload": "letter", "round": 1, "status": "measured", "cells": 10, "run_s": 10.0}
+        row |= {"load_s": 1.0, "evaluations_per_s": rate, "logical_tokens": 1, "computed_tokens": 10 * computed}
+        rows.append(row | {"peak_mb": 1.0, "compared": 0, "missing": 0})
+    rows.append(dict.fromkeys(bench.ROUNDS) | {"engine": "completions", "workload": "letter", "status": "failed"})
+    rows[-1] |= {"round": 1, "reason": "no room"}
+    facts = {"day": "2026-01-01", "model": "m", "cpu": "c", "cores": 2, "rounds": 1, "others": "nothing"}
+    frame = larger.table(pd.DataFrame(rows), "nothing").assign(**facts)
+    text = bench._larger(frame)
+    assert "beside nothing: 8 times lm-evaluation-harness; wanted 4: **met**" in text
+    assert (
+        "beside nothing: 0.8 of the computed tokens a second of one long prefill; wanted 0.85: **missed**" in text
+    )
+    assert "as filed, letter: no room" in text
+    prefill = next(
+        line for line in text.splitlines() if line.startswith("| nothing") and "one long prefill" in line
+    )
+    assert prefill.count("| –") == 2, "a prefill answers nothing, so it has no evaluations a second"
 
 
 def test_peers_are_cut_to_what_fits_and_stay_balanced() -> None:

@@ -30,7 +30,7 @@ class Completions:
         # Its array of logits is as long as the context, so the context is no longer than needed.
         longest = max(len(c["tokens"]) + max(map(len, c["option_tokens"])) for c in given["cells"])
         self.model = Counting(
-            given["f32"],
+            given[given["arguments"].get("weights", "f32")],
             n_ctx=longest + 8,
             n_threads=threads,
             n_threads_batch=threads,
