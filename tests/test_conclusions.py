@@ -89,11 +89,21 @@ def test_before_a_recording_a_claim_about_a_model_waits() -> None:
     assert table["why"].tolist()[0] == "not recorded yet: letter"
 
 
-def test_the_first_model_stands_first() -> None:
-    table = judged(one("capable", -0.1), one("small", 0.1, gate="gate: option mass"))
-    own = table[table["claim"] == "own"]
-    assert own["model"].tolist() == ["capable", "small"]
-    assert own["verdict"].tolist() == ["contradicted", "uninformative"]
+def test_the_first_model_that_passed_decides_and_stands_first() -> None:
+    failed = "gate: option mass"
+    for order in (
+        [one("capable", -0.1), one("small", 0.1, gate=failed)],
+        [one("small", 0.1, gate=failed), one("capable", -0.1)],
+    ):
+        own = judged(*order).query("claim == 'own'")
+        assert own["model"].tolist() == ["capable", "small"]
+        assert own["verdict"].tolist() == ["contradicted", "uninformative"]
+    # Where no model passed, the first one stands first.
+    own = judged(one("small", 0.1, gate=failed), one("capable", -0.1, gate="gate: parsed")).query("claim == 'own'")
+    assert own[["model", "verdict"]].to_numpy().tolist() == [
+        ["small", "uninformative"],
+        ["capable", "uninformative"],
+    ]
 
 
 @pytest.mark.parametrize(("gate", "said"), [("", "heterogeneous"), ("gate: option mass", "contradicted")])
@@ -144,16 +154,14 @@ def test_a_claim_waits_for_its_measure_and_says_which() -> None:
         gate=pd.DataFrame(),
         held=("text",),
     )
-    own = waiting.verdicts.set_index("claim").loc["own"]
+    own = conclusions.claims(declared, public := row_of("public", 0.2, rejected=True), {"small": waiting})
+    own = own.set_index("claim").loc["own"]
     assert [own["verdict"], own["why"]] == ["not testable here", "not recorded yet: letter"]
     how = Settings(0.05, 0.95, "holm", 1000, 1)
     assert conclusions.forest(declared, {"small": waiting}, "accuracy", how)["family"].tolist() == ["public"]
     # A model that has it stands alone; where nobody has, the claim waits.
-    public = row_of("public", 0.2, rejected=True)
     table = conclusions.claims(declared, public, {"small": waiting, "capable": one("capable", 0.1)})
     assert table["model"].tolist() == ["capable", claims.PUBLISHED_DATA, ""]
-    table = conclusions.claims(declared, public, {"small": waiting})
-    assert table.loc[table["claim"] == "own", "why"].tolist() == ["not recorded yet: letter"]
 
 
 def test_a_claim_about_a_named_hypothesis_waits_for_its_familys_measure() -> None:
@@ -170,10 +178,19 @@ def test_models_on_either_side_of_a_line_move_apart() -> None:
     declared = small_protocol()
     claims_ = {name: claim.model_copy(update={"line": 0.5}) for name, claim in declared.claims.items()}
     declared = declared.model_copy(update={"claims": claims_})
-    first, other = one("a", 0.9), one("b", 0.1)
-    assert first.beside(declared, {}).set_index("claim").loc["own", "verdict"] == "reproduced"
-    assert first.beside(declared, {"b": other}).set_index("claim").loc["own", "verdict"] == "heterogeneous"
-    assert first.beside(declared, {"c": one("c", 0.8)}).set_index("claim").loc["own", "verdict"] == "reproduced"
+
+    def said(*models: conclusions.Analysis) -> str:
+        public = row_of("public", 0.9, rejected=True)
+        table = conclusions.claims(declared, public, {each.model: each for each in models})
+        row = table.query("claim == 'own'").iloc[0]
+        return str(row["why"] if row["verdict"] == "heterogeneous" else row["verdict"])
+
+    assert said(one("a", 0.9)) == said(one("a", 0.9), one("c", 0.8)) == "reproduced"
+    assert said(one("a", 0.9), one("b", 0.1)) == "significantly up: a; down: b"
+    # A failed model in front changes nothing, and what is not significant does not move.
+    failed = one("small", 0.9, gate="gate: option mass")
+    assert said(failed, one("b", 0.1), one("a", 0.9)) == "significantly up: a; down: b"
+    assert said(failed, one("a", 0.9), one("b", 0.1, rejected=False)) == "reproduced"
 
 
 def test_models_side_by_side_and_combined() -> None:

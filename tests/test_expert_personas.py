@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from expert_personas import analysis, design, robustness
+from persona_studies.analyse import conclusions
 from persona_studies.analyse import multiple_choice as choices
 from persona_studies.analyse.families import Settings
 from persona_studies.design import multiple_choice
@@ -65,7 +66,8 @@ def tabled(found: analysis.Analysis) -> pd.DataFrame:
 
 
 def verdicts(found: analysis.Analysis) -> pd.DataFrame:
-    return found.verdicts.set_index("claim")
+    public = found.tests[~found.tests["family"].isin(found.failed)]
+    return conclusions.claims(SECOND.protocol, public, {"simulated": found}).set_index("claim")
 
 
 class TestGrid:
@@ -298,12 +300,12 @@ def test_an_effect_stands_beside_the_length_of_its_persona(planted: analysis.Ana
 
 
 def test_the_finding_says_what_stands_behind_it(planted: analysis.Analysis) -> None:
-    claims = planted.verdicts
+    claims = verdicts(planted).reset_index()
     said = analysis.finding(claims, {"simulated": planted})
     estimate = verdicts(planted).loc["in_domain", "estimate"]
     assert said.startswith("**In simulated,") and f"{estimate:+.3f}" in said
     bad = run({}, mass=0.3)
-    said = analysis.finding(bad.verdicts, {"simulated": bad})
+    said = analysis.finding(verdicts(bad).reset_index(), {"simulated": bad})
     assert said.startswith("**In nine open models") and "fail their checks (option mass), so" in said
     assert "No model has been asked" in analysis.finding(claims, {})
 

@@ -244,12 +244,3 @@ def test_not_steerable_is_said_beside_an_absent_effect_only() -> None:
     assert judged({"p_bound": 0.001}, stuck={"f": True})["why"].endswith("; not steerable")
     assert "steerable" not in judged({"estimate": 0.5, "p": 0.001}, stuck={"f": True})["why"]
     assert "steerable" not in judged({"p_bound": 0.001}, stuck={"f": False})["why"]
-
-
-def test_models_that_move_in_opposite_directions_make_a_claim_heterogeneous() -> None:
-    declared = protocol()
-    up, down = ({"estimate": sign * 0.3, "p": 0.001} for sign in (1, -1))
-    row = judged(up, others={"small": made_up(declared, down, {})})
-    assert row["verdict"] == verdicts.HETEROGENEOUS
-    assert row["why"] == "significantly up: this model; down: small"
-    assert judged(up, others={"small": made_up(declared, up, {})})["verdict"] == verdicts.CONTRADICTED

@@ -265,9 +265,10 @@ def test_the_first_model_decides_and_an_opposite_one_makes_a_claim_heterogeneous
     rows = table[table["claim"] == "deep_persona"]
     assert rows["model"].tolist() == ["a", "b"]
     assert rows["verdict"].tolist() == [verdicts.HETEROGENEOUS, verdicts.CONTRADICTED]
-    # A model whose gate failed makes nothing heterogeneous.
-    table = judged(a=surveyed(near, 1), b=surveyed(far, 2, control=0.0))
-    assert first_row(table, "deep_persona")["verdict"] == verdicts.REPRODUCED
+    # A model whose gate failed makes nothing heterogeneous, and does not decide where another passed.
+    passed, failed = surveyed(near, 1), surveyed(far, 2, control=0.0)
+    for table in (judged(a=passed, b=failed), judged(b=failed, a=passed)):
+        assert first_row(table, "deep_persona")[["model", "verdict"]].tolist() == ["a", verdicts.REPRODUCED]
 
 
 def test_models_stand_side_by_side() -> None:

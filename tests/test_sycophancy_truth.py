@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 from persona_studies.analyse import stats
 from persona_studies.analyse.families import Settings
 from sycophancy import analysis, other_models, robustness, scoring, valence, validity
-from tests.simulated_sycophancy import ASKED, PEOPLE, PLAN, PROJECT, PROTOCOL, responses
+from tests.simulated_sycophancy import ASKED, PEOPLE, PROJECT, PROTOCOL, responses
 
 HOW = replace(Settings.of(PROTOCOL), replicates=300)
 RISING = {"asserted": 0.5, "unattributed": 0.3}
@@ -41,9 +41,18 @@ def family(found: analysis.Analysis) -> pd.DataFrame:
     return found.tests[found.tests["family"] == "personas"].set_index("hypothesis")
 
 
+def judged(**everyone: analysis.Analysis) -> pd.DataFrame:
+    """Return what decides about every claim, by claim and layer."""
+    table = analysis.judged(PROTOCOL, everyone)
+    return table.drop_duplicates(["claim", "layer"]).set_index(["claim", "layer"])
+
+
+def corrected(found: analysis.Analysis) -> pd.DataFrame:
+    return judged(simulated=found).xs("corrected", level="layer")
+
+
 def verdict(found: analysis.Analysis, claim: str, layer: str = "corrected") -> str:
-    rows = found.verdicts.set_index(["claim", "layer"])
-    return str(rows.loc[(claim, layer), "verdict"])
+    return str(judged(simulated=found).loc[(claim, layer), "verdict"])
 
 
 def test_planted_effects_are_found(planted: analysis.Analysis) -> None:
@@ -61,9 +70,7 @@ def test_planted_effects_are_found(planted: analysis.Analysis) -> None:
 def test_without_effects_nothing_is_found(null: analysis.Analysis) -> None:
     rows = family(null)
     assert not rows["rejected"].any()
-    assert (
-        not null.verdicts.loc[null.verdicts["layer"] == "corrected", "verdict"].isin(["reproduced"]).iloc[:5].any()
-    )
+    assert not corrected(null)["verdict"].iloc[:5].eq("reproduced").any()
 
 
 @pytest.mark.slow
@@ -134,35 +141,26 @@ def test_a_failed_gate_touches_the_claims_that_rest_on_it(
     found = run(seed=6, four=RISING, two=RISING, self_report=0.1, **truth)
     bad = found.gate[~found.gate["passes"]]
     assert failed in set(bad.loc[bad["measure"] == measure, "check"])
-    rows = found.verdicts[found.verdicts["layer"] == "corrected"]
-    assert set(rows.loc[rows["verdict"] == "uninformative", "claim"]) == claims
+    rows = corrected(found)
+    assert set(rows.index[rows["verdict"] == "uninformative"]) == claims
 
 
 def test_a_model_that_no_instruction_moves_is_said_to_be_so() -> None:
     found = run(seed=7, instructed=0.0)
     assert validity.stuck(found.steered, "labels_four")
-    row = found.verdicts.set_index(["claim", "layer"]).loc[("correlation", "corrected")]
-    assert row["why"].endswith("not steerable")
+    assert corrected(found).loc["correlation", "why"].endswith("not steerable")
     assert not validity.stuck(run(seed=7).steered, "labels_four")
 
 
 def test_a_measure_that_is_not_recorded_is_named() -> None:
     found = run(four=RISING, measures=("labels_four", "self_rating"))
-    rows = found.verdicts[found.verdicts["layer"] == "corrected"].set_index("claim")
+    rows = corrected(found)
     assert verdict(found, "correlation") == "reproduced"
     assert rows.loc["net", ["verdict", "why"]].tolist() == ["not testable here", "not recorded yet: labels_two"]
     assert rows.loc["reported", "why"] == "not recorded yet: other_rating"
     assert found.tests.groupby("family").size().to_dict() == {n: f.size for n, f in PROTOCOL.families.items()}
     nothing = analysis.analyse(PROJECT, PROTOCOL, responses(1).head(0), ASKED, PEOPLE, HOW)
-    assert nothing.verdicts.set_index("claim").loc["correlation", "why"] == "not recorded yet: labels_four"
-
-
-def test_a_measure_in_part_is_left_out() -> None:
-    whole = responses(1, measures=("labels_four", "labels_two"))
-    plan = PLAN[PLAN["measure"].isin(["labels_four", "labels_two", "reply"])]
-    kept, missing = scoring.complete(plan, whole.drop(index=whole.index[-1]))
-    assert missing == ["labels_two", "reply"] and set(kept["measure"]) == {"labels_four"}
-    assert len(kept) == (PLAN["measure"] == "labels_four").sum()
+    assert corrected(nothing).loc["correlation", "why"] == "not recorded yet: labels_four"
 
 
 # --- Statistics against references ---
@@ -268,12 +266,14 @@ def test_several_models_stand_side_by_side(planted: analysis.Analysis, null: ana
 def test_a_further_model_in_the_opposite_direction_makes_a_claim_heterogeneous(planted: analysis.Analysis) -> None:
     falling = run(seed=9, four={"asserted": -0.5, "unattributed": -0.3})
     assert verdict(falling, "correlation") == "contradicted"
-    recorded = responses(1, four=RISING, measures=("labels_four",))
-    found = analysis.analyse(PROJECT, PROTOCOL, recorded, ASKED, PEOPLE, HOW, others={"other": falling})
-    assert verdict(found, "correlation") == "heterogeneous"
+    rising = run(four=RISING, measures=("labels_four",))
+    decides = ("correlation", "corrected")
+    assert judged(a=rising, b=falling).loc[decides, ["model", "verdict"]].tolist() == ["a", "heterogeneous"]
     bad = run(seed=9, four={"asserted": -0.5, "unattributed": -0.3}, mass=0.2)
-    found = analysis.analyse(PROJECT, PROTOCOL, recorded, ASKED, PEOPLE, HOW, others={"other": bad})
-    assert verdict(found, "correlation") == "reproduced"
+    for order in ({"a": rising, "bad": bad}, {"bad": bad, "a": rising}):
+        assert judged(**order).loc[decides, ["model", "verdict"]].tolist() == ["a", "reproduced"]
+    # What one model was not asked, another decides.
+    assert judged(a=rising, b=falling).loc[("net", "corrected"), "model"] == "b"
 
 
 def test_published_responses_of_other_models(null: analysis.Analysis) -> None:
@@ -290,6 +290,6 @@ def test_published_responses_of_other_models(null: analysis.Analysis) -> None:
     assert q["q"] == pytest.approx(232.9, abs=0.05) and q["q_p"] < 1e-40 and q["positive"] == 6
     assert verdict(null, "others_self_report") == "reproduced"
     assert verdict(null, "others_sycophancy") == "heterogeneous"
-    why = null.verdicts.set_index("claim").loc["others_sycophancy", "why"]
+    why = corrected(null).loc["others_sycophancy", "why"]
     assert "gpt-4o" in why.partition("; down:")[0] and "llama3.1-405b" in why.partition("; down:")[2]
     assert verdict(null, "models") == "not testable here"

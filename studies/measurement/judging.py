@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -175,56 +174,23 @@ def evidence(
     return found
 
 
-def beside(first: str, models: Mapping[str, Found]) -> Found:
-    """Return the first model's evidence; where models move significantly in opposite directions, with their names.
-
-    A model counts where its own gates passed. Such a claim is heterogeneous (`design.several` of the protocol).
-    """
-    found = dict(models[first])
-    for key, mine in found.items():
-        moved = {name: each[key] for name, each in models.items() if key in each}
-        moved = {name: each for name, each in moved.items() if each.informative and each.rejected}
-        rising, falling = (
-            tuple(name for name, each in moved.items() if sign * each.estimate > 0) for sign in (1, -1)
-        )
-        if key[2] == "corrected" and mine.informative and first in moved and rising and falling:
-            found[key] = replace(mine, rising=rising, falling=falling)
-    return found
-
-
 def judged(
     protocol: Protocol, public: Found, models: Mapping[str, Found], tests: Mapping[str, pd.DataFrame]
 ) -> pd.DataFrame:
-    """Return a row per claim and layer, and per model where a recorded one decides: the first decides.
+    """Return the verdicts on every claim (:func:`persona_studies.analyse.verdicts.of_models`).
 
     Args:
         protocol: Claims.
         public: Evidence about released answers.
-        models: Model -> its evidence, the deciding one first.
+        models: Model -> its evidence, in the declared order.
         tests: Model -> its tests, whose ``gate`` says what is not recorded.
-
-    Returns:
-        As :func:`persona_studies.analyse.verdicts.table`, the claims in declared order.
     """
     about = [name for name in protocol.claims if about_model(protocol, name)]
-    parts = [verdicts.table(protocol, public, model=claims.PUBLISHED_DATA)]
-    parts[0] = parts[0][~parts[0]["claim"].isin(about)]
-    nobody = "no model is recorded"
-    for place, (model, found) in enumerate(models.items()):
-        mine = found if place else beside(model, models)
-        absent = {name: _lacking(protocol, name, tests[model]) for name in about}
-        table = verdicts.table(protocol, mine, model=model, absent=absent)
-        parts.append(table[table["claim"].isin(about)])
-    if not models:
-        table = verdicts.table(protocol, {}, absent=dict.fromkeys(about, nobody))
-        parts.append(table[table["claim"].isin(about)])
-    whole = pd.concat(parts, ignore_index=True)
-    # What the recording of one model cannot test, that of another may.
-    open_ = whole["verdict"] == verdicts.NOT_TESTABLE
-    whole = whole[~open_ | ~(whole["claim"].isin(whole.loc[~open_, "claim"]) | whole.duplicated("claim"))]
-    order = {name: place for place, name in enumerate([*protocol.claims, "corrected", "published"])}
-    return whole.sort_values(
-        ["claim", "layer"], key=lambda names: names.map(order), kind="stable", ignore_index=True
+    absent = {model: {name: _lacking(protocol, name, table) for name in about} for model, table in tests.items()}
+    return verdicts.of_models(
+        protocol,
+        {**models, claims.PUBLISHED_DATA: public},
+        absent={**absent, claims.PUBLISHED_DATA: dict.fromkeys(about, "no model is recorded")},
     )
 
 

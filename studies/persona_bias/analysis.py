@@ -12,6 +12,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 from persona_bias import extractors, published
 from persona_bias.design import registry
 from persona_studies.analyse import families, gates, multiple_choice, stats
+from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.analyse.conclusions import Analysis, conclude
 from persona_studies.analyse.contrasts import outcome
 from persona_studies.analyse.families import Settings
@@ -344,7 +345,8 @@ def finding(found: Analysis | None, claims: pd.DataFrame, model: str) -> str:
         claims: Of :func:`persona_studies.analyse.conclusions.claims`.
         model: Its name.
     """
-    rows = claims[claims["estimate"].notna()].drop_duplicates("claim").set_index("claim").to_dict("index")
+    own = claims["estimate"].notna() & claims["model"].isin([model, PUBLISHED_DATA])
+    rows = claims[own].drop_duplicates("claim").set_index("claim").to_dict("index")
 
     def number(name: str, digits: int = 3) -> str:
         row = rows[name]

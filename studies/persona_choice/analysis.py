@@ -158,30 +158,24 @@ def judged(
     reason: str = "",
     runs: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Return the verdict per claim and layer (:func:`persona_studies.analyse.verdicts.table`), and whose answers.
+    """Return the verdict per claim, layer and model (:func:`persona_studies.analyse.verdicts.of_models`).
 
     Args:
         protocol: The declared design.
         released: Evidence of released data.
-        everyone: Model -> what was asked of it. The first one decides the live claims, with the others beside it;
-            these have rows of their own behind it.
+        everyone: Model -> what was asked of it.
         layer: ``published``, ``corrected`` or ``both``.
         reason: Why nobody was asked.
         runs: Of :func:`persona_choice.judge.runs`; what it has of a printed number goes into ``recomputed``.
     """
-    models = [*everyone]
-    first = everyone[models[0]] if models else None
-    found = released if first is None else released | live.evidence(first, dict(list(everyone.items())[1:]))
-    table = verdicts.table(protocol, found, layer=layer, absent=live.absent(protocol, first, reason))
-    asked = {name for name, claim in protocol.claims.items() if claim.family in live.FAMILIES}
-    known = table["estimate"].notna()
-    table["model"] = [
-        (models[0] if claim in asked else PUBLISHED_DATA) if has else ""
-        for claim, has in zip(table["claim"], known, strict=True)
-    ]
-    for model in models[1:]:
-        own = verdicts.table(protocol, live.evidence(everyone[model], {}), layer="corrected", model=model)
-        table = pd.concat([table, own[own["estimate"].notna()]], ignore_index=True)
+    found = {name: families.evidence(one.tests, failed=one.failed, stuck={}) for name, one in everyone.items()}
+    absent = {name: live.absent(protocol, one, reason) for name, one in everyone.items()}
+    table = verdicts.of_models(
+        protocol,
+        {**found, PUBLISHED_DATA: released},
+        layer=layer,
+        absent={**absent, PUBLISHED_DATA: live.absent(protocol, None, reason)},
+    )
     if runs is None:
         return table
     share = runs.set_index("run")["accuracy"].to_dict()

@@ -10,7 +10,6 @@ import pandas as pd
 from persona_choice import choice, guess, published, respondents
 from persona_studies.analyse import conclusions, families, gates
 from persona_studies.analyse.families import Settings
-from persona_studies.analyse.verdicts import Evidence
 from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
 
@@ -97,20 +96,6 @@ def analyse(
         whole.assign(gate=whole["family"].map(failed).fillna("")),
         failed,
     )
-
-
-def evidence(first: Live, others: Mapping[str, Live]) -> dict[tuple[str, str, str], Evidence]:
-    """Return the evidence of a model, beside others of which those count whose gate passed.
-
-    Args:
-        first: The model that is judged.
-        others: Further models.
-    """
-    moved = {
-        name: each.tests.assign(rejected=each.tests["rejected"] & each.tests["gate"].eq(""))
-        for name, each in others.items()
-    }
-    return families.evidence(first.tests, failed=first.failed, stuck={}, others=moved)
 
 
 def absent(protocol: Protocol, found: Live | None, reason: str) -> dict[str, str]:

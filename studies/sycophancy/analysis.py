@@ -46,14 +46,16 @@ class Analysis:
         gate: Checks of every recorded measure: ``measure, check, value, rule, threshold, passes``.
         steered: Whether instructions move agreement (:func:`sycophancy.validity.steerability`).
         tests: Every family of the protocol, published ones included; ``gate`` says what behind a row failed.
-        verdicts: One row per claim.
+        evidence: What every hypothesis about the model came to, in both layers.
+        absent: Claim -> the measures that are not recorded yet, in words.
     """
 
     scored: Scored
     gate: pd.DataFrame
     steered: pd.DataFrame
     tests: pd.DataFrame
-    verdicts: pd.DataFrame
+    evidence: verdicts.Found
+    absent: dict[str, str]
 
 
 def analyse(
@@ -63,22 +65,16 @@ def analyse(
     asked: pd.DataFrame,
     everyone: pd.DataFrame,
     how: Settings,
-    *,
-    model: str = "",
-    others: Mapping[str, Analysis] | None = None,
 ) -> Analysis:
     """Run the declared analysis of one recording.
 
     Args:
         project: Holds the published responses of other models.
         protocol: The declared design.
-        recorded: Responses of complete measures (:func:`sycophancy.scoring.complete`).
+        recorded: Responses of complete measures (:meth:`persona_studies.study.Study.complete`).
         asked: Of :func:`sycophancy.design.claims`.
         everyone: Of :func:`sycophancy.design.conditions`.
         how: Settings; the protocol's are confirmatory.
-        model: Name of the recording.
-        others: Further models. One that passed its gates and moves significantly in the opposite direction makes a
-            claim heterogeneous.
     """
     scored = score(project, protocol, recorded, asked, everyone)
     gate = gated(protocol, scored, recorded, asked, how)
@@ -88,11 +84,7 @@ def analyse(
         [persona_tests(protocol, scored, how), other_models.tests(project, protocol, how)], ignore_index=True
     )
     tests["gate"] = [behind(hypothesis, failed) for hypothesis in tests["hypothesis"]]
-    found, absent = evidence(project, protocol, scored, tests, steered, how, others or {})
-    judged = verdicts.table(protocol, found, model=model, absent=absent)
-    of_others = [protocol.claims[claim].family != "personas" for claim in judged["claim"]]
-    judged["model"] = judged["model"].mask(pd.Series(of_others) & judged["estimate"].notna(), PUBLISHED_DATA)
-    return Analysis(scored, gate, steered, tests, judged)
+    return Analysis(scored, gate, steered, tests, *evidence(protocol, scored, tests, steered, how))
 
 
 def score(
@@ -257,14 +249,8 @@ def _personas_needed(r: float, level: float, persona: pd.DataFrame) -> float:
 
 
 def evidence(
-    project: Project,
-    protocol: Protocol,
-    scored: Scored,
-    tests: pd.DataFrame,
-    steered: pd.DataFrame,
-    how: Settings,
-    others: Mapping[str, Analysis],
-) -> tuple[dict[tuple[str, str, str], verdicts.Evidence], dict[str, str]]:
+    protocol: Protocol, scored: Scored, tests: pd.DataFrame, steered: pd.DataFrame, how: Settings
+) -> tuple[verdicts.Found, dict[str, str]]:
     """Return what every hypothesis came to, and why claims without one have none."""
     found: dict[tuple[str, str, str], verdicts.Evidence] = {}
     absent: dict[str, str] = {}
@@ -277,16 +263,25 @@ def evidence(
             continue
         for hypothesis in parts:
             row = tests[tests["hypothesis"] == hypothesis]
-            passed = {
-                model: other.tests
-                for model, other in others.items()
-                if not other.tests.set_index("hypothesis").loc[hypothesis, "gate"]
-            }
             held = stuck(steered, HYPOTHESES[hypothesis][1])
             why = row["gate"].iloc[0] or ("the estimate is undefined" if row["estimate"].isna().all() else "")
-            found |= families.evidence(row, failed={"personas": why}, stuck={"personas": held}, others=passed)
-    found |= _papers_own(protocol, scored, tests, how, absent)
-    return found | other_models.evidence(tests), absent
+            found |= families.evidence(row, failed={"personas": why}, stuck={"personas": held})
+    return found | _papers_own(protocol, scored, tests, how, absent), absent
+
+
+def judged(protocol: Protocol, everyone: Mapping[str, Analysis]) -> pd.DataFrame:
+    """Return the verdicts on every claim (:func:`persona_studies.analyse.verdicts.of_models`).
+
+    Args:
+        protocol: The declared design.
+        everyone: Model -> analysis, in the declared order.
+    """
+    public = other_models.evidence(next(iter(everyone.values())).tests)
+    return verdicts.of_models(
+        protocol,
+        {**{name: one.evidence for name, one in everyone.items()}, PUBLISHED_DATA: public},
+        absent={name: one.absent for name, one in everyone.items()},
+    )
 
 
 def _papers_own(

@@ -40,18 +40,6 @@ class Scored:
     persona: pd.DataFrame
 
 
-def complete(plan: pd.DataFrame, recorded: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return the responses of the measures that are recorded to the last cell, and the names of the others.
-
-    Args:
-        plan: Every cell.
-        recorded: Those of them that have a response.
-    """
-    lacking = plan["measure"].value_counts(sort=False).sub(recorded["measure"].value_counts(), fill_value=0)
-    missing = [name for name in plan["measure"].unique() if lacking[name] > 0]
-    return recorded[~recorded["measure"].isin(missing)].reset_index(drop=True), missing
-
-
 def _answered(recorded: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Return a measure's cells that hold log-probabilities; failed cells hold none."""
     return recorded[(recorded["measure"] == measure) & (recorded["finish"] != "failed")]

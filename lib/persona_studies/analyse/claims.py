@@ -21,7 +21,6 @@ COLUMNS = {
     "published": "the number that was published",
     "recomputed": "what the authors' analysis of the authors' rows gives; empty where the rows are not public",
     "model": "whose answers: a recorded model, or published data; empty where nothing is at hand",
-    "protocol": "version of the protocol that declares the claim; the verdict follows its rule",
     "hypothesis": "the declared contrast that decides the claim",
     "estimate": "its effect",
     "low": "lower limit of the interval of the estimate",
@@ -43,8 +42,8 @@ NEEDED = ("claim", "layer", "estimate", "low", "high", "verdict", "why")
 def table(project: Project, study: str, found: pd.DataFrame) -> pd.DataFrame:
     """Bring verdicts into the form that every study has: :data:`COLUMNS`, then the columns of its own.
 
-    ``statement, published, protocol`` come from the protocol and ``unit`` from ``data/units.toml`` where ``found``
-    lacks them. The rows of a claim stay together, in the order given: the first one decides.
+    ``statement, published`` come from the protocol and ``unit`` from ``data/units.toml`` where ``found`` lacks
+    them. The rows of a claim stay together, in the order given: the first one decides.
 
     Args:
         project: The checkout.
@@ -55,8 +54,7 @@ def table(project: Project, study: str, found: pd.DataFrame) -> pd.DataFrame:
         PersonaStudiesError: a column is missing, a claim is not declared or has no row, a word is no verdict, a row
             stands twice, or an estimate has no unit.
     """
-    declared = protocol.load(project.protocol(study))
-    claims = declared.claims
+    claims = protocol.load(project.protocol(study)).claims
     if lacking := [name for name in NEEDED if name not in found]:
         raise PersonaStudiesError(f"The claims of {study} lack the column {', '.join(lacking)}; give it.")
     unit = units_of(project, study)
@@ -64,7 +62,6 @@ def table(project: Project, study: str, found: pd.DataFrame) -> pd.DataFrame:
     whole = found.assign(
         **{name: found[name].fillna("") if name in found else "" for name in texts},
         **{name: float("nan") for name in ("p_adjusted", "p_equivalence", "power") if name not in found},
-        protocol=declared.version,
     )
     for wrong, what in (
         (set(whole["claim"]) - set(claims), "are not declared by its protocol:"),

@@ -24,7 +24,7 @@ class Analysis:
         gate: Checks of the measures: ``check, value, rule, threshold, passes``, and the part that each is about.
         tests: Every family of the protocol as :func:`persona_studies.analyse.families.corrected` returns them,
             those about published data included; ``gate`` says which checks behind a row failed.
-        verdicts: One row per claim (:func:`persona_studies.analyse.verdicts.table`).
+        evidence: What every hypothesis about the model came to.
         failed: Family -> the checks behind it that failed.
         stuck: Family -> whether no instruction moves its outcome.
         said: Replies in words, where there are any.
@@ -36,26 +36,12 @@ class Analysis:
     scored: pd.DataFrame
     gate: pd.DataFrame
     tests: pd.DataFrame
-    verdicts: pd.DataFrame
+    evidence: verdicts.Found
     failed: Mapping[str, str]
     stuck: Mapping[str, bool]
     said: pd.DataFrame = field(default_factory=pd.DataFrame)
     usable: list[str] = field(default_factory=list)
     absent: Mapping[str, str] = field(default_factory=dict)
-
-    def beside(self, protocol: Protocol, others: Mapping[str, Analysis]) -> pd.DataFrame:
-        """Return the verdicts where further models count.
-
-        An effect that is significant in opposite directions, in models whose gate passed, makes a claim
-        heterogeneous.
-        """
-        moved = {
-            name: each.tests.assign(rejected=each.tests["rejected"] & (each.tests["gate"] == ""))
-            for name, each in others.items()
-        }
-        lines = {str(claim.hypothesis): claim.line for claim in protocol.claims.values()}
-        found = families.evidence(self.tests, failed=self.failed, stuck=self.stuck, others=moved, lines=lines)
-        return _judged(protocol, found, self.absent, self.model)
 
 
 def unrecorded(protocol: Protocol, held: Collection[str]) -> dict[str, str]:
@@ -75,15 +61,6 @@ def unrecorded(protocol: Protocol, held: Collection[str]) -> dict[str, str]:
         if missing := [m for m in dict.fromkeys(measures) if m in protocol.measures and m not in held]:
             found[name] = f"not recorded yet: {', '.join(missing)}"
     return found
-
-
-def _judged(
-    protocol: Protocol, found: Mapping[Any, verdicts.Evidence], absent: Mapping[str, str], model: str
-) -> pd.DataFrame:
-    """Return the verdicts on every claim; one that waits for a measure has no evidence."""
-    waiting = {(protocol.claims[name].family, protocol.claims[name].hypothesis) for name in absent}
-    known = {key: each for key, each in found.items() if key[:2] not in waiting}
-    return verdicts.table(protocol, known, layer="corrected", model=model, absent=absent)
 
 
 def conclude(
@@ -119,9 +96,11 @@ def conclude(
     whole = pd.concat([marked, public.assign(gate="")], ignore_index=True)
     failed = {name: why(name, protocol.families[name].hypotheses[0]) for name in dict.fromkeys(tests["family"])}
     absent = {} if held is None else unrecorded(protocol, held)
-    judged = _judged(protocol, families.evidence(whole, failed=failed, stuck=stuck), absent, model)
+    waiting = {(protocol.claims[name].family, protocol.claims[name].hypothesis) for name in absent}
+    found = families.evidence(marked, failed=failed, stuck=stuck)
+    found = {key: each for key, each in found.items() if key[:2] not in waiting}
     replies = pd.DataFrame() if said is None else said
-    return Analysis(model, scored, gate, whole, judged, failed, stuck, replies, [*usable], absent)
+    return Analysis(model, scored, gate, whole, found, failed, stuck, replies, [*usable], absent)
 
 
 def by_model(analyses: Mapping[str, Any], what: str) -> pd.DataFrame:
@@ -197,28 +176,20 @@ def _about(protocol: Protocol, claim: Claim, outcome: str) -> bool:
 def claims(protocol: Protocol, public: pd.DataFrame, analyses: Mapping[str, Analysis]) -> pd.DataFrame:
     """Return the verdicts on every claim of a protocol: the one table of a study's claims.
 
-    A claim about published data has one row. Any other has a row per model that answered what it rests on, and the
-    first decides; where nobody did, one row names the measure that it waits for.
+    A claim about published data has one row. Any other has a row per model that answered what it rests on, the
+    deciding one first (:func:`persona_studies.analyse.verdicts.of_models`); where nobody did, one row names the
+    measure that it waits for.
 
     Args:
         protocol: Declares the claims.
         public: Tests of its families about published data.
-        analyses: Model -> analysis, the deciding one first.
+        analyses: Model -> analysis, in the declared order.
     """
-    judged = verdicts.table(
-        protocol, families.evidence(public, failed={}, stuck={}), layer="corrected", model=PUBLISHED_DATA
+    found = {name: one.evidence for name, one in analyses.items()}
+    absent = {name: one.absent for name, one in analyses.items()}
+    return verdicts.of_models(
+        protocol,
+        {**found, PUBLISHED_DATA: families.evidence(public, failed={}, stuck={})},
+        layer="corrected",
+        absent={**absent, PUBLISHED_DATA: unrecorded(protocol, ())},
     )
-    about_others = {name for name, claim in protocol.claims.items() if claim.family in set(public["family"])}
-    parts = [judged[judged["claim"].isin(about_others)]]
-    for place, analysis in enumerate(analyses.values()):
-        further = {} if place else dict(list(analyses.items())[1:])
-        mine = analysis.beside(protocol, further)
-        parts.append(mine[~mine["claim"].isin(about_others)])
-    whole = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    # What one recording cannot test, another row may.
-    whole = whole[(whole["verdict"] != verdicts.NOT_TESTABLE) | ~whole.duplicated("claim", keep=False)]
-    lacking = verdicts.table(protocol, {}, layer="corrected", absent=unrecorded(protocol, ()))
-    lacking = lacking[~lacking["claim"].isin(whole["claim"])]
-    whole = pd.concat([whole, lacking], ignore_index=True)
-    order = {name: place for place, name in enumerate(protocol.claims)}
-    return whole.sort_values("claim", key=lambda names: names.map(order), kind="stable", ignore_index=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf, nan, sqrt
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -271,22 +270,16 @@ def evidence(
     *,
     failed: Mapping[str, str],
     stuck: Mapping[str, bool],
-    others: Mapping[str, pd.DataFrame] = MappingProxyType({}),
-    lines: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[tuple[str, str, str], verdicts.Evidence]:
     """Return what every hypothesis came to, for :func:`persona_studies.analyse.verdicts.table`.
 
     Args:
-        tests: Families as :func:`corrected` returns them, of the model that is analysed in full.
+        tests: Families as :func:`corrected` returns them, of one model or of published data.
         failed: Family -> why the measure behind it does not count, or nothing; families that are not named rest on
             no measure. Where ``tests`` has a column ``gate``, that says it row by row.
         stuck: Family -> whether no instruction moves its outcome, which is said beside an effect that is absent.
-        others: Further models whose gate passed -> their tests; an effect that is significant in opposite
-            directions makes a claim heterogeneous.
-        lines: Hypothesis -> the value that its estimate is compared with, where that is not 0.
     """
     found = {}
-    moved = {name: part.set_index(["family", "hypothesis"]) for name, part in others.items()}
     for row in tests.to_dict("records"):
         family, hypothesis, n = str(row["family"]), str(row["hypothesis"]), row["n"]
         if not n and family not in failed:
@@ -294,22 +287,10 @@ def evidence(
         why = str(row["gate"]) if "gate" in row and family in failed else failed.get(family, "")
         if not n:
             why = why or "no set of items that this contrast is about passed the gate, or was asked"
-        signs: dict[str, Any] = {"this model": row}
-        signs |= {name: part.loc[(family, hypothesis)] for name, part in moved.items()}
-        rising, falling = (
-            tuple(
-                name
-                for name, each in signs.items()
-                if each["rejected"] and sign * (each["estimate"] - lines.get(hypothesis, 0.0)) > 0
-            )
-            for sign in (1, -1)
-        )
         found[family, hypothesis, "corrected"] = verdicts.Evidence.of(
             row,
             reason=why,
             gated=family in failed,
-            rising=rising,
-            falling=falling,
             steerable=False if stuck.get(family) and not row["rejected"] else None,
             needed=float(row["n_needed"]) if row["n_needed"] > n else None,
         )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -55,7 +56,7 @@ LAYERS = ("published", "corrected")
 """The paper's own analysis, and the declared one."""
 
 COLUMNS = (
-    *("claim", "layer", "model", "protocol", "statement", "published", "hypothesis"),
+    *("claim", "layer", "model", "statement", "published", "hypothesis"),
     *("estimate", "low", "high", "p_adjusted", "p_equivalence", "power", "gate", "verdict", "why"),
 )
 """Columns of a table of verdicts."""
@@ -127,6 +128,10 @@ class Evidence:
             reason=reason,
             **more,
         )
+
+
+Found = Mapping[tuple[str, str, str], Evidence]
+"""(family, hypothesis, layer) -> what it came to."""
 
 
 def verdict(claim: Claim, evidence: Evidence | None, *, least_power: float = 0.8) -> tuple[str, str]:
@@ -252,7 +257,7 @@ def of_mean(
 
 def table(
     protocol: Protocol,
-    found: Mapping[tuple[str, str, str], Evidence],
+    found: Found,
     *,
     layer: str = "both",
     model: str = "",
@@ -265,7 +270,7 @@ def table(
 
     Args:
         protocol: Claims.
-        found: (family, hypothesis, layer) -> what it came to.
+        found: What every hypothesis came to.
         layer: ``published``, ``corrected`` or ``both``.
         model: Whose answers the evidence rests on.
         absent: Claim -> why this run has no evidence for it, such as a measure that was not recorded.
@@ -279,7 +284,7 @@ def table(
     rows = []
     for name, claim in protocol.claims.items():
         about: dict[str, Any] = {"claim": name, "statement": claim.statement, "published": claim.published}
-        about |= {"protocol": protocol.version, "hypothesis": claim.hypothesis or ""}
+        about |= {"hypothesis": claim.hypothesis or ""}
         known = [each for each in shown if (claim.family, claim.hypothesis, each) in found]
         if claim.not_testable is not None or not known:
             said, why = verdict(claim, None)
@@ -291,13 +296,73 @@ def table(
             first = parts[0]
             assert first is not None
             said, why = _together([verdict(claim, part) for part in parts])
-            numbers = {column: getattr(first, column) for column in COLUMNS[7:13]}
+            numbers = {column: getattr(first, column) for column in COLUMNS[6:12]}
             gate = (first.reason or "no estimate") if not first.informative else "passed" if first.gated else ""
             rows.append(
                 {**about, "layer": each, "model": model, **numbers, "gate": gate, "verdict": said, "why": why}
             )
     table = pd.DataFrame(rows).reindex(columns=[*COLUMNS])
     return table.fillna({"model": "", "gate": ""})
+
+
+def of_models(
+    protocol: Protocol,
+    models: Mapping[str, Found],
+    *,
+    layer: str = "both",
+    absent: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> pd.DataFrame:
+    """Return one row per claim, layer and model, as :func:`table`; the first row of a claim and layer decides.
+
+    Every model is judged by itself, and the first one whose gates passed decides: a claim is uninformative only
+    where no model passed. It is heterogeneous where models whose gates passed move significantly in opposite
+    directions. A model that cannot test a claim has a row only where no other can, and then one model has.
+
+    Args:
+        protocol: Claims.
+        models: Whose answers -> what every hypothesis came to, in the declared order. Published data may be one.
+        layer: As in :func:`table`.
+        absent: Whose answers -> claim -> why there is no evidence for it.
+    """
+
+    def judged(more: Mapping[Any, dict[str, Any]]) -> pd.DataFrame:
+        parts = []
+        for model, found in models.items():
+            mine = {key: replace(each, **more.get(key, {})) for key, each in found.items()}
+            parts.append(table(protocol, mine, layer=layer, model=model, absent=absent.get(model)))
+        return pd.concat(parts, ignore_index=True)
+
+    alone, together = judged({}), judged(_opposite(protocol, models))
+    rank = {UNINFORMATIVE: 1, NOT_TESTABLE: 2}
+    places = pd.DataFrame(
+        {
+            "claim": alone["claim"].map({name: place for place, name in enumerate(protocol.claims)}),
+            "layer": alone["layer"].map(LAYERS.index),
+            "verdict": alone["verdict"].map(rank).fillna(0),
+        }
+    )
+    order = places.sort_values([*places], kind="stable").index
+    alone, together = alone.loc[order], together.loc[order]
+    first = ~alone.duplicated(["claim", "layer"])
+    alone.loc[first, ["verdict", "why"]] = together.loc[first, ["verdict", "why"]]
+    return alone[(alone["verdict"] != NOT_TESTABLE) | ~alone.duplicated("claim")].reset_index(drop=True)
+
+
+def _opposite(protocol: Protocol, models: Mapping[str, Found]) -> dict[Any, dict[str, Any]]:
+    """Return the hypotheses that move significantly both ways in models whose gates passed, with these models."""
+    lines = {(c.family, part): c.line for c in protocol.claims.values() for part in (c.hypothesis, *c.also)}
+    found = {}
+    for key in {key for each in models.values() for key in each}:
+        moved = {name: each[key] for name, each in models.items() if key in each}
+        up = {
+            name: each.estimate > lines.get(key[:2], 0.0)
+            for name, each in moved.items()
+            if each.informative and each.rejected
+        }
+        rising, falling = (tuple(name for name, rises in up.items() if rises == way) for way in (True, False))
+        if rising and falling:
+            found[key] = {"rising": rising, "falling": falling}
+    return found
 
 
 def _together(verdicts: Iterable[tuple[str, str]]) -> tuple[str, str]:
