@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import signal
@@ -29,6 +30,7 @@ from tests.simulated import SimulatedBackend
 from tests.test_recording import answer, small_plan
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from nbformat import NotebookNode
 
 
@@ -42,6 +44,16 @@ def at_hand(project: Project, *ids: str) -> list[Path]:
         if path is None:
             pytest.skip(f"source {id} is not at hand: {sources.load(project)[id].address}")
     return [path for path in paths.values() if path]
+
+
+def drawn(figure: Figure) -> int:
+    """Draw a figure and return how many characters its SVG has; a PNG beside it would take as long again."""
+    from matplotlib import pyplot
+
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    pyplot.close(figure)
+    return len(text.getvalue())
 
 
 # First of all, so that no test imports it the slow way.

@@ -264,16 +264,18 @@ def test_unusual_jinja_works(template: str, text: str) -> None:
     ("template", "message"),
     [
         ("{% for m in messages %}{{ m.content", r"line 1: .*--chat"),
-        (
+        pytest.param(
             "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
             "does not end within 1 s",
+            marks=pytest.mark.attack,
         ),
-        (
+        pytest.param(
             "{% for i in range(99999) %}{% for j in range(99999) %}xxxx{% endfor %}{% endfor %}",
             "more than 1,000,000",
+            marks=pytest.mark.attack,
         ),
         ("{{ 'a' * 9000000000 }}", "more than|does not end"),
-        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "without end"),
+        pytest.param("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "without end", marks=pytest.mark.attack),
         ("{{ messages.__class__.__mro__ }}", "__class__.*unsafe"),
         ("{{ messages[0].content.format.__self__.__class__ }}", "user turn not at all|unsafe"),
         ("{{ messages.append(1) }}", "append.*unsafe"),

@@ -273,9 +273,20 @@ def test_plan_files(tmp_path: Path, data: st.DataObject) -> None:
 # Replies
 
 
-@settings(quick, max_examples=300)
+@settings(quick, max_examples=40)
 @given(REPLY)
 def test_readers_of_replies(text: str) -> None:
+    read_by_every_reader(text)
+
+
+@pytest.mark.attack
+@settings(quick, max_examples=300)
+@given(REPLY)
+def test_readers_of_many_replies(text: str) -> None:
+    read_by_every_reader(text)
+
+
+def read_by_every_reader(text: str) -> None:
     for name, extract in persona_bias_extractors.EXTRACTORS.items():
         letter = extract(text)
         assert letter is None or (len(letter) == 1 and letter in string.ascii_uppercase), name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import isnan, sqrt
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,11 +14,11 @@ from neurodivergence import analysis, paper, raters
 from neurodivergence import design as study
 from neurodivergence import figures as draw
 from neurodivergence import verdicts as judging
-from persona_studies.analyse import figures
 from persona_studies.design import protocol as protocols
 from persona_studies.design import sources
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
+from tests.conftest import drawn
 from tests.simulated_neurodivergence import DOMAINS, MODELS, answers, parameters, scores
 
 PROJECT = Project.find()
@@ -182,7 +181,7 @@ def test_opposite_effects_of_two_models_cancel_in_the_pool_alone() -> None:
         assert row["rejected"] and np.sign(row["estimate"]) == way
 
 
-def test_steps_that_are_more_frequent_but_no_longer(tmp_path: Path) -> None:
+def test_steps_that_are_more_frequent_but_no_longer() -> None:
     rng = np.random.default_rng(7)
     rows = answers(rng)
     chance = rows["condition_id"].map({"C0": 0.3, "C1": 0.5, "C2": 0.8})
@@ -204,7 +203,7 @@ def test_steps_that_are_more_frequent_but_no_longer(tmp_path: Path) -> None:
     assert shares.loc[(MODELS[0], "C0"), "mean_with_steps"] == pytest.approx(
         first.loc[first["step_count"] > 0, "mean_step_words"].mean()
     )
-    figures.save(draw.plot_steps(shares.reset_index()), tmp_path / "steps")
+    assert drawn(draw.plot_steps(shares.reset_index())) > 4_000
 
 
 def test_a_query_without_steps_in_a_condition_leaves_the_comparison() -> None:
@@ -217,7 +216,7 @@ def test_a_query_without_steps_in_a_condition_leaves_the_comparison() -> None:
     assert isnan(parts.loc["depth: C2 - C0", "p"]) and parts.loc["depth: C2 - C0", "p_adjusted"] == 1
 
 
-def test_noise_of_repetitions_and_spread_over_profiles(tmp_path: Path) -> None:
+def test_noise_of_repetitions_and_spread_over_profiles() -> None:
     rng = np.random.default_rng(9)
     rows = answers(rng, effects={"C2": 1.0})
     shift = dict(zip([f"P{k}" for k in range(1, 5)], rng.normal(0, 3, 4), strict=True))
@@ -231,7 +230,7 @@ def test_noise_of_repetitions_and_spread_over_profiles(tmp_path: Path) -> None:
     # Two halves of four repetitions over 48 sets: standard error 1 / sqrt(48).
     assert found["null_95"] * unit == pytest.approx(1.96 / np.sqrt(48), rel=0.2)
     assert found["share"] == pytest.approx(found["noise"] ** 2)
-    figures.save(draw.plot_noise(analysis.noise(rows, effects, chosen)), tmp_path / "noise")
+    assert drawn(draw.plot_noise(analysis.noise(rows, effects, chosen))) > 4_000
 
 
 def test_repeated_calls_that_give_the_same_text_or_not() -> None:
@@ -246,7 +245,7 @@ def test_repeated_calls_that_give_the_same_text_or_not() -> None:
     assert analysis.repetitions(half, chosen)[["different", "queries"]].to_numpy().tolist() == [[2, 24], [2, 24]]
 
 
-def test_judges_who_agree_pass_and_others_do_not(tmp_path: Path) -> None:
+def test_judges_who_agree_pass_and_others_do_not() -> None:
     chosen = parameters()
     close = raters.agreement(scores(np.random.default_rng(11), slip=0.05), chosen)
     gated = raters.gates(close, PROTOCOL, 2).set_index("metric")
@@ -258,7 +257,7 @@ def test_judges_who_agree_pass_and_others_do_not(tmp_path: Path) -> None:
     gated = raters.gates(raters.agreement(noisy, chosen), PROTOCOL, 2).set_index("metric")
     assert not gated.loc["infantilization", "passes"] and gated.loc["masking_reinforcement", "passes"]
     assert raters.agreement(noisy, parameters(judges=MODELS[:1])).empty
-    figures.save(draw.plot_agreement(close, 0.67), tmp_path / "agreement")
+    assert drawn(draw.plot_agreement(close, 0.67)) > 4_000
 
 
 def test_the_mean_of_two_judges_is_more_reliable_than_one() -> None:
@@ -282,7 +281,7 @@ def test_models_that_move_apart_are_found_and_named(sign: float, opposite: bool)
     assert analysis.interactions(rows[rows["model"] == first], PROTOCOL, chosen).empty
 
 
-def test_a_judge_that_favours_its_own_model_is_found(tmp_path: Path) -> None:
+def test_a_judge_that_favours_its_own_model_is_found() -> None:
     chosen = parameters(replicates=5000)
     fair = raters.self_and_cross(scores(np.random.default_rng(14), slip=0.3), PROTOCOL, chosen)
     assert not fair.loc[fair["judged"] == "self - cross", "rejected"].astype(bool).any()
@@ -291,10 +290,10 @@ def test_a_judge_that_favours_its_own_model_is_found(tmp_path: Path) -> None:
     assert apart.loc["validation_quality: C2 - C0", "rejected"]
     assert apart.loc["validation_quality: C2 - C0", "difference"] == pytest.approx(1, abs=0.25)
     assert not apart.loc["validation_quality: C1 - C0", "rejected"]
-    figures.save(draw.plot_judges(biased), tmp_path / "judges")
+    assert drawn(draw.plot_judges(biased)) > 4_000
 
 
-def test_scopes_only_widen(tmp_path: Path) -> None:
+def test_scopes_only_widen() -> None:
     rng = np.random.default_rng(16)
     chosen = parameters(metrics=list(METRICS))
     rows = answers(rng, effects={"C2": 0.35}, heterogeneity=0.2, metrics=METRICS)
@@ -306,12 +305,12 @@ def test_scopes_only_widen(tmp_path: Path) -> None:
     assert (table["within_study"] <= table["all"] + 1e-12).all()
     counts = analysis.counted(table, chosen)
     assert (counts["uncorrected"] >= counts["within_metric"]).all() and set(counts["contrasts"]) == {6}
-    figures.save(draw.plot_scopes(table, 0.05), tmp_path / "scopes")
-    figures.save(draw.plot_contrasts(both, 0.2, "query", doubted=METRICS[:1]), tmp_path / "contrasts")
+    assert drawn(draw.plot_scopes(table, 0.05)) > 4_000
+    assert drawn(draw.plot_contrasts(both, 0.2, "query", doubted=METRICS[:1])) > 4_000
     single = analysis.by_model(rows, PROTOCOL, chosen)
     pooled = analysis.contrasts(rows, PROTOCOL, chosen)
     first = [frame[frame["metric"] == METRICS[0]] for frame in (single, pooled)]
-    figures.save(draw.plot_lists(*first, 0.2, 0.05, [34, 68]), tmp_path / "lists")
+    assert drawn(draw.plot_lists(*first, 0.2, 0.05, [34, 68])) > 4_000
     # The share of metrics that change, decided by each analysis.
     shown = judging.decided(both, _no_gates(), {**_repeated(1.0)}, 0, chosen).set_index(["hypothesis", "layer"])
     row = shown.loc[("majority", "published")]

@@ -94,7 +94,8 @@ def without(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         alone(patch, folder)
         lose(patch)
-        runs.run(Project(folder / "project"), "toy", force=True)
+        done = runs.run(Project(folder / "project"), "toy", force=True)
+        assert done.fresh and done.not_rebuilt == {"foreign-*": ADDRESS}
     return folder
 
 
@@ -140,11 +141,11 @@ def test_with_the_source_everything_is_compared(project: Project) -> None:
 
 
 def test_without_the_source_committed_results_stand_and_are_counted_apart(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    incomplete: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lose(monkeypatch)
-    done = runs.run(project, "toy", force=True)
-    assert done.fresh and done.not_rebuilt == {"foreign-*": ADDRESS}
+    project = incomplete
+    done = runs.run(project, "toy")
+    assert not done.fresh and done.not_rebuilt == {"foreign-*": ADDRESS}
     assert statuses(project) == {
         "reference files": verify.IDENTICAL,
         "tables/own.csv": verify.IDENTICAL,
@@ -176,17 +177,19 @@ def test_without_the_source_committed_results_stand_and_are_counted_apart(
     assert ended.value.code == 0
 
 
-def test_an_incomplete_run_is_repeated_once_the_source_is_back(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mirror = os.environ["PERSONA_STUDIES_MIRROR"]
+def test_what_was_built_with_the_source_stays(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     lose(monkeypatch)
-    assert not runs.run(project, "toy").fresh  # what was built with the source stays
-    assert runs.run(project, "toy", force=True).fresh
-    assert not runs.run(project, "toy").fresh
-    monkeypatch.setenv("PERSONA_STUDIES_MIRROR", mirror)
-    assert runs.run(project, "toy").fresh
-    assert set(statuses(project).values()) == {verify.IDENTICAL}
+    done = runs.run(project, "toy")
+    assert not done.fresh and not done.not_rebuilt
+
+
+def test_an_incomplete_run_is_repeated_once_the_source_is_back(
+    incomplete: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert not runs.run(incomplete, "toy").fresh
+    monkeypatch.setenv("PERSONA_STUDIES_MIRROR", str(tmp_path / "mirror"))
+    assert runs.run(incomplete, "toy").fresh
+    assert set(statuses(incomplete).values()) == {verify.IDENTICAL}
 
 
 def test_an_incomplete_run_is_never_accepted(incomplete: Project) -> None:

@@ -19,6 +19,7 @@ from persona_studies.paths import Project
 from persona_studies.publish import datasheets, release
 from persona_studies.reproduce import checkout
 
+Contents = dict[str, tuple[bytes, int]]
 CANARY = f"sk-canary-{uuid4()}"
 PROJECT = Project(Path(__file__).parents[1])
 PROTOCOLS = sorted(PROJECT.studies.glob("*/protocol.toml"))
@@ -39,7 +40,7 @@ def built(clone: Project) -> Path:
     return release.build(clone, clone.root / "dist")
 
 
-def contents(archive: Path) -> dict[str, tuple[bytes, int]]:
+def contents(archive: Path) -> Contents:
     with tarfile.open(archive) as opened:
         found = {}
         for entry in opened:
@@ -49,8 +50,12 @@ def contents(archive: Path) -> dict[str, tuple[bytes, int]]:
         return found
 
 
-def test_the_archive_holds_the_tracked_files_and_nothing_else(clone: Project, built: Path) -> None:
-    found = contents(built)
+@pytest.fixture(scope="module")
+def found(built: Path) -> Contents:
+    return contents(built)
+
+
+def test_the_archive_holds_the_tracked_files_and_nothing_else(clone: Project, found: Contents) -> None:
     listed = subprocess.run(
         ["git", "-C", str(clone.root), "ls-files", "-z"], capture_output=True, text=True, check=True
     )
@@ -62,7 +67,7 @@ def test_the_archive_holds_the_tracked_files_and_nothing_else(clone: Project, bu
 
 
 def test_two_builds_are_the_same_bytes_without_a_key_of_the_builder(
-    clone: Project, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clone: Project, built: Path, found: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The key stands in the environment, and in a file that git ignores."""
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
@@ -71,16 +76,14 @@ def test_two_builds_are_the_same_bytes_without_a_key_of_the_builder(
     left.write_text(CANARY)
     again = release.build(clone, tmp_path)
     assert again.read_bytes() == built.read_bytes() and again.name == built.name
-    found = contents(again)
     assert "README.md" in found and not [path for path, (data, _) in found.items() if CANARY.encode() in data]
     digest = hashlib.sha256(built.read_bytes()).hexdigest()
     assert (built.parent / "SHA256SUMS").read_text() == f"{digest}  {built.name}\n"
 
 
-def test_every_file_is_hashed_and_described(clone: Project, built: Path, tmp_path: Path) -> None:
+def test_every_file_is_hashed_and_described(clone: Project, built: Path, found: Contents, tmp_path: Path) -> None:
     from rocrate.rocrate import ROCrate
 
-    found = contents(built)
     sums = dict(reversed(line.split("  ")) for line in found["SHA256SUMS"][0].decode().splitlines())
     assert sums == {p: hashlib.sha256(d).hexdigest() for p, (d, _) in found.items() if p != "SHA256SUMS"}
     with tarfile.open(built) as opened:
@@ -98,8 +101,8 @@ def test_every_file_is_hashed_and_described(clone: Project, built: Path, tmp_pat
         assert {entity.id for entity in notebook["hasPart"]} >= {f"data/results/{study}/verdicts.csv"}
 
 
-def test_nothing_in_the_archive_names_a_place_of_this_machine(clone: Project, built: Path) -> None:
-    made = contents(built)["ro-crate-metadata.json"][0].decode()
+def test_nothing_in_the_archive_names_a_place_of_this_machine(clone: Project, found: Contents) -> None:
+    made = found["ro-crate-metadata.json"][0].decode()
     assert str(clone.root) not in made and str(PROJECT.root) not in made and "file:" not in made
     assert json.loads(made)["@context"]
 

@@ -185,7 +185,7 @@ class _Study:
         holder = soup.find(id=True)
         called = str(holder["id"]) if holder else ""
         csv = next((name for name in self.tables if name.replace("_", "-") == called), None)
-        titles, notes = _taken(table, "tr.gt_heading"), _taken(table, "tfoot")
+        titles, notes = _taken(table, "tr", "gt_heading"), _taken(table, "tfoot")
         _plain(table)
         if csv == "verdicts":
             table["class"] = "claims"
@@ -266,10 +266,10 @@ def _captioned(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return kept
 
 
-def _taken(table: Tag, selector: str) -> list[str]:
+def _taken(table: Tag, name: str, kind: str | None = None) -> list[str]:
     """Remove parts of a table and return the text of their cells, escaped."""
-    parts = table.select(selector)
-    texts = [str(Markup.escape(cell.get_text(" ", strip=True))) for part in parts for cell in part.select("td")]
+    parts = table.find_all(name, class_=kind) if kind else table.find_all(name)
+    texts = [str(Markup.escape(cell.get_text(" ", strip=True))) for part in parts for cell in part.find_all("td")]
     for part in parts:
         part.decompose()
     return texts
@@ -281,16 +281,18 @@ def _plain(table: Tag) -> None:
         aligned = [ALIGNED[name] for name in tag.get_attribute_list("class") if name in ALIGNED]
         kept = {name: str(tag[name]) for name in ("colspan", "rowspan", "scope") if tag.get(name, "1") != "1"}
         tag.attrs = {**kept, **({"class": aligned[0]} if aligned else {})}
-    for head in table.select("thead th"):
+    # By name: a selector is matched against every tag, which takes most of a page's time.
+    for head in (cell for part in table.find_all("thead") for cell in part.find_all("th")):
         head.attrs.setdefault("scope", "col")
-    firsts = [row.find(["td", "th"]) for row in table.select("tbody tr")]
+    rows = [row for part in table.find_all("tbody") for row in part.find_all("tr")]
+    cells = [[cell for cell in row.find_all(True) if cell.name in ("td", "th")] for row in rows]
+    firsts = [row[0] for row in cells if row]
     texts = [cell.get_text(strip=True) for cell in firsts if cell is not None]
     if len(set(texts)) == len(firsts) and all(texts):  # it names the row
         for cell in firsts:
-            if cell is not None:
-                cell.name = "th"
-                cell["scope"] = "row"
-    for cell in table.select("tbody td, tbody th"):
+            cell.name = "th"
+            cell["scope"] = "row"
+    for cell in (cell for row in cells for cell in row):
         word = cell.get_text(strip=True)
         size = next((name for name, least in WORDY.items() if len(word) >= least), None)
         if size and "class" not in cell.attrs:
