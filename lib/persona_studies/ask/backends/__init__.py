@@ -12,8 +12,6 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
-from persona_studies.design.plan import KINDS
-
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -135,6 +133,9 @@ def kinds(backend: Backend) -> tuple[tuple[str, ...], dict[str, str]]:
     """
     interface = getattr(backend, "interface", None)
     if interface is None:
+        # Here, because a process that only answers needs no tables.
+        from persona_studies.design.plan import KINDS
+
         return KINDS, {}
     found = interface()
     return found.kinds, found.why_not
