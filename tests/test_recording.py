@@ -484,6 +484,15 @@ class TestFirstCells:
         progress = recording.record(project, "toy", small_plan(3), Spoilt(lambda _, r: {"text": ""}))
         assert progress.complete
 
+    def test_cells_that_fail_for_ever_can_be_left_failed(self, project: Project) -> None:
+        """Answered first, interrupted, and what is left is refused to the last cell."""
+        recording.record(project, "toy", small_plan(20), SimulatedBackend(answer), limit=70)
+        refusing = Spoilt(lambda _, request: FAILED)
+        with pytest.raises(BackendError, match=r"The first 8 answers to talk .*--reask never"):
+            recording.record(project, "toy", small_plan(20), refusing)
+        progress = recording.record(project, "toy", small_plan(20), refusing, reask=False)
+        assert progress.complete and progress.failed == 10
+
 
 class TestCommitted:
     """A fresh clone has the committed recording and no logs."""

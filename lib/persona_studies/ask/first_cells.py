@@ -22,16 +22,19 @@ EXAMPLES = 5
 class FirstCells:
     """Appends answers to a log, the first ones of a measure once one of them says something."""
 
-    def __init__(self, log: Log, sound: Collection[str] = (), few: int = ENOUGH) -> None:
+    def __init__(
+        self, log: Log, sound: Collection[str] = (), few: int = ENOUGH, *, failures_stay: bool = False
+    ) -> None:
         """Start with nothing held back.
 
         Args:
             log: Receives the answers.
             sound: Measures of which something is recorded already. Few answers that say nothing are believed there.
             few: How many answers that say nothing are enough to stop.
+            failures_stay: Whether any number of answers that say nothing is believed there.
         """
         self._log, self._known, self._few = log, set(sound), few
-        self._sound: set[str] = set()
+        self._sound: set[str] = set(sound) if failures_stay else set()
         self._held: dict[str, list[tuple[Mapping[str, Any], Response]]] = {}
 
     def append(self, cell: Mapping[str, Any], response: Response) -> None:

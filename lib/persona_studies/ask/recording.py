@@ -152,7 +152,7 @@ def record(
             if limit is not None and limit < len(cells):
                 cells, stopped = cells.head(limit), f"the cap of {limit:,} cells"
             answered = {*before.loc[before["finish"] != "failed", "measure"]}
-            store = FirstCells(logs.Log(log / f"{part}-of-{parts}.jsonl"), answered)
+            store = FirstCells(logs.Log(log / f"{part}-of-{parts}.jsonl"), answered, failures_stay=not reask)
             stopped = _ask(cells, backend, store, hours, f"{study} {part}/{parts}") or stopped
     except Timeout as error:
         raise ResponsesError(f"Another process is recording shard {part}/{parts} into {log}.") from error
