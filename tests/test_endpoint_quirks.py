@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -15,7 +16,7 @@ from persona_studies.ask.backends import Request, Response
 from persona_studies.ask.backends.endpoint import address, calls, tokens
 from persona_studies.ask.backends.openai_compatible import OpenAICompatible
 from persona_studies.errors import BackendError, ParameterError
-from tests.misbehaving_server import Body, Server, always
+from tests.misbehaving_server import Body, Server, always, by_text
 
 pytest.importorskip("openai", reason="extra `api` is not installed")
 pytestmark = pytest.mark.usefixtures("certificates_once")
@@ -93,6 +94,23 @@ GOOD = {
     "a stream with comments": ": OPENROUTER PROCESSING\n\n" + STREAM,
     "a stream with events": STREAM.replace("data:", "event: message\ndata:"),
     "lines of JSON": STREAM.replace("data: ", "").replace("\n\n", "\n"),
+    "a stream without pieces": 'data: {"choices": [{"delta": "Hello.", "finish_reason": "stop"}]}\n\n',
+    "invisible characters before": said("\u200b\ufeffHello."),
+    "thoughts without their beginning": said("hm, (B)?\n</think>\n\nHello."),
+    "thoughts of Magistral": said("[THINK]hm[/THINK]Hello."),
+    "thoughts of Kimi": said("◁think▷hm◁/think▷Hello."),
+    "thoughts of Seed": said("<seed:think>hm</seed:think>Hello."),
+    "thoughts of Command A": said(
+        "<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>Hello.<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"
+    ),
+    "two thoughts": said("<think>hm</think><think>hm</think>Hello."),
+    "channels": said(
+        "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hello.<|return|>"
+    ),
+    "channels without marks": said("analysisHm, (B)?assistantfinalHello."),
+    "marks of the turn": said("<|start_header_id|>assistant<|end_header_id|>\n\nHello.<|eot_id|>"),
+    "a turn of the user behind it": said("Hello.<|im_end|>\n<|im_start|>user\nNo, (B)", finish_reason="length"),
+    "an end marker": said("Hello.</s>"),
     "usage null": said("Hello.", usage=None),
     "usage -1": said("Hello.", usage={"prompt_tokens": -1, "completion_tokens": -1}),
     "usage as text": said("Hello.", usage={"prompt_tokens": "9", "completion_tokens": "3"}),
@@ -138,6 +156,10 @@ NO_ANSWER = {
         "reasoning used up all 20 tokens.*enable_thinking",
     ),
     "a thought without an end": (said("<think>hm, hello", finish_reason="length"), "reasoning used up all 20"),
+    "thoughts without an end": (said("[THINK]hm, hello", finish_reason="length"), "reasoning used up all 20"),
+    "no channel of answers": (said("<|channel|>analysis<|message|>hm, hello"), "only reasoning"),
+    "no channel of answers and no marks": (said("analysisHm, hello"), "only reasoning"),
+    "the prompt and more": (said("Say hello. " * 20), "40 words where 20 tokens.*Say hello"),
     "hidden reasoning": (said("", usage={"prompt_tokens": 9, "completion_tokens": 20}), "counts 20 tokens"),
     "a tool": (chat({"content": None, "tool_calls": [{}]}, finish_reason="tool_calls"), "tool_calls"),
     "withheld": (said(None, finish_reason="SAFETY"), "content filter .*SAFETY"),
@@ -182,6 +204,12 @@ STOPS = {
     "nothing": ("", "empty answer"),
     "a word": ("ok", "not JSON: ok"),
     "a number": ("17", "no object: 17"),
+    "a stream that ends early": (
+        'data: {"choices": [{"delta": {"content": "Hel"}, "finish_reason": null}]}\n\n',
+        "breaks off",
+    ),
+    "a stream of something else": ('data: {"choices": 7}\n\n', "stream without an answer"),
+    "a chat of Ollama": ('{"message": {"role": "assistant", "content": "Hi"}, "done": true}', "without choices"),
     "null content": (said(None, usage=None), "content is null"),
     "broken off": (said("He", finish_reason="abort"), "broke the answer off"),
 }
@@ -275,6 +303,7 @@ WITHOUT = {
     "above 0": (first(top("A", 0.7)), "above 0"),
     "only the token": (said("A", logprobs={"content": [top("A", 0.0)]}), "no alternatives.*--measures text"),
     "nothing known": (said("A", logprobs={"content": [top("A", None)]}), "without a log-probability"),
+    "not of the token": (first(top("A", None), top("B", -3.0)).replace("-0.5", "null"), "'A', without a log-prob"),
 }
 
 
@@ -284,7 +313,16 @@ def test_letters_stop_where_there_are_no_log_probabilities(raw: str, words: str)
         asked(raw, LETTER, retries=1)
 
 
+def test_letters_of_the_reasoning_are_not_those_of_the_answer() -> None:
+    thought = json.loads(first(top("A"), top("B", -1.0)))
+    thought["choices"][0]["message"] = {"content": None, "reasoning_content": "A"}
+    found = asked(json.dumps(thought), LETTER)
+    assert found.finish == "failed" and re.search(r"belongs to the reasoning.*enable_thinking", found.text or "")
+
+
 def test_older_forms_of_log_probabilities() -> None:
+    mapped = {"content": [top("A", top_logprobs={"A": -0.5, "B": -1.0})]}
+    assert asked(said("A", logprobs=mapped), LETTER).logprob == pytest.approx((-0.5, -1.0))
     listed = [top("A"), top("B", -1.0)]
     lists = {"tokens": ["A"], "token_logprobs": [-0.5], "top_logprobs": [listed]}
     assert asked(said("A", logprobs=lists), LETTER).logprob == pytest.approx((-0.5, -1.0))
@@ -313,6 +351,7 @@ def refusing(name: str, message: str, status: int = 400) -> Any:
             "max_tokens",
             "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.",
         ),
+        ("max_tokens", "Unrecognized request argument supplied: max_tokens"),
         ("seed", "Extra inputs are not permitted: seed"),
     ],
 )
@@ -325,6 +364,59 @@ def test_a_field_by_another_name_is_spelled_so(name: str, message: str) -> None:
         assert all(name not in body for body in server.bodies[1:])
         if name == "max_tokens":
             assert server.bodies[-1]["max_completion_tokens"] == 20
+
+
+def test_a_server_with_a_least_number_of_tokens_is_asked_for_so_many() -> None:
+    def least(body: Body, before: int) -> str:
+        said = f"Invalid 'max_output_tokens': below minimum value. Expected a value >= 16, got {body['max_tokens']}"
+        return "ok" if body["max_tokens"] >= 16 else f"status:400 {said}"
+
+    with Server(behave=least) as server:
+        model = backend(server, concurrency=1)
+        assert model.interface().kinds == ("letter", "text")
+        assert [found.finish for _, found in model.respond([LETTER, LETTER])] == ["scored"] * 2
+    assert [body["max_tokens"] for body in server.bodies[-2:]] == [16, 16]
+
+
+BLOCKED = {
+    "empty choices": '{"choices": [], "usage": null}',
+    "no message": '{"choices": [{"finish_reason": "content_filter"}]}',
+    "no content and no log-probabilities": chat({"role": "assistant"}),
+    "an error inside": '{"error": {"message": "Provider returned error", "code": 502}}',
+}
+
+
+@pytest.mark.parametrize("request_", [TEXT, LETTER])
+@pytest.mark.parametrize("raw", BLOCKED.values(), ids=BLOCKED)
+def test_a_request_that_the_server_cannot_answer_does_not_keep_the_others_from_it(
+    raw: str, request_: Request
+) -> None:
+    blocked = replace(request_, user="Something that is blocked.")
+    with Server(behave=by_text([("is blocked", f"raw:{raw}")])) as server:
+        found = dict(backend(server, retries=1).respond([request_, blocked, request_]))
+        assert [found[place].finish == "failed" for place in range(3)] == [False, True, False]
+        assert found[1].text
+
+
+@pytest.mark.parametrize("behaviour", ["status:500 bad slot", "page:503", "disconnect", "truncated"])
+def test_a_failure_of_one_request_only_fails_that_one(behaviour: str) -> None:
+    with Server(behave=by_text([("laim 3", behaviour)])) as server:
+        asked_for = [replace(TEXT, user=f"Claim {n}.") for n in range(6)]
+        found = dict(backend(server, retries=1).respond(asked_for))
+    assert [place for place in range(6) if found[place].finish == "failed"] == [3]
+
+
+def test_limits_by_the_minute_are_outwaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def pause(session: object, seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(calls, "BACKOFF", 0.5)
+    monkeypatch.setattr(calls.Session, "_pause", pause)
+    with Server(behave=always("status:429 3 requests per minute")) as server, pytest.raises(BackendError):
+        list(backend(server).respond([TEXT]))
+    assert sum(waits) > 60
 
 
 @pytest.mark.parametrize(
@@ -404,6 +496,32 @@ def test_a_system_message_that_is_dropped_is_noticed() -> None:
     # A server that always counts alike says nothing about it.
     with Server(behave=always(f"raw:{said('A')}")) as server:
         assert backend(server).interface().kinds == ("text",)
+
+
+def test_a_system_text_that_the_server_adds_is_told() -> None:
+    def counted(default: int, marks: int) -> Any:
+        def behave(body: Body, before: int) -> str:
+            words = sum(len(m["content"].split()) + marks for m in body["messages"])
+            words += default if body["messages"][0]["role"] != "system" else 0
+            return f"raw:{said('A', usage={'prompt_tokens': words, 'completion_tokens': 1})}"
+
+        return behave
+
+    with Server(behave=counted(12, 4)) as server:
+        note = backend(server).interface().note
+        assert note and "a system text of its own" in note and "--api completions" in note
+        assert backend(server, system_role="user").interface().note is None
+    with Server(behave=counted(0, 4)) as server:
+        assert backend(server).interface().note is None
+
+
+@pytest.mark.parametrize("role", ["system", "user"])
+def test_a_server_that_sends_the_prompt_back_is_refused(role: Any) -> None:
+    def behave(body: Body, before: int) -> str:
+        return f"raw:{said(' '.join(m['content'] for m in body['messages']) + ' A')}"
+
+    with Server(behave=behave) as server, pytest.raises(BackendError, match=r"sends more than the reply.*baker"):
+        backend(server, system_role=role).interface()
 
 
 @pytest.mark.parametrize("behaviour", ["status:401 no", "status:404 no such model", "status:400 bad", "page:200"])

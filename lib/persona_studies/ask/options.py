@@ -31,7 +31,9 @@ def answerable(
         BackendError: the endpoint does not answer.
     """
     cells = of_measures(cells, measures)
-    answered, why_not = kinds(asker)
+    answered, why_not, note = kinds(asker)
+    if note:
+        say(note)
     name = asker.info.name
     for kind in [kind for kind in cells["kind"].unique() if kind not in answered]:
         lacking = ", ".join(cells.loc[cells["kind"] == kind, "measure"].unique())

@@ -168,7 +168,7 @@ def answerable(found: Sequence[Part], backend: Backend, say: Say) -> tuple[list[
         ParameterError: it can be asked nothing.
         BackendError: an endpoint does not answer.
     """
-    answered, why_not = kinds(backend)
+    answered, why_not, _ = kinds(backend)
     kept, lacking = [], []
     for kind, why in why_not.items():
         names = [

@@ -123,8 +123,8 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-def kinds(backend: Backend) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return the kinds of measures that a model can be asked, and why not the others.
+def kinds(backend: Backend) -> tuple[tuple[str, ...], dict[str, str], str | None]:
+    """Return the kinds of measures that a model can be asked, why not the others, and what should be known of it.
 
     An endpoint is asked; a model that runs here has every kind.
 
@@ -136,9 +136,9 @@ def kinds(backend: Backend) -> tuple[tuple[str, ...], dict[str, str]]:
         # Here, because a process that only answers needs no tables.
         from persona_studies.design.plan import KINDS
 
-        return KINDS, {}
+        return KINDS, {}, None
     found = interface()
-    return found.kinds, found.why_not
+    return found.kinds, found.why_not, found.note
 
 
 @dataclass(frozen=True)

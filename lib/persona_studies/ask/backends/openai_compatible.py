@@ -114,6 +114,8 @@ class OpenAICompatible:
         self.template = replace(chat, begin="") if api == "completions" and chat is not None else None
         self.positions_checked = False
         self.spellings: set[str] = set()
+        # The fewest tokens that the server takes as max_tokens.
+        self.least_tokens = 1
         # What the server calls the model that answers, once it has said so.
         self.served: str | None = None
         by_server = "server" if system_role == "system" else "server, persona in the user turn"

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from persona_studies.ask.backends.endpoint.replies import reply
 from persona_studies.ask.backends.endpoint.tokens import Position, positions, whole_number
 
 LONGEST = 300
@@ -40,8 +41,6 @@ BROKEN = {
     "network_error",
 }
 REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "thought", "reasoning_details")
-THOUGHT = re.compile(r"\s*<(think|thinking|reasoning|thought)>.*?</\1>\s*", re.S)
-UNFINISHED_THOUGHT = re.compile(r"\s*<(think|thinking|reasoning|thought)>(?!.*</\1>)", re.S)
 
 Finish = Literal["stop", "length", "withheld", "tools", "broken", "unknown"]
 
@@ -70,6 +69,10 @@ class MalformedError(Exception):
     def __init__(self, reason: str, *, stays: bool = False) -> None:
         super().__init__(reason)
         self.stays = stays
+
+
+class LackingError(MalformedError):
+    """An answer without log-probabilities; the text says what helps where every answer is like that."""
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,9 @@ def read(content: bytes) -> Answer:
     if (message.get("tool_calls") or message.get("function_call")) and not text:
         finish = "tools"
     if text is not None:
-        text = text.encode(errors="replace").decode()
-        if UNFINISHED_THOUGHT.match(text):
-            text, reasoning = "", True
-        elif thought := THOUGHT.match(text):
-            text, reasoning = text[thought.end() :], True
+        text, thought, ended_before = reply(text.encode(errors="replace").decode())
+        reasoning = reasoning or thought
+        finish = "stop" if ended_before else finish
     tokens = positions(choice.get("logprobs"), choice, whole)
     model = whole.get("model")
     named = model if isinstance(model, str) and model.strip() else None
@@ -163,8 +164,11 @@ def reported_error(found: Mapping[str, Any], *, inside: bool = False) -> ServerE
     """
     error = found.get("error")
     if not error and not inside and not found.get("choices"):
-        # vLLM once, FastAPI, Mistral, gateways of several clouds.
+        # vLLM once, FastAPI, Mistral, gateways of several clouds. A message with a role is no error, but a reply in
+        # another protocol.
         words = next((found[k] for k in ("message", "detail", "msg", "error_msg", "errors") if found.get(k)), None)
+        if isinstance(words, Mapping) and "role" in words:
+            return None
         if words is None and found.get("object") != "error":
             return None
         error = {**found, "message": words or "error"}
@@ -199,7 +203,7 @@ def _object(content: bytes) -> dict[str, Any]:
         said = f" ({title.group(1).strip()})" if title else ""
         raise MalformedError(f"a page instead of JSON{said}", stays=True)
     if text.startswith(("data:", "event:", ":", "id:", "retry:")):
-        return _joined(_events(text))
+        return _joined(_events(text), ended="[DONE]" in text)
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -231,8 +235,13 @@ def _objects(lines: list[str]) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def _joined(chunks: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """Put the pieces of a streamed answer together, as if it had been sent in one."""
+def _joined(chunks: Iterator[dict[str, Any]], *, ended: bool = False) -> dict[str, Any]:
+    """Put the pieces of a streamed answer together, as if it had been sent in one.
+
+    Args:
+        chunks: The pieces.
+        ended: Whether the stream says that it is whole; otherwise its last piece must.
+    """
     whole: dict[str, Any] = {}
     message: dict[str, Any] = {}
     choice: dict[str, Any] = {}
@@ -242,7 +251,7 @@ def _joined(chunks: Iterator[dict[str, Any]]) -> dict[str, Any]:
         if (error := reported_error(chunk)) is not None:
             raise error
         whole |= {k: v for k, v in chunk.items() if v is not None and k != "choices"}
-        for piece in chunk.get("choices") or []:
+        for piece in _list(chunk.get("choices")):
             if not isinstance(piece, Mapping) or piece.get("index") not in (0, None):
                 continue
             choice |= {k: v for k, v in piece.items() if v is not None and k not in ("delta", "text", "logprobs")}
@@ -250,22 +259,29 @@ def _joined(chunks: Iterator[dict[str, Any]]) -> dict[str, Any]:
                 listed.append(logprobs)
             if isinstance(piece.get("text"), str):
                 choice["text"] = choice.get("text", "") + piece["text"]
-            for key, value in (piece.get("delta") or piece.get("message") or {}).items():
+            said = piece.get("delta") or piece.get("message")
+            for key, value in (said if isinstance(said, Mapping) else {"content": said}).items():
                 if key == "content" and value is not None:
                     texts.setdefault("content", []).append(_content(value) or "")
                 elif value is not None:
                     message[key] = value
     if not choice and not message and not texts:
         raise MalformedError("a stream without an answer")
+    if not (ended or choice.get("finish_reason") or choice.get("stop_reason")):
+        raise MalformedError("a stream that breaks off")
     if message or texts:
         choice["message"] = message | {key: "".join(parts) for key, parts in texts.items()}
     if listed:
         choice["logprobs"] = {
-            key: [entry for part in listed for entry in part.get(key) or []]
+            key: [entry for part in listed for entry in _list(part.get(key))]
             for key in ("content", "tokens", "token_logprobs", "top_logprobs")
             if any(isinstance(part.get(key), list) for part in listed)
         }
     return whole | {"choices": [choice]}
+
+
+def _list(found: Any) -> list[Any]:
+    return found if isinstance(found, list) else []
 
 
 def _choice(whole: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 from persona_studies import network
 from persona_studies.ask.backends.endpoint import answers, troubles
 from persona_studies.ask.backends.endpoint.address import ADDRESS, KEY, secrets, without_password
-from persona_studies.ask.backends.endpoint.answers import Answer, MalformedError, ServerError
+from persona_studies.ask.backends.endpoint.answers import Answer, LackingError, MalformedError, ServerError
 from persona_studies.ask.backends.endpoint.tokens import NoLogprobsError
 from persona_studies.ask.backends.endpoint.troubles import FEW, Asked, Trouble, printable
 from persona_studies.errors import BackendError, BudgetSpent
@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BACKOFF = 0.5
+# Limits are counted by the minute: all attempts together must last longer.
+LIMITED = 8
 LONGEST_BACKOFF = 60.0
 LONGEST_RETRY_AFTER = 600.0
 TURN_MARKERS = 32
+HARMLESS = "Say hello."
 MOVED = (301, 302, 303, 307, 308)
 
 
@@ -95,21 +98,24 @@ class Session:
         """
         attempt = 0
         while True:
-            outcome = await self._counted(self._spelled(body))
-            if isinstance(outcome, Answer):
-                try:
-                    return read(outcome)
-                except (MalformedError, NoLogprobsError) as malformed:
-                    outcome = Trouble(printable(self.scrub(str(malformed))), attempts=FEW)
+            outcome = await self._once(body, read)
+            if not isinstance(outcome, Trouble):
+                return outcome
             if outcome.then == "refuse":
                 raise RefusedError(outcome.reason)
             if outcome.then == "stop":
                 raise BackendError(outcome.reason)
             if outcome.then == "adapt":
-                self.backend.spellings.add(outcome.dropped)
+                self.backend.spellings |= {outcome.dropped} if outcome.dropped else set()
+                self.backend.least_tokens = max(self.backend.least_tokens, outcome.least)
                 continue
             most = self.backend.retries if outcome.attempts is None else min(outcome.attempts, self.backend.retries)
             if attempt >= most:
+                # One request that a server cannot answer must not keep the others from being asked.
+                if outcome.own and await self._is_well(body, read):
+                    raise RefusedError("no log-probabilities" if outcome.whole else outcome.reason)
+                if outcome.whole:
+                    raise BackendError(outcome.reason)
                 raise BackendError(
                     f"{self.url} gave no usable answer in {attempt + 1} attempts; the last: {outcome.reason}. "
                     "What was answered before is kept: see to the server, then start again; --retries and "
@@ -117,6 +123,29 @@ class Session:
                 )
             await self._wait(outcome, attempt)
             attempt += 1
+
+    async def _once(self, body: dict[str, Any], read: Callable[[Answer], T]) -> T | Trouble:
+        """Send a call once, and read its answer."""
+        outcome = await self._counted(self._spelled(body))
+        if isinstance(outcome, Trouble):
+            return outcome
+        try:
+            return read(outcome)
+        except LackingError as lacking:
+            return Trouble(str(lacking), attempts=0, own=True, whole=True)
+        except (MalformedError, NoLogprobsError) as malformed:
+            return Trouble(printable(self.scrub(str(malformed))), attempts=FEW, own=True)
+
+    async def _is_well(self, body: dict[str, Any], read: Callable[[Answer], T]) -> bool:
+        """Return whether the server answers the same call with a harmless text."""
+        same = {name: value for name, value in body.items() if name not in ("prompt", "messages", "echo")}
+        asked = {"prompt": HARMLESS} if "prompt" in body else {"messages": [{"role": "user", "content": HARMLESS}]}
+        try:
+            # The echo of another text has none of the options that `read` looks for.
+            found = await self._once(same | asked, read if "echo" not in body else lambda answer: answer)
+        except RefusedError:
+            return False
+        return not isinstance(found, Trouble)
 
     async def _wait(self, outcome: Trouble, attempt: int) -> None:
         if outcome.after is not None and outcome.after > LONGEST_RETRY_AFTER:
@@ -126,7 +155,8 @@ class Session:
             )
         if outcome.after is None:
             # Random, lest all calls that failed together come back together.
-            delay = min(BACKOFF * 2.0**attempt, LONGEST_BACKOFF) * random.uniform(0.5, 1.0)
+            base = BACKOFF * LIMITED if outcome.limited else BACKOFF
+            delay = min(base * 2.0**attempt, LONGEST_BACKOFF) * random.uniform(0.5, 1.0)
         else:
             # A server that asks for a pause means all calls.
             delay = outcome.after + BACKOFF * random.uniform(0.0, 1.0)
@@ -135,6 +165,9 @@ class Session:
 
     def _spelled(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return a call's fields as this server spells them."""
+        if "logprobs" in body and not body.get("echo"):
+            # Only the first token is read, so more of them change nothing.
+            body = body | {"max_tokens": max(body["max_tokens"], self.backend.least_tokens)}
         spelled = {name: value for name, value in body.items() if name not in self.backend.spellings}
         if "max_tokens" in self.backend.spellings and "max_tokens" in body:
             spelled["max_completion_tokens"] = body["max_tokens"]
@@ -191,7 +224,7 @@ class Session:
         except MalformedError as error:
             return self._malformed(error)
         except NoLogprobsError as error:
-            return Trouble(printable(self.scrub(str(error))), attempts=FEW)
+            return Trouble(printable(self.scrub(str(error))), attempts=FEW, own=True)
         except (TimeoutError, library.APITimeoutError):
             return Trouble(f"no answer within {self.backend.timeout:g} s (--timeout)")
         except library.APIStatusError as error:
@@ -200,7 +233,7 @@ class Session:
             cause = type(error.__cause__).__name__
             # Texts of connection errors may quote a header; the kind says enough.
             sent = cause not in ("ConnectError", "ConnectTimeout")
-            return Trouble(f"the connection failed ({cause})", billed=sent)
+            return Trouble(f"the connection failed ({causes(error)})", billed=sent, own=sent)
         # What its transport does not turn into errors of its own, such as a proxy's port beyond 65535.
         except (library.OpenAIError, ExceptionGroup, OSError, OverflowError) as error:
             return Trouble(f"the client failed ({type(error).__name__})")
@@ -223,7 +256,8 @@ class Session:
         if error.stays:
             hint = troubles.version_hint(self.url)
             return troubles.stop(reason, f"Check {ADDRESS}: no model answers there.{hint}", self.url)
-        return Trouble(f"{reason}.{hint}" if (hint := troubles.version_hint(self.url)) else reason, attempts=FEW)
+        hint = troubles.version_hint(self.url)
+        return Trouble(f"{reason}.{hint}" if hint else reason, attempts=FEW, own=True)
 
     def _status(self, response: Any, asked: Asked) -> Trouble:
         """Judge an answer by its status; a redirect is shown, not followed."""
@@ -250,6 +284,14 @@ class Session:
         for secret in secrets(self.backend.address or ""):
             text = text.replace(secret, "[key]")
         return text
+
+
+def causes(error: BaseException) -> str:
+    """Return the kind of an error and of what set it off first: a certificate, a name, a refused connection."""
+    found = [error]
+    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
+        found.append(cause)
+    return ", ".join(dict.fromkeys(type(one).__name__ for one in (found[min(1, len(found) - 1)], found[-1])))
 
 
 def text_of(body: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from persona_studies.ask.backends import Request, Response
 from persona_studies.ask.backends.endpoint import tokens
-from persona_studies.ask.backends.endpoint.answers import Answer, MalformedError, Usage
+from persona_studies.ask.backends.endpoint.answers import Answer, LackingError, MalformedError, Usage
 from persona_studies.ask.backends.endpoint.calls import RefusedError, Session, StoppedError, estimated, text_of
 from persona_studies.ask.backends.endpoint.tokens import Position
 from persona_studies.ask.backends.endpoint.troubles import printable
@@ -67,11 +68,10 @@ async def answer(session: Session, request: Request) -> Response:
 async def letter(session: Session, request: Request) -> Response:
     """Ask for one token with its most probable alternatives, and read the labels off them."""
     body = letter_body(session.backend, request)
-    top, usage = await session.call(body, lambda found: (first_position(session, found), found.usage))
-    probabilities = [
-        sum(math.exp(top[variant]) for variant in (label, " " + label) if variant in top)
-        for label in request.options
-    ]
+    spellings = [(label, " " + label) for label in request.options]
+    wanted = [text for pair in spellings for text in pair]
+    top, usage = await session.call(body, lambda found: (first_position(session, found, wanted), found.usage))
+    probabilities = [sum(math.exp(top[text]) for text in pair if text in top) for pair in spellings]
     length = estimated(text_of(body))
     return Response(
         session.backend.digest(request),
@@ -121,6 +121,7 @@ def generated(found: Answer, most: int) -> tuple[str, str, Usage | None]:
         most: Tokens that were asked for at most.
     """
     _withheld(found)
+    check_length(found, most)
     count = found.usage.generated if found.usage else None
     finish = found.finish if found.finish in ("stop", "length") else "stop"
     if found.finish in ("unknown", "tools") and count is not None and count >= most:
@@ -142,22 +143,56 @@ def generated(found: Answer, most: int) -> tuple[str, str, Usage | None]:
     return "", finish, found.usage
 
 
-def first_position(session: Session, found: Answer) -> dict[str, float]:
-    """Return the alternatives of the first position: text of a token and its log-probability.
+def check_length(found: Answer, most: int) -> None:
+    """Refuse a text of more words than tokens were asked for: a word has at least one token.
 
     Raises:
-        BackendError: the server gives no log-probabilities, or no alternatives.
+        RefusedError: the server sends the prompt along, or something that is not the model's, or does not stop.
+    """
+    if (words := len((found.text or "").split())) > most:
+        raise RefusedError(
+            printable(
+                f"the text has {words:,} words where {most} tokens were asked for, so the server sends more than "
+                f"the reply, or does not keep to max_tokens: {found.text!r}"
+            )
+        )
+
+
+def check_not_reasoning(found: Answer) -> None:
+    """Refuse an answer of which the first token is a thought: its alternatives are no answers.
+
+    Raises:
+        RefusedError: it is.
+    """
+    if found.reasoning and not (found.text or "").strip():
+        raise RefusedError(f"the first token belongs to the reasoning, not to the answer; {THINKING_OFF}")
+
+
+def first_position(session: Session, found: Answer, wanted: Collection[str] = ()) -> dict[str, float]:
+    """Return the alternatives of the first position: text of a token and its log-probability.
+
+    Args:
+        session: Use of the endpoint.
+        found: The answer.
+        wanted: Texts of the labels.
+
+    Raises:
+        LackingError: the server gives no log-probabilities.
+        BackendError: it gives no alternatives.
+        RefusedError: they belong to the reasoning.
         MalformedError, NoLogprobsError: something in their place.
     """
     _withheld(found)
+    check_not_reasoning(found)
     if found.tokens is None:
-        raise BackendError(no_logprobs(session))
+        raise LackingError(no_logprobs(session))
     if not found.tokens:
         return {}
     first = found.tokens[0]
     tokens.check(first)
-    if not first.alternatives:
-        raise MalformedError("a first token without a log-probability")
+    # The others may be too unlikely for a number, the token that was taken cannot be.
+    if not first.alternatives or (first.token in wanted and first.token not in first.alternatives):
+        raise MalformedError(f"the first token, {first.token!r}, without a log-probability")
     if len(first.alternatives) == 1 and session.backend.top_logprobs > 1 and 0.0 in first.alternatives.values():
         raise BackendError(no_alternatives(session))
     return dict(first.alternatives)

@@ -64,13 +64,10 @@ def _listed(entries: list[Any]) -> tuple[Position, ...]:
     for entry in entries:
         if not isinstance(entry, Mapping):
             continue
-        tops: list[Any] = next(
-            (entry[k] for k in ("top_logprobs", "top_probs", "probs") if isinstance(entry.get(k), list)), []
-        )
-        pairs = [(spelt(top), _value(top)) for top in tops if isinstance(top, Mapping)]
+        tops = next((entry[k] for k in ("top_logprobs", "top_probs", "probs") if entry.get(k)), None)
         # The token that was generated is not everywhere among its alternatives.
         own = (spelt(entry), _value(entry))
-        found.append(_position(*own, [*([own] if not math.isnan(own[1]) else []), *pairs]))
+        found.append(_position(*own, [*([own] if not math.isnan(own[1]) else []), *_pairs(tops)]))
     return tuple(found)
 
 
@@ -84,12 +81,16 @@ def _parallel(tokens: list[Any], logprobs: Mapping[str, Any]) -> tuple[Position,
         raise NoLogprobsError("lists of tokens and log-probabilities of different lengths")
     found = []
     for token, value, top in zip(tokens, values, tops, strict=True):
-        if isinstance(top, Mapping):
-            pairs = [(spelt({"token": name}), number(v)) for name, v in top.items()]
-        else:
-            pairs = [(spelt(e), _value(e)) for e in top or [] if isinstance(e, Mapping)]
-        found.append(_position(spelt({"token": token}), number(value), pairs))
+        found.append(_position(spelt({"token": token}), number(value), _pairs(top)))
     return tuple(found)
+
+
+def _pairs(tops: Any) -> list[tuple[str, float]]:
+    """Return alternatives as pairs, from a list of objects or from an object of texts and numbers."""
+    if isinstance(tops, Mapping):
+        return [(spelt({"token": name}), number(value)) for name, value in tops.items()]
+    listed = tops if isinstance(tops, list) else []
+    return [(spelt(entry), _value(entry)) for entry in listed if isinstance(entry, Mapping)]
 
 
 def _position(token: str, value: float, pairs: Iterable[tuple[str, float]]) -> Position:
@@ -170,6 +171,6 @@ def _value(entry: Mapping[str, Any]) -> float:
         if name in entry:
             return number(entry[name])
     for name in ("prob", "probability"):
-        if (value := number(entry.get(name))) > 0:
-            return math.log(value)
+        if (value := number(entry.get(name))) >= 0:
+            return math.log(value) if value else -math.inf
     return math.nan

@@ -22,6 +22,10 @@ NO_SYSTEM = re.compile(
     r"|only (the )?user and (assistant|model)|roles? must alternate|role[\w' ]{0,20}must be[^.]{0,20}user",
     re.I,
 )
+UNKNOWN = re.compile(
+    r"unsupported|unknown|unrecognized|unexpected|not support|extra|not permitted|no such|not allowed", re.I
+)
+LEAST = re.compile(r"(?:minimum|at least|>=|greater than or equal to)\D{0,40}(\d{1,3})\b", re.I)
 TOP_LOGPROBS = re.compile(r"top_?logprobs|logprobs", re.I)
 
 
@@ -36,6 +40,10 @@ class Trouble:
         billed: Whether the server may have computed something.
         attempts: How often to try at most; None leaves that to the backend.
         dropped: With ``adapt``: the field that the server does not take.
+        least: With ``adapt``: the fewest tokens that the server takes as ``max_tokens``.
+        own: Whether it may lie with this request alone.
+        whole: Whether the reason says already what helps.
+        limited: Whether too many calls were sent.
     """
 
     reason: str
@@ -44,6 +52,10 @@ class Trouble:
     billed: bool = True
     attempts: int | None = None
     dropped: str = ""
+    least: int = 0
+    own: bool = False
+    whole: bool = False
+    limited: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,21 +100,23 @@ def judge(
     reason = printable(f"{where}: {said}" if inside else f"{where} {said}")
     if (adapted := _adapted(error, asked)) is not None:
         return Trouble(reason, "adapt", billed=False, dropped=adapted)
+    if least := _least(error, asked):
+        return Trouble(reason, "adapt", billed=False, least=least)
     if (remedy := _remedy(error, status, asked)) is not None:
         return stop(reason, remedy, asked.url)
     if status in (408, 409, 425, 429) or status >= 500:
-        return Trouble(reason, after=retry_after(after), billed=False)
+        return Trouble(reason, after=retry_after(after), billed=False, own=status >= 500, limited=status == 429)
     if status in (400, 413, 422):
         return Trouble(reason, "refuse", billed=False)
     if status == 200:
         hint = version_hint(asked.url)
-        return Trouble(f"{reason}.{hint}" if hint else reason, billed=False, attempts=FEW)
+        return Trouble(f"{reason}.{hint}" if hint else reason, billed=False, attempts=FEW, own=True)
     return stop(reason, f"Check {ADDRESS} and what the endpoint serves.{version_hint(asked.url)}", asked.url)
 
 
 def stop(reason: str, remedy: str, url: str) -> Trouble:
     """Return a trouble that would befall every request."""
-    return Trouble(f"{url} answered {reason}. {remedy}", "stop", billed=False)
+    return Trouble(f"{url} answered {reason.rstrip('.')}. {remedy}", "stop", billed=False)
 
 
 def version_hint(url: str) -> str:
@@ -115,11 +129,22 @@ def _adapted(error: ServerError, asked: Asked) -> str | None:
     words = f"{error.words} {error.blamed}"
     if "max_completion_tokens" in words and "max_tokens" in asked.body:
         return "max_tokens"
-    refused = re.search(
-        r"unsupported|unknown|unrecognized|unexpected|not support|extra|not permitted|no such", words, re.I
-    )
-    names_seed = error.blamed == "seed" or re.search(r"\bseed\b", error.words)
-    return "seed" if names_seed and (refused or error.blamed) and "seed" in asked.body else None
+    if error.blamed == "seed" and "seed" in asked.body:
+        return "seed"
+    if not UNKNOWN.search(words):
+        return None
+    sent = (name for name in ("seed", "max_tokens") if name in asked.body)
+    return next((name for name in sent if re.search(rf"\b{name}\b", words)), None)
+
+
+def _least(error: ServerError, asked: Asked) -> int | None:
+    """Return the fewest tokens that a server says it takes, where more than that may be asked for."""
+    words = f"{error.words} {error.blamed}"
+    now = asked.body.get("max_tokens", asked.body.get("max_completion_tokens", 0))
+    if "logprobs" not in asked.body or not re.search(r"max_(output_|completion_|new_)?tokens", words):
+        return None
+    found = LEAST.search(words)
+    return int(found[1]) if found and now < int(found[1]) <= 64 else None
 
 
 def _remedy(error: ServerError, status: int, asked: Asked) -> str | None:
@@ -157,7 +182,8 @@ def _remedy(error: ServerError, status: int, asked: Asked) -> str | None:
         extra = [name for name in asked.extra if name in said or name == blamed]
         if extra:
             return f"The endpoint does not take {', '.join(extra)}; leave it out of --extra."
-        if unknown or mine or re.search(r"(does not|doesn't|n't|not) support[\w ]*temperature", said):
+        needed = re.search(r"\b(temperature|max_completion_tokens|max_tokens)\b", said) and UNKNOWN.search(said)
+        if unknown or mine or needed:
             return (
                 "The endpoint does not take a field that this backend needs: use another model or server, or the "
                 f"other interface (--api chat, --api completions; now {asked.api})."
