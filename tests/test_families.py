@@ -229,7 +229,7 @@ def test_an_inconclusive_claim_says_how_many_items_would_decide_it() -> None:
     needed = made_up(declared, {}, {})["n_needed"].iloc[0]
     row = judged({})
     assert row["verdict"] == verdicts.INCONCLUSIVE and needed > 50
-    assert row["why"].endswith(f"; n = {needed:,.0f} would decide")
+    assert row["why"].endswith(f"; {needed:,.0f} items would decide")
     assert "would decide" not in judged({"se": 0.001})["why"]
 
 

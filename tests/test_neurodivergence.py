@@ -384,11 +384,11 @@ def test_a_recomputed_number_says_how_far_it_is() -> None:
     )
     printed = gated.assign(alpha=[0.8085, 0.01, -0.3])
     assert judging.recomputed(PROTOCOL, again, gated, printed) == {
-        "tokens": "✓ 83.8",
-        "headings": "✗ −2, off by 0.2",
-        "list_density_claude": "✓ 83.8",
-        "alpha_masking": "✓ 0.808",
-        "alpha_others": "✗ 0.01, off by 0.1",
+        "tokens": "✓ difference in token count 83.8",
+        "headings": "✗ difference in heading count −2, off by 0.2",
+        "list_density_claude": "✓ difference in list density 83.8",
+        "alpha_masking": "✓ alpha 0.808",
+        "alpha_others": "✗ largest alpha 0.01, off by 0.1",
     }
 
 

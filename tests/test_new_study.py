@@ -230,7 +230,7 @@ class TestTheGuide:
         assert verify.verify(project, [NAME]).ok and ran.fresh
         found = scoreboard.load(project)
         assert not set(found["verdict"]) & {verdicts.NOT_TESTABLE, verdicts.UNINFORMATIVE}
-        assert found["estimate"].notna().all() and (found["unit"] == "accuracy").all()
+        assert found["estimate"].notna().all() and (found["unit"] == "difference in accuracy").all()
         page = (site.build(project) / f"{NAME}.html").read_text()
         assert "simulated" in page and "no responses recorded yet" not in page
 

@@ -59,13 +59,16 @@ def test_the_scoreboard_lists_every_claim_once(documents: dict[Path, dict[str, s
 
 def test_what_the_front_page_says_adds_up(documents: dict[Path, dict[str, str]]) -> None:
     board = scoreboard.board(PROJECT)
-    counts, said = board.counts(), board.sentence()
-    total = sum(len(part.all) for part in board.parts)
-    numbers = [int(found) for found in re.findall(r"\d+", said)]
-    assert numbers[0] == total == sum(counts.values()) == sum(numbers[1:])
-    assert said in documents[PROJECT.root / "README.md"]["scoreboard"]
+    counts, said = board.counts(), board.sentences()
+    rows = [row for part in board.parts for row in part.all]
+    papers, own = ([int(n) for n in re.findall(r"\d+", sentence)] for sentence in said)
+    assert papers[0] == sum(papers[1:]) and own[0] == sum(own[1:]) == sum(row.ours for row in rows) > 0
+    assert papers[0] + own[0] == len(rows) == sum(counts.values())
+    for sentence in said:
+        assert sentence in documents[PROJECT.root / "README.md"]["scoreboard"]
     picture = strip.draw(board)
-    assert picture.count("<use ") == total + sum(n > 0 for n in counts.values())
+    assert picture.count("<use ") == len(rows) + sum(n > 0 for n in counts.values())
+    assert f"{own[0]} questions of our own" in picture
 
 
 def test_a_reason_has_eight_words_at_most() -> None:

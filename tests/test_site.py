@@ -426,7 +426,10 @@ def test_every_figure_has_its_text_and_its_file(project: Project, pages: dict[st
         assert [figure.img["alt"] for figure in figures] == declared != []
         for figure in figures:
             assert len(figure.img["alt"]) >= alt_texts.SHORTEST and figure.img["alt"] != alt_texts.NONE
-            assert figure.img["src"] in [a["href"] for a in figure.select(".files a[download]")]
+            files = [str(a["href"]) for a in figure.select(".files a[download]")]
+            assert figure.img["src"] in files and figure.a["href"] == figure.img["src"]
+            # The table that it is drawn from, and the cell that saves it.
+            assert files[0].startswith(f"{study}/tables/") and figure.select_one(".files a[href^='#cell-']"), files
     assert all(len(image["alt"]) >= alt_texts.SHORTEST for image in pages["index.html"].find_all("img"))
 
 

@@ -67,6 +67,29 @@ def test_a_claim_of_a_negative_effect(estimate: float, expected: str) -> None:
     assert verdict(claim(direction="negative"), Evidence(estimate, True))[0] == expected
 
 
+@pytest.mark.parametrize(
+    ("direction", "estimate", "expected", "why"),
+    [
+        ("negative", 0.0864, verdicts.CONTRADICTED, "the number decides: 0.086 is above 0.05"),
+        ("negative", 0.01, verdicts.REPRODUCED, "the number decides: 0.010 is below 0.05"),
+        ("none", 2.0, verdicts.CONTRADICTED, "the number decides: 2.00 is not within 0.1 of 0.05"),
+    ],
+)
+def test_a_number_that_no_sample_gave_decides_by_itself(
+    direction: str, estimate: float, expected: str, why: str
+) -> None:
+    made = claim(direction=direction, line=0.05)
+    assert verdict(made, Evidence(estimate, True, sampled=False)) == (expected, why)
+    assert "significant" in verdict(made, Evidence(estimate, True))[1]
+
+
+def test_a_standard_error_of_0_says_that_there_is_no_sample() -> None:
+    row = dict.fromkeys(("low", "high", "p_adjusted", "p_bound_adjusted", "power"), math.nan)
+    row |= {"estimate": 0.3, "rejected": True, "bounded": False}
+    made = [Evidence.of({**row, "se": se}, reason="").sampled for se in (0.0, 0.1, math.nan)]
+    assert made == [False, True, True]
+
+
 def test_least_power_can_be_set() -> None:
     evidence = Evidence(0.2, False, power=0.6)
     assert verdict(claim(), evidence, least_power=0.5)[0] == verdicts.SAME_DIRECTION
@@ -215,7 +238,7 @@ def test_power_and_units_are_at_the_claims_own_smallest_effect() -> None:
     found = mean("positive", 0.3)
     assert found.power == pytest.approx(0.6697077042) and found.needed == 34
     said, why = verdict(claim(smallest_effect=0.5), found)
-    assert said == verdicts.INCONCLUSIVE and why.endswith("; n = 34 would decide")
+    assert said == verdicts.INCONCLUSIVE and why.endswith("; 34 items would decide")
 
 
 def test_equivalence_is_two_one_sided_tests_at_the_claims_margin() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -371,7 +371,7 @@ class Study:
         tables.save(frame, self.out / "tables" / f"{name}.csv")
         return tables.show(frame, id=name.replace("_", "-"), title=title, **how)
 
-    def figure(self, figure: Any, name: str, *, alt: str, caption: str) -> None:
+    def figure(self, figure: Any, name: str, *, alt: str, caption: str, tables: Sequence[str] = ()) -> None:
         """Write a figure as SVG and PNG and show it with its caption.
 
         Args:
@@ -379,6 +379,7 @@ class Study:
             name: Stem of the files.
             alt: What the figure shows, for those who do not see it.
             caption: What it is, with n.
+            tables: The saved tables that it draws. The site reads them from the cell and links to them.
         """
         _, png = figures.save(figure, self.out / "figures" / name)
         self._alt[name] = alt

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 
 from persona_studies.analyse import figures as shared
 
@@ -22,6 +23,11 @@ CARE = {
 }
 MARKS = {"neutral": "o", "cautious": "v", "bold": "^"}
 LINES = ("-", "--", "-.", ":")
+# Lines of the mean over models, and what they are.
+LABELS: dict[str, dict[str, Any]] = {
+    "interval of the mean": {"color": "black", "lw": 2.4},
+    "a further model": {"color": "0.55", "lw": 1},
+}
 
 
 def plot_care(tests: pd.DataFrame, margin: float) -> Figure:
@@ -182,12 +188,13 @@ def plot_confusion(table: pd.DataFrame, who: list[str]) -> Figure:
     return figure
 
 
-def plot_labels(changes: pd.DataFrame, combined: pd.DataFrame) -> Figure:
+def plot_labels(changes: pd.DataFrame, combined: pd.DataFrame, margin: float) -> Figure:
     """Draw how a sex label changes the level that each published model assigns, and the mean over models.
 
     Args:
         changes: Of :func:`clinical_personas.published.label_changes`.
         combined: Of :func:`clinical_personas.published.labels_combined`.
+        margin: Smallest effect of interest, drawn as a band.
     """
     names = list(combined["hypothesis"])
     models = list(dict.fromkeys(changes["model"]))
@@ -202,14 +209,22 @@ def plot_labels(changes: pd.DataFrame, combined: pd.DataFrame) -> Figure:
             axis.plot(row["difference"], place, "o", color=colour, ms=4.5)
         whole = combined[combined["hypothesis"] == name].iloc[0]
         last = len(models) + 0.4
-        axis.plot([whole["prediction_low"], whole["prediction_high"]], [last, last], color="0.55", lw=1)
-        axis.plot([whole["low"], whole["high"]], [last, last], color="black", lw=2.4)
+        axis.plot([whole["prediction_low"], whole["prediction_high"]], [last, last], **LABELS["a further model"])
+        axis.plot([whole["low"], whole["high"]], [last, last], **LABELS["interval of the mean"])
         axis.plot(whole["difference"], last, "D", color="black", ms=6)
+        axis.axvspan(-margin, margin, color="0.9", zorder=0)
         axis.axvline(0, color="0.4", lw=1, ls=":")
         axis.set_title(name)
     axes[0].set(yticks=[*range(len(models)), len(models) + 0.4], ylim=(len(models) + 1, -0.6))
     axes[0].set_yticklabels([*(model.split("/")[-1].split("@")[0] for model in models), "all models"])
     figure.supxlabel("change of the assigned level for the same case (right: less urgent)", fontsize=9)
+    handles = [
+        Line2D([], [], marker="o", color=colour, lw=1.3, ms=4.5, label="a model"),
+        Line2D([], [], marker="D", color="black", lw=0, ms=6, label="mean over models"),
+        *(Line2D([], [], label=name, **style) for name, style in LABELS.items()),
+        Patch(color="0.9", label=f"less than {margin:g} either way"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize="small")
     return figure
 
 

@@ -218,7 +218,7 @@ def public_tests(project: Project, protocol: Protocol, how: Settings) -> pd.Data
     least = float(floor["smallest_adjusted_p"])
     family = protocol.families["permutation_floor"]
     # Arithmetic: nothing is estimated, so the answer is certain and has no interval.
-    row = {"n": int(floor["tests"]), "estimate": least, "p": 0.0}
+    row = {"n": int(floor["tests"]), "estimate": least, "se": 0.0, "p": 0.0}
     parts.append(families.corrected("permutation_floor", family, {family.hypotheses[0]: row}, how))
     return pd.concat(parts, ignore_index=True)
 
@@ -281,7 +281,13 @@ def finding(claims: pd.DataFrame, analyses: Mapping[str, Analysis]) -> str:
 
 
 def recomputed(claims: pd.DataFrame) -> pd.DataFrame:
-    """Return claims with what the published accuracies give, where a claim is about their mean over models."""
+    """Return claims with what the published accuracies give, where a claim is about their mean over models.
+
+    A mark says whether that is the published number to its last digit.
+    """
     means = claims["hypothesis"].str.contains("| mmlu_pro,", regex=False)
-    shown = claims["estimate"].map("{:+.3f}".format).where(means, "")
-    return claims.assign(recomputed=shown)
+    shown = [
+        f"{'✓' if published.startswith(f'{estimate:+.3f}'.replace('0.', '.')) else '✗'} {estimate:+.3f}"
+        for estimate, published in zip(claims["estimate"], claims["published"], strict=True)
+    ]
+    return claims.assign(recomputed=pd.Series(shown, index=claims.index).str.replace("-", "−").where(means, ""))

@@ -71,7 +71,7 @@ def accuracy(table: pd.DataFrame, gate: str) -> Figure:
         rows = table[table["benchmark"] == benchmark].set_index("persona").reindex(PERSONAS)
         y = np.arange(len(rows))
         reach = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
-        axis.errorbar(rows["accuracy"], y, xerr=reach, fmt="o", ms=4, lw=1.2, color=COLOURS[0])
+        axis.errorbar(rows["accuracy"], y, xerr=reach, fmt="o", ms=4, lw=1.2, color="0.6" if gate else COLOURS[0])
         lines = {"chance": (rows["chance"].iloc[0], "--"), NO_PERSONA: (rows.loc[NO_PERSONA, "accuracy"], "-")}
         # Each label stands on the outer side of its line, in the room above the first row.
         sides = zip(sorted(lines, key=lambda name: lines[name][0]), [("right", -3), ("left", 3)], strict=True)

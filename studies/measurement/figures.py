@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 
 from measurement import design
 from persona_studies.analyse import figures
@@ -57,6 +60,10 @@ def _tests(axis: Axes, tests: pd.DataFrame) -> None:
     )
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
+    kinds = {"what it should": COLOURS[0], "something else": COLOURS[1]}
+    handles: list[Any] = [Patch(fc=colour, ec="0.6", alpha=0.35, label=name) for name, colour in kinds.items()]
+    handles.append(Patch(fc="white", ec="0.6", label="not recorded yet"))
+    axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.3, -0.1), ncols=3, fontsize="small")
 
 
 def consistent(table: pd.DataFrame) -> Figure:
@@ -124,9 +131,16 @@ def _measures(axis: Axes, who: pd.DataFrame) -> None:
         yticks=range(len(shown)),
         yticklabels=shown["who"],
         xlim=(-1.05, 1.02),
-        xlabel="circle: r of both keyed halves; bar: alpha (cut at -1)",
+        xlabel="correlation, or alpha (cut at −1)",
         title="Do both halves of a questionnaire agree, elsewhere?",
     )
+    handles: list[Any] = [
+        Line2D([], [], marker="o", ls="", color="0.3", ms=8, label="r of both keyed halves"),
+        Line2D([], [], marker="o", ls="", color="0.3", mfc="white", ms=8, label="the same, flagged"),
+        Line2D([], [], marker="|", ls="", color="0.3", ms=12, mew=2, label="alpha"),
+        Patch(color="0.93", label="at least 0.3"),
+    ]
+    axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, fontsize="small")
 
 
 def scales(ratings: pd.DataFrame) -> Figure:
@@ -145,7 +159,7 @@ def scales(ratings: pd.DataFrame) -> Figure:
             axis.plot(
                 mine["rising"], mine["falling"], marker, color=COLOURS[0 if key > 0 else 1], label=label, ms=5
             )
-        axis.plot([1, 5], [1, 5], color="0.7", lw=1, zorder=0)
+        axis.plot([1, 5], [1, 5], color="0.7", lw=1, zorder=0, label="the same on both")
         axis.set(xlim=(0.9, 5.1), ylim=(0.9, 5.1), xlabel="rising scale", title=str(name).removeprefix("rating_"))
     axes[0][0].set(ylabel="falling scale, turned")
     axes[0][0].legend(loc="lower right")
@@ -159,9 +173,10 @@ def places(counts: pd.DataFrame) -> Figure:
     for axis, (model, part) in zip(axes, counts.groupby("model", sort=False), strict=True):
         share = part.set_index("place")["answers"].reindex(range(1, 8), fill_value=0)
         axis.bar(share.index, share / share.sum(), color=COLOURS[0])
-        axis.axhline(1 / 7, color="0.4", lw=1, ls=":")
+        axis.axhline(1 / 7, color="0.4", lw=1, ls=":", label="every place alike")
         axis.set(title=f"{model}, n = {share.sum()}", xlabel="listed place of the answer", xticks=range(1, 8))
     axes[0].set(ylabel="share of answers")
+    axes[0].legend(loc="upper right", fontsize="small")
     return figure
 
 
@@ -183,7 +198,7 @@ def induction(table: pd.DataFrame) -> Figure:
     axis.axhline(0, color="0.4", lw=1, ls=":")
     axis.set(
         xticks=range(len(files)),
-        xticklabels=[name.replace("_", ", ") for name in files],
+        xticklabels=[name.replace("qa", "questions").replace("_cot", ",\nchain of thought") for name in files],
         ylabel="high less low persona, points of 5",
     )
     axis.legend()
@@ -194,15 +209,23 @@ def variance(found: pd.DataFrame) -> Figure:
     """Draw variance components and bootstrap intervals (:func:`measurement.psychometrics.generalisability`)."""
     shown = found[found["share"] > 0.005].sort_values("variance").reset_index(drop=True)
     figure, axis = plt.subplots(figsize=(8, 0.8 + 0.35 * len(shown)), layout="constrained")
-    axis.hlines(range(len(shown)), shown["low"], shown["high"], color="0.6", lw=1.5)
-    axis.plot(shown["variance"], range(len(shown)), "o", color=COLOURS[0])
-    axis.set(yticks=range(len(shown)), yticklabels=shown["component"], xlabel="variance of a rating, points of 5")
+    axis.hlines(range(len(shown)), shown["low"], shown["high"], color=COLOURS[0], lw=1.5, label="interval")
+    axis.plot(shown["variance"], range(len(shown)), "o", color=COLOURS[0], label="variance component")
+    names = shown["component"].str.replace(" x ", " × ")
+    axis.set(yticks=range(len(shown)), yticklabels=names, xlabel="variance of a rating, points of 5, squared")
+    axis.margins(y=0.15)
+    axis.legend(loc="lower right", fontsize="small")
     axis.axvline(0, color="0.4", lw=1, ls=":")
     return figure
 
 
-def trait_methods(matrix: pd.DataFrame) -> Figure:
-    """Draw the trait-method matrix (:func:`measurement.live.trait_methods`) as a heat map."""
+def trait_methods(matrix: pd.DataFrame, gate: str) -> Figure:
+    """Draw the trait-method matrix as a heat map.
+
+    Args:
+        matrix: Of :func:`measurement.live.trait_methods`.
+        gate: What failed behind it; empty where nothing did.
+    """
     ends = [zip(matrix[f"method_{k}"], matrix[f"trait_{k}"], strict=True) for k in (1, 2)]
     names = list(dict.fromkeys(name for end in ends for name in end))
     table = pd.DataFrame(np.eye(len(names)))
@@ -217,7 +240,7 @@ def trait_methods(matrix: pd.DataFrame) -> Figure:
     for k in range(len(design.DOMAINS), len(names), len(design.DOMAINS)):
         axis.axhline(k, color="white", lw=2)
         axis.axvline(k, color="white", lw=2)
-    return figure
+    return figures.behind(figure, gate)
 
 
 UNITS = {"rating": "points of 5", "statement": "nats", "scenario": "points of 5"}

@@ -120,11 +120,8 @@ def counted(protocol: Protocol, tests: pd.DataFrame, declared: Mapping[str, str]
     other = "significant and not equivalent" if wanted == "none" else "significant against the claim"
     left = f" ({len(mine) - n} more are not recorded, failed their gate or are undefined)" if len(mine) > n else ""
     mixed = wanted != "none" and yes > 0 and no > 0
-    estimate = yes / n - 0.5
-    if decided_against and estimate >= 0:
-        estimate = -0.5
     return verdicts.Evidence(
-        estimate=estimate,
+        estimate=yes / n,
         rejected=yes > n / 2 or decided_against,
         equivalent=bool(wanted != "none" and valid["bounded"].all() and not yes),
         rising=tuple(valid.loc[agree, "hypothesis"]) if mixed else (),

@@ -130,8 +130,11 @@ def decided(
         for row in found.to_dict("records"):
             alpha, low, high, line = (float(row[name]) for name in ("alpha", "low", "high", "threshold"))
             about = f"alpha of {row['metric'].replace('_', ' ')}"
-            add("agreement", hypothesis, "published", alpha, True, why=f"{about} {alpha:.2f} against {line:.2f}")
-            limits = {"low": low, "high": high, "why": f"{about} [{low:.2f}, {high:.2f}] against {line:.2f}"}
+            side = "above" if alpha > line else "below"
+            said = f"the number decides: {about} is {alpha:.2f}, {side} {line:.2f}"
+            add("agreement", hypothesis, "published", alpha, True, why=said)
+            side = f"lies {side}" if low > line or high < line else "includes"
+            limits = {"low": low, "high": high, "why": f"{about}: its interval {side} {line:.2f}"}
             add("agreement", hypothesis, "corrected", alpha, low > line or high < line, **limits)
     changing = both[~both["metric"].isin(JUDGED)]
     for layer, significant in (("published", changing["p_wald_holm"] <= 0.05), ("corrected", changing["rejected"])):
@@ -139,7 +142,7 @@ def decided(
         if len(counts):
             share = float((counts["sum"] / counts["size"]).min())
             said = ", ".join(f"{name}: {row['sum']} of {row['size']}" for name, row in counts.iterrows())
-            add("scope", "majority", layer, share, share > 0.5, why=f"significant metrics, {said}")
+            add("scope", "majority", layer, share, share > 0.5, why=f"metrics changed, {said}")
     # The claim is that calls give the same answer, so its estimate is the share that is the same.
     shown = {"low": 1 - repeated["high"], "high": 1 - repeated["low"], "p_equivalence": repeated["p_equivalence"]}
     differ = bool(repeated["low"] > 0) or (repeated["estimate"] > 0 and np.isnan(repeated["low"]))
@@ -147,7 +150,7 @@ def decided(
     said = f"{repeated['estimate']:.0%} of repeated calls gave another text"
     same = 1 - repeated["estimate"]
     add("noise", "differing calls", "corrected", same, differ, equivalent=equal, why=said, **shown)
-    said = f"{reversed_} estimates of a single model have the opposite sign"
+    said = f"the number decides: {reversed_} reversed estimates"
     add("text", "reversals", "published", reversed_, reversed_ > 0, equivalent=reversed_ == 0, why=said)
     return pd.DataFrame(rows)
 
@@ -188,24 +191,30 @@ def recomputed(
     Returns:
         Claim -> "✓" and the number, or "✗", the number and how far it is from the published one.
     """
-    found: dict[str, tuple[float, float]] = {}
+    found: dict[str, tuple[str, float, float]] = {}
     for row in reproduced.to_dict("records"):
         scope = "" if row["scope"] == "pooled" else f"{row['scope']} "
-        found[f"{scope}{row['metric']}: {row['contrast']}"] = (row["estimate"], row["estimate_off"])
+        name = row["metric"].replace("_", " ")
+        found[f"{scope}{row['metric']}: {row['contrast']}"] = (
+            f"difference in {name}",
+            row["estimate"],
+            row["estimate_off"],
+        )
     alphas = printed.set_index("metric")["alpha"]
     known = gated[gated["metric"].isin(alphas.index)]
     pairs = zip(known["metric"], known["alpha"], strict=True)
-    again = {name: (alpha, abs(alpha - alphas[name])) for name, alpha in pairs}
+    again = {name: ("alpha", alpha, abs(alpha - alphas[name])) for name, alpha in pairs}
     rest = [value for name, value in again.items() if name not in PRIMARY]
     if rest:
-        again["the others"] = (max(value for value, _ in rest), max(off for _, off in rest))
+        again["the others"] = ("largest alpha", max(value for _, value, _ in rest), max(off for *_, off in rest))
     said = {}
     for name, claim in protocol.claims.items():
         source = again if claim.family == "agreement" else {} if claim.family == "judges" else found
         key = PAPERS_OWN.get(str(claim.hypothesis), str(claim.hypothesis))
         if key in source:
-            value, off = source[key]
-            text = f"✓ {value:.3g}" if off <= DIGIT else f"✗ {value:.3g}, off by {off:.1g}"
+            what, value, off = source[key]
+            number = f"{what} {0.0 if abs(value) < DIGIT else value:.3g}"
+            text = f"✓ {number}" if off <= DIGIT else f"✗ {number}, off by {off:.1g}"
             said[name] = text.replace("-", "−")
     return said
 
@@ -241,7 +250,8 @@ def finding(
     wider = int((known["se_ratio"] > 1).sum())
     depth = split.set_index("hypothesis").loc[["any steps: C2 - C0", "depth: C2 - C0"]]
     passes = checked.loc[checked["passes"].astype(bool), "metric"].tolist() if len(checked) else []
-    own = judged[judged["layer"] == "corrected"] if "corrected" in set(judged["layer"]) else judged
+    # Of a claim with both analyses the declared one counts, as in the scoreboard.
+    own = judged.sort_values("layer").drop_duplicates("claim")
     said = ", ".join(f"{n} {name}" for name, n in own["verdict"].value_counts().items())
     agreed = ", ".join(name.replace("_", " ") for name in passes)
     threshold = float(checked["threshold"].max()) if len(checked) else nan
@@ -255,5 +265,5 @@ def finding(
         f"percentage points of answers have numbered steps, but where there are steps their length changes "
         f"by {longer:+.1f} words [{low:+.1f}, {high:+.1f}]. The reliability of the judges' mean reaches "
         f"{threshold:.2f} with its lower limit for "
-        f"{agreed or 'no judged metric'}. Verdicts of the declared analysis: {said}."
+        f"{agreed or 'no judged metric'}. Verdicts on {len(own)} claims: {said}."
     ).replace("-", "−")

@@ -396,7 +396,7 @@ def public_tests(project: Project, protocol: Protocol, how: Settings) -> pd.Data
     largest, error = float(published.drops(project)["drop"].max()), published.READ_WITHIN
     line = protocol.claims["large_drops"].line
     # Read from a figure: nothing but the error of reading is uncertain.
-    read = {"n": 1, "estimate": largest, "low": largest - error, "high": largest + error}
+    read = {"n": 1, "estimate": largest, "se": 0.0, "low": largest - error, "high": largest + error}
     read["p"] = 0.0 if abs(largest - line) > error else 1.0
     abstention = protocol.families["published_abstention"]
     runs = published.runs(project)

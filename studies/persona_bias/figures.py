@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from persona_studies.analyse.figures import forest
+from persona_studies.analyse.figures import behind, forest
 
 GREY = "0.6"
 
@@ -76,13 +76,14 @@ def _key(margin: float, shown: pd.DataFrame) -> list[Any]:
     return marks
 
 
-def heat(table: pd.DataFrame, names: Mapping[str, str], alpha: float) -> Figure:
+def heat(table: pd.DataFrame, names: Mapping[str, str], alpha: float, gate: str) -> Figure:
     """Draw the difference by persona and set; a dot marks p <= alpha, a ring significance after correction.
 
     Args:
         table: Of :func:`persona_bias.analysis.by_set`.
         names: Of :func:`persona_bias.design.names`.
         alpha: Error rate of an uncorrected test.
+        gate: What failed behind it; empty where nothing did.
     """
     # Rounded, because shares lie on the edges between colours, where the last digit would decide.
     wide = table.pivot_table(index="first", columns="dataset", values="estimate", sort=False).round(9)
@@ -112,17 +113,18 @@ def heat(table: pd.DataFrame, names: Mapping[str, str], alpha: float) -> Figure:
         Line2D([], [], marker=".", ls="", color="black", label=f"p at or below {alpha:g}, not corrected"),
         Line2D([], [], marker="o", ls="", mfc="none", mec="black", ms=10, label="significant after correction"),
     ]
-    figure.legend(handles=marks, loc="outside upper center", ncols=2, fontsize="small")
-    return figure
+    figure.legend(handles=marks, loc="outside lower center", ncols=2, fontsize="small")
+    return behind(figure, gate)
 
 
-def power(table: pd.DataFrame, margin: float, per_set: int) -> Figure:
+def power(table: pd.DataFrame, margin: float, per_set: int, gate: str) -> Figure:
     """Draw the difference that would be found with a power of .8 over the number of questions per set.
 
     Args:
         table: Of :func:`persona_bias.robustness.power`.
         margin: Smallest effect of interest, drawn as a band.
         per_set: Questions per set of this run, marked.
+        gate: What failed behind it; empty where nothing did.
     """
     figure, axis = plt.subplots(figsize=(8, 3.8), layout="constrained")
     axis.axhspan(0, margin, color="0.9", zorder=0)
@@ -144,8 +146,8 @@ def power(table: pd.DataFrame, margin: float, per_set: int) -> Figure:
     axis.set_xticks(ticks, [f"{n}, this run" if n == per_set else str(n) for n in ticks])
     axis.minorticks_off()
     axis.set_ylim(bottom=0)
-    figure.legend(loc="outside upper center", ncols=3, fontsize="small")
-    return figure
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    return behind(figure, gate)
 
 
 def directions(survived: pd.DataFrame, alpha: float) -> Figure:

@@ -178,12 +178,16 @@ def judged(
     )
     if runs is None:
         return table
-    share = runs.set_index("run")["accuracy"].to_dict()
+    of = runs.set_index("run")
     again = {
         "pj1": ("OpinionQA GPT-4o key", "OpinionQA GPT-4o age only"),
         "pj2": ("PRISM Command R+ all", "PRISM Command R+ none"),
     }
-    said = {claim: " against ".join(f"{share[run]:.3f}" for run in names) for claim, names in again.items()}
+    said = {}
+    for claim, names in again.items():
+        share = of.loc[[*names], "accuracy"]
+        same = bool((share.round(3) == of.loc[[*names], "printed"]).all())
+        said[claim] = f"{'✓' if same else '✗'} share right {' against '.join(share.map('{:.3f}'.format))}"
     return table.assign(recomputed=table["claim"].map(said).fillna(""))
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from persona_studies.analyse import figures as lib
 
@@ -28,16 +29,36 @@ SAID = {
 }
 
 
-def _lines(axis: Axes, table: pd.DataFrame, label: str, filled: pd.Series) -> None:
+def _lines(axis: Axes, table: pd.DataFrame, label: str, filled: pd.Series, colour: Any = BLUE) -> None:
     """Draw one estimate with limits per row, names at the side."""
     for place, (row, solid) in enumerate(zip(table.to_dict("records"), filled, strict=True)):
-        axis.plot([row["low"], row["high"]], [place, place], color=BLUE, lw=1.5)
-        axis.plot(row["estimate"], place, "o" if solid else "s", color=BLUE, mfc=BLUE if solid else "white", ms=6)
+        axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.5)
+        _mark(axis, row["estimate"], place, bool(solid), colour)
     axis.set(yticks=range(len(table)), yticklabels=table[label], ylim=(len(table) - 0.5, -0.5))
 
 
+def _mark(axis: Axes, x: Any, y: Any, filled: bool, colour: Any = BLUE, label: str | None = None) -> None:
+    shape, inside = ("o", colour) if filled else ("s", "white")
+    axis.plot(x, y, shape, color=colour, mfc=inside, ms=6, label=label)
+
+
+def _key(axis: Axes, filled: str, open_: str, colour: Any = BLUE, **place: Any) -> None:
+    """Say beside a panel what its filled and its open marks mean."""
+    for solid, said in ((True, filled), (False, open_)):
+        _mark(axis, [], [], solid, colour, said)
+    axis.legend(fontsize="small", **place)
+
+
+BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
+
+
 def main(
-    runs: pd.DataFrame, length: pd.DataFrame, agreement: pd.DataFrame, live: pd.DataFrame | None, title: str
+    runs: pd.DataFrame,
+    length: pd.DataFrame,
+    agreement: pd.DataFrame,
+    live: pd.DataFrame | None,
+    model: str,
+    gate: str,
 ) -> Figure:
     """Draw accuracy beside the longer answer, agreement by order and, where recorded, the model that was asked.
 
@@ -46,16 +67,12 @@ def main(
         length: Tests of the family ``pj_length``: which runs are drawn, and which are filled.
         agreement: Of :func:`persona_choice.judge.agreement`.
         live: Of :func:`persona_choice.choice.conditions`.
-        title: Of the last panel.
+        model: Whose answers the last panel shows.
+        gate: What failed behind them; empty where nothing did.
     """
-    panels = 2 if live is None else 3
-    figure, axes = plt.subplots(
-        1,
-        panels,
-        figsize=(5.2 * panels, 3.9),
-        layout="constrained",
-        gridspec_kw={"width_ratios": [1.2, 1, 1.2][:panels]},
-    )
+    figure = plt.figure(figsize=(10, 4.4 if live is None else 8.2), layout="constrained")
+    grid = figure.add_gridspec(1 if live is None else 2, 2, width_ratios=[1.2, 1])
+    axes = [figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])]
     label = length["hypothesis"].str.extract(r"\| (.*), accuracy$", expand=False)
     mine = runs.set_index("run").loc[[f"PRISM {name}" for name in label]].reset_index()
     mine = mine.assign(estimate=mine["untied"], low=mine["untied_low"], high=mine["untied_high"], label=label)
@@ -64,6 +81,7 @@ def main(
     axes[0].set(xlabel="share right", title="Released judges (PRISM)", xlim=(0.45, 0.8))
     axes[0].axvline(0.5, color="0.4", lw=1, ls=":")
     axes[0].annotate("longer answer", (mine["longer"].iloc[0], -0.35), color=ORANGE, ha="right", fontsize=9)
+    _key(axes[0], "apart from the longer answer, corrected", "not", ncols=2, **BELOW)
     place = np.arange(len(agreement))
     axes[1].plot(agreement["same_order"], place, "o", color=BLUE, ms=8)
     axes[1].plot(agreement["swapped"], place, "X", color=RED, ms=9)
@@ -79,22 +97,24 @@ def main(
         title="Two runs, same pairs",
     )
     if live is not None:
-        choices(axes[2], live)
-        axes[2].set(title=title)
+        axis = figure.add_subplot(grid[1, :])
+        choices(axis, live, "0.6" if gate else BLUE)
+        axis.set(title=f"{model}, asked here" + (f", behind a failed {gate}" if gate else ""))
     return figure
 
 
-def choices(axis: Axes, live: pd.DataFrame) -> None:
+def choices(axis: Axes, live: pd.DataFrame, colour: Any) -> None:
     """Draw shares right by condition, with the longer answer's share and the weight of the first place."""
     asked = live[~live["condition"].isin(["longer", "shorter"])].reset_index(drop=True)
     asked = asked.assign(estimate=asked["right"], label=asked["condition"].map(SAID))
-    _lines(axis, asked, "label", (asked["low"] > 0.5) | (asked["high"] < 0.5))
+    _lines(axis, asked, "label", (asked["low"] > 0.5) | (asked["high"] < 0.5), colour)
     axis.plot(asked["longer_right"], np.arange(len(asked)), "|", color=ORANGE, ms=16, mew=2.5)
     axis.plot(asked["first_place"], np.arange(len(asked)), "X", color=RED, ms=8)
     axis.annotate("longer answer", (asked["longer_right"].iloc[0], -0.35), color=ORANGE, ha="right", fontsize=9)
     axis.annotate("P(first place)", (asked["first_place"].iloc[0], -0.35), color=RED, ha="center", fontsize=9)
     axis.axvline(0.5, color="0.4", lw=1, ls=":")
     axis.set(xlabel="share right", xlim=(0, 1))
+    _key(axis, "limits exclude one half", "limits include one half", colour, ncols=2, **BELOW)
 
 
 def guesses(table: pd.DataFrame) -> Figure:
@@ -137,6 +157,8 @@ def _bars(names: Sequence[str], values: Sequence[float], colours: Sequence[Any])
     """Draw distances to people as bars with their values."""
     figure, axis = plt.subplots(figsize=(8, 0.8 + 0.33 * len(names)), layout="constrained")
     axis.barh(names, values, color=colours)
+    handles = [Patch(color=BLUE, label="answers of a model"), Patch(color="0.65", label="no model")]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize="small")
     for place, value in enumerate(values):
         axis.annotate(f"{value:.3f}", (value, place), xytext=(4, 0), textcoords="offset points", va="center")
     axis.invert_yaxis()
@@ -154,8 +176,11 @@ def certain(cells: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(8, 0.9 + 0.32 * len(cells)), layout="constrained")
     mine = cells.assign(estimate=cells["accuracy"], label=cells["run"] + " (" + cells["n"].astype(str) + ")")
     _lines(axis, mine, "label", mine["over"] | mine["under"])
-    axis.axvline(0.8, color=ORANGE, lw=2)
+    axis.axvline(0.8, color=ORANGE, lw=2, label="claimed: above 0.80")
     axis.set(xlabel="share right when the certainty is high", xlim=(-0.02, 1.02))
+    _key(
+        axis, "both limits on one side", "limits include 0.80", loc="lower center", bbox_to_anchor=(0.4, 1), ncols=3
+    )
     return figure
 
 
@@ -170,18 +195,25 @@ def surveys(floors: pd.DataFrame) -> Figure:
     return _bars(names, floors["KS"].tolist(), colours)
 
 
-def calibration(bins: pd.DataFrame, conditions: tuple[str, ...]) -> Figure:
-    """Draw stated against observed share of the first released answer; marks grow with their number of pairs."""
+def calibration(bins: pd.DataFrame, conditions: tuple[str, ...], gate: str) -> Figure:
+    """Draw stated against observed share of the first released answer; marks grow with their number of pairs.
+
+    Args:
+        bins: Of :func:`persona_choice.choice.bins`.
+        conditions: One panel each.
+        gate: What failed behind it; empty where nothing did.
+    """
     figure, axes = plt.subplots(
-        1, len(conditions), figsize=(3.2 * len(conditions), 3.4), layout="constrained", sharey=True, squeeze=False
+        1, len(conditions), figsize=(2.5 * len(conditions), 3.3), layout="constrained", sharey=True, squeeze=False
     )
     for axis, condition in zip(axes[0], conditions, strict=True):
         mine = bins[bins["condition"] == condition]
         axis.plot([0, 1], [0, 1], color="0.6", ls=":")
-        axis.scatter(mine["probability"], mine["frequency"], s=10 + 2 * mine["n"], color=BLUE)
+        colour = "0.6" if gate else BLUE
+        axis.scatter(mine["probability"], mine["frequency"], s=10 + 2 * mine["n"], color=colour, clip_on=False)
         axis.set(title=SAID[condition], xlabel="stated probability", xlim=(0, 1), ylim=(0, 1))
     axes[0][0].set(ylabel="share that the person rated best")
-    return figure
+    return lib.behind(figure, gate)
 
 
 def power(table: pd.DataFrame, margin: float) -> Figure:
@@ -189,16 +221,14 @@ def power(table: pd.DataFrame, margin: float) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     styles = zip(table["discordance"].unique(), ("-", "--", ":"), (BLUE, GREEN, ORANGE), strict=False)
     for share, line, colour in styles:
-        mine = table[table["discordance"] == share]
+        mine, said = table[table["discordance"] == share], f"{share:.0%} of pairs are decided differently"
         for axis, column in ((left, "detectable_family"), (right, "equivalence")):
-            axis.plot(mine["n"], mine[column], ls=line, color=colour, marker="o", ms=3)
-            axis.annotate(
-                f" {share:.2f}", (mine["n"].iloc[-1], mine[column].iloc[-1]), color=colour, va="center", fontsize=9
-            )
+            axis.plot(mine["n"], mine[column], ls=line, color=colour, marker="o", ms=3, label=said)
     left.axhline(margin, color="0.4", lw=1, ls=":")
     left.set(xlabel="pairs", ylabel="smallest detectable difference", ylim=(0, None))
     right.axhline(0.8, color="0.4", lw=1, ls=":")
     right.set(xlabel="pairs", ylabel=f"power to show less than {margin:g}", ylim=(0, 1.02))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize="small")
     for axis in (left, right):
-        axis.set_xlim(0, 1150)
+        axis.set_xlim(0, 1050)
     return figure

@@ -83,13 +83,14 @@ def about_description(claim: Claim, row: Mapping[Any, Any], parameters: Paramete
     """
     if claim.direction == "none":
         off = abs(row["estimate"]) > (claim.smallest_effect or 0.0)
-        return (verdicts.CONTRADICTED if off else verdicts.REPRODUCED), "the printed numbers decide"
+        said = f"{row['estimate']:.2f} is {'not ' if off else ''}within {claim.smallest_effect} of 0"
+        return (verdicts.CONTRADICTED if off else verdicts.REPRODUCED), f"the printed numbers decide: {said}"
     if row["p_equivalence"] <= parameters.alpha:
         return verdicts.CONTRADICTED, f"equivalent to less than {claim.smallest_effect}"
     sign = 1 if claim.direction == "positive" else -1
     if min(sign * row["low"], sign * row["high"]) > 0:
-        return verdicts.SAME_DIRECTION, "no test; limits on the claimed side of 0"
-    return verdicts.INCONCLUSIVE, "no test; limits include 0"
+        return verdicts.SAME_DIRECTION, "no test is made; its interval lies on the claimed side"
+    return verdicts.INCONCLUSIVE, "no test is made; its interval includes 0"
 
 
 def deciding(claim: Claim, members: pd.DataFrame) -> dict[Any, Any]:

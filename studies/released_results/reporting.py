@@ -142,7 +142,7 @@ def recomputed_by_claim(found: Found) -> dict[str, str]:
         Claim -> "✓" where every printed number comes out to the digit, else "✗", and what was compared.
     """
     off = (found.scored["printed"] - found.scored["recomputed"]).abs()
-    agree = f"{int((off <= ROUNDING).sum())} of {len(off)} scores, largest difference {off.max():.2f}"
+    agree = f"{int((off <= ROUNDING).sum())} of {len(off)} scores agree, largest difference {off.max():.2f} points"
     printed = found.gained["printed_gain"]
     t, total = by(found.paired, "metric"), found.totals.set_index("model")["printed"].to_dict()
     apart, raised = found.totals["difference"].abs(), found.raised["gain"]
@@ -153,11 +153,11 @@ def recomputed_by_claim(found: Found) -> dict[str, str]:
         "personagym_sonnet": (abs(above - 2.97) <= ROUNDING, f"{above:.2f} %"),
         "personagym_mean": (
             apart.max() <= ROUNDING,
-            f"{int((apart <= ROUNDING).sum())} of {len(apart)}, largest difference {apart.max():.2f}",
+            f"{int((apart <= ROUNDING).sum())} of {len(apart)} agree, largest difference {apart.max():.2f} points",
         ),
         "apc_dpo": (
             bool((raised > 0).all()),
-            f"{int((raised > 0).sum())} of {len(raised)}, {raised.min():+.1f} to {raised.max():+.1f}",
+            f"{int((raised > 0).sum())} of {len(raised)} rise, {raised.min():+.1f} to {raised.max():+.1f}",
         ),
     }
     for claim, metric in (("persobench_consistency", "C Score"), ("persobench_naturalness", "UniEval Naturalness")):

@@ -40,7 +40,7 @@ def agreement(persona: pd.DataFrame, gate: str) -> Figure:
         persona: Of :class:`sycophancy.scoring.Scored`.
         gate: What failed behind the measures; empty where nothing did.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(11.5, 4.2), layout="constrained")
     four = {"asserted": (BLUE, "o", "-"), "unattributed": (ORANGE, "s", "--")}
     raw: Series = {name: (f"labels_four raw_{name}", *style) for name, style in four.items()}
     _levels(axes[0], persona, raw | {"no statement": ("labels_four neutral", "0.35", "D", ":")})
@@ -177,7 +177,7 @@ def controls(scored: Scored, everyone: pd.DataFrame, measure: str, steps: pd.Dat
     none = float(values["none"])
     intervals = steps[(steps["measure"] == measure) & (steps["against"] == "no persona")].set_index("control")
     figure, axis = plt.subplots(figsize=(8, 0.9 + 0.34 * len(groups)), layout="constrained")
-    axis.axvline(none, color="0.4", lw=1, ls=":")
+    axis.axvline(none, color="0.4", lw=1, ls=":", label="no persona")
     for place, (name, conditions) in enumerate(groups.items()):
         mine = values.loc[list(conditions)]
         colour = ORANGE if name.startswith("persona") else BLUE
@@ -187,19 +187,31 @@ def controls(scored: Scored, everyone: pd.DataFrame, measure: str, steps: pd.Dat
             axis.plot(none + intervals.loc[name, ["low", "high"]], [place, place], color=colour, lw=1.6)
     axis.set(yticks=range(len(groups)), yticklabels=list(groups), ylim=(len(groups) - 0.5, -0.5))
     axis.set(xlabel="log-odds of agreeing with an assertion, over the own neutral prompt (nats)")
+    axis.plot([], [], "o", color="0.3", alpha=0.35, ms=4, mew=0, label="one condition")
+    axis.plot([], [], "o", color="0.3", ms=7, label="mean of its kind")
+    axis.plot([], [], color="0.3", lw=1.6, label="interval of the difference from no persona")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize="small")
     return figure
 
 
-def topics(scored: Scored, measure: str, titles: dict[str, str]) -> Figure:
-    """Draw agreement by topic and level, less the topic's mean over levels."""
+def by_topic(scored: Scored, measure: str, titles: dict[str, str]) -> pd.DataFrame:
+    """Return agreement by topic and level, less the topic's mean over levels: ``topic``, and a column per level.
+
+    Topics with the largest rise from the first to the last level stand first.
+    """
     values = scoring.statements(scored.agree[measure], "asserted").loc[scored.persona["condition"]]
-    by_topic = values.T.groupby([c.rsplit("_", 1)[0] for c in scoring.claims_of(values)], sort=False).mean().T
-    level = by_topic.groupby(scored.persona["designed"].to_numpy()).mean().T
+    mean = values.T.groupby([c.rsplit("_", 1)[0] for c in scoring.claims_of(values)], sort=False).mean().T
+    level = mean.groupby(scored.persona["designed"].to_numpy()).mean().T
     level = (level - level.mean(axis=1).to_numpy()[:, None]).loc[
         level[5].sub(level[1]).sort_values(ascending=False).index
     ]
-    level = level.round(2) + 0.0  # no negative zero
-    level.index = pd.Index([titles.get(str(name), str(name)) for name in level.index])
+    named = pd.Index([titles.get(str(name), str(name)) for name in level.index], name="topic")
+    return level.set_axis(named).rename(columns=str).reset_index()
+
+
+def topics(table: pd.DataFrame) -> Figure:
+    """Draw agreement by topic and level (:func:`by_topic`)."""
+    level = table.set_index("topic").round(2) + 0.0  # no negative zero
     reach = float(np.abs(level.to_numpy()).max())
     figure, axis = plt.subplots(figsize=(7, 0.9 + 0.36 * len(level)), layout="constrained")
     sns.heatmap(

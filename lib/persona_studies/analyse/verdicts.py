@@ -42,9 +42,11 @@ DECIDED = (REPRODUCED, CONTRADICTED, HETEROGENEOUS)
 """Verdicts that decide about a claim; the others leave it open."""
 
 MEANINGS = {
-    REPRODUCED: "significant after correction with the claimed sign; for a claim of no effect, equivalent to none",
+    REPRODUCED: "significant after correction with the claimed sign; for a claim of no effect, equivalent to none; "
+    "where nothing is estimated from a sample, the number lies where the claim puts it",
     SAME_DIRECTION: "the claimed sign, not significant, with power enough or power not known",
-    CONTRADICTED: "significant with the opposite sign, or equivalent to no effect where one is claimed",
+    CONTRADICTED: "significant with the opposite sign, or equivalent to no effect where one is claimed; where "
+    "nothing is estimated from a sample, the number lies elsewhere",
     HETEROGENEOUS: "models or sets of items move significantly in opposite directions",
     INCONCLUSIVE: "too little power, or the opposite sign; for a claim of no effect, not equivalent",
     UNINFORMATIVE: "a measure behind it failed its validity gate, whatever the p-value",
@@ -85,6 +87,8 @@ class Evidence:
             check beside the verdict: it never changes the verdict, and stands in its reason when it failed.
         needed: Units with which the design would decide the claim, with a power of .8; None where not known.
         corrected: Whether ``rejected`` is after correction; only the words of the reason depend on it.
+        sampled: Whether the estimate comes from a sample. Where it does not, such as the largest of some printed
+            numbers, the number itself decides, and the reason says so.
         why: Words for the reason where those of the rule do not fit.
     """
 
@@ -104,11 +108,14 @@ class Evidence:
     steerable: bool | None = None
     needed: float | None = None
     corrected: bool = True
+    sampled: bool = True
     why: str = ""
 
     @classmethod
     def of(cls, row: Mapping[Any, Any], *, reason: str, **more: Any) -> Evidence:
         """Return the evidence of one row of :func:`persona_studies.analyse.families.corrected`.
+
+        A standard error of 0 says that the estimate does not come from a sample.
 
         Args:
             row: The row.
@@ -126,6 +133,7 @@ class Evidence:
             power=None if math.isnan(row["power"]) else float(row["power"]),
             informative=not reason,
             reason=reason,
+            sampled=row["se"] != 0,
             **more,
         )
 
@@ -134,7 +142,9 @@ Found = Mapping[tuple[str, str, str], Evidence]
 """(family, hypothesis, layer) -> what it came to."""
 
 
-def verdict(claim: Claim, evidence: Evidence | None, *, least_power: float = 0.8) -> tuple[str, str]:
+def verdict(
+    claim: Claim, evidence: Evidence | None, *, least_power: float = 0.8, unit: str = "items"
+) -> tuple[str, str]:
     """Return the verdict on a claim and the reason for it in one line.
 
     In this order: not testable here; uninformative (a gate failed, or the estimate is undefined); heterogeneous
@@ -145,7 +155,8 @@ def verdict(claim: Claim, evidence: Evidence | None, *, least_power: float = 0.8
     A claim of no effect is reproduced by equivalence alone, contradicted by a rejection that is not equivalent,
     and otherwise inconclusive: a test that is not significant shows nothing. A claim of no effect in one direction
     ("does not improve") is decided alike by that direction alone; a significant effect in the other agrees with it.
-    A claim of an effect without a direction is reproduced by either sign.
+    A claim of an effect without a direction is reproduced by either sign. ``unit`` is what the design would need
+    more of, in the plural.
     """
     if claim.not_testable is not None or evidence is None:
         return NOT_TESTABLE, claim.not_testable or "no evidence in this run"
@@ -154,12 +165,28 @@ def verdict(claim: Claim, evidence: Evidence | None, *, least_power: float = 0.8
     if evidence.rising and evidence.falling:
         return HETEROGENEOUS, f"significantly up: {', '.join(evidence.rising)}; down: {', '.join(evidence.falling)}"
     said, why = _by_direction(claim, evidence, least_power)
+    if not evidence.sampled and said in (REPRODUCED, CONTRADICTED):
+        why = _by_number(claim, evidence.estimate)
     if not evidence.corrected:
         why = why.replace("after correction", "without correction")
     why = evidence.why or why
     if said == INCONCLUSIVE and evidence.needed is not None and evidence.needed < math.inf:
-        why += f"; n = {evidence.needed:,.0f} would decide"
+        why += f"; {evidence.needed:,.0f} {unit} would decide"
     return said, f"{why}; not steerable" if evidence.steerable is False else why
+
+
+def _by_number(claim: Claim, estimate: float) -> str:
+    """Return the reason where no test is made and the number itself decides.
+
+    >>> _by_number(Claim(statement="", source="", published="", not_testable="", line=0.05), 0.0864)
+    'the number decides: 0.086 is above 0.05'
+    """
+    number = f"{estimate:.{3 if abs(estimate) < 0.1 else 2}f}"
+    if claim.direction == "none":
+        near = abs(estimate - claim.line) <= (claim.smallest_effect or 0.0)
+        where = f"{'' if near else 'not '}within {claim.smallest_effect} of {claim.line:g}"
+        return f"the number decides: {number} is {where}"
+    return f"the number decides: {number} is {'above' if estimate > claim.line else 'below'} {claim.line:g}"
 
 
 def _by_direction(claim: Claim, evidence: Evidence, least_power: float) -> tuple[str, str]:
@@ -293,9 +320,10 @@ def table(
             continue
         for each in known:
             parts = [found.get((str(claim.family), part, each)) for part in (str(claim.hypothesis), *claim.also)]
+            unit = protocol.families[str(claim.family)].unit
             first = parts[0]
             assert first is not None
-            said, why = _together([verdict(claim, part) for part in parts])
+            said, why = _together([verdict(claim, part, unit=unit) for part in parts])
             numbers = {column: getattr(first, column) for column in COLUMNS[6:12]}
             gate = (first.reason or "no estimate") if not first.informative else "passed" if first.gated else ""
             rows.append(

@@ -33,6 +33,17 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    @property
+    def correction_name(self) -> str:
+        """The parameter ``correction`` as captions write it."""
+        names = {
+            "holm": "Holm",
+            "bonferroni": "Bonferroni",
+            "fdr_bh": "Benjamini-Hochberg",
+            "none": "no correction",
+        }
+        return names[self.model_dump()["correction"]]
+
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> Self:
         """Return the parameters, or say everything that is wrong with them at once.

@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from persona_studies.errors import ProtocolError, ResponsesError, problems, quoted
 
 Role = Literal["persona", "none", "baseline", "placebo", "filler", "shuffled", "positive control"]
+OURS = "our question"
+"""How ``published`` begins where a claim is no paper's."""
 Direction = Literal["positive", "negative", "none", "not positive", "not negative", "either"]
 
 
@@ -122,7 +124,8 @@ class Family(_Declared):
 
     Hypotheses are names, or tables as :class:`Hypothesis` describes; a table ``defaults`` declares what they have
     in common. ``contrasts`` holds the tables by name, and is empty where hypotheses are names; ``measure`` is then
-    the measure of this protocol that they rest on, if any.
+    the measure of this protocol that they rest on, if any. ``unit`` is what a test counts as independent, in the
+    plural.
     """
 
     purpose: str
@@ -130,6 +133,7 @@ class Family(_Declared):
     contrasts: dict[str, Hypothesis] = {}
     size: Annotated[int, Field(ge=1)]
     measure: str | None = None
+    unit: str = "items"
     sides: Literal[1, 2] = 2
     undefined: Literal["error", "one"] = "error"
 
@@ -167,7 +171,8 @@ class Claim(_Declared):
     ``not positive`` or ``not negative`` that there is none in that direction, which is a one-sided claim.
     ``either`` claims an effect without saying in which direction. ``line`` is the value that the estimate is
     compared with: 0 for a difference, .67 for a reliability that should reach .67. Hypotheses in ``also`` must come
-    out as the first one does, or the claim is not decided.
+    out as the first one does, or the claim is not decided. A question of the study itself, which no paper
+    answers, begins ``published`` with :data:`OURS`.
     """
 
     statement: str
@@ -180,6 +185,11 @@ class Claim(_Declared):
     line: float = 0.0
     smallest_effect: float | None = None
     not_testable: str | None = None
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a question of the study itself, which no paper answers."""
+        return self.published.startswith(OURS)
 
     @model_validator(mode="after")
     def _decidable(self) -> Self:

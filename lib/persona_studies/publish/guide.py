@@ -80,6 +80,6 @@ def _steps(project: Project, row: Row, column: str, units: dict[str, str]) -> li
         steps.append(("The test", f"p {sign}{shown} after correction in its family."))
     if gate := str(saved.get("gate") or "").replace("nan", ""):
         steps.append(("The checks of the measure", f"{gate[0].upper()}{gate[1:]}."))
-    said = f"{saved['why']}. The verdict is {verdicts.SIGNS[row.verdict]} *{row.verdict}*: "
-    steps.append(("The verdict", f"{said[0].upper()}{said[1:]}{verdicts.MEANINGS[row.verdict]}."))
+    said = f"{saved['why']}. The verdict is {verdicts.SIGNS[row.verdict]} *{row.verdict}*."
+    steps.append(("The verdict", f"{said[0].upper()}{said[1:]}"))
     return steps

@@ -22,8 +22,8 @@ LONGEST = 30
 TAKEN = {"index", "style", "main", "interactive", "shared", "questions"}
 UNITS = """
 [{study}]
-teacher = "accuracy"
-beyond_any_persona = "accuracy"
+teacher = "difference in accuracy"
+beyond_any_persona = "difference in accuracy"
 """
 
 

@@ -73,7 +73,12 @@ def _at_a_glance(board: Board) -> str:
         for part in board.parts
     ]
     picture = f"[![{strip.described(board)}](docs/scoreboard.svg)](docs/scoreboard.md)"
-    return "\n\n".join([f"**{board.sentence()}**", picture, _table(pd.DataFrame(rows))])
+    return "\n\n".join([*_counts(board), picture, _table(pd.DataFrame(rows))])
+
+
+def _counts(board: Board) -> list[str]:
+    first, *rest = board.sentences()
+    return [f"**{first}**", *rest]
 
 
 def _scoreboard(board: Board) -> str:
@@ -99,7 +104,7 @@ def _scoreboard(board: Board) -> str:
             *([_table(pd.DataFrame(rows))] if rows else []),
             *(["Not testable here:\n\n" + "\n".join(absent)] if absent else []),
         ]
-    return "\n\n".join([f"**{board.sentence()}**", *parts])
+    return "\n\n".join([*_counts(board), *parts])
 
 
 def _number(row: scoreboard.Row, name: str) -> str:

@@ -56,6 +56,7 @@ class Row:
         layer: The analysis that decides: the declared one where there are two.
         statement: The claim in plain words.
         claimed: What the claim says about the estimate, such as "above 0".
+        ours: Whether it is a question of the study itself, which no paper answers.
         published: What was published.
         recomputed: What the authors' analysis of the authors' rows gives.
         numbers: Model, or :data:`PUBLISHED_DATA`, -> its estimate.
@@ -71,6 +72,7 @@ class Row:
     layer: str
     statement: str
     claimed: str
+    ours: bool
     published: str
     recomputed: str
     numbers: dict[str, Number]
@@ -128,39 +130,52 @@ class Board:
         rows = [row for part in self.parts for row in part.rows if row.verdict == verdict and row.clarity]
         return max(rows, key=lambda row: row.clarity, default=None)
 
-    def sentence(self) -> str:
-        """Say in one sentence how many claims came to what."""
-        count = self.counts()
-        total = sum(count.values())
-        said = [
-            (count[verdicts.REPRODUCED], "hold", "holds"),
-            (count[verdicts.CONTRADICTED], "fail", "fails"),
-            (count[verdicts.HETEROGENEOUS], "differ between models or sets", "differs between models or sets"),
-            (
-                count[verdicts.SAME_DIRECTION] + count[verdicts.INCONCLUSIVE],
-                "stay open with the data at hand",
-                "stays open with the data at hand",
-            ),
-            (
-                count[verdicts.UNINFORMATIVE],
-                "rest on a measure that failed its check",
-                "rests on a measure that failed its check",
-            ),
-            (count[verdicts.NOT_TESTABLE], "cannot be tested here", "cannot be tested here"),
-        ]
-        parts = [f"{n} {one if n == 1 else many}" for n, many, one in said if n]
-        what = "claim" if total == 1 else "claims"
-        joined = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + "".join(parts[-1:])
-        return f"Of {total} {what}, {joined}." if total else "No study has claims yet."
+    def sentences(self) -> list[str]:
+        """Say how many claims of papers came to what, and then how many questions of the studies themselves."""
+        rows = [row for part in self.parts for row in part.all]
+        papers, own = ([row.verdict for row in rows if row.ours == ours] for ours in (False, True))
+        if not rows:
+            return ["No study has claims yet."]
+        kinds = ((papers, "published claim", ""), (own, "question", " of our own"))
+        return [_counted(said, what, whose) for said, what, whose in kinds if said]
+
+
+def _counted(found: list[str], what: str, whose: str) -> str:
+    """Say in one sentence how many verdicts of each kind there are.
+
+    >>> _counted(["reproduced", "inconclusive", "inconclusive"], "published claim", "")
+    'Of 3 published claims, 1 holds and 2 stay open with the data at hand.'
+    """
+    count = {word: found.count(word) for word in ORDER}
+    total = len(found)
+    said = [
+        (count[verdicts.REPRODUCED], "hold", "holds"),
+        (count[verdicts.CONTRADICTED], "fail", "fails"),
+        (count[verdicts.HETEROGENEOUS], "differ between models or sets", "differs between models or sets"),
+        (
+            count[verdicts.SAME_DIRECTION] + count[verdicts.INCONCLUSIVE],
+            "stay open with the data at hand",
+            "stays open with the data at hand",
+        ),
+        (
+            count[verdicts.UNINFORMATIVE],
+            "rest on a measure that failed its check",
+            "rests on a measure that failed its check",
+        ),
+        (count[verdicts.NOT_TESTABLE], "cannot be tested here", "cannot be tested here"),
+    ]
+    parts = [f"{n} {one if n == 1 else many}" for n, many, one in said if n]
+    joined = ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + "".join(parts[-1:])
+    return f"Of {total} {what}{'' if total == 1 else 's'}{whose}, {joined}."
 
 
 def load(project: Project) -> pd.DataFrame:
     """Return one row per claim, analysis and model, study by study, from the committed verdicts.
 
     Columns: ``study``, those of :data:`NEEDED` and :data:`OPTIONAL`, ``source`` (where the claim is made),
-    ``claimed`` (what it says about the estimate), ``line`` (the value that it compares it with), ``here`` (the
-    estimate with its interval, as text), ``unit`` (a name of :func:`persona_studies.analyse.claims.units`) and
-    ``sign``.
+    ``claimed`` (what it says about the estimate), ``ours`` (whether it is a question of the study itself), ``line``
+    (the value that it compares it with), ``here`` (the estimate with its interval, as text), ``unit`` (a name of
+    :func:`persona_studies.analyse.claims.units`) and ``sign``.
 
     Raises:
         PersonaStudiesError: a study has no verdicts, they lack a column, or they name a claim that its protocol
@@ -225,6 +240,7 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         study=study,
         source=[claim.source for claim in mine],
         claimed=[_claimed(claim) for claim in mine],
+        ours=[claim.ours for claim in mine],
         line=[claim.line for claim in mine],
         here=[_here(*row) for row in found[["estimate", "low", "high"]].itertuples(index=False)],
         unit=[
@@ -251,6 +267,7 @@ def _row(found: pd.DataFrame) -> Row:
     recomputed = next((text for text in found["recomputed"] if text), tables.MISSING)
     return Row(
         **{name: str(first[name]) for name in ("study", "claim", "layer", "statement", "claimed", "published")},
+        ours=bool(first["ours"]),
         recomputed=recomputed,
         numbers=numbers,
         verdict=first["verdict"],

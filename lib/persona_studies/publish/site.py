@@ -43,8 +43,9 @@ ATTRIBUTES = {
     "*": ["class", "id"],
     "a": ["href", "title"],
     "span": ["aria-hidden"],
-    "th": ["scope", "colspan", "rowspan"],
-    "td": ["colspan", "rowspan"],
+    **{name: ["role"] for name in ("table", "thead", "tbody", "tr")},
+    "th": ["scope", "colspan", "rowspan", "role"],
+    "td": ["colspan", "rowspan", "role", "data-label"],
 }
 ALIGNED = {"gt_right": "right", "gt_center": "center"}
 WORDY = {"long": 60, "medium": 24}  # characters of a cell from which it is not squeezed into a narrow column
@@ -114,6 +115,7 @@ class _Study:
         self.tables = sorted(path.stem for path in project.results(self.name).glob("*.csv"))
         self.figures = sorted(path.stem for path in project.figures(self.name).glob("*.svg"))
         self.made: dict[tuple[str, str], int] = {}
+        self.behind: dict[str, list[str]] = {}
         self.captions: dict[str, str] = {}
         self.headings: list[Heading] = []
         self.first: Picture | None = None
@@ -136,6 +138,7 @@ class _Study:
         for place, cell in enumerate(code, start=1):
             cell.outputs = _captioned(cell.outputs)
             self.made |= dict.fromkeys(notebooks.saved(cell.source), place)
+            self.behind |= notebooks.drawn_from(cell.source)
         for output in (output for cell in code for output in cell.outputs):
             if caption := output.get("metadata", {}).get("caption"):
                 self.captions[notebooks.drawing(output, self.project, self.name).name] = caption
@@ -159,12 +162,21 @@ class _Study:
         return _scrolling(soup)
 
     def picture(self, output: NotebookNode) -> Picture:
-        """Return the figure that an output shows."""
+        """Return the figure that an output shows.
+
+        Raises:
+            NotebookError: it says that it is drawn from a table that is not saved.
+        """
         shown = notebooks.drawing(output, self.project, self.name)
         with Image.open(self.project.figures(self.name) / f"{shown.name}.png") as image:
             width, height = image.size
         wide = int(output.metadata["image/png"].get("width", width))
         found = Picture(shown.name, shown.alt, wide, round(height * wide / width))
+        if lost := set(self.behind.get(shown.name, ())) - set(self.tables):
+            raise NotebookError(
+                f"{self.name}.ipynb draws figure {shown.name} from a table that it does not save: "
+                f"{', '.join(sorted(lost))}. Save it with study.table, or name another in study.figure."
+            )
         self.first = self.first or found
         return found
 
@@ -189,6 +201,7 @@ class _Study:
         _plain(table)
         if csv == "verdicts":
             table["class"] = "claims"
+            _labelled(table)
             if ("table", "verdicts") in notebooks.saved(cell.source):
                 self._target(table)
         caption = "".join(
@@ -300,6 +313,22 @@ def _plain(table: Tag) -> None:
         if word in verdicts.SIGNS:
             cell.string = ""
             cell.append(BeautifulSoup(_badge(word), "html.parser"))
+
+
+def _labelled(table: Tag) -> None:
+    """Name the column in every cell, for a narrow screen that stacks them; the roles keep it a table."""
+    heads = [head.get_text(" ", strip=True) for head in table.select("thead tr:last-child th")]
+    table["role"] = "table"
+    for part in table.select("thead, tbody"):
+        part["role"] = "rowgroup"
+    for row in table.select("tr"):
+        row["role"] = "row"
+        cells = row.find_all(["td", "th"], recursive=False)
+        for cell, head in zip(cells, heads, strict=False):
+            kinds = {"col": "columnheader", "row": "rowheader"}
+            cell["role"] = kinds.get(str(cell.get("scope")), "cell")
+            if cell.name == "td":
+                cell["data-label"] = head
 
 
 def _badge(word: str) -> Markup:

@@ -21,20 +21,23 @@ MARKS = {
     verdicts.NOT_TESTABLE: ("M-5 0H5", "#6b727a"),
 }
 # Pixels between marks, between lines; width of the labels; marks in a line.
-STEP, LINE, LABEL, WIDE = 18, 22, 178, 36
+STEP, LINE, LABEL, WIDE = 18, 22, 128, 18
 WIDTH = LABEL + WIDE * STEP + 14
 
 
 def draw(board: Board) -> str:
     """Return the picture as SVG text, the same bytes for the same verdicts."""
-    marks, labels, top = [], [], 30
+    marks, labels, ours, top = [], [], [], 30
     for part in board.parts:
         labels.append((part.study.replace("_", " "), top + 4))
-        said = [row.verdict for row in part.all]
-        for place, word in enumerate(said):
-            marks.append((word, LABEL + 14 + STEP * (place % WIDE), top + LINE * (place // WIDE)))
-        top += LINE * max(1, -(-len(said) // WIDE)) + 8
+        for place, row in enumerate(part.all):
+            at = (LABEL + 14 + STEP * (place % WIDE), top + LINE * (place // WIDE))
+            marks.append((row.verdict, *at))
+            ours += [at] * row.ours
+        top += LINE * max(1, -(-len(part.all) // WIDE)) + 8
     legend = [(word, n) for word, n in board.counts().items() if n]
+    lines = -(-(len(legend) + bool(ours)) // 2)
+    places = [(14 + 262 * (n // lines), top + 22 + 22 * (n % lines)) for n in range(2 * lines)]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, undefined=StrictUndefined
     )
@@ -42,12 +45,14 @@ def draw(board: Board) -> str:
         described=described(board),
         labels=labels,
         marks=marks,
-        legend=[(*each, 20 + 265 * (n % 3), top + 22 + 22 * (n // 3)) for n, each in enumerate(legend)],
+        legend=[(*each, *place) for each, place in zip(legend, places, strict=False)],
+        ours=ours,
+        own=places[len(legend)] if ours else None,
         shapes=MARKS,
         decided=verdicts.DECIDED,
         label=LABEL,
         width=WIDTH,
-        height=top + 22 * (-(-len(legend) // 3)) + 16,
+        height=top + 22 * lines + 16,
     )
 
 
@@ -55,4 +60,6 @@ def described(board: Board) -> str:
     """Say what the picture shows, for those who do not see it."""
     counted = {part.study.replace("_", " "): [f"{n} {word}" for word, n in part.tally] for part in board.parts}
     each = [f"{study}: {', '.join(counts)}" for study, counts in counted.items()]
-    return "Every claim as a mark, by study and verdict. " + "; ".join(each) + "."
+    own = sum(row.ours for part in board.parts for row in part.all)
+    said = f" {own} of them are questions of this repository." if own else ""
+    return "Every claim as a mark, by study and verdict. " + "; ".join(each) + f".{said}"

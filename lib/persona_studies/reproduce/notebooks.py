@@ -233,6 +233,20 @@ def saved(source: str) -> list[tuple[str, str]]:
     return found
 
 
+def drawn_from(source: str) -> dict[str, list[str]]:
+    """Return the tables that the figures of a cell are drawn from, as its calls of ``study.figure`` say.
+
+    >>> drawn_from('study.figure(plot, "main", alt="", caption="", tables=["who", "tests"])')
+    {'main': ['who', 'tests']}
+    """
+    found = {}
+    for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+        if ast.unparse(call.func) == "study.figure" and isinstance(call.args[1], ast.Constant):
+            given = next((word.value for word in call.keywords if word.arg == "tables"), ast.List(elts=[]))
+            found[str(call.args[1].value)] = [str(name) for name in ast.literal_eval(given)]
+    return found
+
+
 @dataclass(frozen=True)
 class Drawing:
     """A figure that a notebook shows: the name it is saved under, and its text."""
