@@ -1,11 +1,14 @@
-"""Files: their hash, and writing them in one step."""
+"""Files: their hash, reading TOML once, and writing in one step."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 
 def sha256(*paths: Path) -> str:
@@ -16,6 +19,18 @@ def sha256(*paths: Path) -> str:
             while piece := file.read(1 << 20):
                 total.update(piece)
     return total.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def toml(text: str) -> Mapping[str, Any]:
+    """Return the content of a TOML file, which no caller may change.
+
+    A protocol takes 30 ms to read, and one command reads it a dozen times.
+
+    Raises:
+        tomllib.TOMLDecodeError: the text is not TOML.
+    """
+    return tomllib.loads(text)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from persona_studies import files
 from persona_studies.errors import ProtocolError, ResponsesError, problems, quoted
 
 Role = Literal["persona", "none", "baseline", "placebo", "filler", "shuffled", "positive control"]
@@ -386,10 +387,9 @@ def load(path: Path) -> Protocol:
         raise ProtocolError(f"{_place(path)} does not declare a design, mend it there:\n{lines}") from error
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _toml(path: Path) -> Mapping[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return files.toml(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise ProtocolError(f"No protocol {_place(path)}; every study declares its design there.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

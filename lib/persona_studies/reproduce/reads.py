@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from persona_studies import files
 from persona_studies.errors import ProtocolError
 from persona_studies.paths import Project
 
@@ -32,7 +33,7 @@ def declared(project: Project, study: str) -> tuple[list[str], list[str]] | None
         ProtocolError: something that is named does not exist, or is not a list of texts.
     """
     try:
-        found = tomllib.loads(project.protocol(study).read_text("utf-8"))
+        found = files.toml(project.protocol(study).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         # Whoever reads the protocol says what is wrong with it.
         return None
@@ -73,7 +74,7 @@ def pins(project: Project, study: str) -> list[dict[str, Any]]:
     named = declared(project, study)
     if named is None or not named[1]:
         return []
-    entries = tomllib.loads(project.sources.read_text("utf-8")).get("source", [])
+    entries = files.toml(project.sources.read_text("utf-8")).get("source", [])
     found = []
     for pattern in named[1]:
         fitting = [entry for entry in entries if fnmatchcase(str(entry.get("id")), pattern)]
