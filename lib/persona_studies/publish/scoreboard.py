@@ -298,6 +298,9 @@ def _claimed(claim: Claim) -> str:
 # A check of a gate -> what a model does that fails it.
 CHECKS = {
     "above chance": "no better than chance",
+    "auc": "no better than chance",
+    "order r": "order changes answers",
+    "order shift": "order changes answers",
     "control": "fails its control",
     "option mass": "answers outside the options",
     "position dominance": "picks by place",
@@ -319,6 +322,8 @@ def brief(why: str, verdict: str = "") -> str:
     'cloze on triage failed 3 checks'
     >>> brief("gate: position dominance, above chance")
     'failed: picks by place, no better than chance'
+    >>> brief("gate, rating_digits: option mass; rating_upper: option mass, order r")
+    'failed: answers outside the options, order changes answers'
     >>> brief("significantly up: gpt-5-chat, mistral-7b-instruct; down: qwen2.5-72b-instruct, llama-3.3-70b")
     '2 significantly up, 2 significantly down'
     >>> brief("reproduced: significant after correction; inconclusive: not significant", "inconclusive")
@@ -329,8 +334,9 @@ def brief(why: str, verdict: str = "") -> str:
     if len(why) > LONG and (apart := re.fullmatch(r"significantly up: (.+); down: (.+)", why)):
         up, down = (len(names.split(", ")) for names in apart.groups())
         return f"{up} significantly up, {down} significantly down"
-    if gate := re.fullmatch(r"gate: ([^:;]+)", why):
-        return f"failed: {', '.join(dict.fromkeys(CHECKS.get(check, check) for check in gate[1].split(', ')))}"
+    if why.startswith(("gate: ", "gate, ")):
+        failed = re.findall(r"(?:^|; )(?:gate: |(?:gate, )?[a-z_]+: )([^:;]+)(?=;|$)", why)
+        return _fitting(CHECKS.get(check, check) for checks in failed for check in checks.split(", "))
     if gate := re.fullmatch(r"gate of ([^:;]+): ([^:;]+)", why):
         checks = gate[2].split(", ")
         why = f"{gate[1]} failed " + (f"{len(checks)} checks" if len(checks) > 1 else f"its check: {checks[0]}")
@@ -342,6 +348,17 @@ def brief(why: str, verdict: str = "") -> str:
         if clauses:
             return mark.join(clauses)
     return " ".join(plain.split()[:WORDS]).rstrip(",;:") + "…"
+
+
+def _fitting(checks: Iterable[str]) -> str:
+    """Say which checks failed, as many as fit into a reason."""
+    said = "failed: "
+    for check in dict.fromkeys(checks):
+        more = f"{said}{', ' if said[-1] != ' ' else ''}{check}"
+        if len(more.split()) > WORDS:
+            break
+        said = more
+    return said
 
 
 def _here(estimate: float, low: float, high: float) -> str:
