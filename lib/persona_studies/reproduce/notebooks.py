@@ -167,11 +167,13 @@ def foreign(project: Project, study: str) -> list[str]:
     found = []
     for place, source in code:
         try:
-            nodes = [*ast.walk(ast.parse(source))]
+            tree = ast.parse(source)
         except (SyntaxError, ValueError):  # a cell of the shell, or one whose own error says more
             continue
-        for node in nodes:
-            where = f"{place}, line {getattr(node, 'lineno', 1)}"
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Import | ast.ImportFrom | ast.Call):
+                continue
+            where = f"{place}, line {node.lineno}"
             for name in _imported(node) & others:
                 remedy = f"import from {study!r} or the library, for no study imports another"
                 found.append(f"{where}: imports the study {name!r}; {remedy}.")
@@ -190,7 +192,10 @@ def _imported(node: ast.AST) -> set[str]:
 
 def _opened(node: ast.AST) -> str | None:
     """Return the study that a call of ``Study.open`` names."""
-    if not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Study.open") and node.args):
+    # By its last name first: to write out what every call calls takes longer than to read the file.
+    if not (isinstance(node, ast.Call) and node.args and getattr(node.func, "attr", "") == "open"):
+        return None
+    if not ast.unparse(node.func).endswith("Study.open"):
         return None
     name = node.args[0]
     return name.value if isinstance(name, ast.Constant) and isinstance(name.value, str) else None
