@@ -138,10 +138,15 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
+def copied(whole: Project, tmp_path: Path) -> Project:
+    """Return a copy of a project that was made once, for one test to damage."""
+    return Project(Path(shutil.copytree(whole.root, tmp_path / "project")))
+
+
 @pytest.fixture
 def run_project(executed: Project, tmp_path: Path) -> Project:
     """The toy project with a completed run in ``build/toy``."""
-    return Project(Path(shutil.copytree(executed.root, tmp_path / "project")))
+    return copied(executed, tmp_path)
 
 
 MODEL = """    model: str = Field(description="a model")
@@ -153,20 +158,23 @@ def plan(project, protocol, parameters, *, texts=False):
 """
 
 
-@pytest.fixture
-def recorded(make_project: Callable[..., Project], monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A toy study whose grid grows with ``rounds``, recorded up to 3."""
-    from persona_studies.ask import recording
-    from tests.simulated import SimulatedBackend
-    from tests.test_recording import answer, small_plan
-
-    project = make_project(parameters=PARAMETERS + '\nmodel = "simulated"  # a model')
+@pytest.fixture(scope="session")
+def recorded_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = project_at(
+        tmp_path_factory.mktemp("recorded") / "project", parameters=PARAMETERS + '\nmodel = "simulated"  # a model'
+    )
     project.design("toy").write_text(project.design("toy").read_text() + MODEL)
-    monkeypatch.setattr("persona_studies.design.protocol.load", lambda _: None)
     plan = small_plan(3)
     recording.record(project, "toy", plan, SimulatedBackend(answer))
     packing.pack(project, "toy", plan, "simulated")
     return project
+
+
+@pytest.fixture
+def recorded(recorded_once: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A toy study whose grid grows with ``rounds``, recorded up to 3."""
+    monkeypatch.setattr("persona_studies.design.protocol.load", lambda _: None)
+    return copied(recorded_once, tmp_path)
 
 
 @pytest.fixture
@@ -230,13 +238,18 @@ def build(project: Project) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def accepted_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project, plan = project_at(tmp_path_factory.mktemp("accepted") / "project"), small_plan(2)
+    recording.record(project, "toy", plan, SimulatedBackend(answer))
+    packing.pack(project, "toy", plan, "simulated")
+    build(project)
+    assert verify.accept(project, "toy", confirm=lambda _: True) is not None
+    build(project)
+    return project
+
+
 @pytest.fixture
-def accepted(toy_project: Project) -> Project:
+def accepted(accepted_once: Project, tmp_path: Path) -> Project:
     """A recorded toy study whose reference is accepted and whose build is current."""
-    plan = small_plan(2)
-    recording.record(toy_project, "toy", plan, SimulatedBackend(answer))
-    packing.pack(toy_project, "toy", plan, "simulated")
-    build(toy_project)
-    assert verify.accept(toy_project, "toy", confirm=lambda _: True) is not None
-    build(toy_project)
-    return toy_project
+    return copied(accepted_once, tmp_path)

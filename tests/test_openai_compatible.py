@@ -413,6 +413,7 @@ def test_an_answer_beyond_the_timeout_is_asked_for_again(behaviour: str) -> None
         assert server.calls == 2
 
 
+@pytest.mark.attack
 def test_a_mixture_under_concurrency_loses_nothing() -> None:
     dice = random.Random(11)
     kinds = [*PASSING.values(), "no-usage", "ok", "ok"]
@@ -571,7 +572,7 @@ def test_calls_never_exceed_the_cap() -> None:
         assert 12 - 8 <= len(found) <= 12
 
 
-@pytest.mark.parametrize("cap", [0, 100, 1000, 3000])
+@pytest.mark.parametrize("cap", [0, 100, 1000, pytest.param(3000, marks=pytest.mark.attack)])
 def test_tokens_never_exceed_the_cap(cap: int) -> None:
     with Server(delay=lambda body: 0.005) as server:
         model, found = backend(server, budget=Budget(tokens=cap)), []

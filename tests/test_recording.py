@@ -15,6 +15,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,6 +49,11 @@ def project(tmp_path: Path) -> Project:
 
 
 def small_plan(n: int = 6) -> pd.DataFrame:
+    return _small_plan(n).copy()
+
+
+@cache
+def _small_plan(n: int) -> pd.DataFrame:
     texts = [f"claim {i}" for i in range(n)]
     return combine(
         [
