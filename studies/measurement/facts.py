@@ -6,16 +6,14 @@ Run as a script, this file rebuilds every table whose sources are at hand.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
 
 from measurement import audits, design, psychometrics, published
-from persona_studies.design import sources
-from persona_studies.errors import SourceError
+from persona_studies.design import facts, sources
+from persona_studies.design.facts import Fact, Find
 from persona_studies.paths import Project
 
 STUDY = "measurement"
@@ -40,7 +38,7 @@ FILES = {
 # --- Tables ----------------------------------------------------------------------------------------------
 
 
-def keying_audit(project: Project, find: published.Find) -> pd.DataFrame:
+def keying_audit(project: Project, find: Find) -> pd.DataFrame:
     """Audit five repositories (:func:`measurement.audits.audit`)."""
     questions = json.loads(find("ipip-neo-300").read_text("utf-8"))["questions"]
     told = json.loads(find("measurement-llmpersonality-questionnaires").read_text("utf-8"))["BFI"]
@@ -51,7 +49,7 @@ def keying_audit(project: Project, find: published.Find) -> pd.DataFrame:
     return audits.audit(files, design.keys(project), {q["id"]: q["text"] for q in questions}, told["reverse"])
 
 
-def mbti_choices(project: Project, find: published.Find) -> pd.DataFrame:
+def mbti_choices(project: Project, find: Find) -> pd.DataFrame:
     """Read the answers about groups."""
     together = {"people-men-women": "answer-people-men-women"}
     together |= {"barbers-accountants-doctors": "answer-barbers-accountants-doctors"}
@@ -90,7 +88,7 @@ def questionnaires(project: Project) -> dict[str, psychometrics.Answers]:
     return made
 
 
-def profiles(project: Project, find: published.Find) -> pd.DataFrame:
+def profiles(project: Project, find: Find) -> pd.DataFrame:
     """Describe every domain of every released questionnaire (:func:`measurement.psychometrics.scales`)."""
     parts = [
         psychometrics.scales(answers).assign(dataset=name) for name, answers in questionnaires(project).items()
@@ -99,7 +97,7 @@ def profiles(project: Project, find: published.Find) -> pd.DataFrame:
     return table[["dataset", *table.columns.drop("dataset")]]
 
 
-def summaries(project: Project, find: published.Find) -> pd.DataFrame:
+def summaries(project: Project, find: Find) -> pd.DataFrame:
     """Describe every released questionnaire (:func:`measurement.psychometrics.summary`)."""
     return pd.DataFrame(
         [
@@ -109,7 +107,7 @@ def summaries(project: Project, find: published.Find) -> pd.DataFrame:
     )
 
 
-def illusion_scores(project: Project, find: published.Find) -> pd.DataFrame:
+def illusion_scores(project: Project, find: Find) -> pd.DataFrame:
     """Return scale scores and behaviours of Personality-Illusion by run; base models have no behaviour."""
     tuned = pd.read_csv(find("personality-illusion-baseline-self-report"))
     base = pd.read_csv(find("measurement-illusion-base-models-selfreport"))
@@ -123,7 +121,7 @@ def illusion_scores(project: Project, find: published.Find) -> pd.DataFrame:
     return table.rename(columns=names)[kept]
 
 
-def personallm_types(project: Project, find: published.Find) -> pd.DataFrame:
+def personallm_types(project: Project, find: Find) -> pd.DataFrame:
     """Return each type's mean and standard deviation (ddof 0) over ten runs, and how many scores recompute.
 
     Returns:
@@ -156,7 +154,7 @@ def personallm_types(project: Project, find: published.Find) -> pd.DataFrame:
     return table[["model", "type", "domain", "runs", "mean", "sd", "recomputed"]]
 
 
-def settings_variance(project: Project, find: published.Find) -> pd.DataFrame:
+def settings_variance(project: Project, find: Find) -> pd.DataFrame:
     """Return sums of squares of each factor of LLMPersonality's settings on each domain.
 
     Returns:
@@ -179,7 +177,7 @@ def settings_variance(project: Project, find: published.Find) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["factor", "domain", "levels", "ss", "ss_total", "settings", "recomputed"])
 
 
-def settings_induction(project: Project, find: published.Find) -> pd.DataFrame:
+def settings_induction(project: Project, find: Find) -> pd.DataFrame:
     """Return how far LLMPersonality's personas move every item of the domain that they are about.
 
     Returns:
@@ -214,93 +212,48 @@ def settings_induction(project: Project, find: published.Find) -> pd.DataFrame:
 # --- Registry --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Fact:
-    """A table of facts and what rederives it.
-
-    Attributes:
-        make: ``(project, find)`` -> table; ``find`` returns the file of a source.
-        note: What of it is kept, and under which licence its source is.
-        mirrored: Whether it needs a source that only a mirror has: a folder, or a file in a source archive.
-    """
-
-    make: Callable[[Project, published.Find], pd.DataFrame]
-    note: str
-    mirrored: bool = False
-
-
 FACTS = {
-    "keying_audit": Fact(keying_audit, "numbers of items"),
+    "keying_audit": Fact(keying_audit, note="numbers of items"),
     "flan_patterns": Fact(
         lambda _, find: published.flan(
             find("measurement-flan-prompts"), {m: find(f"measurement-flan-{m}") for m in published.FLAN}
         ),
-        "counts; no licence stated",
+        note="counts; no licence stated",
     ),
-    "mbti_choices": Fact(mbti_choices, "labels; MIT"),
+    "mbti_choices": Fact(mbti_choices, note="labels; MIT"),
     "papi_yardsticks": Fact(
         lambda project, find: published.papi(
             find("measurement-papi-test-set"), find("measurement-papi-mpi-300-split"), design.keys(project)
         ),
-        "means; no licence stated",
+        note="means; no licence stated",
     ),
-    "profiles": Fact(profiles, "coefficients by domain", mirrored=True),
-    "summaries": Fact(summaries, "coefficients", mirrored=True),
-    "illusion_scores": Fact(illusion_scores, "scale scores; MIT"),
-    "personallm_types": Fact(personallm_types, "means; MIT", mirrored=True),
-    "settings_variance": Fact(settings_variance, "sums of squares; no licence stated"),
-    "settings_induction": Fact(settings_induction, "means by item; no licence stated"),
+    "profiles": Fact(profiles, note="coefficients by domain", mirrored=True),
+    "summaries": Fact(summaries, note="coefficients", mirrored=True),
+    "illusion_scores": Fact(illusion_scores, note="scale scores; MIT"),
+    "personallm_types": Fact(personallm_types, note="means; MIT", mirrored=True),
+    "settings_variance": Fact(settings_variance, note="sums of squares; no licence stated"),
+    "settings_induction": Fact(settings_induction, note="means by item; no licence stated"),
 }
 REPORTED = ("ipip_bfi", "code_audits")
 """Tables that nothing pinned here rederives: what a README reports, and what code says at a named commit."""
 
 
-@lru_cache(maxsize=32)
 def committed(project: Project, name: str) -> pd.DataFrame:
     """Return a committed table of facts."""
-    path = project.published / STUDY / f"{name}.csv"
-    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+    return facts.committed(project, STUDY, name)
 
 
 def compare(project: Project, name: str) -> dict[str, object]:
-    """Rederive a table and compare it with the committed one.
+    """Rederive a table and compare it with the committed one (:func:`persona_studies.design.facts.compare`).
 
     Returns:
-        ``table, kept, rows, largest_difference`` of the numbers.
-
-    Raises:
-        SourceError: a number differs by more than 1e-6, or a text, a label or a row differs.
-        SourceUnavailable: a source cannot be had.
+        ``table, kept, rows, largest_difference`` of the numbers, at most 1e-6.
     """
-    known = committed(project, name)
-    made = FACTS[name].make(project, partial(sources.fetch, project)).reset_index(drop=True)
-    numbers = known.select_dtypes("number").columns
-    same = list(made.columns) == list(known.columns) and len(made) == len(known)
-    texts = known.columns.drop(numbers)
-    if not same or not made[texts].astype(str).replace("nan", "").equals(
-        known[texts].astype(str).replace("nan", "")
-    ):
-        raise SourceError(
-            f"data/published/{STUDY}/{name}.csv is not what its source gives; rebuild it with python "
-            f"studies/{STUDY}/facts.py and look at the difference."
-        )
-    off = (made[numbers].astype(float) - known[numbers].astype(float)).abs()
-    if (made[numbers].isna().to_numpy() != known[numbers].isna().to_numpy()).any() or (off > 1e-6).any(axis=None):
-        raise SourceError(
-            f"data/published/{STUDY}/{name}.csv differs from its source by up to {off.max().max():g}."
-        )
-    return {
-        "table": name,
-        "kept": FACTS[name].note,
-        "rows": len(known),
-        "largest_difference": float(off.max().max()) if off.size else 0.0,
+    found = facts.compare(project, STUDY, name, FACTS[name], tolerance=1e-6)
+    return {"table": name, "kept": FACTS[name].note, "rows": found["committed"]} | {
+        "largest_difference": found["largest_difference"]
     }
 
 
 if __name__ == "__main__":
-    here = Project.find()
-    (here.published / STUDY).mkdir(exist_ok=True)
-    for table, fact in FACTS.items():
-        fact.make(here, partial(sources.fetch, here)).to_csv(
-            here.published / STUDY / f"{table}.csv", index=False, lineterminator="\n"
-        )
+    facts.rebuild(Project.find(), STUDY, FACTS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,6 @@ OPTIONS = (
     *("partially wrong", "generally wrong", "wrong"),
 )
 """MBTI of groups: the seven answers, from most to least correct; the place in this list is the value, 1 to 7."""
-Find = Callable[[str], Path]
 
 
 # --- flan-t5 -----------------------------------------------------------------------------------------------------

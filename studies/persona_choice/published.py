@@ -17,8 +17,7 @@ from typing import Any
 import pandas as pd
 
 from persona_choice.pairs import longer, pair, released, short_hash
-from persona_studies.design import sources
-from persona_studies.errors import SourceError
+from persona_studies.design import facts, sources
 from persona_studies.paths import Project
 
 STUDY = "persona_choice"
@@ -246,7 +245,7 @@ def survey_counts(paths: Mapping[str, Path], single: Path) -> pd.DataFrame:
 
 def committed(project: Project, name: str) -> pd.DataFrame:
     """Return a committed table of numbers."""
-    return pd.read_csv(project.published / STUDY / f"{name}.csv", float_precision="round_trip")
+    return facts.committed(project, STUDY, name)
 
 
 def _rows_again(project: Project) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -307,14 +306,7 @@ def compare(project: Project, name: str) -> dict[str, object]:
         SourceUnavailable: a source cannot be had.
     """
     made, known = AGAIN[name](project)
-    if (
-        len(made) != len(known)
-        or not (made.astype(str).to_numpy() == known[made.columns].astype(str).to_numpy()).all()
-    ):
-        raise SourceError(
-            f"data/published/{STUDY}/{name} is not what its source gives; restore it with git checkout, or look at "
-            "the pin in data/sources.toml."
-        )
+    facts.check(f"data/published/{STUDY}/{name}", known[made.columns], made, tolerance=0)
     return {"table": name, "committed": len(known), "rederived": len(made)}
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from bs4 import BeautifulSoup
 from scipy import stats
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from persona_studies.design import sources
+from persona_studies.design import facts
+from persona_studies.design.facts import Fact, Find
 from persona_studies.errors import SourceError
 from persona_studies.paths import Project
 
@@ -362,27 +362,14 @@ GYM = ("claude_3.5_sonnet", "claude_3_haiku", "gpt_35", "llama_2_13b", "llama_2_
 DOCUMENTS = ("conversation", "user-ai-interaction", "purchase-history")
 
 
-@dataclass(frozen=True)
-class Fact:
-    """A committed table: which sources it needs, by pattern, and how it is made of their files.
-
-    ``partly`` names the columns that identify a row where only some rows can be made from the pinned files, or only
-    some columns.
-    """
-
-    needs: str
-    make: Callable[[Callable[[str], Path]], pd.DataFrame]
-    partly: tuple[str, ...] = ()
-
-
-def _pair(path: Callable[[str], Path]) -> dict[str, tuple[Path, Path]]:
+def _pair(path: Find) -> dict[str, tuple[Path, Path]]:
     return {
         model: (path(f"persobench-metrics-{model.lower()}"), path(f"persobench-replies-{model.lower()}-cot"))
         for model in PAIR
     }
 
 
-def _tfidf(path: Callable[[str], Path]) -> pd.DataFrame:
+def _tfidf(path: Find) -> pd.DataFrame:
     return pd.concat(
         [
             personabench_tfidf(
@@ -404,8 +391,7 @@ def _tfidf(path: Callable[[str], Path]) -> pd.DataFrame:
 
 FACTS = {
     "persobench_tables": Fact(
-        "persobench-*",
-        lambda path: persobench_tables(
+        lambda _, path: persobench_tables(
             {
                 (dataset, setting): path(f"persobench-table-{short}-{setting.lower()}")
                 for dataset, short in DATASETS.items()
@@ -414,33 +400,30 @@ FACTS = {
         ),
     ),
     "persobench_failures": Fact(
-        "persobench-*",
-        lambda path: persobench_failures(
+        lambda _, path: persobench_failures(
             {
                 ("FoCus", "Llama3-1-8B-Instruct", "COT"): path("persobench-replies-llama3-1-8b-instruct-cot"),
                 ("FoCus", "Qwen2-7B-Instruct", "vanilla"): path("persobench-replies-qwen2-7b-instruct-vanilla"),
                 ("FoCus", "gpt-4o-mini", "COT"): path("persobench-replies-gpt-4o-mini-cot"),
             }
         ),
-        ("dataset", "model", "setting"),
+        key=("dataset", "model", "setting"),
     ),
-    "persobench_report": Fact("persobench-*", lambda path: persobench_report(path("persobench-report"))),
-    "persobench_realignment": Fact("persobench-*", lambda path: persobench_realignment(_pair(path))),
-    "persobench_pairs": Fact("persobench-*", lambda path: persobench_pairs(_pair(path))),
+    "persobench_report": Fact(lambda _, path: persobench_report(path("persobench-report"))),
+    "persobench_realignment": Fact(lambda _, path: persobench_realignment(_pair(path))),
+    "persobench_pairs": Fact(lambda _, path: persobench_pairs(_pair(path))),
     "personagym_scores": Fact(
-        "personagym-*",
-        lambda path: personagym_scores({model: path(f"personagym-{model.replace('_', '-')}") for model in GYM}),
+        lambda _, path: personagym_scores({model: path(f"personagym-{model.replace('_', '-')}") for model in GYM}),
     ),
     "open_character_training_lighteval": Fact(
-        "open-character-training-*",
-        lambda path: open_character_training_lighteval(path("open-character-training-lighteval")),
+        lambda _, path: open_character_training_lighteval(path("open-character-training-lighteval")),
     ),
     "characterchat_ratings": Fact(
-        "characterchat-*", lambda path: characterchat_ratings(path("characterchat-ratings")), ("dialogue",)
+        lambda _, path: characterchat_ratings(path("characterchat-ratings")), key=("dialogue",)
     ),
-    "personabench_tfidf": Fact("personabench-*", _tfidf),
+    "personabench_tfidf": Fact(lambda _, path: _tfidf(path)),
     "synthetic_persona_chat_ranks": Fact(
-        "synthetic-persona-chat-*", lambda path: synthetic_persona_chat_ranks(path("synthetic-persona-chat-test"))
+        lambda _, path: synthetic_persona_chat_ranks(path("synthetic-persona-chat-test"))
     ),
 }
 """Tables that are rederived from files which ``data/sources.toml`` pins by hash."""
@@ -453,46 +436,13 @@ def names(project: Project) -> list[str]:
 
 def committed(project: Project, name: str) -> pd.DataFrame:
     """Return a committed table of facts."""
-    path = project.published / STUDY / f"{name}.csv"
-    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+    return facts.committed(project, STUDY, name)
 
 
 def compare(project: Project, name: str) -> dict[str, object]:
-    """Rederive a table from its pinned files and compare it with the committed one.
-
-    Returns:
-        ``table, committed`` (rows), ``rederived`` (rows), ``columns`` (compared), and ``largest_difference`` of the
-        numbers; texts and whole numbers must be equal.
-
-    Raises:
-        SourceError: a text, a label or a row differs.
-        SourceUnavailable: a source cannot be had.
-    """
-    fact, known = FACTS[name], committed(project, name)
-    made = fact.make(lambda id: sources.fetch(project, id))
-    if fact.partly:
-        known = made[[*fact.partly]].merge(known, on=list(fact.partly), validate="1:1")[list(made.columns)]
-    numbers = known.select_dtypes("float").columns
-    if list(made.columns) != list(known.columns) or not made.drop(columns=numbers).equals(
-        known.drop(columns=numbers)
-    ):
-        raise SourceError(
-            f"data/published/{STUDY}/{name}.csv is not what its source gives; rebuild it with "
-            f"python studies/{STUDY}/published.py and look at the difference."
-        )
-    off = (made[numbers] - known[numbers]).abs().to_numpy()
-    return {
-        "table": name,
-        "committed": len(committed(project, name)),
-        "rederived": len(made),
-        "columns": len(made.columns),
-        "largest_difference": float(off.max()) if off.size else 0.0,
-    }
+    """Rederive a table and compare it with the committed one (:func:`persona_studies.design.facts.compare`)."""
+    return facts.compare(project, STUDY, name, FACTS[name], tolerance=1e-12)
 
 
 if __name__ == "__main__":
-    here = Project.find()
-    for table, entry in FACTS.items():
-        if not entry.partly:
-            built = entry.make(lambda id: sources.fetch(here, id))
-            built.to_csv(here.published / STUDY / f"{table}.csv", index=False, lineterminator="\n")
+    facts.rebuild(Project.find(), STUDY, FACTS)

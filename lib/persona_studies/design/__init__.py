@@ -3,4 +3,4 @@
 Other wings, studies and notebooks import the modules named here; the rest is the wing's own.
 """
 
-__all__ = ["banks", "conditions", "multiple_choice", "parameters", "plan", "protocol", "sources"]
+__all__ = ["banks", "conditions", "facts", "multiple_choice", "parameters", "plan", "protocol", "sources"]
