@@ -105,26 +105,9 @@ class Parameters(parameters.Parameters):
 
         The floor is the smallest p-value that the report's permutation test can reach.
         """
-        families = {
-            name: family.model_copy(
-                update={
-                    "contrasts": {
-                        hypothesis: contrast.model_copy(update={"smallest_effect": self.margin})
-                        for hypothesis, contrast in family.contrasts.items()
-                    }
-                }
-            )
-            for name, family in protocol.families.items()
-        }
-        claims = {
-            name: claim.model_copy(
-                update={"line": self.alpha}
-                if claim.family == "permutation_floor"
-                else {"smallest_effect": self.margin}
-            )
-            for name, claim in protocol.claims.items()
-        }
-        return protocol.model_copy(update={"families": families, "claims": claims})
+        made = protocol.at_margin(self.margin)
+        floor = made.claims["permutation_floor"].model_copy(update={"line": self.alpha})
+        return made.model_copy(update={"claims": {**made.claims, "permutation_floor": floor}})
 
 
 def subjects(project: Project) -> pd.DataFrame:

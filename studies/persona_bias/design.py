@@ -89,19 +89,7 @@ def names(project: Project, protocol: Protocol) -> dict[str, str]:
 
 def judged_by(protocol: Protocol, margin: float) -> Protocol:
     """Return a protocol with another smallest effect on accuracy, in its contrasts and in the claims about them."""
-    families = {}
-    for name, family in protocol.families.items():
-        contrasts = {
-            h: c.model_copy(update={"smallest_effect": margin}) if c.measure == "letter" else c
-            for h, c in family.contrasts.items()
-        }
-        families[name] = family.model_copy(update={"contrasts": contrasts})
-    claims = {}
-    for name, claim in protocol.claims.items():
-        contrast = families[claim.family].contrasts.get(str(claim.hypothesis)) if claim.family else None
-        own = claim.smallest_effect if contrast is None else contrast.smallest_effect
-        claims[name] = claim.model_copy(update={"smallest_effect": own})
-    return protocol.model_copy(update={"families": families, "claims": claims})
+    return protocol.at_margin(margin, ("letter",))
 
 
 def questions(

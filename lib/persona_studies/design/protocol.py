@@ -337,6 +337,28 @@ class Protocol(_Declared):
             )
         return held[0]
 
+    def at_margin(self, margin: float, measures: Collection[str] | None = None) -> Self:
+        """Return the protocol with another smallest effect of interest, in contrasts and in the claims about them.
+
+        Args:
+            margin: The effect.
+            measures: Of the contrasts that it is for; None for all.
+        """
+        families, claims = {}, {}
+        for name, family in self.families.items():
+            contrasts = {
+                hypothesis: each.model_copy(update={"smallest_effect": margin})
+                if measures is None or each.measure in measures
+                else each
+                for hypothesis, each in family.contrasts.items()
+            }
+            families[name] = family.model_copy(update={"contrasts": contrasts})
+        for name, claim in self.claims.items():
+            contrast = families[claim.family].contrasts.get(str(claim.hypothesis)) if claim.family else None
+            effect = claim.smallest_effect if contrast is None else contrast.smallest_effect
+            claims[name] = claim.model_copy(update={"smallest_effect": effect})
+        return self.model_copy(update={"families": families, "claims": claims})
+
     def family_table(self) -> pd.DataFrame:
         """Return one row per family: its purpose, size, sides and rule for undefined tests."""
         return pd.DataFrame(
