@@ -43,13 +43,10 @@ def test_omega_is_undefined_with_a_reason() -> None:
         stats.omega([1.0, 2.0])
 
 
-def test_spearman_brown_and_disattenuation() -> None:
+def test_spearman_brown() -> None:
     assert stats.spearman_brown(0.5) == pytest.approx(2 / 3)
     assert stats.spearman_brown(-0.5) == pytest.approx(-2 / 3)
     assert stats.spearman_brown(1) == 1 and stats.spearman_brown(0) == 0 and isnan(stats.spearman_brown(nan))
-    assert stats.disattenuate(0.3, 0.5, 0.72) == pytest.approx(0.5)
-    assert stats.disattenuate(0.9, 0.5, 0.5) > 1
-    assert all(isnan(stats.disattenuate(0.3, bad, 0.5)) for bad in (0.0, -0.2, nan))
     with pytest.raises(StatisticsError):
         stats.spearman_brown(1.1)
 

@@ -14,7 +14,6 @@ from persona_studies.analyse.stats.correlation import (
     minimum_detectable_correlation,
     pearson,
     power_correlation,
-    spearman,
 )
 from persona_studies.analyse.stats.effects import hedges_g
 from persona_studies.analyse.stats.equivalence import (
@@ -28,8 +27,7 @@ from persona_studies.analyse.stats.meta_analysis import RandomEffects, random_ef
 from persona_studies.analyse.stats.multiplicity import Correction, correct
 from persona_studies.analyse.stats.paired import McNemar, mcnemar, sign_flip, sign_flips
 from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed
-from persona_studies.analyse.stats.regression import clustered_ols
-from persona_studies.analyse.stats.reliability import Reliability, disattenuate, omega, spearman_brown, split_half
+from persona_studies.analyse.stats.reliability import Reliability, omega, spearman_brown, split_half
 from persona_studies.analyse.stats.resampling import bca, cluster_bootstrap, two_way_bootstrap
 
 __all__ = [
@@ -43,12 +41,10 @@ __all__ = [
     "bca",
     "calibration_bins",
     "cluster_bootstrap",
-    "clustered_ols",
     "cohen_kappa",
     "correct",
     "correlation",
     "d_from_r",
-    "disattenuate",
     "equivalence_correlation",
     "equivalence_p",
     "equivalence_paired_proportions",
@@ -68,7 +64,6 @@ __all__ = [
     "raw_agreement",
     "sign_flip",
     "sign_flips",
-    "spearman",
     "spearman_brown",
     "split_half",
     "two_way_bootstrap",

@@ -77,11 +77,6 @@ def pearson(x: Array, y: Array, axis: int = -1) -> Array:
     return np.where(flat, nan, r)
 
 
-def spearman(x: Array, y: Array, axis: int = -1) -> Array:
-    """Return Spearman correlations along an axis; NaN where constant. A statistic for :func:`bca`."""
-    return pearson(stats.rankdata(x, axis=axis), stats.rankdata(y, axis=axis), axis=axis)
-
-
 def power_correlation(r: float, n: int, *, alpha: float) -> float:
     """Return the power of the two-sided test of a Pearson correlation, by ``pingouin.power_corr``.
 

@@ -101,21 +101,6 @@ def spearman_brown(r: float, parts: int = 2) -> float:
     return parts * r / (1 + (parts - 1) * abs(r))
 
 
-def disattenuate(r: float, reliability_x: float, reliability_y: float) -> float:
-    """Return the correlation of the true scores, r / sqrt(reliability_x · reliability_y) (Spearman 1904).
-
-    Limits of an interval are disattenuated one by one. The result may exceed 1 by sampling error, or because
-    errors are correlated; it is not cut off. NaN when a reliability is not positive, or unknown.
-
-    Examples:
-        >>> round(disattenuate(0.42, 0.7, 0.8), 3)
-        0.561
-    """
-    if not (reliability_x > 0 and reliability_y > 0):
-        return nan
-    return float(r / np.sqrt(reliability_x * reliability_y))
-
-
 def split_half(
     values: ArrayLike | pd.DataFrame,
     *,
