@@ -171,7 +171,7 @@ def made_up(grid: Grid) -> pd.DataFrame:
 
 
 def store(grid: Grid, root: Path) -> Path:
-    """Write the made-up recording with its record, as a real one is packed."""
+    """Write the made-up recording with its record.json, as a real one is packed."""
     folder = Project(root).responses(STUDY, "made-up-1")
     counts = responses.write(made_up(grid), grid.plan, folder)
     files = {

@@ -142,7 +142,7 @@ def kill_recorders(kills: int, seed: int, root: Path, load: Callable[[], Backend
         parts = rng.choice([1, 2])
         kept: dict[int, list[bytes]] = {part: [] for part in range(1, parts + 1)}
         while (
-            responses.record_of(target) is None or contents(target) != expected or responses.check(project, "toy")
+            responses.description(target) is None or contents(target) != expected or responses.check(project, "toy")
         ):
             pipes = {part: os.pipe() for part in kept}
             victims = {
@@ -216,7 +216,7 @@ def kill_runs(kills: int, seed: int, root: Path) -> dict[str, int]:
             if not folder.exists():
                 seen["found between"] += 1
                 folder = folders.beside(folder, "old")
-            made = folders.record(folder)
+            made = folders.description(folder)
             assert made is not None, "neither the earlier run nor a new one is there"
             assert folders.up_to_date(folder, made["key"]), "a run's files are not what it wrote"
             found = version_of[made["key"]["protocol"]]

@@ -53,7 +53,7 @@ KINDS: dict[str, tuple[str, str, Callable[[Project], Any]]] = {
     "record": (
         "data/responses/toy/simulated/record.json",
         "record.json",
-        lambda p: responses.record_of(p.responses("toy", "simulated")),
+        lambda p: responses.description(p.responses("toy", "simulated")),
     ),
     "sources": ("data/sources.toml", "data", sources.load),
     "recordings": ("data/recordings.toml", "recordings.toml", hub.register),
@@ -120,10 +120,10 @@ def test_a_flipped_bit_is_named_or_harmless(whole: Project, kind: str, flips: in
 
 @pytest.mark.parametrize("flips", [6, pytest.param(300, marks=pytest.mark.slow)])
 def test_a_flipped_bit_in_a_committed_recording(tmp_path: Path, flips: int) -> None:
-    """The smallest real file of every study, read with the hash of its record, as a notebook reads it."""
+    """The smallest real file of every study, read with the hash in record.json, as a notebook reads it."""
     rng = random.Random(flips)
     for record in sorted(ROOT.glob("data/responses/*/*/record.json")):
-        files = (responses.record_of(record.parent) or {})["files"]
+        files = (responses.description(record.parent) or {})["files"]
         file = min((record.parent / name for name in files), key=lambda path: path.stat().st_size)
         sound, sha256 = file.read_bytes(), files[file.name]["sha256"]
         truth = responses.read_parquet(file, sha256).astype(str)

@@ -227,7 +227,7 @@ def test_a_name_never_leads_elsewhere(toy_project: Project, name: str) -> None:
         lambda: toy_project.design(name),
         lambda: toy_project.protocol(name),
         lambda: runs.run(toy_project, name),
-        lambda: hub.publish(toy_project, name, "m", "a/b"),
+        lambda: hub.upload(toy_project, name, "m", "a/b"),
         lambda: logs.folder(toy_project, "toy", name),
         lambda: plans.measure(name, "cloze", conditions=frame, items=frame, templates=frame),
         lambda: models.load(toy_project, "openai:x", name=name or "../x"),
@@ -340,7 +340,7 @@ def test_a_hostile_archive_is_not_unpacked(
 
 
 def test_a_hostile_record_names_no_file_elsewhere(toy_project: Project) -> None:
-    """Else publishing would upload what a record of somebody else's names."""
+    """Else files would be uploaded that somebody else's record.json names."""
     plan = small_plan(1)
     recording.record(toy_project, "toy", plan, SimulatedBackend(answer))
     path = packing.pack(toy_project, "toy", plan, "simulated") / "record.json"
@@ -348,7 +348,7 @@ def test_a_hostile_record_names_no_file_elsewhere(toy_project: Project) -> None:
     for name in ("../../../../secret.parquet", "/etc/passwd", "a/b.parquet", ".ssh.parquet"):
         path.write_text(json.dumps(record | {"files": {name: {"rows": 1, "sha256": "0" * 64}}}))
         for use in (
-            lambda: hub.publish(toy_project, "toy", "simulated", "a/b"),
+            lambda: hub.upload(toy_project, "toy", "simulated", "a/b"),
             lambda: responses.load(toy_project, "toy", "simulated", plan),
         ):
             with pytest.raises(ResponsesError, match="outside its folder"):

@@ -28,11 +28,11 @@ def server(hub_and_client: tuple[LocalHub, Client]) -> LocalHub:
 
 @pytest.fixture
 def call(hub_and_client: tuple[LocalHub, Client]) -> Callable[[str, Project], Done]:
-    return lambda what, project: hub_and_client[1].call(publish if what == "publish" else fetch, project.root)
+    return lambda what, project: hub_and_client[1].call(upload if what == "upload" else fetch, project.root)
 
 
-def publish(root: Path) -> str:
-    return hub.publish(Project(root), "toy", "simulated", REPO).revision
+def upload(root: Path) -> str:
+    return hub.upload(Project(root), "toy", "simulated", REPO).revision
 
 
 def fetch(root: Path) -> Path:
@@ -50,8 +50,8 @@ def here(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def there(here: Project, server: LocalHub, tmp_path: Path, call: Call) -> Project:
-    """Another checkout, which knows what was published."""
-    done = call("publish", here)
+    """Another checkout, which knows what was uploaded."""
+    done = call("upload", here)
     assert done.returncode == 0, done.stderr
     project = Project(tmp_path / "there")
     project.data.mkdir(parents=True)
@@ -61,7 +61,7 @@ def there(here: Project, server: LocalHub, tmp_path: Path, call: Call) -> Projec
     return project
 
 
-def test_published_and_fetched_are_the_same_bytes(
+def test_uploaded_and_fetched_are_the_same_bytes(
     here: Project, there: Project, server: LocalHub, call: Call
 ) -> None:
     done = call("fetch", there)
@@ -110,8 +110,8 @@ def test_a_record_that_names_files_elsewhere_is_refused(there: Project, server: 
     record["files"] = {"../../evil.parquet": {"rows": 1, "sha256": "0" * 64}}
     server.broken[path] = json.dumps(record).encode()
     pins = there.data / "recordings.toml"
-    published = hub.register(there)["toy/simulated"]
-    pins.write_text(pins.read_text().replace(published.sha256, hashlib.sha256(server.broken[path]).hexdigest()))
+    pinned = hub.register(there)["toy/simulated"]
+    pins.write_text(pins.read_text().replace(pinned.sha256, hashlib.sha256(server.broken[path]).hexdigest()))
     done = call("fetch", there)
     assert done.returncode == 1 and "outside its folder" in done.stderr
 
@@ -121,19 +121,19 @@ def test_a_record_that_names_files_elsewhere_is_refused(there: Project, server: 
 )
 def test_refusals_name_the_remedy(here: Project, there: Project, server: LocalHub, status: int, call: Call) -> None:
     server.refuse = status
-    for what, project in (("publish", here), ("fetch", there)):
+    for what, project in (("upload", here), ("fetch", there)):
         done = call(what, project)
         assert done.returncode == 1 and "hf auth login" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_an_unsound_recording_is_not_published(here: Project, server: LocalHub, call: Call) -> None:
+def test_an_unsound_recording_is_not_uploaded(here: Project, server: LocalHub, call: Call) -> None:
     path = here.responses("toy", "simulated") / "score.parquet"
     path.write_bytes(path.read_bytes()[:-40])
-    done = call("publish", here)
+    done = call("upload", here)
     assert done.returncode == 1 and "ResponsesError" in done.stderr
     assert not server.commits and not (here.data / "recordings.toml").exists()
 
 
-def test_what_was_never_published_is_named(here: Project, server: LocalHub, call: Call) -> None:
+def test_what_was_never_uploaded_is_named(here: Project, server: LocalHub, call: Call) -> None:
     done = call("fetch", here)
     assert done.returncode == 1 and "toy/simulated is not in data/recordings.toml" in done.stderr

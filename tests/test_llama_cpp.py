@@ -255,7 +255,7 @@ def test_committed_answers_can_be_asked_again() -> None:
     for study in ("sycophancy", "expert_personas", "clinical_personas"):
         in_force, _ = ready.resolve(PROJECT, study, [])
         plan = ready.study_module(PROJECT, study).plan(PROJECT, load(PROJECT.protocol(study)), in_force)
-        record = responses.record_of(PROJECT.responses(study, MODEL))
+        record = responses.description(PROJECT.responses(study, MODEL))
         if record is None:
             continue
         stored = responses.stored(PROJECT.responses(study, MODEL))

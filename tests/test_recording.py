@@ -580,7 +580,7 @@ class TestCommitted:
             "mine": command("gguf:FILE") + ' FLAGS="--name mine"',
         }
         for name, said in expected.items():
-            record = responses.record_of(project.responses("toy", name))
+            record = responses.description(project.responses("toy", name))
             assert record is not None and unfinished.to_record(project, "toy", record, "n=7") == said
 
     def test_another_model_is_refused(self, clone: Project) -> None:
@@ -690,7 +690,7 @@ class TestLoad:
 
     def test_a_lost_file_is_no_missing_measure(self, recorded: Project) -> None:
         (recorded.responses("toy", "simulated") / "score.parquet").unlink()
-        with pytest.raises(ResponsesError, match=r"score.parquet is missing, which its record names"):
+        with pytest.raises(ResponsesError, match=r"score.parquet is missing, which record.json names"):
             responses.load(recorded, "toy", "simulated", small_plan())
 
     def test_a_reply_counts_in_whatever_order_it_was_recorded(self, recorded: Project) -> None:

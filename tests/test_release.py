@@ -143,7 +143,7 @@ def test_every_paper_that_a_study_examines_is_cited() -> None:
 
 def test_every_recording_has_its_datasheet() -> None:
     made = datasheets.recordings(PROJECT)
-    records = [responses.record_of(path.parent) for path in PROJECT.data.glob("responses/*/*/record.json")]
+    records = [responses.description(path.parent) for path in PROJECT.data.glob("responses/*/*/record.json")]
     assert records and made.count("\n## ") + 1 == len(records)
     for record in records:
         assert record is not None

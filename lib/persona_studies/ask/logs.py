@@ -161,7 +161,7 @@ def sign(log: Path, info: ModelInfo, started: str | None = None, *, instructions
 
 
 def instruction_sets(before: Mapping[str, Any], instructions: Sequence[str]) -> dict[str, list[str]]:
-    """Return the instruction sets of all sittings, as an entry of a record; none where none is known."""
+    """Return the instruction sets of all sittings, as an entry of ``record.json``; none where none is known."""
     found = sorted({*before.get("instructions", []), *instructions})
     return {"instructions": found} if found else {}
 
@@ -172,7 +172,7 @@ def today() -> str:
 
 
 def model_info(declared: Any) -> ModelInfo:
-    """Return what produced a recording, as its record or its log says.
+    """Return what produced a recording, as its ``record.json`` or its log says.
 
     Raises:
         TypeError, ParameterError: something is missing, unknown or no text, or the name leads to another folder.

@@ -123,7 +123,7 @@ def load(
         chat: How turns are marked, a family or a file; None takes the model's own template.
         endpoint: Further arguments of
             :class:`persona_studies.ask.backends.openai_compatible.OpenAICompatible`.
-        recorded: The model of a recording that is to be extended, from its record.
+        recorded: The model of a recording that is to be extended, from its ``record.json``.
 
     Raises:
         BackendError: unknown name, weights that are not to be had, wrong hash.

@@ -30,17 +30,17 @@ def pack(
     partly: bool = False,
     asked_with: str = "",
 ) -> Path:
-    """Write a recording as Parquet with its record, and return the folder.
+    """Write a recording as Parquet with its ``record.json``, and return the folder.
 
     What was packed before stays, also where this plan is smaller. A recording that is packed in part goes on from
-    there, in another checkout too; its record counts planned and recorded cells until it is complete.
+    there, in another checkout too; ``record.json`` counts planned and recorded cells until it is complete.
 
     Args:
         project: Holds the logs, and receives the recording.
         study: Name of the study.
         plan: Cells that belong to the recording.
         model: Name of the recording.
-        failed: Whether planned cells may have failed; the record then counts them.
+        failed: Whether planned cells may have failed; ``record.json`` then counts them.
         partly: Whether planned cells may be missing, or have failed.
         asked_with: Options of ``record`` that plan these cells, for the message that tells how to go on.
 
@@ -50,7 +50,7 @@ def pack(
     """
     log = logs.folder(project, study, model)
     signed = logs.signed(log) or {}
-    info = signed.get("model") or (responses.record_of(project.responses(study, model)) or {}).get("model")
+    info = signed.get("model") or (responses.description(project.responses(study, model)) or {}).get("model")
     if info is None:
         raise ResponsesError(f"Nothing of {model} is recorded for {study}: {log} has no model.json.")
     log.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def pack(
         if not len(rows):
             raise ResponsesError(f"Nothing of {model} is recorded for {study} yet; run record first.")
         target = project.responses(study, model)
-        before = responses.record_of(target) or {}
+        before = responses.description(target) or {}
         counts = responses.write(rows, plan, target, failed=failed, partly=partly)
         lost = rows["finish"] == "failed"
         state: dict[str, Any] = {"failed": int(lost.sum())} if lost.any() else {}
@@ -95,8 +95,8 @@ def _seal(
     counts: Mapping[str, int],
     state: Mapping[str, Any],
 ) -> Path:
-    """Write the record of packed files. ``state`` says what is unfinished or failed."""
-    before = responses.record_of(target) or {}
+    """Write ``record.json`` of packed files. ``state`` says what is unfinished or failed."""
+    before = responses.description(target) or {}
     today = logs.today()
     record = {
         "study": study,

@@ -30,7 +30,7 @@ def begun(
     target = project.responses(study, name)
     for place, known in (
         *((log, logs.signed(log)) for log in (logs.folder(project, study, name, place) for place in {None, out})),
-        (target, responses.record_of(target)),
+        (target, responses.description(target)),
     ):
         if known is not None:
             yield place, known["model"]

@@ -111,11 +111,11 @@ def meant(project: Project, study: str, model: str) -> str:
     return model or "".join(known)
 
 
-def record_of(folder: Path) -> dict[str, Any] | None:
-    """Return the record of a packed recording, or None where there is none.
+def description(folder: Path) -> dict[str, Any] | None:
+    """Return what ``record.json`` says of a packed recording, or None where there is none.
 
     Raises:
-        ResponsesError: the record is not JSON, lacks something, or names files outside its folder.
+        ResponsesError: the file is not JSON, lacks something, or names files outside its folder.
     """
     path = folder / "record.json"
     if not path.is_file():
@@ -155,7 +155,7 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
             that is not recorded, or was recorded with other texts.
     """
     folder = project.responses(study, model)
-    record = record_of(folder)
+    record = description(folder)
     if record is None:
         known = ", ".join(recordings(project, study)) or "none"
         raise ResponsesError(
@@ -170,7 +170,7 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
                 raise refusal(project, study, record)
             continue
         if not path.is_file():
-            raise ResponsesError(f"{path} is missing, which its record names; restore it with git checkout.")
+            raise ResponsesError(f"{path} is missing, which record.json names; restore it with git checkout.")
         kept = read_parquet(path, record["files"].get(path.name, {}).get("sha256"))
         cells = as_recorded(cells, kept)
         merged = cells[KEY].merge(kept, on=IDENTITY, how="inner" if partly else "left", suffixes=("", "_stored"))
@@ -221,8 +221,8 @@ def read_parquet(path: Path, sha256: str | None = None) -> pd.DataFrame:
 
     Args:
         path: The file.
-        sha256: The hash its record names. A file that has it is sound; otherwise every row is checked against
-            its checksum.
+        sha256: The hash that ``record.json`` names. A file that has it is sound; otherwise every row is checked
+            against its checksum.
 
     Raises:
         ResponsesError: unreadable file or damaged row.
@@ -261,7 +261,7 @@ def check(project: Project, study: str) -> list[str]:
     for path in sorted(project.responses(study).glob("*/record.json")):
         model = path.parent.name
         try:
-            record = record_of(path.parent)
+            record = description(path.parent)
         except ResponsesError as error:
             problems.append(f"{model}: {error}")
             continue
@@ -272,14 +272,14 @@ def check(project: Project, study: str) -> list[str]:
                 continue
             if files.sha256(file) == expected["sha256"]:
                 continue
-            # Another file than the record names: look for the rows that were changed.
+            # Another file than record.json names: look for the rows that were changed.
             try:
                 rows = len(read_parquet(file))
             except ResponsesError as error:
                 problems.append(f"{model}: {error}")
                 continue
             problems.append(
-                f"{model}/{name} is not the file its record names: sha256 differs, "
-                f"{rows} rows where the record says {expected['rows']}; restore it with git checkout."
+                f"{model}/{name} is not the file that record.json names: sha256 differs, "
+                f"{rows} rows where it says {expected['rows']}; restore it with git checkout."
             )
     return problems

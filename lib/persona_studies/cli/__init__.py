@@ -41,7 +41,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "pack": recordings.pack,
     "import": recordings.import_,
-    "publish": recordings.publish,
+    "upload": recordings.upload,
     "fetch": recordings.fetch,
     "site": studies.site,
     "list": studies.list_,

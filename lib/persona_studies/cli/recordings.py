@@ -1,4 +1,4 @@
-"""Commands about recordings: plan them, pack them, take them in, publish and fetch them."""
+"""Commands about recordings: plan them, pack them, take them in, upload and fetch them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def pack(
     cells = planned(project, study, assignments, texts=False)
     options = [f"-p {word}" for word in assignments]
     place = packing.pack(project, study, cells, model, partly=partly, asked_with=" ".join(options))
-    say(f"{unfinished.incomplete(responses.record_of(place) or {}) or 'complete'}: {short(project, place)}")
+    say(f"{unfinished.incomplete(responses.description(place) or {}) or 'complete'}: {short(project, place)}")
 
 
 def import_(
@@ -127,7 +127,7 @@ def import_(
     raise typer.Exit(int(lacking))
 
 
-def publish(
+def upload(
     study: Study,
     model: Annotated[str, typer.Argument(help="Name it is recorded under.")],
     repo: Annotated[str, typer.Option(help="OWNER/NAME of the data set on the hub.")],
@@ -137,7 +137,7 @@ def publish(
     from persona_studies.publish import hub
 
     project = Project.find()
-    done = hub.publish(project, study, model, repo, private=private)
+    done = hub.upload(project, study, model, repo, private=private)
     say(f"{study}/{model}: {done.repo} at {done.revision}, pinned in data/recordings.toml")
 
 
@@ -145,7 +145,7 @@ def fetch(
     study: Study,
     model: Annotated[str, typer.Argument(help="Name it is recorded under.")],
 ) -> None:
-    """Download a published recording at its pinned revision and check it."""
+    """Download an uploaded recording at its pinned revision and check it."""
     from persona_studies.publish import hub
 
     project = Project.find()

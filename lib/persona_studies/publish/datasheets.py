@@ -1,4 +1,4 @@
-"""A datasheet of the committed recordings, from what their records and their rows say."""
+"""A datasheet of the committed recordings, from what their ``record.json`` and their rows say."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def recordings(project: Project) -> str:
 
 
 def _recording(project: Project, place: Path) -> Iterator[str]:
-    record = responses.record_of(place)
+    record = responses.description(place)
     assert record is not None
     study, model = record["study"], record["model"]
     named = registry.load(project).get(model["name"]) if (project.data / "models.toml").is_file() else None

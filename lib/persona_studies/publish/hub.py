@@ -1,7 +1,7 @@
-"""Recordings as a Hugging Face data set: published in one commit, fetched at a pinned revision, checked by hash.
+"""Recordings as a Hugging Face data set: uploaded in one commit, fetched at a pinned revision, checked by hash.
 
-``data/recordings.toml`` names what has been published: repository, revision and the hash of each record, so that
-everybody fetches the same bytes.
+``data/recordings.toml`` names what has been uploaded: repository, revision and the hash of each ``record.json``, so
+that everybody fetches the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RECORD = "record.json"
 
 
 class Pin(BaseModel):
-    """Where a recording was published.
+    """Where a recording was uploaded to.
 
     Attributes:
         repo: ``owner/name`` of the data set.
@@ -57,7 +57,7 @@ def register(project: Project) -> dict[str, Pin]:
         raise SourceError(f"{path} breaks its form, mend it there: {'; '.join(problems(error))}") from error
 
 
-def publish(project: Project, study: str, model: str, repo: str, *, private: bool = False) -> Pin:
+def upload(project: Project, study: str, model: str, repo: str, *, private: bool = False) -> Pin:
     """Upload a packed recording to a data set, and pin it in ``data/recordings.toml``.
 
     Texts of personas and questions are not part of a recording, so none are uploaded.
@@ -74,7 +74,7 @@ def publish(project: Project, study: str, model: str, repo: str, *, private: boo
         SourceError: the hub refuses, or cannot be reached.
     """
     folder = project.responses(study, model)
-    record = responses.record_of(folder)
+    record = responses.description(folder)
     if record is None:
         raise ResponsesError(f"No recording of {model!r} for {study} in {folder}; record it first.")
     problems = [line for line in responses.check(project, study) if line.startswith(f"{model}")]
@@ -107,17 +107,17 @@ def publish(project: Project, study: str, model: str, repo: str, *, private: boo
 
 
 def fetch(project: Project, study: str, model: str) -> Path:
-    """Download a published recording at its pinned revision, check it, and put it in its place.
+    """Download an uploaded recording at its pinned revision, check it, and put it in its place.
 
     Raises:
-        SourceError: not published, not available, or not what its hashes say.
+        SourceError: not uploaded, not available, or not what its hashes say.
         ResponsesError: another recording of that name is here; it stays.
     """
     place = f"{study}/{model}"
     known = register(project)
     if place not in known:
         raise SourceError(
-            f"{place} is not in data/recordings.toml; published: {', '.join(known) or 'none'}. "
+            f"{place} is not in data/recordings.toml; uploaded: {', '.join(known) or 'none'}. "
             "Name one of these, or record it: make record."
         )
     pin, target = known[place], project.responses(study, model)
@@ -125,7 +125,7 @@ def fetch(project: Project, study: str, model: str) -> Path:
         if files.sha256(target / RECORD) == pin.sha256 and not responses.check(project, study):
             return target
         raise ResponsesError(
-            f"{target} holds another recording of that name, or a damaged one. Move it away to fetch the published."
+            f"{target} holds another recording of that name, or a damaged one. Move it away to fetch this one."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
@@ -133,10 +133,10 @@ def fetch(project: Project, study: str, model: str) -> Path:
         folder = Path(scratch) / place
         if not (folder / RECORD).is_file() or files.sha256(folder / RECORD) != pin.sha256:
             raise SourceError(f"{RECORD} of {place} at {pin.repo} is not the one that was pinned.")
-        record = responses.record_of(folder) or {"files": {}}
+        record = responses.description(folder) or {"files": {}}
         for name, expected in record["files"].items():
             if not (folder / name).is_file() or files.sha256(folder / name) != expected["sha256"]:
-                raise SourceError(f"{name} of {place} at {pin.repo} is not what its record says.")
+                raise SourceError(f"{name} of {place} at {pin.repo} is not what record.json says.")
             responses.read_parquet(folder / name)
         whole = Path(scratch) / ".whole"
         whole.mkdir()
@@ -172,7 +172,7 @@ def _pin(project: Project, place: str, pin: Pin) -> None:
         f'["{name}"]\nrepo = "{entry.repo}"\nrevision = "{entry.revision}"\nsha256 = "{entry.sha256}"\n'
         for name, entry in sorted(entries.items())
     ]
-    head = "# Recordings that were published; `persona-studies fetch` reads this.\n\n"
+    head = "# Recordings that were uploaded; `persona-studies fetch` reads this.\n\n"
     files.write(project.data / "recordings.toml", head + "\n".join(lines))
 
 

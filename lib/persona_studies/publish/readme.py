@@ -1,4 +1,4 @@
-"""The generated parts of the README files: what a command, a record or a table says is never typed by hand.
+"""The generated parts of the README files: what a command, a recording or a table says is never typed by hand.
 
 ``python -m persona_studies.publish.readme`` rewrites them; a test compares them with what they should be.
 """

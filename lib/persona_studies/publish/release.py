@@ -181,7 +181,7 @@ def _study(project: Project, crate: Any, study: str, files: dict[str, tuple[byte
     notebook["isBasedOn"] = [{"@id": path} for path in used]
     notebook["hasPart"] = [{"@id": path} for path in made]
     for place in sorted(project.responses(study).glob("*/record.json")):
-        record = responses.record_of(place.parent)
+        record = responses.description(place.parent)
         if record is not None:
             entity = crate.dereference(place.relative_to(project.root).as_posix())
             entity["description"] = (

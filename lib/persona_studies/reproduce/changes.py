@@ -226,7 +226,7 @@ def compare(project: Project, study: str, folder: Path) -> Changes:
         PersonaStudiesError: the folder holds no run.
     """
     status = {artifact.name: artifact for artifact in verify.compare(project, study, folder).artifacts}
-    record = folders.record(folder)
+    record = folders.description(folder)
     assert record is not None  # verify has read it
     allowed = protocol.tolerances(project.protocol(study))
     found: list[Table] = []

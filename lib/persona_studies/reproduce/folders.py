@@ -17,7 +17,7 @@ from persona_studies.errors import ParameterError, RunError
 from persona_studies.paths import Project
 
 
-def record(folder: Path) -> dict[str, Any] | None:
+def description(folder: Path) -> dict[str, Any] | None:
     """Return what the run in a folder says of itself (``run.json``), or None where no run is.
 
     Its ``study``, ``key``, ``overrides``, ``outputs`` (path below the folder -> sha256) and ``not_rebuilt``
@@ -36,7 +36,7 @@ def record(folder: Path) -> dict[str, Any] | None:
 
 def up_to_date(folder: Path, expected: Mapping[str, str]) -> bool:
     """Return whether a folder holds a run with these inputs whose outputs are all as it wrote them."""
-    made = record(folder)
+    made = description(folder)
     try:
         return (
             made is not None
@@ -51,7 +51,7 @@ def check_free(project: Project, study: str, folder: Path) -> None:
     """Refuse a folder that a run must not replace, before anything expensive starts."""
     ours = [project.root / name for name in ("studies", "data", "figures", "lib")]
     trees = [project.root, project.build, project.runs, project.recordings]
-    made = record(folder)
+    made = description(folder)
     if folder in [*map(Path.resolve, trees), *project.root.resolve().parents] or any(
         folder.is_relative_to(place.resolve()) for place in ours
     ):
@@ -99,7 +99,7 @@ def swap(partial: Path, folder: Path) -> None:
     """
     old = beside(folder, "old")
     # The comparison with the reference is written after a run and is outdated now.
-    written = {"run.json", "diff.md", "diff.html", *((record(folder) or {}).get("outputs", {}))}
+    written = {"run.json", "diff.md", "diff.html", *((description(folder) or {}).get("outputs", {}))}
     for path in contents(folder):
         name = path.relative_to(folder)
         if name.as_posix() in written:

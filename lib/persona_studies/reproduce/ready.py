@@ -203,7 +203,7 @@ def _covered_by(
     from persona_studies.design.plan import IDENTITY
 
     folder = project.responses(study, model)
-    record = responses.record_of(folder) or {"files": {}, "model": {"name": model}}
+    record = responses.description(folder) or {"files": {}, "model": {"name": model}}
     files = record["files"]
     stored = [
         responses.read_parquet(folder / name, file["sha256"])

@@ -97,7 +97,7 @@ def unchanged(project: Project, study: str) -> Run | None:
     folder = project.build / study
     if not folders.up_to_date(folder, key(project, study, {})):
         return None
-    left_out: dict[str, str] = (folders.record(folder) or {})["not_rebuilt"]
+    left_out: dict[str, str] = (folders.description(folder) or {})["not_rebuilt"]
     if left_out and left_out != ready.lacking(project, study):
         return None
     return Run(study, folder, False, {}, left_out)
@@ -148,7 +148,7 @@ def run(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folders.beside(folder, "lock")):
             folders.mend(folder)
-            there = folders.record(folder) or {}
+            there = folders.description(folder) or {}
             if not force and folders.up_to_date(folder, expected) and there["not_rebuilt"] == lacking:
                 return Run(study, folder, False, overrides, lacking)
             made = {

@@ -51,7 +51,7 @@ class Specification:
 
     @property
     def finished(self) -> bool:
-        return folders.record(self.folder) is not None
+        return folders.description(self.folder) is not None
 
 
 @dataclass(frozen=True)

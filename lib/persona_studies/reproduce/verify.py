@@ -114,7 +114,7 @@ def verify(project: Project, studies: Iterable[str]) -> Report:
         if not (folder / "run.json").is_file():
             found.append(Artifact(study, "build", MISSING, ("Not built; run make reproduce.",)))
             continue
-        if folders.record(folder) is None:
+        if folders.description(folder) is None:
             found.append(
                 Artifact(
                     study,
@@ -146,7 +146,7 @@ def compare(project: Project, study: str, folder: Path) -> Report:
         PersonaStudiesError: the folder holds no run.
     """
     found: list[Artifact] = []
-    lacking: dict[str, str] = (folders.record(folder) or {}).get("not_rebuilt", {})
+    lacking: dict[str, str] = (folders.description(folder) or {}).get("not_rebuilt", {})
     left = _not_rebuilt(project, study, lacking)
     for kind, reference in (("tables", project.results(study)), ("figures", project.figures(study))):
         written = _written(folder, kind)
@@ -321,7 +321,7 @@ def accept(project: Project, study: str, *, confirm: Callable[[Report], bool]) -
             given, or a recording is damaged.
     """
     folder = project.build / ready.known(project, study)
-    built = folders.record(folder)
+    built = folders.description(folder)
     if built is None:
         raise PersonaStudiesError(f"{study} is not built; run make reproduce first.")
     if built["not_rebuilt"]:
@@ -354,7 +354,7 @@ def accept(project: Project, study: str, *, confirm: Callable[[Report], bool]) -
 
 def _written(folder: Path, kind: str) -> set[str]:
     """Return the names of the tables or figures that the run in a folder wrote; others may lie there too."""
-    made = folders.record(folder)
+    made = folders.description(folder)
     if made is None:
         raise PersonaStudiesError(f"{folder} holds no run that can be read; run it again.")
     paths = [PurePosixPath(name) for name in made["outputs"]]
@@ -420,7 +420,7 @@ def _manifest(project: Project, study: str) -> list[Artifact]:
 
 def _freshness(project: Project, study: str, folder: Path) -> list[Artifact]:
     """Say which inputs have changed since a build, and whether its files are still its own."""
-    built = folders.record(folder)
+    built = folders.description(folder)
     # Only a run with the notebook's own parameters may become the reference.
     present = runs.key(project, study, {})
     changed = [part for part, digest in present.items() if not built or built["key"].get(part) != digest]

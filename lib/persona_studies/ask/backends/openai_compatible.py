@@ -66,7 +66,7 @@ class OpenAICompatible:
         api: Which of the two interfaces answers.
         chat: How the model marks turns; needed by ``completions`` and not used by ``chat``.
         system_role: Where the persona stands in a chat: a ``system`` message, or the start of the ``user`` turn
-            for models that take no system message. The record says which.
+            for models that take no system message. ``record.json`` says which.
         concurrency: Calls on their way at a time.
         timeout: Seconds for one call, from sending it to the last byte of the answer.
         retries: How often a failed call is repeated.
