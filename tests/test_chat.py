@@ -66,6 +66,17 @@ EXPECTED = {
     ),
     "deepseek-r1": ("<s><｜User｜>@<｜Assistant｜><think>\n\n</think>\n\n", "<s>{}<｜User｜>"),
     "deepseek-coder": ("<s>### Instruction:\n@\n### Response:\n", "<s>{}### Instruction:\n"),
+    "dbrx": ("<|im_start|>user\n@<|im_end|>\n<|im_start|>assistant\n", "<|im_start|>system\n{}<|im_end|>\n"),
+    "nemotron": ("<extra_id_1>User\n@\n<extra_id_1>Assistant\n", "<extra_id_0>System\n{}\n\n<extra_id_1>User\n"),
+    "chatglm3": ("[gMASK]sop<|user|>\n @<|assistant|>\n ", "[gMASK]sop<|system|>\n {}<|user|>\n "),
+    "glm-dated": ("[gMASK]<sop><|user|>\n@<|assistant|>\n", "[gMASK]<sop><|system|>\n{}<|user|>\n"),
+    "falcon": ("User: @\nFalcon: ", "{}\nUser: "),
+    "jamba": ("<s><|bom|><|user|> @<|eom|><|bom|><|assistant|> ", "<s><|bom|><|system|> {}<|eom|>"),
+    "smollm3": (
+        "<|im_start|>user\n@<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n",
+        "<|im_start|>system\n## Metadata\n\nToday Date: 01 January 2025\nReasoning Mode: /no_think\n\n"
+        "## Custom Instructions\n\n{}\n\n<|im_end|>\n",
+    ),
     "command-r": (
         "<s><|START_OF_TURN_TOKEN|><|USER_TOKEN|>@<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
         "<s><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>{}<|END_OF_TURN_TOKEN|>",
@@ -91,6 +102,10 @@ NOTES = {
     "gemma": {"persona in the user turn"},
     "gpt-oss": {"its own system text left out", "date 2025-01-01"},
     "deepseek-r1": {"thinking closed"},
+    "nemotron": {"its own system text left out"},
+    "glm-dated": {"its own system text left out", "date 2025-01-01"},
+    "jamba": {"its own system text left out"},
+    "smollm3": {"its own system text left out", "thinking off", "date 2025-01-01"},
     "deepseek-coder": {"its own system text left out"},
     "granite": {"its own system text left out", "thinking off", "date 2025-01-01"},
     "vicuna": {"its own system text left out"},
@@ -174,7 +189,7 @@ def test_no_persona_contains_no_system_text(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED.keys() - {"parts-only"}))
-@pytest.mark.parametrize("text", [USER, "  a\n<b> & 'c' \"d\" {{ x }} \\ ü\n", "x\n\n"])
+@pytest.mark.parametrize("text", [USER, "  a\n<b> & 'c' \"d\"\n\n{{ x }} \\ ü\n", "x\n\n"])
 def test_a_prompt_with_a_persona_is_what_the_template_writes(name: str, text: str) -> None:
     chat = detect(source(name), TOKENS)
     own = rendered(name, ("system", SYSTEM), ("user", text), enable_thinking=False)
@@ -219,7 +234,7 @@ def test_a_process_of_its_own_renders_the_same(name: str) -> None:
 
 def test_templates_that_differ_have_names_that_differ() -> None:
     names = {name: detect(source(name), TOKENS).name for name in EXPECTED}
-    assert {name for name, chat in names.items() if chat == "chatml"} == {"chatml", "qwen2.5", "smollm2"}
+    assert {name for name, chat in names.items() if chat == "chatml"} == {"chatml", "dbrx", "qwen2.5", "smollm2"}
     own = [chat for chat in names.values() if chat != "chatml"]
     assert len(set(own)) == len(own)
     assert all(chat.isascii() and chat.isprintable() and '"' not in chat and "\\" not in chat for chat in own)

@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product, takewhile
+from itertools import dropwhile, product, takewhile
 from typing import Any, TypedDict
 
 from persona_studies.ask.chat import jinja
@@ -23,7 +23,7 @@ from persona_studies.errors import BackendError
 
 USER, LATER, SYSTEM, REPLY = "qzfirstqz", "qzlaterqz", "qzpersonaqz", "qzreplyqz"
 # Blanks at both ends, and characters that a template could escape.
-ODD = "\n \n first <b> & \"second\" 'third' \\ {{ x }} ü☃ last\n \n"
+ODD = "\n \n first <b> & \"second\"\n\n'third'\r\n\\ {{ x }} ü☃ last\n \n"
 REMEDY = "Say how turns are marked with --chat: chatml, gemma, plain, or a file with a Jinja template"
 SWITCHES = ("enable_thinking", "thinking")
 _OPEN_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>\s*\Z")
@@ -33,7 +33,7 @@ _MARK = re.compile(r"<[^<>\s]{1,80}>|\[[^\[\]\s]{1,40}\]")
 
 
 def _filters() -> dict[str, Callable[[str], str]]:
-    """Return what a template may do to a text: strip it, escape it, or both."""
+    """Return what a template may do to a text: strip it, escape it, take blank lines out, or two of these."""
     strips: dict[str, Callable[[str], str]] = {
         "": lambda text: text,
         "strip": str.strip,
@@ -48,6 +48,7 @@ def _filters() -> dict[str, Callable[[str], str]]:
         "escape": lambda text: html.escape(text).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
         "json": lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
         "ascii json": lambda text: json.dumps(text)[1:-1],
+        "single lines": lambda text: text.replace("\r\n", "\n").replace("\n\n", "\n"),
     }
 
     def both(strip: Callable[[str], str], escape: Callable[[str], str]) -> Callable[[str], str]:
@@ -347,10 +348,13 @@ def _without_system(seen: _Seen, bos: str) -> tuple[Form, bool]:
     if _opens_like(head, later, bos):
         return seen.bare, False
     start = _PARTS.findall(head.removeprefix(bos))
+    parts = _PARTS.findall(head)
     for opening in _openings(seen, start, later):
         marks = []
-        for part in _PARTS.findall(head):
-            if not _MARK.fullmatch(part) or part == opening[0] or _names_system(part):
+        for part, following in zip(parts, [*parts[1:], ""], strict=True):
+            # A mark with this word behind it is the system turn's: `<extra_id_0>System`.
+            opens_system = _names_system(following) and not _MARK.fullmatch(following)
+            if not _MARK.fullmatch(part) or part == opening[0] or _names_system(part) or opens_system:
                 break
             marks.append(part)
         begin = bos if bos and head.startswith(bos) else "".join(marks)
@@ -366,7 +370,7 @@ def _openings(seen: _Seen, start: Sequence[str], later: Sequence[str]) -> list[l
     """Return how a turn of the user may open, from what stands between a reply and it, most certain first."""
     found: list[list[str]] = []
     close = _PARTS.findall(seen.reply_close)
-    if close and later[: len(close)] == close:
+    if later[: len(close)] == close:
         found.append(list(later[len(close) :]))
     # Turns close alike. What follows the common part opens the turn, up to where openings are alike, too.
     both = zip(_PARTS.findall(seen.bare.texts[-1]), later, strict=False)
@@ -376,7 +380,9 @@ def _openings(seen: _Seen, start: Sequence[str], later: Sequence[str]) -> list[l
         found.append(list(later[len(common) - alike :]))
     longest = max(n for n in range(len(later) + 1) if list(later[len(later) - n :]) == list(start[:n]))
     found.append(list(later[len(later) - longest :]))
-    return [opening for opening in found if opening]
+    # Blanks before a mark part it from the turn before, and the first turn has none before it.
+    starts = [list(dropwhile(str.isspace, opening)) for opening in found]
+    return [opening for opening in starts if opening]
 
 
 def _opens_like(head: str, later: Sequence[str], bos: str) -> bool:
@@ -387,7 +393,10 @@ def _opens_like(head: str, later: Sequence[str], bos: str) -> bool:
     same = max(
         n for n in range(len(parts) + 1) if n <= len(later) and parts[len(parts) - n :] == later[len(later) - n :]
     )
-    return all(part.isspace() or _MARK.fullmatch(part) for part in parts[: len(parts) - same])
+    before = parts[: len(parts) - same]
+    others = [place for place, part in enumerate(before) if not (part.isspace() or _MARK.fullmatch(part))]
+    # One word behind a mark belongs to it, as in `[gMASK]sop`.
+    return others in ([], [1])
 
 
 def _names_system(text: str) -> bool:
