@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +15,10 @@ import typer
 from typer.testing import CliRunner
 
 from persona_studies import cli
+from persona_studies.ask import recording, registry
 from persona_studies.ask.backends.endpoint import calls
 from persona_studies.design import plan as plans
-from persona_studies.errors import BackendError, ParameterError
+from persona_studies.errors import BackendError, ParameterError, ResponsesError
 from tests.misbehaving_server import Body, Server, prompt_of
 from tests.test_recording import small_plan
 
@@ -169,7 +172,12 @@ def test_every_option_that_the_library_names_exists() -> None:
     ("options", "error", "message"),
     [
         (("--extra", "[1]"), ParameterError, "is not a JSON object"),
+        (("--extra", '{"top_k": NaN}'), ParameterError, "is not a JSON object"),
         (("--extra", '{"temperature": 1}'), ParameterError, "leave it out of --extra"),
+        (("--precision", "f32"), ParameterError, "--precision goes with a model that runs here"),
+        (("--shard", "²/3"), ParameterError, "is not I/N"),
+        (("--name", "a" * 101), BackendError, "cannot name a recording"),
+        (("--name", "a/b"), BackendError, "'a/b' cannot name a recording"),
         (("--reask", "all"), ParameterError, "it is failed, or never"),
         (("--system-role", "assistant"), ParameterError, "'system' or 'user'"),
         (("--timeout", "0"), ParameterError, "timeout"),
@@ -188,4 +196,45 @@ def test_bad_options_are_refused_before_a_call(
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         code, _, raised = record(cells, *options)
         assert code != 0 and isinstance(raised, error) and message in str(raised)
+        assert not server.bodies
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("OpenAI:gpt-4o", "Did you mean 'openai:gpt-4o'?"),
+        ("openai: gpt-4o", "blank"),
+        ("openai:模型", "'', which is made of 'openai:模型', cannot name a recording"),
+        ("", "Unknown model ''"),
+    ],
+)
+def test_odd_models_are_named_as_they_were_typed(
+    cells: Path, model: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "load", lambda project: {})
+    code, _, raised = record(cells, "--model", model)
+    assert code != 0 and isinstance(raised, BackendError) and message in str(raised)
+
+
+@pytest.mark.parametrize(
+    "options", [("--api", "chat"), ("--concurrency", "2"), ("--max-calls", "5"), ("--price-in", "1")]
+)
+def test_what_only_an_endpoint_has_is_refused_for_another_model(cells: Path, options: tuple[str, ...]) -> None:
+    code, _, raised = record(cells, "--model", "gguf:model.gguf", *options)
+    assert code != 0 and isinstance(raised, ParameterError) and "an endpoint, --model openai:MODEL" in str(raised)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_a_call(
+    cells: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = cells.parent / "taken"
+    taken.write_text("a file")
+    with Server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        for out in (taken, taken / "inside"):
+            code, _, raised = record(cells, "--out", str(out))
+            assert code == 1 and isinstance(raised, ResponsesError) and f"{taken} is a file" in str(raised)
+        closed = SimpleNamespace(access=lambda *_: False, W_OK=os.W_OK, X_OK=os.X_OK)
+        monkeypatch.setattr(recording, "os", closed)
+        assert "may not be written; name another folder with --out" in str(record(cells)[2])
         assert not server.bodies

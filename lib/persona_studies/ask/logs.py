@@ -30,6 +30,20 @@ def folder(project: Project, study: str, model: str, out: Path | None = None) ->
     return (out or project.recordings) / named(study) / named(model)
 
 
+def make(log: Path) -> None:
+    """Make a folder of logs.
+
+    Raises:
+        ResponsesError: it cannot be made.
+    """
+    try:
+        log.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResponsesError(
+            f"{log} cannot be made ({error.strerror or error}); make room, or name another folder with --out."
+        ) from error
+
+
 class Log:
     """One append-only file of a recording."""
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from persona_studies.ask import model_files, registry
 from persona_studies.ask.backends import Backend
-from persona_studies.errors import BackendError
+from persona_studies.errors import BackendError, quoted
 from persona_studies.paths import Project
 
 KINDS = ("gguf", "hf", "openai")
@@ -35,7 +35,7 @@ def spelled(model: str) -> str:
         return model
     if model.lower().endswith(".gguf"):
         return f"gguf:{model}"
-    if Path(model).expanduser().is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", model):
+    if (model and Path(model).expanduser().is_dir()) or re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", model):
         return f"hf:{model}"
     return model
 
@@ -73,6 +73,8 @@ def known(project: Project, model: str, name: str | None = None) -> str:
     """
     model = spelled(model)
     kind, _, rest = model.partition(":")
+    if kind in KINDS and rest != rest.strip():
+        raise BackendError(f"Model {quoted(model)} has a blank at an end of its name; take it away.")
     if not (kind in KINDS and rest) and model not in (entries := registry.load(project)):
         if re.fullmatch(r"[\w.-]+/[\w.-]+(@.*)?", model) and not model.startswith("."):
             raise BackendError(
@@ -83,15 +85,19 @@ def known(project: Project, model: str, name: str | None = None) -> str:
         if model.startswith(("/", "~", ".")):
             raise BackendError(f"No model file or folder {model}; a file's name ends in .gguf.")
         near = get_close_matches(model, entries, n=1)
+        if kind.lower() in KINDS and rest:
+            near = [f"{kind.lower()}:{rest}"]
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise BackendError(
             f"Unknown model {model!r}.{hint} Known: {', '.join(entries)}; or gguf:PATH, hf:OWNER/NAME@REVISION, "
             "openai:MODEL."
         )
     called = name or slug(model)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", called):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", called):
+        whose = "" if name else f", which is made of {quoted(model)},"
         raise BackendError(
-            f"{called!r} cannot name a recording: lower-case letters, digits, '.', '_' and '-' only. Use --name."
+            f"{quoted(called)}{whose} cannot name a recording: a lower-case letter or digit first, then at most 99 "
+            "of these, '.', '_' and '-'. Use --name to give another."
         )
     return called
 

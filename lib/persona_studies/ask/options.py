@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -12,6 +12,9 @@ from persona_studies.ask.backends import Backend, kinds
 from persona_studies.ask.chat import named
 from persona_studies.design import plan as plans
 from persona_studies.errors import ParameterError, quoted
+
+if TYPE_CHECKING:
+    from persona_studies.ask.backends.endpoint.budget import Budget
 
 
 def answerable(
@@ -62,23 +65,31 @@ def of_measures(cells: pd.DataFrame, measures: str | None) -> pd.DataFrame:
 
 
 def endpoint(
-    model: str, how: Mapping[str, Any], extra: str | None, chat: str | None, only: Mapping[str, Any]
+    model: str,
+    budget: Budget | None,
+    extra: str | None,
+    chat: str | None,
+    only: Mapping[str, Any],
+    here: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the arguments of an endpoint; none for another model.
 
     Args:
         model: As ``--model`` names it.
-        how: Arguments that have defaults, and mean nothing to another model.
+        budget: Caps.
         extra: Of ``--extra``.
         chat: Of ``--chat``.
-        only: Arguments that are None unless they were given.
+        only: Further arguments, None unless they were given.
+        here: What only a model that runs here has, None unless it was given.
 
     Raises:
-        ParameterError: something is given that only an endpoint has, or ``--extra`` is not a JSON object.
+        ParameterError: something is given that the model does not have, or ``--extra`` is not a JSON object.
     """
     given = {name: value for name, value in {**only, "extra": fields(extra)}.items() if value is not None}
     if model.startswith("openai:"):
-        return {**how, **given, **({"chat": named(chat)} if chat is not None else {})}
+        if flags := [f"--{name}" for name, value in here.items() if value is not None]:
+            raise ParameterError(f"{', '.join(flags)} goes with a model that runs here; {model} is an endpoint.")
+        return {"budget": budget, **given, **({"chat": named(chat)} if chat is not None else {})}
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ParameterError(f"{options} goes with an endpoint, --model openai:MODEL; {model} is none.")
@@ -95,6 +106,7 @@ def fields(extra: str | None) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(extra)
+        json.dumps(found, allow_nan=False)  # NaN and 1e999 can be read, and not be sent
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

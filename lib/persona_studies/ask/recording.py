@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -63,11 +64,25 @@ def load(
 
     Raises:
         BackendError: the model cannot be loaded.
-        ResponsesError: what is recorded under that name is damaged.
+        ResponsesError: what is recorded under that name is damaged, or the place cannot be written.
     """
     called = models.known(project, model, name)
+    check_place(project, study, called, out)
     before = next((facts for _, facts in recorded.begun(project, study, called, out)), None)
     return models.load(project, model, name=name, recorded=before, **how)
+
+
+def check_place(project: Project, study: str, name: str, out: Path | None = None) -> None:
+    """Refuse a place for the answers that cannot be written, before a model is loaded or asked.
+
+    Raises:
+        ResponsesError: it is a file, or a folder that may not be written.
+    """
+    place = logs.folder(project, study, name, out)
+    there = next(path for path in (place, *place.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "may not be written" if there.is_dir() else "is a file"
+        raise ResponsesError(f"Answers cannot go to {place}, since {there} {why}; name another folder with --out.")
 
 
 def pending(
@@ -142,7 +157,7 @@ def record(
     # Shares are cut from the whole plan: what is pending changes while other shards record.
     mine = plan[pd.factorize(plan["condition"])[0] % parts == part - 1]
     recorded.check_model(project, study, backend.info, out)
-    log.mkdir(parents=True, exist_ok=True)
+    logs.make(log)
     started, stopped = time.perf_counter(), None
     try:
         with FileLock(log / f"{part}-of-{parts}.lock").acquire(timeout=0):

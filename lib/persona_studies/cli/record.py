@@ -20,6 +20,7 @@ from persona_studies.cli.shared import (
     shard_of,
     short,
 )
+from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ Workers = Annotated[
     typer.Option(min=1, help="Processes of llama.cpp, of one thread each; default: one per idle core."),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each process of llama.cpp; 1.")]
-Api = Annotated[str, typer.Option(help="Of an endpoint: chat or completions.")]
+Api = Annotated[str | None, typer.Option(help="Of an endpoint: chat or completions; chat.")]
 Chat = Annotated[
     str | None,
     typer.Option(
@@ -68,8 +69,10 @@ Chat = Annotated[
 Revision = Annotated[
     str | None, typer.Option(help="Of the weights behind an endpoint, which cannot be asked for it.")
 ]
-Concurrency = Annotated[int, typer.Option(min=1, help="Calls to an endpoint at the same time.")]
-SystemRole = Annotated[str, typer.Option(help="Where a persona stands in a chat of an endpoint: system, or user.")]
+Concurrency = Annotated[int | None, typer.Option(min=1, help="Calls to an endpoint at the same time; 8.")]
+SystemRole = Annotated[
+    str | None, typer.Option(help="Where a persona stands in a chat of an endpoint: system, or user; system.")
+]
 Measures = Annotated[
     str | None,
     typer.Option(metavar="A,B", help="Measures or kinds of measures; default: all that the model can be asked."),
@@ -104,11 +107,11 @@ def record(
     precision: Precision = None,
     workers: Workers = None,
     threads: Threads = None,
-    api: Api = "chat",
+    api: Api = None,
     chat: Chat = None,
     revision: Revision = None,
-    concurrency: Concurrency = 8,
-    system_role: SystemRole = "system",
+    concurrency: Concurrency = None,
+    system_role: SystemRole = None,
     measures: Measures = None,
     reask: Reask = "failed",
     timeout: Timeout = None,
@@ -130,11 +133,11 @@ def record(
     project, part, again = Project.find(), shard_of(shard), options.asks_again(reask)
     asked = planned(project, study, given(parameter, params), cells)
     budget = budget_of(model, max_calls, max_tokens, max_money, price_in, price_out)
-    usual = {"api": api, "concurrency": concurrency, "revision": revision, "system_role": system_role}
-    only = {"timeout": timeout, "retries": retries, "top_logprobs": top_logprobs}
-    endpoint = options.endpoint(model, {**usual, "budget": budget}, extra, chat, only)
-    how: dict[str, Any] = {"backend": backend, "threads": threads or 1, "chat": chat}
-    how |= {"precision": precision, "schedule": schedule}
+    only: dict[str, Any] = {"api": api, "revision": revision, "system_role": system_role, "timeout": timeout}
+    only |= {"concurrency": concurrency, "retries": retries, "top_logprobs": top_logprobs}
+    here = {"backend": backend, "precision": precision, "schedule": schedule}
+    endpoint = options.endpoint(model, budget, extra, chat, only, here)
+    how: dict[str, Any] = {**here, "threads": threads or 1, "chat": chat}
     kept: dict[str, Any] = {"out": out, "reask": again}
     asker = recording.load(project, study, model, name=name, out=out, endpoint=endpoint, **how)
     asked = options.answerable(asked, asker, measures, say, sample)
@@ -148,8 +151,14 @@ def record(
 
 
 def budget_of(model: str, *caps: Any) -> Budget | None:
-    """Return the caps on what an endpoint may cost; None for a model that is not an endpoint."""
+    """Return the caps on what an endpoint may cost; None for a model that is not an endpoint.
+
+    Raises:
+        ParameterError: a cap or a price for such a model.
+    """
     if not model.startswith("openai:"):
+        if any(caps):
+            raise ParameterError(f"Caps and prices go with an endpoint, --model openai:MODEL; {model} is none.")
         return None
     from persona_studies.ask.backends.openai_compatible import Budget
 

@@ -58,11 +58,11 @@ def report(
     precision: Precision = None,
     workers: Workers = None,
     threads: Threads = None,
-    api: Api = "chat",
+    api: Api = None,
     chat: Chat = None,
     revision: Revision = None,
-    concurrency: Concurrency = 8,
-    system_role: SystemRole = "system",
+    concurrency: Concurrency = None,
+    system_role: SystemRole = None,
     timeout: Timeout = None,
     retries: Retries = None,
     top_logprobs: TopLogprobs = None,
@@ -85,9 +85,9 @@ def report(
         raise ParameterError("--quick says how many cells are asked; leave --cells out, or --quick.")
     models.known(project, model, name)
     budget = budget_of(model, max_calls, max_tokens, max_money, price_in, price_out)
-    usual = {"api": api, "concurrency": concurrency, "revision": revision, "system_role": system_role}
-    only = {"timeout": timeout, "retries": retries, "top_logprobs": top_logprobs}
-    endpoint = options.endpoint(model, {**usual, "budget": budget}, extra, chat, only)
+    only: dict[str, Any] = {"api": api, "revision": revision, "system_role": system_role, "timeout": timeout}
+    only |= {"concurrency": concurrency, "retries": retries, "top_logprobs": top_logprobs}
+    endpoint = options.endpoint(model, budget, extra, chat, only, {"precision": precision})
     load = {"name": name, "endpoint": endpoint, "threads": threads or 1, "precision": precision, "chat": chat}
     if hours is None and cells is None and not quick:
         hours = 1.0

@@ -99,7 +99,7 @@ def shard_of(text: str) -> tuple[int, int]:
         ParameterError: it is no such text.
     """
     part, _, parts = text.partition("/")
-    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise ParameterError(f"--shard {quoted(text)} is not I/N with I from 1 to N, such as 1/4.")
     return int(part), int(parts)
 

@@ -289,7 +289,7 @@ class Session:
 def causes(error: BaseException) -> str:
     """Return the kind of an error and of what set it off first: a certificate, a name, a refused connection."""
     found = [error]
-    while (cause := found[-1].__cause__ or found[-1].__context__) is not None and cause not in found:
+    while (cause := found[-1].__cause__) is not None and cause not in found:
         found.append(cause)
     return ", ".join(dict.fromkeys(type(one).__name__ for one in (found[min(1, len(found) - 1)], found[-1])))
 
