@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -53,6 +54,36 @@ def test_significant_estimates_are_filled_and_others_are_not() -> None:
 def test_what_was_shown_to_be_small_is_a_diamond() -> None:
     axis = figures.forest(ROWS.assign(within=[False, True]), xlabel="r", margin=0.1).axes[0]
     assert [line.get_marker() for line in axis.lines if len(line.get_xdata()) == 1] == ["o", "D"]
+    plt.close("all")
+
+
+def marks(axis: Axes) -> list[tuple[str, float, bool]]:
+    """Return shape, place and whether it is filled of every mark."""
+    lines = [line for line in axis.lines if len(line.get_xdata()) == 1]
+    return [(str(line.get_marker()), float(line.get_ydata()[0]), line.get_mfc() != "white") for line in lines]
+
+
+def test_series_share_a_line_and_are_named() -> None:
+    both = pd.concat([ROWS.assign(series="ours"), ROWS.assign(series="theirs", rejected=False)])
+    figure = figures.forest(both, xlabel="r", legend=True)
+    axis = figure.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["one", "two"]
+    assert [(shape, round(place, 3), filled) for shape, place, filled in marks(axis)] == [
+        ("o", -0.175, True),
+        ("o", 0.825, False),
+        ("s", 0.175, False),
+        ("s", 1.175, False),
+    ]
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said == ["ours", "theirs", "significant after correction", "not significant"]
+    plt.close("all")
+
+
+def test_a_verdict_gives_shape_colour_and_filling() -> None:
+    verdicts = ["contradicted", "inconclusive"]
+    figure = figures.forest(ROWS.assign(said=verdicts, verdict="superior"), xlabel="r", legend=True)
+    assert marks(figure.axes[0]) == [("X", 0, True), ("D", 1, False)]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == verdicts
     plt.close("all")
 
 

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from scipy import stats
 
-BLUE, ORANGE, GREEN = (sns.color_palette("colorblind")[place] for place in (0, 1, 2))
-GREY, PALE = "0.55", "#a9c9e2"
+from persona_studies.analyse import figures
+
+BLUE, ORANGE = sns.color_palette("colorblind")[:2]
+GREY = "0.55"
 
 
 def words(metric: str) -> str:
@@ -28,51 +29,35 @@ def plot_contrasts(table: pd.DataFrame, margin: float, unit: str, doubted: Colle
         table: Of :func:`neurodivergence.analysis.beside`.
         margin: Half width of the equivalence band.
         unit: Name of the unit.
-        doubted: Metrics that failed the gate; drawn pale, with a mark behind the name.
+        doubted: Metrics that failed the gate; drawn grey.
     """
-    metrics = list(dict.fromkeys(table["metric"]))
-    contrasts = list(dict.fromkeys(table["contrast"]))
-    figure, axes = plt.subplots(
-        1, len(contrasts), figsize=(9.5, 1.6 + 0.36 * len(metrics)), sharey=True, sharex=True, layout="constrained"
-    )
-    for axis, contrast in zip(np.atleast_1d(axes), contrasts, strict=True):
-        axis.axvspan(-margin, margin, color="0.92", zorder=0)
-        axis.axvline(0, color="0.4", lw=1, ls=":", zorder=1)
-        for row in table[table["contrast"] == contrast].to_dict("records"):
-            pale = row["metric"] in doubted
-            for name, shift, marker, colour, significant in (
-                ("wald_", -0.17, "s", "0.8" if pale else GREY, row["p_wald_holm"] <= 0.05),
-                ("", 0.17, "o", PALE if pale else BLUE, row["rejected"]),
-            ):
-                place = metrics.index(row["metric"]) + shift
-                axis.plot([row[f"{name}low"], row[f"{name}high"]], [place] * 2, color=colour, lw=1.6)
-                axis.plot(
-                    row["estimate"], place, marker, color=colour, mfc=colour if significant else "white", ms=5
-                )
-        labels = [words(metric) + (" †" if metric in doubted else "") for metric in metrics]
-        axis.set(title=contrast.replace("-", "−"), xlabel="standard deviations under C0")
-        axis.set(yticks=range(len(metrics)), yticklabels=labels, ylim=(len(metrics) - 0.4, -0.6))
-    handles = [
-        Line2D(
-            [], [], color=GREY, marker="s", lw=1.5, ms=5, label="published: Wald, responses, Holm within metric"
-        ),
-        Line2D([], [], color=BLUE, marker="o", lw=1.8, ms=5, label=f"unit: {unit}, corrected within study"),
-        *_filled(),
-    ]
-    if doubted:
-        handles.append(
-            Line2D([], [], color=PALE, marker="o", lw=1.6, ms=5, label="† judges fail the gate: decides nothing")
+    tests = {
+        "published: Wald, responses, Holm within metric": ("wald_", table["p_wald_holm"] <= 0.05),
+        f"unit: {unit}, corrected within study": ("", table["rejected"]),
+    }
+    both = [
+        table[["contrast", "estimate"]].assign(
+            label=table["metric"].map(words),
+            series=said,
+            low=table[f"{kind}low"],
+            high=table[f"{kind}high"],
+            rejected=rejected,
+            gate=table["metric"].isin(doubted),
         )
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize="small")
-    return figure
-
-
-def _filled() -> list[Line2D]:
-    """Return the entries of a legend that say what filled and open marks mean."""
-    return [
-        Line2D([], [], color="0.3", marker="o", lw=0, ms=5, label="filled: significant after correction"),
-        Line2D([], [], color="0.3", marker="o", lw=0, ms=5, mfc="white", label="open: not significant"),
+        for said, (kind, rejected) in tests.items()
     ]
+    frame = pd.concat(both, ignore_index=True)
+    parts = list(frame.groupby("contrast", sort=False))
+    figure, axes = plt.subplots(
+        *(1, len(parts)),
+        figsize=(9.5, 1.6 + 0.36 * table["metric"].nunique()),
+        **{"sharey": True, "sharex": True, "layout": "constrained", "squeeze": False},
+    )
+    for axis, (contrast, rows) in zip(axes[0], parts, strict=True):
+        figures.forest(rows, xlabel="standard deviations under C0", margin=margin, axis=axis)
+        axis.set_title(str(contrast).replace("-", "−"))
+    figures.explain(figure, frame, margin, ncols=2)
+    return figure
 
 
 def plot_steps(shares: pd.DataFrame) -> Figure:
@@ -117,27 +102,16 @@ def plot_lists(
         sizes: Sizes of the families of the pooled and of the single contrasts.
     """
     rows = pd.concat([pooled.assign(model="both models"), single], ignore_index=True)
-    figure, axis = plt.subplots(figsize=(8, 1.5 + 0.42 * len(rows)), layout="constrained")
-    axis.axvspan(-margin, margin, color="0.92", zorder=0)
-    axis.axvline(0, color="0.4", lw=1, ls=":")
-    for place, row in enumerate(rows.to_dict("records")):
-        both = row["model"] == "both models"
-        colour = "0.3" if both else BLUE
-        reach = row["se"] / row["sd"] * stats.t.isf(alpha / sizes[0 if both else 1] / 2, row["n"] - 1)
-        axis.plot(row["estimate"] + np.array([-reach, reach]), [place] * 2, color=colour, lw=0.8)
-        axis.plot([row["low"], row["high"]], [place] * 2, color=colour, lw=2.6)
-        axis.plot(row["estimate"], place, "o", color=colour, mfc=colour if row["rejected"] else "white", ms=6)
-    labels = [
-        f"{row.model}, {row.contrast}".replace("C1 -", "C1 −").replace("C2 -", "C2 −") for row in rows.itertuples()
-    ]
-    axis.set(yticks=range(len(rows)), yticklabels=labels, ylim=(len(rows) - 0.5, -0.5))
-    axis.set(xlabel="list density, standard deviations under C0")
-    handles = [
-        *_filled(),
-        Line2D([], [], color="0.3", lw=2.6, label="interval, not corrected"),
-        Line2D([], [], color="0.3", lw=0.8, label="interval at the level of one test of its family"),
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize="small")
+    labels = rows["model"] + ", " + rows["contrast"].str.replace(" - ", " − ")
+    figure = figures.forest(
+        rows.assign(label=labels), xlabel="list density, standard deviations under C0", margin=margin
+    )
+    tests = np.where(rows["model"] == "both models", *sizes)
+    reach = rows["se"] / rows["sd"] * stats.t.isf(alpha / tests / 2, rows["n"] - 1)
+    axis, (low, high) = figure.axes[0], (rows["estimate"] - reach, rows["estimate"] + reach)
+    said = "thin: interval at the level of one test of its family"
+    axis.hlines(range(len(rows)), low, high, color="0.3", lw=0.8, zorder=1.5, label=said)
+    figures.explain(figure, rows, margin, ncols=2)
     return figure
 
 
@@ -194,29 +168,24 @@ def plot_agreement(table: pd.DataFrame, threshold: float) -> Figure:
         2, -(-len(metrics) // 2), figsize=(11, 5.6), sharex=True, sharey=True, layout="constrained"
     )
     for axis, metric in zip(axes.flat, metrics, strict=False):
-        axis.axvline(threshold, color="0.2", lw=1, ls="--")
-        axis.axvline(0, color="0.4", lw=1, ls=":")
-        for row in table[table["metric"] == metric].to_dict("records"):
-            place = domains.index(row["domain"])
-            axis.plot([row["low"], row["high"]], [place - 0.15] * 2, color=BLUE, lw=1.8)
-            axis.plot(row["alpha"], place - 0.15, "o", color=BLUE, ms=5)
-            axis.plot([row["ac2_low"], row["ac2_high"]], [place + 0.15] * 2, color=ORANGE, lw=1.8)
-            axis.plot(row["ac2"], place + 0.15, "s", color=ORANGE, ms=5)
-            axis.plot(row["same"], place, "|", color="0.15", ms=10, mew=2)
+        mine = table[table["metric"] == metric].set_index("domain").loc[domains].reset_index()
+        label = mine["domain"].map(words).str.replace("social scripting ", "")
+        sides = [
+            mine.assign(label=label, series=said, estimate=mine[of], low=mine[low], high=mine[high])
+            for said, of, low, high in (
+                ("Krippendorff's alpha", "alpha", "low", "high"),
+                ("Gwet's AC2, quadratic", "ac2", "ac2_low", "ac2_high"),
+            )
+        ]
+        frame = pd.concat(sides, ignore_index=True)
+        figures.forest(frame, xlabel="", axis=axis)
+        same = {"color": "0.15", "ms": 10, "mew": 2, "label": "share of equal scores"}
+        axis.plot(mine["same"], range(len(mine)), "|", **same)
+        axis.axvline(threshold, color="0.2", lw=1, ls="--", label=f"threshold {threshold:.2f}")
         axis.set(title=words(metric), xlim=(-1.05, 1.08))
-        axis.set(
-            yticks=range(len(domains)), yticklabels=[words(d).replace("social scripting ", "") for d in domains]
-        )
-        axis.set(ylim=(len(domains) - 0.5, -0.5))
     for axis in axes.flat[len(metrics) :]:
         axis.set_axis_off()
-    handles = [
-        Line2D([], [], color=BLUE, marker="o", ms=5, label="Krippendorff's alpha"),
-        Line2D([], [], color=ORANGE, marker="s", ms=5, label="Gwet's AC2, quadratic"),
-        Line2D([], [], color="0.15", marker="|", ms=10, mew=2, lw=0, label="share of equal scores"),
-        Line2D([], [], color="0.2", ls="--", lw=1, label=f"threshold {threshold:.2f}"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    figures.explain(figure, frame, None)
     return figure
 
 
@@ -226,18 +195,10 @@ def plot_judges(table: pd.DataFrame) -> Figure:
     Args:
         table: Of :func:`neurodivergence.raters.self_and_cross`.
     """
-    names = list(dict.fromkeys(table["hypothesis"]))
-    figure, axis = plt.subplots(figsize=(8.5, 1.2 + 0.42 * len(names)), layout="constrained")
-    axis.axvline(0, color="0.4", lw=1, ls=":")
-    for judged, colour, marker, shift in (("cross", BLUE, "o", -0.15), ("self", ORANGE, "s", 0.15)):
-        rows = table[table["judged"] == judged]
-        place = np.array([names.index(name) for name in rows["hypothesis"]]) + shift
-        axis.hlines(place, rows["low"], rows["high"], color=colour, lw=1.8)
-        axis.plot(rows["estimate"], place, marker, color=colour, ms=5, lw=0, label=f"{judged}-judged")
-    axis.set(yticks=range(len(names)), yticklabels=[words(n).replace(" - ", " − ") for n in names])
-    axis.set(ylim=(len(names) - 0.5, -0.5), xlabel="effect in standard deviations of scores under C0")
-    axis.legend(loc="best", fontsize=9)
-    return figure
+    both = table[table["judged"].isin(["cross", "self"])].drop(columns="rejected")
+    label = both["hypothesis"].map(words).str.replace(" - ", " − ")
+    frame = both.assign(label=label, series=both["judged"] + "-judged")
+    return figures.forest(frame, xlabel="effect in standard deviations of scores under C0", legend=True)
 
 
 def plot_scopes(table: pd.DataFrame, alpha: float) -> Figure:

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from persona_studies.analyse.figures import DECIDED, MARKERS
+from persona_studies.analyse import figures
 
 PALETTE = sns.color_palette("colorblind")
-COLOURS = {
-    "reproduced": PALETTE[2],
-    "same direction, not significant": PALETTE[0],
-    "contradicted": PALETTE[3],
-    "heterogeneous": PALETTE[4],
-    "inconclusive": PALETTE[1],
-    "uninformative": "0.5",
-}
-
-
 LABELS = {
     "personamem_history": "PersonaMem: reported less blind",
     "personamem_retrieval": "PersonaMem: retrieval less blind",
@@ -50,9 +39,6 @@ LABELS = {
     "characterchat_matching": "CharacterChat: shared letters, median of 3",
 }
 """Claim -> its line in the forest. Claims on a scale of their own stand in the table only."""
-
-Colour = str | tuple[float, float, float]
-
 
 SHORT = {
     "Qwen2-7B-Instruct": "Qwen2-7B",
@@ -98,19 +84,8 @@ TYPES = {
 }
 
 
-def _estimate(
-    axis: Axes, place: float, limits: tuple[float, float], value: float, marker: str, colour: Colour, filled: bool
-) -> None:
-    """Draw an interval and its estimate on the line at ``place``; open where nothing was decided."""
-    if not np.isnan(limits[0]):
-        axis.plot(limits, [place, place], color=colour, lw=1.6, zorder=2)
-    axis.plot(value, place, marker, color=colour, mfc=colour if filled else "white", mew=1.4, ms=7, zorder=4)
-
-
-def _key(marker: str, colour: Colour, label: str, *, filled: bool = True, line: str = "-") -> Line2D:
-    """Return an entry of a legend."""
-    face = colour if filled else "white"
-    return Line2D([], [], marker=marker, color=colour, mfc=face, mew=1.4, ms=7, ls=line, label=label)
+TICK: dict[str, Any] = {"marker": "|", "color": "0.1", "ms": 15, "mew": 2.2}
+"""The mark of a printed number."""
 
 
 def forest(judged: pd.DataFrame) -> Figure:
@@ -126,6 +101,7 @@ def forest(judged: pd.DataFrame) -> Figure:
         axis.set_axis_off()
         axis.text(0, 0.5, "The chosen releases test no claim on these scales.", fontsize="medium")
         return figure
+    frame = frame.assign(said=frame["verdict"])
     correlations = frame["test"].str.contains("Pearson|Spearman")
     panels = [
         (part, label)
@@ -141,28 +117,12 @@ def forest(judged: pd.DataFrame) -> Figure:
         len(panels), 1, figsize=size, height_ratios=heights, layout="constrained", squeeze=False
     )
     for axis, (part, label) in zip(grid[:, 0], panels, strict=True):
-        margin = float(part["margin"].max())
-        axis.axvspan(-margin, margin, color="0.92", zorder=0)
-        axis.axvline(0, color="0.5", lw=1, ls=":", zorder=1)
-        for place, row in enumerate(part.to_dict("records")):
-            said = row["verdict"]
-            limits = (row["low"], row["high"])
-            _estimate(axis, place, limits, row["estimate"], MARKERS[said], COLOURS[said], said in DECIDED)
-            if not np.isnan(row["printed"]):
-                axis.plot(row["printed"], place, "|", color="0.1", ms=15, mew=2.2, zorder=3)
         texts = [f"{LABELS[row['claim']]}  (n = {int(row['n']):,})" for row in part.to_dict("records")]
-        axis.set(xlabel=label, yticks=range(len(part)), yticklabels=texts, ylim=(len(part) - 0.4, -0.6))
+        figures.forest(part.assign(label=texts), xlabel=label, margin=float(part["margin"].max()), axis=axis)
+        axis.plot(part["printed"], range(len(part)), ls="", zorder=2.5, label="printed, or claimed to be 0", **TICK)
         if label == "correlation":
             axis.set_xlim(-1.05, 1.05)
-    marks = [
-        _key(MARKERS[name], colour, name, filled=name in DECIDED)
-        for name, colour in COLOURS.items()
-        if name in set(frame["verdict"])
-    ]
-    marks.append(
-        Line2D([], [], marker="|", color="0.1", ls="", ms=13, mew=2.2, label="printed, or claimed to be 0")
-    )
-    figure.legend(handles=marks, loc="outside upper left", ncols=3, fontsize="small")
+    figures.explain(figure, frame, None, ncols=3)
     return figure
 
 
@@ -180,9 +140,9 @@ def failures(scored: pd.DataFrame) -> Figure:
         axis.set_title(f"{title}: direct answers r = {r:+.2f}".replace("-", "−"), fontsize="medium")
         for _, part in scored.groupby("model"):
             axis.plot(part["failures"], part[column], color="0.8", lw=1, zorder=1)
-        for setting, (marker, colour, _) in settings.items():
+        for setting, (marker, colour, said) in settings.items():
             part = scored[scored["setting"] == setting]
-            axis.plot(part["failures"], part[column], marker, color=colour, ms=7, ls="", zorder=2)
+            axis.plot(part["failures"], part[column], marker, color=colour, ms=7, ls="", label=said, zorder=2)
         for row in plain.reset_index().to_dict("records"):
             ha, va, right, up = places[row["model"]]
             axis.annotate(
@@ -197,7 +157,7 @@ def failures(scored: pd.DataFrame) -> Figure:
             )
         axis.set(xlabel="share of replies that cannot be parsed", ylabel=label)
         axis.margins(x=0.08, y=0.13)
-    axes[0].legend(handles=[_key(*look, line="") for look in settings.values()], loc="upper right")
+    axes[0].legend(loc="upper right")
     return figure
 
 
@@ -211,19 +171,19 @@ def memory(typed: pd.DataFrame, rejected: Sequence[str], reported: float = 0.5) 
     """
     last = typed["question_type"] == "all"
     frame = pd.concat([typed[~last].sort_values("blind"), typed[last]])
-    figure, axis = plt.subplots(figsize=(9.4, 4.6), layout="constrained")
-    for place, row in enumerate(frame.to_dict("records")):
-        for what, marker, colour, shift in (
-            ("blind", "s", PALETTE[1], -0.14),
-            ("retrieval", "o", PALETTE[0], 0.14),
-        ):
-            limits = (row[f"{what}_low"], row[f"{what}_high"])
-            filled = what == "blind" or row["question_type"] in rejected
-            _estimate(axis, place + shift, limits, row[what], marker, colour, filled)
     texts = [f"{TYPES[kind]}  (n = {n})" for kind, n in zip(frame["question_type"], frame["n"], strict=True)]
+    sides = [
+        frame[["question_type"]].assign(
+            label=texts, series=said, estimate=frame[what], low=frame[f"{what}_low"], high=frame[f"{what}_high"]
+        )
+        for what, said in (("retrieval", "retrieval"), ("blind", "question only (blind)"))
+    ]
+    whole = pd.concat(sides, ignore_index=True)
+    whole["rejected"] = whole["question_type"].isin(rejected) | (whole["series"] != "retrieval")
+    figure, axis = plt.subplots(figsize=(9.4, 4.6), layout="constrained")
+    figures.forest(whole, xlabel="share of right answers", axis=axis)
     axis.axhline(len(frame) - 1.5, color="0.85", lw=1)
-    axis.set(xlabel="share of right answers", yticks=range(len(frame)), yticklabels=texts)
-    axis.set(ylim=(len(frame) - 0.4, -0.6), xlim=(0, 1.02))
+    axis.set(xlim=(0, 1.02))
     for at, style, said in ((0.25, ":", "chance"), (reported, "--", "reported, whole history")):
         axis.axvline(at, color="0.45", lw=1, ls=style, zorder=1)
         axis.annotate(
@@ -235,58 +195,33 @@ def memory(typed: pd.DataFrame, rejected: Sequence[str], reported: float = 0.5) 
             fontsize="small",
             color="0.35",
         )
-    marks = [
-        _key("s", PALETTE[1], "question only (blind)"),
-        _key("o", PALETTE[0], "retrieval, significantly better"),
-        _key("o", PALETTE[0], "retrieval, not significant", filled=False),
-    ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=3, fontsize="small")
+    figures.explain(figure, whole, None)
     return figure
-
-
-SHIFTS = (-0.24, 0.0, 0.24)
-OPEN = "open: not significant"
 
 
 def capabilities(contrasts: pd.DataFrame, margin: float) -> Figure:
     """Draw the 45 contrasts of tuned with untuned models, by persona and task, with the equivalence margin."""
     frame = contrasts.join(contrasts["hypothesis"].str.extract(r"^(?P<model>\w+) (?P<persona>\w+): (?P<task>.+)$"))
-    tasks = list(dict.fromkeys(frame["task"]))
-    looks = {"Llama": ("o", PALETTE[0]), "Qwen": ("s", PALETTE[1]), "Gemma": ("^", PALETTE[2])}
+    frame = frame.rename(columns={"task": "label", "model": "series"})
     figure, axes = plt.subplots(1, 3, figsize=(10.4, 4.6), sharex=True, sharey=True, layout="constrained")
     for axis, (persona, part) in zip(axes, frame.groupby("persona", sort=False), strict=True):
-        axis.axvspan(-margin, margin, color="0.9", zorder=0)
-        axis.axvline(0, color="0.5", lw=1, ls=":", zorder=1)
-        for row in part.to_dict("records"):
-            place = tasks.index(row["task"]) + SHIFTS[list(looks).index(row["model"])]
-            marker, colour = looks[row["model"]]
-            _estimate(axis, place, (row["low"], row["high"]), row["estimate"], marker, colour, row["rejected"])
-        axis.set(title=str(persona), yticks=range(len(tasks)), yticklabels=tasks, ylim=(len(tasks) - 0.5, -0.5))
+        figures.forest(part, xlabel="", margin=margin, axis=axis)
+        axis.set_title(str(persona))
     axes[1].set_xlabel("accuracy, tuned less untuned model")
-    marks = [_key(marker, colour, name) for name, (marker, colour) in looks.items()]
-    marks.append(_key("o", "0.3", OPEN, filled=False, line=""))
-    figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize="small")
+    figures.explain(figure, frame, margin)
     return figure
 
 
 def memory_systems(contrasts: pd.DataFrame, margin: float) -> Figure:
     """Draw the accuracy of every memory system less that of retrieval alone, in three settings."""
     frame = contrasts.join(contrasts["hypothesis"].str.extract(r"^(?P<system>.+): (?P<setting>.+)$"))
-    systems = list(frame.groupby("system")["estimate"].mean().sort_values(ascending=False).index)
-    looks = {
-        "clean single": ("o", PALETTE[0], "one domain"),
-        "noise single": ("s", PALETTE[1], "one domain, noise"),
-        "clean multi": ("^", PALETTE[2], "several domains"),
-    }
+    settings = {"clean single": "one domain", "noise single": "one domain, noise", "clean multi": "several domains"}
+    frame = frame.assign(mean=frame.groupby("system")["estimate"].transform("mean"))
+    frame = frame.assign(label=frame["system"], series=frame["setting"].map(settings))
+    order = {name: place for place, name in enumerate(settings.values())}
+    frame = frame.sort_values("series", key=lambda names: names.map(order), kind="stable")
+    frame = frame.sort_values("mean", ascending=False, kind="stable")
     figure, axis = plt.subplots(figsize=(9, 4.6), layout="constrained")
-    axis.axvspan(-margin, margin, color="0.92", zorder=0)
-    axis.axvline(0, color="0.5", lw=1, ls=":", zorder=1)
-    for row in frame.to_dict("records"):
-        place = systems.index(row["system"]) + SHIFTS[list(looks).index(row["setting"])]
-        marker, colour, _ = looks[row["setting"]]
-        _estimate(axis, place, (row["low"], row["high"]), row["estimate"], marker, colour, row["rejected"])
-    axis.set(xlabel="accuracy, memory system less retrieval alone", ylim=(len(systems) - 0.5, -0.5))
-    axis.set(yticks=range(len(systems)), yticklabels=systems)
-    marks = [*(_key(*look) for look in looks.values()), _key("o", "0.3", OPEN, filled=False, line="")]
-    figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize="small")
+    figures.forest(frame, xlabel="accuracy, memory system less retrieval alone", margin=margin, axis=axis)
+    figures.explain(figure, frame, margin, ncols=3)
     return figure

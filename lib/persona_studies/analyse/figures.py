@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -84,30 +84,35 @@ def show(png: Path, *, alt: str, caption: str) -> None:
 def forest(
     frame: pd.DataFrame, *, xlabel: str, margin: float | None = None, legend: bool = False, axis: Axes | None = None
 ) -> Figure:
-    """Draw estimates with their intervals, one line each.
+    """Draw estimates with their intervals, one line each, or one line for each label with several series.
 
     Args:
         frame: ``label, estimate, low, high``; where ``rejected`` is given, significant ones are filled; where
             ``within`` is given, those that were shown to lie in the band are diamonds; where ``gate`` is given,
-            those with a failed check are grey.
+            those with a failed check are grey. Where ``series`` is given, the estimates of one label stand side by
+            side on its line, a shape and a colour to each series. Where ``said`` is given, this verdict gives the
+            mark.
         xlabel: What is estimated, with its unit.
         margin: Half width of an equivalence band around zero.
-        legend: Whether to say in the figure what filled, hollow and grey marks and the band mean.
+        legend: Whether to say in the figure what shapes, filled, hollow and grey marks and the band mean.
         axis: Where to draw; otherwise a new figure.
     """
+    series = [*dict.fromkeys(frame["series"])] if "series" in frame else []
+    lines = [*dict.fromkeys(frame["label"])] if series else [*frame["label"]]
     if axis is None:
-        height = 0.9 + 0.42 * len(frame) + 0.35 * legend
+        height = 0.9 + (0.42 + 0.1 * max(len(series) - 1, 0)) * len(lines) + 0.35 * legend
         _, axis = plt.subplots(figsize=(8, height), layout="constrained")
-    colour = sns.color_palette("colorblind")[0]
     if margin is not None:
         axis.axvspan(-margin, margin, color="0.9", zorder=0)
     axis.axvline(0, color="0.4", lw=1, ls=":", zorder=1)
-    for place, row in enumerate(frame.to_dict("records")):
-        filled, within = bool(row.get("rejected", True)), bool(row.get("within", False))
-        drawn_in: Any = "0.6" if row.get("gate") else colour
-        axis.plot([row["low"], row["high"]], [place, place], color=drawn_in, lw=1.5, zorder=2)
-        _mark(axis, row["estimate"], place, drawn_in, filled=filled, within=within)
-    axis.set(xlabel=xlabel, yticks=range(len(frame)), yticklabels=frame["label"], ylim=(len(frame) - 0.5, -0.5))
+    for number, row in enumerate(frame.to_dict("records")):
+        place: float = number
+        if series:
+            place = lines.index(row["label"]) + 0.7 * ((series.index(row["series"]) + 0.5) / len(series) - 0.5)
+        look = _look(row, series)
+        axis.plot([row["low"], row["high"]], [place, place], color=look["color"], lw=1.5, zorder=2)
+        axis.plot(row["estimate"], place, ls="", ms=6, zorder=3, **look)
+    axis.set(xlabel=xlabel, yticks=range(len(lines)), yticklabels=lines, ylim=(len(lines) - 0.5, -0.5))
     drawn = axis.get_figure()
     assert isinstance(drawn, Figure)
     if legend:
@@ -115,32 +120,50 @@ def forest(
     return drawn
 
 
-def _mark(
-    axis: Axes, x: Any, y: Any, colour: Any, *, filled: bool, within: bool = False, label: str | None = None
-) -> Any:
-    """Draw the mark of an estimate: filled where it is significant, a diamond where it was shown to be small."""
-    shape = "D" if within else "o" if filled else "s"
-    return axis.plot(x, y, shape, color=colour, mfc=colour if filled else "white", ms=6, zorder=3, label=label)[0]
+def _look(row: Mapping[Any, Any], series: Sequence[Any] = ()) -> dict[str, Any]:
+    """Return shape and colours of an estimate: filled where it is significant, or where its verdict decides."""
+    filled = bool(row.get("rejected", True))
+    shape, colour = "D" if row.get("within") else "o" if filled else "s", "C0"
+    if series:
+        place = series.index(row["series"])
+        shape, colour = "os^D"[place], f"C{place}"
+    if verdict := row.get("said"):
+        shape, colour, filled = MARKERS[verdict], COLOURS[verdict], verdict in DECIDED
+    if row.get("gate"):
+        colour = "0.6"
+    return {"marker": shape, "color": colour, "mfc": colour if filled else "white"}
 
 
-def explain(figure: Figure, frame: pd.DataFrame, margin: float | None) -> None:
+def explain(figure: Figure, frame: pd.DataFrame, margin: float | None, ncols: int | None = None) -> None:
     """Say above the forests of a figure what their marks mean, those that it has.
 
     Args:
-        figure: Of :func:`forest`, in a constrained layout; the legend has its whole width.
+        figure: Of :func:`forest`, in a constrained layout; the legend has its whole width. What else has a label in
+            its first part stands in the legend too.
         frame: All rows that are drawn.
         margin: Of the band.
+        ncols: Columns of the legend; None for one line.
     """
-    axis, colour = figure.axes[0], sns.color_palette("colorblind")[0]
-    handles = []
+    axis = figure.axes[0]
+    more, _ = axis.get_legend_handles_labels()
+    series = [*dict.fromkeys(frame["series"])] if "series" in frame else []
+    verdicts = [name for name in MARKERS if name in set(frame["said"])] if "said" in frame else []
+
+    def key(label: str, look: Mapping[str, Any], line: str = "") -> Any:
+        return axis.plot([], [], ls=line, ms=6, lw=1.5, zorder=3, label=label, **look)[0]
+
+    handles = [key(str(name), _look({"series": name}, series), "-") for name in series]
+    handles += [key(name, _look({"said": name}), "-") for name in verdicts]
     for filled, label in ((True, "significant after correction"), (False, "not significant")):
-        if "rejected" in frame and (frame["rejected"].astype(bool) == filled).any():
-            handles.append(_mark(axis, [], [], colour, filled=filled, label=label))
+        if not verdicts and "rejected" in frame and (frame["rejected"].astype(bool) == filled).any():
+            plain = {"marker": "o", "color": "0.3", "mfc": "0.3" if filled else "white"}
+            handles.append(key(label, plain if series else _look({"rejected": filled})))
     if "gate" in frame and frame["gate"].astype(bool).any():
         handles += axis.plot([], [], color="0.6", lw=1.5, label="grey: gate failed")
+    handles += more
     if margin is not None:
         handles.append(Patch(color="0.9", label=f"less than {margin:g} either way"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize="small")
+    figure.legend(handles=handles, loc="outside upper center", ncols=ncols or len(handles), fontsize="small")
 
 
 def behind(figure: Figure, gate: str) -> Figure:
@@ -162,6 +185,8 @@ MARKERS = {
     "not significant": "D",
 }
 """Shape per verdict. Filled where the test decided, open elsewhere."""
+COLOURS = dict(zip(MARKERS, ("C2", "C0", "C3", "C4", "C1", "0.5", "0.5", "C2", "C1"), strict=True))
+"""Colour per verdict, of the palette of :func:`style`."""
 DECIDED = ("reproduced", "contradicted", "heterogeneous", "significant")
 
 
@@ -182,7 +207,6 @@ def specification_curve(
     figure, (curve, matrix) = plt.subplots(
         2, 1, figsize=(width, sum(heights) + 0.6), sharex=True, height_ratios=heights, layout="constrained"
     )
-    colours = sns.color_palette("colorblind")
     small = 6.5 if len(frame) <= 60 else 3.5
     curve.axhline(0, color="0.4", lw=1, ls=":", zorder=1)
     places = pd.Series(range(len(frame)), index=frame.index)
@@ -190,7 +214,7 @@ def specification_curve(
     order = [kind for kind in MARKERS if kind in set(frame["kind"])]
     for kind in [*order, *sorted(set(frame["kind"]) - set(MARKERS))]:
         these = frame["kind"] == kind
-        colour = colours[[*MARKERS, kind].index(kind) % len(colours)]
+        colour = COLOURS.get(kind, "C5")
         curve.plot(
             places[these],
             frame.loc[these, "estimate"],
