@@ -245,7 +245,7 @@ def test_power_is_that_of_the_declared_design() -> None:
 
 
 def test_another_margin_is_another_smallest_effect_everywhere() -> None:
-    wide = analysis.at_margin(PROTOCOL, 0.1)
+    wide = PROTOCOL.at_margin(0.1)
     assert {each.smallest_effect for each in wide.families["choice"].contrasts.values()} == {0.1}
     assert wide.claims["profile"].smallest_effect == 0.1 and PROTOCOL.claims["profile"].smallest_effect == 0.05
 

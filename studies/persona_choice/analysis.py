@@ -19,25 +19,6 @@ GAIN = 0.317
 """Reduction of the gap to human answers that DeepPersona reports."""
 
 
-def at_margin(protocol: Protocol, margin: float) -> Protocol:
-    """Return the protocol with another smallest effect everywhere, for whoever asks what depends on it."""
-    changed = {
-        name: family.model_copy(
-            update={
-                "contrasts": {
-                    h: each.model_copy(update={"smallest_effect": margin}) for h, each in family.contrasts.items()
-                }
-            }
-        )
-        for name, family in protocol.families.items()
-    }
-    claims = {
-        name: claim if claim.smallest_effect is None else claim.model_copy(update={"smallest_effect": margin})
-        for name, claim in protocol.claims.items()
-    }
-    return protocol.model_copy(update={"families": changed, "claims": claims})
-
-
 def corrected(tests: pd.DataFrame, certain: pd.DataFrame, reached: pd.DataFrame) -> Found:
     """Return the evidence of the declared analysis of released data.
 
