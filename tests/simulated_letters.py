@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -56,6 +56,12 @@ class Second:
         module = ready.study_module(self.project, self.study)
         found: pd.DataFrame = module.plan(self.project, self.protocol, in_force, texts=texts)
         return found
+
+
+@cache
+def second(study: str) -> Second:
+    """Return a protocol and its grid, made once for all files of tests: the largest takes two seconds."""
+    return Second(study)
 
 
 def answers(

@@ -13,9 +13,9 @@ from persona_studies.analyse import figures as shared_figures
 from persona_studies.analyse.families import Settings
 from persona_studies.design import multiple_choice
 from persona_studies.errors import ParameterError, SourceError
-from tests.simulated_letters import Second, answers
+from tests.simulated_letters import answers, second
 
-SECOND = Second("clinical_personas")
+SECOND = second("clinical_personas")
 PROJECT = SECOND.project
 HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=1999, seed=1)
 DEFAULTS = {

@@ -21,6 +21,7 @@ from persona_studies.design.protocol import Claim, Family, Hypothesis, Protocol
 from persona_studies.paths import Project
 from persona_studies.reproduce import runs
 from persona_studies.study import Study
+from tests import simulated_letters
 from tests.simulated import SimulatedBackend
 from tests.simulated_letters import Second, answers, questions_with_level
 from tests.test_recording import answer, small_plan
@@ -214,7 +215,7 @@ def test_models_side_by_side_and_combined() -> None:
 
 def packed(project: Project, model: str, effects: dict[str, float], share: float = 1.0) -> Second:
     """Pack simulated answers to the study of experts, or the first of them, as a recording leaves them."""
-    second = Second("expert_personas")
+    second = simulated_letters.second("expert_personas")
     met = second.design.crossed(second.asked, second.people)
     who = dict(zip(zip(met["condition"], met["item"], strict=True), met["persona"], strict=True))
     level = questions_with_level(second.asked, 1)

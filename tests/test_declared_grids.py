@@ -12,6 +12,7 @@ from persona_studies.analyse import claims
 from persona_studies.design import plan as plans
 from persona_studies.errors import SourceUnavailable
 from persona_studies.paths import Project
+from tests import simulated_letters
 from tests.simulated_letters import Second
 
 PROJECT = Project(Path(__file__).parents[1])
@@ -26,7 +27,7 @@ DIGESTS = {
 
 @pytest.fixture(scope="module", params=STUDIES)
 def second(request: pytest.FixtureRequest) -> Second:
-    return Second(str(request.param))
+    return simulated_letters.second(str(request.param))
 
 
 @pytest.fixture(scope="module")

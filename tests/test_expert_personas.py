@@ -16,9 +16,9 @@ from persona_studies.analyse.families import Settings
 from persona_studies.design import multiple_choice
 from persona_studies.errors import ParameterError
 from persona_studies.reproduce import ready
-from tests.simulated_letters import Second, answers, questions_with_level
+from tests.simulated_letters import answers, questions_with_level, second
 
-SECOND = Second("expert_personas")
+SECOND = second("expert_personas")
 PROJECT = SECOND.project
 HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=2000, seed=1)
 

@@ -25,9 +25,9 @@ from persona_studies.design import multiple_choice, sources
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
 from persona_studies.reproduce import ready, runs
-from tests.simulated_letters import Second, answers, questions_with_level
+from tests.simulated_letters import answers, questions_with_level, second
 
-STUDY = Second("persona_bias")
+STUDY = second("persona_bias")
 PROJECT, PROTOCOL = STUDY.project, STUDY.protocol
 PERSONAS = PROTOCOL.design["personas"]
 HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=1999, seed=1)

@@ -29,7 +29,7 @@ from persona_studies.publish import report_card, report_page
 from persona_studies.publish.report_card import Part
 from tests.misbehaving_server import Server
 from tests.simulated import SimulatedBackend
-from tests.simulated_letters import Second
+from tests.simulated_letters import second
 
 ROOT = Path(__file__).parents[1]
 Truth = Callable[[str, str, str], float]
@@ -72,7 +72,7 @@ def gold() -> dict[str, tuple[int, int]]:
     """Return the place of the right option and the number of options of every question."""
     found: dict[str, tuple[int, int]] = {}
     for study in ("expert_personas", "clinical_personas", "persona_bias"):
-        asked = Second(study).asked
+        asked = second(study).asked
         found |= {row.item: (row.gold, row.n_options) for row in asked.itertuples()}
     return found
 
