@@ -48,10 +48,9 @@ def plot_contrasts(table: pd.DataFrame, margin: float, unit: str, doubted: Colle
     ]
     frame = pd.concat(both, ignore_index=True)
     parts = list(frame.groupby("contrast", sort=False))
+    size = (9.5, 1.6 + 0.36 * table["metric"].nunique())
     figure, axes = plt.subplots(
-        *(1, len(parts)),
-        figsize=(9.5, 1.6 + 0.36 * table["metric"].nunique()),
-        **{"sharey": True, "sharex": True, "layout": "constrained", "squeeze": False},
+        1, len(parts), figsize=size, sharey=True, sharex=True, layout="constrained", squeeze=False
     )
     for axis, (contrast, rows) in zip(axes[0], parts, strict=True):
         figures.forest(rows, xlabel="standard deviations under C0", margin=margin, axis=axis)
