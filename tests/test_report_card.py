@@ -434,7 +434,8 @@ def test_an_endpoint_without_log_probabilities_gets_a_card_of_words(
         (("nosuch", "--quick"), BackendError, "Unknown model 'nosuch'"),
         (("/nowhere/model.gguf", "--quick"), BackendError, "No model file /nowhere/model.gguf"),
         (("smollm2-135m-instruct", "--quick", "--cells", "500"), ParameterError, "--quick says how many cells"),
-        (("smollm2-135m-instruct", "--max-calls", "3", "--extra", "{}"), ParameterError, "goes with an endpoint"),
+        (("smollm2-135m-instruct", "--max-calls", "3"), ParameterError, "Caps and prices go with an endpoint"),
+        (("smollm2-135m-instruct", "--extra", "{}"), ParameterError, "--extra goes with an endpoint"),
     ],
 )
 def test_bad_words_are_refused_in_one_line_before_anything_is_asked(
