@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import isnan, nan, sqrt
 from typing import Any
 
@@ -230,7 +231,16 @@ def test_an_inconclusive_claim_says_how_many_items_would_decide_it() -> None:
     row = judged({})
     assert row["verdict"] == verdicts.INCONCLUSIVE and needed > 50
     assert row["why"].endswith(f"; {needed:,.0f} items would decide")
-    assert "would decide" not in judged({"se": 0.001})["why"]
+
+
+def test_with_more_items_than_planned_the_effect_as_estimated_says_how_many_would_decide() -> None:
+    given = {"se": 0.029, "estimate": 0.06}
+    tests = made_up(protocol(), given, {}).iloc[0]
+    assert tests["n_needed"] < tests["n"] == 50
+    # The first step of a family of two: 80 % power at alpha .025, by the normal distribution.
+    reach = stats.norm.isf(0.0125) + stats.norm.isf(0.2)
+    n = int(re.search(r"; (\d+) items would decide$", judged(given)["why"])[1])
+    assert n == pytest.approx((reach * 0.029 * sqrt(50) / 0.06) ** 2, rel=0.06)
 
 
 def test_a_failed_gate_and_a_contrast_that_no_set_is_left_for_are_uninformative() -> None:

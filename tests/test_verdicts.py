@@ -223,6 +223,12 @@ def test_a_claim_on_two_hypotheses_needs_both(one: Evidence, other: Evidence | N
     assert told["verdict"].tolist() == [expected]
 
 
+def test_a_claim_that_one_of_two_hypotheses_keeps_open_says_how_many_units_would_decide() -> None:
+    found = {("f", "h", "corrected"): UP, ("f", "g", "corrected"): Evidence(0.1, False, needed=200)}
+    told = verdicts.table(declared(first=claim(also=("g",))), found, layer="corrected").iloc[0]
+    assert told["verdict"] == verdicts.INCONCLUSIVE and told["why"].endswith("; 200 items would decide")
+
+
 @pytest.mark.parametrize(("correction", "expected"), [("holm", 0.025), ("bonferroni", 0.025), ("none", 0.05)])
 def test_power_is_at_the_level_of_the_family(correction: str, expected: float) -> None:
     assert verdicts.level(Family.model_validate(FAMILY), alpha=0.05, correction=correction) == expected
@@ -246,6 +252,24 @@ def test_equivalence_is_two_one_sided_tests_at_the_claims_margin() -> None:
     assert mean("none", 0.1).p_equivalence == pytest.approx(scipy_stats.t.sf(2.0, 24))
     assert mean("none", 0.1).equivalent and not mean("none", 0.2).equivalent
     assert mean("none", -0.1).p_equivalence == mean("none", 0.1).p_equivalence
+
+
+def test_equivalence_is_at_the_level_of_the_family() -> None:
+    alone, one_of_ten = (mean("none", 0.1, level=level) for level in (0.05, 0.005))
+    assert alone.equivalent and not one_of_ten.equivalent
+    assert one_of_ten.p_equivalence == pytest.approx(10 * alone.p_equivalence)
+    assert (one_of_ten.needed or 0) > (mean("none", 0.3).needed or 0)
+
+
+def test_an_open_claim_never_calls_for_the_units_at_hand_or_fewer() -> None:
+    enough = mean("none", 0.4, se=0.1)
+    assert verdict(claim(direction="none", smallest_effect=0.5), enough)[0] == verdicts.INCONCLUSIVE
+    assert enough.needed is not None and enough.needed > 25
+
+
+def test_where_no_number_of_units_decides_the_reason_says_so() -> None:
+    why = verdict(claim(direction="none"), Evidence(0.1, False, needed=math.inf))[1]
+    assert why.endswith("; no number of items would decide")
 
 
 def test_a_denied_gain_is_excluded_from_one_side() -> None:

@@ -187,9 +187,10 @@ def claims(protocol: Protocol, public: pd.DataFrame, analyses: Mapping[str, Anal
     """
     found = {name: one.evidence for name, one in analyses.items()}
     absent = {name: one.absent for name, one in analyses.items()}
+    lines = {str(claim.hypothesis): claim.line for claim in protocol.claims.values()}
     return verdicts.of_models(
         protocol,
-        {**found, PUBLISHED_DATA: families.evidence(public, failed={}, stuck={})},
+        {**found, PUBLISHED_DATA: families.evidence(public, failed={}, stuck={}, lines=lines)},
         layer="corrected",
         absent={**absent, PUBLISHED_DATA: unrecorded(protocol, ())},
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf, nan, sqrt
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -215,7 +216,8 @@ def corrected(name: str, family: Family, rows: Mapping[str, Mapping[str, Any]], 
     Args:
         name: Of the family.
         family: As declared; a hypothesis without a row counts as p = 1 where the family allows it.
-        rows: Hypothesis -> at least ``n, estimate, low, high, p``; further :data:`ESTIMATES` where there are any.
+        rows: Hypothesis -> at least ``n, estimate, low, high, p``; further :data:`ESTIMATES` where there are any,
+            and ``direction, smallest_effect`` of a hypothesis that is declared by its name alone.
         how: Settings.
 
     Returns:
@@ -233,8 +235,9 @@ def corrected(name: str, family: Family, rows: Mapping[str, Mapping[str, Any]], 
         table[to], table[decided] = done["p_adjusted"], done["rejected"]
     declared = [family.contrasts.get(h) for h in order]
     table["family"] = name
-    table["direction"] = [c.direction if c else "" for c in declared]
-    table["smallest_effect"] = [c.smallest_effect if c else nan for c in declared]
+    for said, none in (("direction", ""), ("smallest_effect", nan)):
+        own = [rows.get(h, {}).get(said, none) for h in order]
+        table[said] = [getattr(c, said) if c else mine for c, mine in zip(declared, own, strict=True)]
     strength = [able(row, family.size, how) for row in table.to_dict("records")]
     return table.assign(**pd.DataFrame(strength, index=table.index)).reset_index()[COLUMNS]
 
@@ -270,6 +273,7 @@ def evidence(
     *,
     failed: Mapping[str, str],
     stuck: Mapping[str, bool],
+    lines: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[tuple[str, str, str], verdicts.Evidence]:
     """Return what every hypothesis came to, for :func:`persona_studies.analyse.verdicts.table`.
 
@@ -278,6 +282,7 @@ def evidence(
         failed: Family -> why the measure behind it does not count, or nothing; families that are not named rest on
             no measure. Where ``tests`` has a column ``gate``, that says it row by row.
         stuck: Family -> whether no instruction moves its outcome, which is said beside an effect that is absent.
+        lines: Hypothesis -> the value that its estimate is compared with, where that is not 0.
     """
     found = {}
     for row in tests.to_dict("records"):
@@ -292,13 +297,32 @@ def evidence(
             reason=why,
             gated=family in failed,
             steerable=False if stuck.get(family) and not row["rejected"] else None,
-            needed=float(row["n_needed"]) if row["n_needed"] > n else None,
+            needed=verdicts.units_to_decide(
+                float(row["n_needed"]),
+                n,
+                direction=str(row["direction"]),
+                effect=float(row["estimate"]) - lines.get(hypothesis, 0.0),
+                smallest=float(row["smallest_effect"]),
+                detectable=float(row["detectable"]),
+            ),
         )
     return found
 
 
-def share(successes: int, n: int, *, null: float, how: Settings) -> dict[str, Any]:
+def share(
+    successes: int, n: int, *, null: float, how: Settings, direction: str = "", smallest_effect: float = nan
+) -> dict[str, Any]:
     """Return a share: exact interval (Clopper and Pearson 1934) and exact binomial test of its null value.
+
+    The standard error, and with it power, is that at the null value.
+
+    Args:
+        successes: Of ``n``.
+        n: Units.
+        null: Value that is tested.
+        how: Confidence.
+        direction: Of the hypothesis, where its family declares its name alone.
+        smallest_effect: Likewise, as a distance from the null value.
 
     >>> how = Settings(0.05, 0.95, "holm", 1000, 1)
     >>> {k: round(v, 4) for k, v in share(3, 12, null=0.5, how=how).items() if k in ("estimate", "low", "p")}
@@ -306,7 +330,10 @@ def share(successes: int, n: int, *, null: float, how: Settings) -> dict[str, An
     """
     test = distributions.binomtest(successes, n, null)
     low, high = test.proportion_ci(how.confidence, method="exact")
-    return {"n": n, "estimate": successes / n, "low": float(low), "high": float(high), "p": float(test.pvalue)}
+    found = {"n": n, "estimate": successes / n, "low": float(low), "high": float(high), "p": float(test.pvalue)}
+    if smallest_effect > 0:
+        found |= {"se": sqrt(null * (1 - null) / n), "smallest_effect": smallest_effect}
+    return {**found, "direction": direction}
 
 
 def of_counts(b: int, c: int, n: int, *, contrast: Hypothesis, how: Settings) -> dict[str, Any]:

@@ -85,7 +85,9 @@ class Evidence:
         falling: Those that move significantly downwards.
         steerable: Whether any instruction moves the outcome beyond the fillers; None where that was not asked. A
             check beside the verdict: it never changes the verdict, and stands in its reason when it failed.
-        needed: Units with which the design would decide the claim, with a power of .8; None where not known.
+        needed: Units with which the design would decide the claim, with a power of .8 (:func:`units_to_decide`);
+            infinite where no number would, None where not known.
+        unit: What they are, where the claim's own family does not say it.
         corrected: Whether ``rejected`` is after correction; only the words of the reason depend on it.
         sampled: Whether the estimate comes from a sample. Where it does not, such as the largest of some printed
             numbers, the number itself decides, and the reason says so.
@@ -107,6 +109,7 @@ class Evidence:
     falling: tuple[str, ...] = ()
     steerable: bool | None = None
     needed: float | None = None
+    unit: str = ""
     corrected: bool = True
     sampled: bool = True
     why: str = ""
@@ -170,9 +173,60 @@ def verdict(
     if not evidence.corrected:
         why = why.replace("after correction", "without correction")
     why = evidence.why or why
-    if said == INCONCLUSIVE and evidence.needed is not None and evidence.needed < math.inf:
-        why += f"; {evidence.needed:,.0f} {unit} would decide"
+    if said == INCONCLUSIVE and evidence.needed is not None:
+        why += f"; {would_decide(evidence.needed, evidence.unit or unit)}"
     return said, f"{why}; not steerable" if evidence.steerable is False else why
+
+
+def would_decide(units: float, unit: str) -> str:
+    """Say how many units would decide a claim that is open.
+
+    >>> would_decide(1234.0, "questions"), would_decide(math.inf, "questions")
+    ('1,234 questions would decide', 'no number of questions would decide')
+    """
+    return f"{units:,.0f} {unit} would decide" if units < math.inf else f"no number of {unit} would decide"
+
+
+def units_to_decide(
+    planned: float, n: float, *, direction: str, effect: float, smallest: float, detectable: float
+) -> float | None:
+    """Return how many units would decide a claim with a power of .8; always more than are at hand.
+
+    Where the units at hand are as many as planned and yet decide nothing, the effect is taken to be as estimated:
+    it is found, or bounded, whichever takes fewer.
+
+    Args:
+        planned: Units that find the smallest effect of interest; that bound no effect where none is claimed.
+        n: Units at hand.
+        direction: Of the claim.
+        effect: Estimate less the claim's line.
+        smallest: Smallest effect of interest.
+        detectable: Effect that the units at hand find with a power of .8.
+
+    Returns:
+        Units; None where those planned are not known.
+
+    >>> units_to_decide(160, 55, direction="positive", effect=0.1, smallest=0.3, detectable=0.49)
+    160
+    >>> units_to_decide(20, 24, direction="none", effect=0.14, smallest=0.2, detectable=0.2)
+    49
+    """
+    if math.isnan(planned):
+        return None
+    if planned > n:
+        return planned
+    away = {"not positive": effect, "not negative": -effect}.get(direction, abs(effect))
+    return max(math.ceil(n * (detectable / max(abs(effect), smallest - away)) ** 2), n + 1)
+
+
+def most_needed(units: Iterable[float | None]) -> float:
+    """Return the units with which more than half of several tests would be decided; infinite where half never is.
+
+    >>> most_needed([30, 10, None, 20]), most_needed([None])
+    (30.0, inf)
+    """
+    each = sorted(math.inf if value is None else value for value in units)
+    return float(each[len(each) // 2])
 
 
 def _by_number(claim: Claim, estimate: float) -> str:
@@ -257,20 +311,26 @@ def of_mean(
         n: Units.
         rejected: Whether the test was rejected within its family.
         level: Error rate of one test of the family (:func:`level`); power is at this.
-        alpha: Error rate of the equivalence test, or of the one-sided test that a denied effect is excluded.
+        alpha: Error rate of the family. Equivalence, or that a denied effect is excluded, is at ``level`` as well:
+            its p is shown times ``alpha / level``.
         how: Further fields of :class:`Evidence`.
     """
     smallest, df, effect = float(claim.smallest_effect or math.nan), n - 1, estimate - claim.line
     if not (se > 0 and smallest > 0 and df >= 1):
         return Evidence(estimate=estimate, rejected=rejected, **how)
+    sd, detectable = se * n**0.5, stats.minimum_detectable_mean(se, df, alpha=level, power=0.8)
     if claim.direction in ("not positive", "not negative"):
         sign = 1 if claim.direction == "not positive" else -1
         p = float(distributions.t.sf((smallest - sign * effect) / se, df))
-        needed = stats.units_needed(smallest, se * n**0.5, alpha=2 * alpha)
+        planned = stats.units_needed(smallest, sd, alpha=2 * level)
     else:
         p = stats.equivalence_p(effect, se, margin=smallest, df=df)
-        tails = stats.units_needed(smallest, se * n**0.5, alpha=2 * alpha, power=0.9)
-        needed = tails if claim.direction == "none" else stats.units_needed(smallest, se * n**0.5, alpha=level)
+        tails = stats.units_needed(smallest, sd, alpha=2 * level, power=0.9)
+        planned = tails if claim.direction == "none" else stats.units_needed(smallest, sd, alpha=level)
+    p = min(1.0, p * alpha / level)
+    needed = units_to_decide(
+        planned, n, direction=claim.direction, effect=effect, smallest=smallest, detectable=detectable
+    )
     return Evidence(
         estimate=estimate,
         rejected=rejected,
@@ -323,7 +383,7 @@ def table(
             unit = protocol.families[str(claim.family)].unit
             first = parts[0]
             assert first is not None
-            said, why = _together([verdict(claim, part, unit=unit) for part in parts])
+            said, why = _together(claim, parts, unit)
             numbers = {column: getattr(first, column) for column in COLUMNS[6:12]}
             gate = (first.reason or "no estimate") if not first.informative else "passed" if first.gated else ""
             rows.append(
@@ -393,9 +453,10 @@ def _opposite(protocol: Protocol, models: Mapping[str, Found]) -> dict[Any, dict
     return found
 
 
-def _together(verdicts: Iterable[tuple[str, str]]) -> tuple[str, str]:
+def _together(claim: Claim, parts: Iterable[Evidence | None], unit: str) -> tuple[str, str]:
     """Return the verdict on a claim whose hypotheses must come out alike."""
-    each = list(verdicts)
+    known = [*parts]
+    each = [verdict(claim, part, unit=unit) for part in known]
     words = {word for word, _ in each}
     if len(words) == 1:
         return each[0]
@@ -404,4 +465,9 @@ def _together(verdicts: Iterable[tuple[str, str]]) -> tuple[str, str]:
         return UNINFORMATIVE, reasons
     if {REPRODUCED, CONTRADICTED} <= words:
         return HETEROGENEOUS, reasons
+    # What has the claimed sign says nothing of units by itself; here it is what keeps the claim open.
+    open_ = [part.needed for part, (word, _) in zip(known, each, strict=True) if part and word == SAME_DIRECTION]
+    units = [n for n in open_ if n is not None]
+    if units and INCONCLUSIVE not in words:
+        reasons += f"; {would_decide(max(units), unit)}"
     return INCONCLUSIVE, reasons

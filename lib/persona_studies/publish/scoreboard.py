@@ -61,7 +61,7 @@ class Row:
         recomputed: What the authors' analysis of the authors' rows gives.
         numbers: Model, or :data:`PUBLISHED_DATA`, -> its estimate.
         verdict: The verdict, in words.
-        why: The reason, in at most :data:`WORDS` words.
+        why: The reason, in at most :data:`WORDS` words and what would decide.
         paper: What the paper's own analysis comes to, where that is another verdict.
         clarity: Distance of the deciding estimate from what the claim compares it with, in half widths of its
             interval; 0 where it has none.
@@ -312,10 +312,13 @@ CHECKS = {
 def brief(why: str, verdict: str = "") -> str:
     """Return a reason in at most :data:`WORDS` words: the clauses that fit, or its first words.
 
-    Where several hypotheses decide, the reason is that of the one that came to the claim's own verdict.
+    What an open claim would take stands behind them. Where several hypotheses decide, the reason is that of the one
+    that came to the claim's own verdict.
 
-    >>> brief("not significant; power 0.02 for an effect of 0.2; n = 544 would decide")
-    'not significant; power 0.02'
+    >>> brief("not significant; power 0.02 for an effect of 0.2; 544 queries would decide")
+    'not significant; power 0.02; 544 queries would decide'
+    >>> brief("no test; interval includes 0; no number of questions would decide; the letter a is chosen")
+    'no test; interval includes 0; no number of questions would decide'
     >>> brief("no ratings are public, and no clinician rates here")
     'no ratings are public'
     >>> brief("gate of cloze on triage: fall under the toddler, accuracy above chance, answers vary")
@@ -331,6 +334,8 @@ def brief(why: str, verdict: str = "") -> str:
     """
     if verdict and (own := re.search(rf"(?:^|; ){re.escape(verdict)}: (.+?)(?=; (?:{'|'.join(ORDER)}): |$)", why)):
         why = own[1]
+    if needed := re.search(r"; ((?:[\d,]+|no number of) [\w ]+ would decide)", why):
+        return f"{brief(why.replace(needed[0], ''))}; {needed[1]}"
     if len(why) > LONG and (apart := re.fullmatch(r"significantly up: (.+); down: (.+)", why)):
         up, down = (len(names.split(", ")) for names in apart.groups())
         return f"{up} significantly up, {down} significantly down"
