@@ -312,7 +312,9 @@ def test_scopes_only_widen() -> None:
     first = [frame[frame["metric"] == METRICS[0]] for frame in (single, pooled)]
     assert drawn(draw.plot_lists(*first, 0.2, 0.05, [34, 68])) > 4_000
     # The share of metrics that change, decided by each analysis.
-    shown = judging.decided(both, _no_gates(), {**_repeated(1.0)}, 0, chosen).set_index(["hypothesis", "layer"])
+    shown = judging.decided(PROTOCOL, both, _no_gates(), _repeated(1.0), 0, chosen).set_index(
+        ["hypothesis", "layer"]
+    )
     row = shown.loc[("majority", "published")]
     share = (both["p_wald_holm"] <= 0.05).groupby(both["contrast"]).mean().min()
     assert row["estimate"] == pytest.approx(share) and row["rejected"] == (share > 0.5)
@@ -335,14 +337,13 @@ def test_verdicts_follow_the_gates_and_the_evidence() -> None:
     fits = paper.every_wald(rows, metrics)
     both = analysis.beside(analysis.contrasts(rows, PROTOCOL, chosen), fits, rows, chosen)
     single, parts = analysis.by_model(rows, PROTOCOL, chosen), analysis.steps(rows, PROTOCOL, chosen)
-    apart = analysis.interactions(rows, PROTOCOL, chosen)
 
     def verdicts(gated: pd.DataFrame, **given: object) -> pd.DataFrame:
         with_layer = chosen.model_copy(update=given)
         evidence = pd.concat(
             [
-                judging.tested(both, single, parts, pd.DataFrame(), fits, gated, apart, with_layer),
-                judging.decided(both, gated, _repeated(1.0), 2, with_layer),
+                judging.tested(both, single, parts, pd.DataFrame(), fits, gated, with_layer),
+                judging.decided(PROTOCOL, both, gated, _repeated(1.0), 2, with_layer),
             ]
         )
         return judging.verdict_table(PROTOCOL, evidence, with_layer).set_index(["claim", "layer"])
@@ -368,6 +369,50 @@ def test_verdicts_follow_the_gates_and_the_evidence() -> None:
     assert set(
         verdicts(pd.DataFrame([{**gate, "low": 0.7, "passes": True}]), layer="corrected").index.levels[1]
     ) == {"corrected"}
+
+
+@pytest.mark.parametrize(("significant", "said"), [(True, "heterogeneous"), (False, "inconclusive")])
+def test_models_are_heterogeneous_only_where_each_moves_significantly_by_itself(
+    significant: bool, said: str
+) -> None:
+    metrics = ("list_density", "masking_reinforcement")
+    chosen = parameters(metrics=list(metrics), layer="corrected")
+    rows = answers(np.random.default_rng(23), heterogeneity=1.0, metrics=metrics).assign(
+        step_count=1, mean_step_words=10.0, own_line_words=5.0
+    )
+    fits = paper.every_wald(rows, metrics)
+    both = analysis.beside(analysis.contrasts(rows, PROTOCOL, chosen), fits, rows, chosen)
+    single = analysis.by_model(rows, PROTOCOL, chosen)
+    mine = single["metric"] == "list_density"
+    apart = single["model"].map({MODELS[0]: -0.8, MODELS[1]: 0.5})
+    single = single.assign(
+        estimate=single["estimate"].mask(mine, apart),
+        rejected=single["rejected"].astype(bool).mask(mine, significant),
+    )
+    parts = analysis.steps(rows, PROTOCOL, chosen)
+    found = judging.tested(both, single, parts, pd.DataFrame(), fits, _no_gates(), chosen)
+    more = judging.decided(PROTOCOL, both, _no_gates(), _repeated(1.0), 0, chosen)
+    judged = judging.verdict_table(PROTOCOL, pd.concat([found, more]), chosen).set_index("claim")
+    assert judged.loc["list_density", "verdict"] == said
+    open_ = judged[judged["verdict"] == "inconclusive"]
+    assert "majority" in open_.index and open_["why"].str.contains("would decide").all()
+
+
+def test_the_paper_tests_no_equivalence_so_that_no_number_of_answers_shows_no_effect() -> None:
+    chosen = parameters(metrics=["masking_reinforcement"])
+    rows = answers(np.random.default_rng(3), metrics=("masking_reinforcement",)).assign(
+        step_count=1, mean_step_words=10.0, own_line_words=5.0
+    )
+    fits = paper.every_wald(rows, ("masking_reinforcement",))
+    both = analysis.beside(analysis.contrasts(rows, PROTOCOL, chosen), fits, rows, chosen)
+    gate = {"metric": "masking_reinforcement", "alpha": 0.8, "low": 0.7, "high": 0.9, "threshold": 0.67}
+    gated = pd.DataFrame([{**gate, "point_passes": True, "passes": True}])
+    single, parts = analysis.by_model(rows, PROTOCOL, chosen), analysis.steps(rows, PROTOCOL, chosen)
+    found = judging.tested(both, single, parts, pd.DataFrame(), fits, gated, chosen)
+    more = judging.decided(PROTOCOL, both, gated, _repeated(1.0), 0, chosen)
+    judged = judging.verdict_table(PROTOCOL, pd.concat([found, more]), chosen).set_index(["claim", "layer"])
+    row = judged.loc[("masking_profile", "published")]
+    assert row["verdict"] == "inconclusive" and row["why"].endswith("; no number of queries would decide")
 
 
 def test_a_recomputed_number_says_how_far_it_is() -> None:

@@ -74,17 +74,21 @@ def differences(rows: pd.DataFrame, metric: str, late: str, early: str, chosen: 
 
 
 def corrected(table: pd.DataFrame, family: str, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
-    """Add ``p_adjusted, rejected`` within a declared family, and ``equivalent``; what is not there counts as 1."""
+    """Add ``p_adjusted, rejected, equivalent``, corrected within a family; what is not there counts as 1."""
     declared = protocol.families[family]
-    values = table.set_index("hypothesis")["p"].reindex(list(declared.hypotheses))
-    done = lib_stats.correct(
-        values, alpha=chosen.alpha, method=chosen.correction, size=declared.size, undefined=declared.undefined
-    ).loc[table["hypothesis"]]
+
+    def within(column: str, **how: Any) -> pd.DataFrame:
+        values = table.set_index("hypothesis")[column].reindex(list(declared.hypotheses))
+        done = lib_stats.correct(values, alpha=chosen.alpha, method=chosen.correction, size=declared.size, **how)
+        return done.loc[table["hypothesis"]]
+
+    done = within("p", undefined=declared.undefined)
     return table.assign(
         family=family,
         p_adjusted=done["p_adjusted"].to_numpy(),
         rejected=done["rejected"].to_numpy(dtype=bool),
-        equivalent=table["p_equivalence"] <= chosen.alpha,
+        # What does not vary has no equivalence test, which is no hole in the family.
+        equivalent=within("p_equivalence", undefined="one")["rejected"].to_numpy(dtype=bool),
     )
 
 

@@ -11,6 +11,7 @@ from scipy import stats
 
 from neurodivergence.design import JUDGED, Parameters
 from persona_studies.analyse import claims, verdicts
+from persona_studies.analyse import stats as lib_stats
 from persona_studies.design.protocol import Claim, Protocol
 
 # What the paper tested where the declared hypothesis is another.
@@ -29,19 +30,18 @@ def tested(
     seen: pd.DataFrame,
     refitted: pd.DataFrame,
     gated: pd.DataFrame,
-    apart: pd.DataFrame,
     chosen: Parameters,
 ) -> pd.DataFrame:
     """Return what each declared test came to, by the paper's analysis where it has one, and by the declared one.
 
     A judged metric is informative when its judges agree: alpha itself in the paper's analysis, in the declared one
-    the lower limit of the reliability of their mean. Who judges is compared whether or not judges agree.
+    the lower limit of the reliability of their mean. Who judges is compared whether or not judges agree. Over both
+    models, ``rising`` and ``falling`` name the models whose own contrast is significant by the layer's analysis.
 
     Args:
         both, single, parts, seen: The declared contrasts: over models, of each model, of step depth, by judge.
         refitted: The paper's own fits.
         gated: Of :func:`neurodivergence.raters.gates`.
-        apart: Of :func:`neurodivergence.analysis.interactions`.
         chosen: Parameters.
 
     Returns:
@@ -51,7 +51,6 @@ def tested(
     fits = {(row["scope"], row["metric"], row["contrast"]): row for row in refitted.to_dict("records")}
     gate = gated.set_index("metric")
     judges = seen[seen["judged"] == "self - cross"] if len(seen) else seen
-    opposite = {row["hypothesis"]: (row["rising"], row["falling"]) for row in apart.to_dict("records")}
     rows = []
 
     def add(row: dict[Any, Any], layer: str) -> None:
@@ -59,9 +58,8 @@ def tested(
         doubted = metric in JUDGED and row["family"] != "judges"
         passes = not doubted or (metric in gate.index and bool(gate.loc[str(metric), column]))
         reason = "" if passes else f"judges do not agree well enough on {metric}"
-        pooled = row["family"] == "pooled"
-        moved = opposite.get(row["hypothesis"], ("", "")) if layer == "corrected" else _opposed(fits, row)
-        rising, falling = moved if pooled else ("", "")
+        moved = _moved(single, row) if layer == "corrected" else _moved_as_published(fits, row)
+        rising, falling = moved if row["family"] == "pooled" else ("", "")
         found = {"layer": layer, "informative": passes, "reason": reason, "rising": rising, "falling": falling}
         rows.append({**row, **found})
 
@@ -87,7 +85,14 @@ def _significance(fit: dict[Any, Any]) -> dict[str, Any]:
     return {"p_adjusted": p, "rejected": p <= 0.05, "equivalent": False, "p_equivalence": nan}
 
 
-def _opposed(fits: dict[Any, Any], row: dict[Any, Any]) -> tuple[str, str]:
+def _moved(single: pd.DataFrame, row: dict[Any, Any]) -> tuple[str, str]:
+    """Return the models that rise and those that fall significantly, each by its own corrected test."""
+    own = single[(single["metric"] == row.get("metric")) & (single["contrast"] == row["contrast"])]
+    moved = own[own["rejected"].astype(bool)].set_index("model")["estimate"]
+    return ", ".join(moved[moved > 0].index), ", ".join(moved[moved < 0].index)
+
+
+def _moved_as_published(fits: dict[Any, Any], row: dict[Any, Any]) -> tuple[str, str]:
     """Return the models that rise and those that fall significantly in the paper's own fits of single models."""
     own = {
         scope: fit
@@ -102,11 +107,17 @@ def _opposed(fits: dict[Any, Any], row: dict[Any, Any]) -> tuple[str, str]:
 
 
 def decided(
-    both: pd.DataFrame, gated: pd.DataFrame, repeated: dict[str, Any], reversed_: int, chosen: Parameters
+    protocol: Protocol,
+    both: pd.DataFrame,
+    gated: pd.DataFrame,
+    repeated: dict[str, Any],
+    reversed_: int,
+    chosen: Parameters,
 ) -> pd.DataFrame:
     """Return evidence that is no contrast: gates, the share of metrics that change, repetitions, reversals.
 
     Args:
+        protocol: Size of the family of contrasts.
         both: Of :func:`beside`.
         gated: Of :func:`gates`.
         repeated: Of :func:`differing_calls`.
@@ -119,7 +130,7 @@ def decided(
     rows: list[dict[str, Any]] = []
 
     def add(family: str, hypothesis: str, layer: str, estimate: float, rejected: bool, **how: Any) -> None:
-        empty = dict.fromkeys(("low", "high", "p_adjusted", "p_equivalence", "n", "se", "sd"), nan)
+        empty = dict.fromkeys(("low", "high", "p_adjusted", "p_equivalence", "n", "se", "sd", "needed"), nan)
         row = {"family": family, "hypothesis": hypothesis, "layer": layer, "estimate": estimate}
         plain = {"equivalent": False, "informative": True, "reason": "", "rising": "", "falling": ""}
         rows.append({**empty, **plain, **row, "rejected": rejected, **how})
@@ -137,12 +148,15 @@ def decided(
             limits = {"low": low, "high": high, "why": f"{about}: its interval {side} {line:.2f}"}
             add("agreement", hypothesis, "corrected", alpha, low > line or high < line, **limits)
     changing = both[~both["metric"].isin(JUDGED)]
+    level = verdicts.level(protocol.families["pooled"], alpha=chosen.alpha, correction=chosen.correction)
+    needed = _units_for_most(changing, level)
     for layer, significant in (("published", changing["p_wald_holm"] <= 0.05), ("corrected", changing["rejected"])):
         counts = changing.assign(significant=significant).groupby("contrast")["significant"].agg(["sum", "size"])
         if len(counts):
             share = float((counts["sum"] / counts["size"]).min())
             said = ", ".join(f"{name}: {row['sum']} of {row['size']}" for name, row in counts.iterrows())
-            add("scope", "majority", layer, share, share > 0.5, why=f"metrics changed, {said}")
+            more = needed if layer == "corrected" else nan
+            add("scope", "majority", layer, share, share > 0.5, why=f"metrics changed, {said}", needed=more)
     # The claim is that calls give the same answer, so its estimate is the share that is the same.
     shown = {"low": 1 - repeated["high"], "high": 1 - repeated["low"], "p_equivalence": repeated["p_equivalence"]}
     differ = bool(repeated["low"] > 0) or (repeated["estimate"] > 0 and np.isnan(repeated["low"]))
@@ -153,6 +167,16 @@ def decided(
     said = f"the number decides: {reversed_} reversed estimates"
     add("text", "reversals", "published", reversed_, reversed_ > 0, equivalent=reversed_ == 0, why=said)
     return pd.DataFrame(rows)
+
+
+def _units_for_most(changing: pd.DataFrame, level: float) -> float:
+    """Return the units with which most metrics would change significantly, were effects as estimated."""
+    each = [
+        lib_stats.units_needed(row["difference"], row["se"] * row["n"] ** 0.5, alpha=level)
+        for row in changing.to_dict("records")
+    ]
+    by_contrast = pd.Series(each, index=changing["contrast"], dtype=float).groupby(level=0)
+    return float(by_contrast.agg(lambda n: verdicts.most_needed(n.fillna(np.inf))).max())
 
 
 def verdict_table(protocol: Protocol, evidence: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
@@ -234,7 +258,12 @@ def _evidence(claim: Claim, row: dict[Any, Any], level: float, chosen: Parameter
         facts = {"se": row["se"] / row["sd"], "n": int(row["n"]), "level": level, "alpha": chosen.alpha}
         return verdicts.of_mean(claim, estimate=estimate, rejected=rejected, **facts, **how)
     equal, p = bool(row["equivalent"]), float(row["p_equivalence"])
-    return verdicts.Evidence(estimate=estimate, rejected=rejected, equivalent=equal, p_equivalence=p, **how)
+    # The paper tests no equivalence: by its analysis no number of answers shows that there is no effect.
+    never = row["layer"] == "published" and claim.direction == "none"
+    needed = np.inf if never else None if np.isnan(row["needed"]) else float(row["needed"])
+    return verdicts.Evidence(
+        estimate=estimate, rejected=rejected, equivalent=equal, p_equivalence=p, needed=needed, **how
+    )
 
 
 def finding(
