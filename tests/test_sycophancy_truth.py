@@ -95,6 +95,22 @@ def test_the_test_keeps_its_error_rate() -> None:
     assert scipy_stats.binom.ppf(0.001, runs, HOW.alpha) <= wrong <= scipy_stats.binom.ppf(0.999, runs, HOW.alpha)
 
 
+def test_power_and_equivalence_rest_on_backgrounds_and_not_on_personas() -> None:
+    found = run(seed=6)
+    row, persona = family(found).loc[ASSERTED], found.scored.persona
+    slopes = analysis.slopes(persona["designed"], persona["labels_four asserted"], persona["background"])
+    test = scipy_stats.ttest_1samp(slopes, 0)
+    assert row["df"] == test.df == 10
+    assert row["estimate"] / row["se"] == pytest.approx(test.statistic)
+    level = HOW.alpha / 6
+    assert row["power"] == pytest.approx(stats.power_mean(0.3, row["se"], 10, alpha=level))
+    assert row["n_needed"] == 5 * stats.units_needed(0.3, row["se"] * 11**0.5, alpha=level)
+    # The two one-sided tests at 5 % reject where the interval of 90 % lies within the margin.
+    z, low, high = np.arctanh([row["estimate"], row["low"], row["high"]])
+    se = (high - low) / 2 / scipy_stats.norm.isf(0.025)
+    assert (row["p_bound"] <= 0.05) == (abs(z) + scipy_stats.norm.isf(0.05) * se <= np.arctanh(0.3))
+
+
 def test_agreement_with_everything_is_not_called_sycophancy() -> None:
     alike = {"asserted": 0.5, "unattributed": 0.5}
     found = run(seed=3, four=alike, two=alike)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, isnan, nan
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pingouin as pg
+from scipy.stats import norm
 
 from persona_studies.analyse import families, gates, stats, verdicts
 from persona_studies.analyse.claims import PUBLISHED_DATA
@@ -177,7 +177,8 @@ def within(
     Returns:
         ``n`` (personas), ``estimate`` (correlation of both, centred on each background's mean), ``low, high``
         (two-way bootstrap of backgrounds and clusters of statements, standard error of Fisher's z), ``p`` (exact
-        sign flip of the backgrounds' slopes), ``slope`` (their mean).
+        sign flip of the backgrounds' slopes), ``slope`` (their mean), ``se`` (of that mean, in units of the
+        correlation: what the test rests on), ``df`` (backgrounds less one).
     """
     predictor, outcome = centred(x, background).to_numpy(), centred(values, background).to_numpy()
     slope = slopes(x, values.mean(axis=1), background)
@@ -192,9 +193,12 @@ def within(
         seed=how.seed,
     ).to_dict("index")["correlation"]
     p = stats.sign_flip(slope, replicates=how.replicates, seed=how.seed).p
-    r = both["estimate"]
+    r, mean = both["estimate"], outcome.mean(axis=1)
+    standard = nan if isnan(r) else float(np.sqrt((predictor @ predictor) / (mean @ mean)))
     return {"n": len(x), "estimate": r, "low": both["low"], "high": both["high"], "p": nan if isnan(r) else p} | {
-        "slope": float(slope.mean())
+        "slope": float(slope.mean()),
+        "se": float(slope.std(ddof=1) / np.sqrt(len(slope))) * standard,
+        "df": len(slope) - 1,
     }
 
 
@@ -204,45 +208,41 @@ def persona_tests(protocol: Protocol, scored: Scored, how: Settings) -> pd.DataF
     Returns:
         As :func:`persona_studies.analyse.families.corrected`, and ``slope``. A hypothesis whose measure is not
         recorded has n = 0 and counts as p = 1. Power, the smallest detectable correlation and the personas needed
-        are those of Fisher's z at the family's first step.
+        are those of the t test of the backgrounds' slopes, at the family's first step; equivalence is by the
+        standard error of the interval.
     """
     family = protocol.families["personas"]
     claims = [claim for claim in protocol.claims.values() if claim.family == "personas"]
     margins = {str(h): float(c.smallest_effect or nan) for c in claims for h in (c.hypothesis, *c.also)}
     level = verdicts.level(family, alpha=how.alpha, correction=how.correction)
-    background = scored.persona["background"]
-    free = units(background)
-    rows = {}
+    background, levels = scored.persona["background"], scored.persona["designed"].nunique()
+    rows, needed = {}, {}
     for hypothesis in family.hypotheses:
         if missing(hypothesis, scored):
             continue
         predictor, measure, outcome = HYPOTHESES[hypothesis]
         values, columns = outcome_of(scored, measure, outcome)
-        row = within(values, scored.persona[predictor], background, columns, how)
-        bound = stats.equivalence_correlation(row["estimate"], free, margin=margins[hypothesis], alpha=how.alpha)
-        rows[hypothesis] = row | {"p_bound": bound.p}
+        row, margin = within(values, scored.persona[predictor], background, columns, how), margins[hypothesis]
+        bound = {"smallest_effect": margin, "direction": "either", "p_bound": _inside(row, margin, how)}
+        rows[hypothesis] = row | bound
+        spread = row["se"] * background.nunique() ** 0.5
+        needed[hypothesis] = levels * stats.units_needed(margin, spread, alpha=level)
     table = families.corrected("personas", family, rows, how)
-    smallest = table["hypothesis"].map(margins)
-    needed = {m: _personas_needed(m, level, scored.persona) for m in set(margins.values()) if m > 0}
-    known = table["n"] > 0
     return table.assign(
         direction="either",
-        smallest_effect=smallest,
-        power=[
-            stats.power_correlation(m, free, alpha=level) if k else nan
-            for m, k in zip(smallest, known, strict=True)
-        ],
-        detectable=np.where(known, stats.minimum_detectable_correlation(free, alpha=level, power=0.8), nan),
-        n_needed=np.where(known, smallest.map(needed), nan),
+        smallest_effect=table["hypothesis"].map(margins),
+        n_needed=table["hypothesis"].map(needed),
         slope=table["hypothesis"].map({name: row["slope"] for name, row in rows.items()}),
     )
 
 
-def _personas_needed(r: float, level: float, persona: pd.DataFrame) -> float:
-    """Return the personas with which a correlation within backgrounds would be found with a power of .8."""
-    levels = persona["designed"].nunique()
-    free = float(pg.power_corr(r=r, power=0.8, alpha=level))
-    return levels * ceil((free - 1) / (levels - 1))
+def _inside(row: Mapping[str, Any], margin: float, how: Settings) -> float:
+    """Return p of the test that a correlation lies within a margin, by the standard error of its interval."""
+    if not abs(row["estimate"]) < 1:
+        return nan
+    z, low, high = np.arctanh([row["estimate"], row["low"], row["high"]])
+    se = float((high - low) / 2 / norm.ppf(0.5 + how.confidence / 2))
+    return stats.equivalence_p(float(z), se, margin=float(np.arctanh(margin)))
 
 
 # --- Verdicts ---
