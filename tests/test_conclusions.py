@@ -61,6 +61,7 @@ def row_of(family: str, estimate: float, *, rejected: bool) -> pd.DataFrame:
     [name] = small_protocol().families[family].hypotheses
     row = {"family": family, "hypothesis": name, "n": 100, "estimate": estimate, "se": 0.01, "rejected": rejected}
     row |= {"low": estimate - 0.02, "high": estimate + 0.02, "p_adjusted": 0.01, "bounded": False}
+    row |= {"direction": "positive", "smallest_effect": 0.05, "detectable": 0.03}
     return pd.DataFrame([row | {"p_bound_adjusted": 1.0, "power": 0.9, "n_needed": 50.0, "gate": ""}])
 
 

@@ -148,15 +148,14 @@ def decided(
             limits = {"low": low, "high": high, "why": f"{about}: its interval {side} {line:.2f}"}
             add("agreement", hypothesis, "corrected", alpha, low > line or high < line, **limits)
     changing = both[~both["metric"].isin(JUDGED)]
-    level = verdicts.level(protocol.families["pooled"], alpha=chosen.alpha, correction=chosen.correction)
-    needed = _units_for_most(changing, level)
+    needed = _units_for_most(protocol, changing, chosen)
     for layer, significant in (("published", changing["p_wald_holm"] <= 0.05), ("corrected", changing["rejected"])):
         counts = changing.assign(significant=significant).groupby("contrast")["significant"].agg(["sum", "size"])
         if len(counts):
             share = float((counts["sum"] / counts["size"]).min())
             said = ", ".join(f"{name}: {row['sum']} of {row['size']}" for name, row in counts.iterrows())
-            more = needed if layer == "corrected" else nan
-            add("scope", "majority", layer, share, share > 0.5, why=f"metrics changed, {said}", needed=more)
+            more = {"why": f"metrics changed, {said}", "needed": needed if layer == "corrected" else nan}
+            add("scope", "majority", layer, share, share > 0.5, **more)
     # The claim is that calls give the same answer, so its estimate is the share that is the same.
     shown = {"low": 1 - repeated["high"], "high": 1 - repeated["low"], "p_equivalence": repeated["p_equivalence"]}
     differ = bool(repeated["low"] > 0) or (repeated["estimate"] > 0 and np.isnan(repeated["low"]))
@@ -169,8 +168,9 @@ def decided(
     return pd.DataFrame(rows)
 
 
-def _units_for_most(changing: pd.DataFrame, level: float) -> float:
+def _units_for_most(protocol: Protocol, changing: pd.DataFrame, chosen: Parameters) -> float:
     """Return the units with which most metrics would change significantly, were effects as estimated."""
+    level = verdicts.level(protocol.families["pooled"], alpha=chosen.alpha, correction=chosen.correction)
     each = [
         lib_stats.units_needed(row["difference"], row["se"] * row["n"] ** 0.5, alpha=level)
         for row in changing.to_dict("records")
