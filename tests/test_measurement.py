@@ -12,6 +12,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from measurement import audits, design, facts, figures, further, judging, live, psychometrics, recordings, released
 from persona_studies.analyse import conclusions, verdicts
+from persona_studies.analyse import stats as lib_stats
 from persona_studies.design.protocol import Claim
 from persona_studies.errors import SourceUnavailable
 from tests.conftest import at_hand
@@ -453,13 +454,19 @@ def test_sign_flips_that_cannot_reject_are_known_beforehand() -> None:
 
 
 def counted(estimates: list[float], rejected: list[bool], bounded: list[bool], direction: str) -> str:
+    return counted_and_why(estimates, rejected, bounded, direction)[0]
+
+
+def counted_and_why(
+    estimates: list[float], rejected: list[bool], bounded: list[bool], direction: str
+) -> tuple[str, str]:
     table = pd.DataFrame(
-        {"family": "x", "n": 9, "hypothesis": [*map(str, range(len(estimates)))], "estimate": estimates}
+        {"family": "order", "n": 9, "hypothesis": [*map(str, range(len(estimates)))], "estimate": estimates}
     )
-    table = table.assign(rejected=rejected, bounded=bounded, gate="")
-    evidence = judging.counted(PROTOCOL, table, {"family": "x", "direction": direction})
+    table = table.assign(rejected=rejected, bounded=bounded, gate="", se=0.5)
+    evidence = judging.counted(PROTOCOL, table, {"family": "order", "direction": direction}, 0.1, HOW)
     made = {"family": "x", "hypothesis": "h", "smallest_effect": 0.1, "line": 0.5}
-    return verdicts.verdict(Claim(statement="s", source="s", published="p", **made), evidence)[0]
+    return verdicts.verdict(Claim(statement="s", source="s", published="p", **made), evidence)
 
 
 def test_claims_about_several_tests_are_decided_by_counting() -> None:
@@ -473,6 +480,13 @@ def test_claims_about_several_tests_are_decided_by_counting() -> None:
     assert counted([0, 0, 0], no, yes, "none") == "reproduced"
     assert counted([1, 1, 0], [True, True, False], no, "none") == "contradicted"
     assert counted([1, 0, 0], [True, False, False], no, "none") == "inconclusive"
+
+
+def test_an_open_claim_about_several_tests_says_how_many_units_would_decide_most_of_them() -> None:
+    # A standard deviation of 1.5 over units, and .1 to be found, at the level of the family.
+    why = counted_and_why([1, 1, 1], [False] * 3, [False] * 3, "positive")[1]
+    needed = lib_stats.units_needed(0.1, 1.5, alpha=0.05 / PROTOCOL.families["order"].size)
+    assert why.endswith(f"; {needed:,.0f} items would decide")
 
 
 def test_every_figure_is_drawn_of_a_whole_recording(able: recordings.Recorded, first: recordings.Recorded) -> None:

@@ -12,7 +12,7 @@ from scipy import stats as sp
 
 from measurement import live, psychometrics, released
 from measurement.facts import BEHAVIOURS
-from persona_studies.analyse import claims, gates, verdicts
+from persona_studies.analyse import claims, gates, stats, verdicts
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Protocol
 
@@ -91,13 +91,18 @@ def as_published(tests: pd.DataFrame, facts: released.Facts, how: Settings) -> p
     )
 
 
-def counted(protocol: Protocol, tests: pd.DataFrame, declared: Mapping[str, str]) -> verdicts.Evidence | None:
+def counted(
+    protocol: Protocol, tests: pd.DataFrame, declared: Mapping[str, Any], smallest: float, how: Settings
+) -> verdicts.Evidence | None:
     """Decide a claim about several tests by counting; None where none of them was made.
 
     Args:
-        protocol: Directions of hypotheses.
+        protocol: Directions of hypotheses, sizes of families.
         tests: All tests, with ``gate``.
-        declared: ``family`` (a pattern) and ``direction`` of the set.
+        declared: ``family`` (a pattern) and ``direction`` of the set, and the ``smallest`` effect of its tests
+            where that is on another scale than the claim's.
+        smallest: Smallest effect of the claim.
+        how: Alpha, correction.
     """
     mine = tests[[fnmatchcase(name, declared["family"]) for name in tests["family"]]]
     valid = mine[(mine["gate"] == "") & mine["estimate"].notna()]
@@ -127,8 +132,30 @@ def counted(protocol: Protocol, tests: pd.DataFrame, declared: Mapping[str, str]
         rising=tuple(valid.loc[agree, "hypothesis"]) if mixed else (),
         falling=tuple(valid.loc[against, "hypothesis"]) if mixed else (),
         why=f"{yes} of {n} {words}, {no} {other}{left}",
+        needed=_units(protocol, valid.assign(agree=agree), declared.get("smallest", smallest), wanted, how),
+        unit=protocol.families[valid["family"].iloc[0]].unit,
         gated=declared["family"] in live.FAMILIES,
     )
+
+
+def _units(protocol: Protocol, tests: pd.DataFrame, smallest: float, wanted: str, how: Settings) -> float | None:
+    """Return the units with which most tests of a set would come out as claimed; those that do have enough."""
+    each: list[float | None] = []
+    for row in tests.to_dict("records"):
+        n, effect, se, margin, lost = row["n"], row["estimate"], row["se"], smallest, 0
+        if row["family"] == "illusion_dissociation":
+            # Correlations, on the scale of Fisher's z.
+            effect, se, margin, lost = np.arctanh(effect), (n - 3) ** -0.5, np.arctanh(smallest), 3
+        level = verdicts.level(protocol.families[row["family"]], alpha=how.alpha, correction=how.correction)
+        none = wanted == "none"
+        sd, tails, power = se * (n - lost) ** 0.5, 2 * level if none else level, 0.9 if none else 0.8
+        planned = stats.units_needed(margin, sd, alpha=tails, power=power) + lost
+        detectable = stats.minimum_detectable_mean(se, np.inf, alpha=level, power=0.8)
+        more = verdicts.units_to_decide(
+            planned, n, direction=wanted, effect=effect, smallest=margin, detectable=detectable
+        )
+        each.append(n if row["agree"] else more)
+    return None if all(value is None for value in each) else verdicts.most_needed(each)
 
 
 def _signs(protocol: Protocol, tests: pd.DataFrame, wanted: str) -> np.ndarray:
@@ -157,9 +184,10 @@ def evidence(
         stuck: Whether no instruction moves the model's ratings.
     """
     found: Found = {}
+    smallest = {str(c.hypothesis): float(c.smallest_effect or np.nan) for c in protocol.claims.values()}
     for layer, table in (("corrected", tests), ("published", as_published(tests, facts, how))):
         for name, declared in protocol.design["sets"].items():
-            together = counted(protocol, table, declared)
+            together = counted(protocol, table, declared, smallest.get(name, np.nan), how)
             if together is not None:
                 found["sets", name, layer] = together
         for row in table[table["n"] > 0].to_dict("records"):

@@ -393,6 +393,8 @@ def public_tests(project: Project, protocol: Protocol, how: Settings) -> pd.Data
     share = protocol.families["published_share"]
     shares = [counts["significant"] > 0, counts["p_count"] <= how.alpha, counts["rejected_count"]]
     drop = protocol.families["published_drop"]
+    claim = protocol.claims["published_share"]
+    biased: dict[str, Any] = {"direction": claim.direction, "smallest_effect": claim.smallest_effect}
     largest, error = float(published.drops(project)["drop"].max()), published.READ_WITHIN
     line = protocol.claims["large_drops"].line
     # Read from a figure: nothing but the error of reading is uncertain.
@@ -404,7 +406,7 @@ def public_tests(project: Project, protocol: Protocol, how: Settings) -> pd.Data
     errors = int(run["n"] - run["correct"])
     rows: dict[str, dict[str, dict[str, Any]]] = {
         "published_share": {
-            h: families.share(int(found.sum()), len(found), null=0.5, how=how)
+            h: families.share(int(found.sum()), len(found), null=0.5, how=how, **biased)
             for h, found in zip(share.hypotheses, shares, strict=True)
         },
         "published_drop": {drop.hypotheses[0]: read},

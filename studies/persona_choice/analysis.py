@@ -119,6 +119,7 @@ def _unpaired(
 ) -> Evidence:
     row = judge.unpaired(*one, *other, contrast, how)
     rejected = row["p"] <= how.alpha
+    able = families.able({**row, **vars(contrast)}, 1, how)
     return Evidence(
         estimate=row["estimate"],
         low=row["low"],
@@ -126,6 +127,14 @@ def _unpaired(
         p_adjusted=row["p"],
         rejected=rejected,
         corrected=False,
+        needed=verdicts.units_to_decide(
+            able["n_needed"],
+            row["n"],
+            direction=contrast.direction,
+            effect=row["estimate"],
+            smallest=contrast.smallest_effect,
+            detectable=able["detectable"],
+        ),
         why=f"{said}{one[0] / one[1]:.3f} against {other[0] / other[1]:.3f}, p = {row['p']:.2g}",
     )
 
