@@ -10,7 +10,7 @@ import pytest
 from scipy import stats as sp
 from statsmodels.stats.proportion import proportions_ztest
 
-from persona_studies.analyse import verdicts
+from persona_studies.analyse import stats, verdicts
 from persona_studies.design.protocol import Claim
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
@@ -380,7 +380,8 @@ def test_two_proportions_are_those_of_statsmodels() -> None:
 
 
 def members(*tests: tuple[float, bool, bool]) -> pd.DataFrame:
-    return pd.DataFrame(tests, columns=["estimate", "rejected", "equivalent"])
+    found = pd.DataFrame(tests, columns=["estimate", "rejected", "equivalent"])
+    return found.assign(n=423, se=0.03, margin=0.02)
 
 
 @pytest.mark.parametrize(
@@ -400,7 +401,12 @@ def members(*tests: tuple[float, bool, bool]) -> pd.DataFrame:
 )
 def test_a_claim_about_several_tests(direction: str, found: pd.DataFrame, verdict: str) -> None:
     claim = PROTOCOL.claims["perma_memos"].model_copy(update={"direction": direction})
-    assert judging.about_set(claim, found)[0] == verdict
+    said, why = judging.about_set(claim, found, PROTOCOL.families["perma"], CHOSEN)
+    assert said == verdict
+    # .03 sqrt(423) is the standard deviation over questions; no effect is to be bounded in every test.
+    level = {"alpha": 0.1, "power": 0.9} if direction == "none" else {"alpha": 0.05 / 18}
+    n = stats.units_needed(0.02, 0.03 * 423**0.5, **level)
+    assert (f"; {n:,} questions would decide" in why) == (verdict == verdicts.INCONCLUSIVE)
 
 
 @pytest.mark.parametrize(
@@ -415,7 +421,13 @@ def test_a_claim_about_several_tests(direction: str, found: pd.DataFrame, verdic
 def test_without_a_test_nothing_is_reproduced(low: float, high: float, p_equivalence: float, verdict: str) -> None:
     row = {"estimate": (low + high) / 2, "low": low, "high": high, "p_equivalence": p_equivalence}
     claim: Claim = PROTOCOL.claims["personamem_history"]
-    assert judging.about_description(claim, row, CHOSEN)[0] == verdict
+    said, why = judging.about_description(claim, {**row, "unit": "question", "test": "mean, t over models"}, CHOSEN)
+    assert said == verdict and ("no number of questions would decide" in why) == (said == verdicts.INCONCLUSIVE)
+    # The least and the largest of some cells are no interval, and are not called one.
+    why = judging.about_description(
+        claim, {**row, "unit": "question", "test": "median and range of cells"}, CHOSEN
+    )[1]
+    assert ("the range of its cells" in why) == (said != verdicts.CONTRADICTED) and "interval" not in why
 
 
 def test_the_margin_in_force_decides_and_is_printed() -> None:

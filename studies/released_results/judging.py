@@ -41,6 +41,26 @@ def power(row: Mapping[Any, Any], effect: float, family: Family, parameters: Par
     return stats.power_mean(effect, float(row["se"]), inf, alpha=alpha)
 
 
+def units(row: Mapping[Any, Any], claim: Claim, family: Family, parameters: Parameters) -> float | None:
+    """Return the units with which a test would decide a claim: the smallest effect found, or bounded."""
+    level = verdicts.level(family, alpha=parameters.alpha, correction=parameters.correction)
+    none, effect = claim.direction == "none", float(row["estimate"])
+    n, se, margin, lost = int(row["n"]), float(row["se"]), smallest_effect(claim, row), 0
+    if isnan(se):
+        # Correlations, on the scale of Fisher's z.
+        effect, se, margin, lost = np.arctanh(effect), (n - 3) ** -0.5, np.arctanh(margin), 3
+    # Equivalence is not corrected here, as the parameters say.
+    tails = {"alpha": 2 * parameters.alpha, "power": 0.9} if none else {"alpha": level, "power": 0.8}
+    return verdicts.units_to_decide(
+        stats.units_needed(margin, se * (n - lost) ** 0.5, **tails) + lost,
+        n,
+        direction=claim.direction,
+        effect=effect,
+        smallest=margin,
+        detectable=stats.minimum_detectable_mean(se, inf, alpha=level, power=0.8),
+    )
+
+
 def evidence(row: Mapping[Any, Any], claim: Claim, family: Family, parameters: Parameters) -> verdicts.Evidence:
     """Return what one test came to."""
     return verdicts.Evidence(
@@ -48,12 +68,25 @@ def evidence(row: Mapping[Any, Any], claim: Claim, family: Family, parameters: P
         rejected=bool(row["rejected"]),
         equivalent=bool(row["p_equivalence"] <= parameters.alpha),
         power=power(row, smallest_effect(claim, row), family, parameters),
+        needed=units(row, claim, family, parameters),
         corrected=parameters.layer == "corrected",
     )
 
 
-def about_set(claim: Claim, members: pd.DataFrame) -> tuple[str, str]:
-    """Return the verdict on a claim about several tests, by the rule that the protocol's ``design.sets`` states."""
+def about_set(claim: Claim, members: pd.DataFrame, family: Family, parameters: Parameters) -> tuple[str, str]:
+    """Return the verdict on a claim about several tests, by the rule that the protocol's ``design.sets`` states.
+
+    One that stays open says with how many units it would be decided: most tests of an effect, every test of none.
+    """
+    said, counted = _counted(claim, members)
+    if said != verdicts.INCONCLUSIVE:
+        return said, counted
+    each = [units(row, claim, family, parameters) for row in members.to_dict("records")]
+    needed = max(inf if n is None else n for n in each) if claim.direction == "none" else verdicts.most_needed(each)
+    return said, f"{counted}; {verdicts.would_decide(needed, family.unit)}"
+
+
+def _counted(claim: Claim, members: pd.DataFrame) -> tuple[str, str]:
     n = len(members)
     equal, rejected = members["equivalent"].astype(bool), members["rejected"].astype(bool)
     if claim.direction == "none":
@@ -88,9 +121,11 @@ def about_description(claim: Claim, row: Mapping[Any, Any], parameters: Paramete
     if row["p_equivalence"] <= parameters.alpha:
         return verdicts.CONTRADICTED, f"equivalent to less than {claim.smallest_effect}"
     sign = 1 if claim.direction == "positive" else -1
+    limits = "the range of its cells" if "range" in row["test"] else "its interval"
     if min(sign * row["low"], sign * row["high"]) > 0:
-        return verdicts.SAME_DIRECTION, "no test is made; its interval lies on the claimed side"
-    return verdicts.INCONCLUSIVE, "no test is made; its interval includes 0"
+        return verdicts.SAME_DIRECTION, f"no test is made; {limits} lies on the claimed side"
+    # Without a test nothing is decided, whatever the number of units.
+    return verdicts.INCONCLUSIVE, f"no test is made; {limits} includes 0; no number of {row['unit']}s would decide"
 
 
 def deciding(claim: Claim, members: pd.DataFrame) -> dict[Any, Any]:
@@ -112,7 +147,8 @@ def _judge(
         members = tests[(tests["family"] == kind["family"]) & named.astype(bool)]
         if members.empty:
             return verdicts.NOT_TESTABLE, "left out by the parameter sources", {}
-        return (*about_set(claim, members), deciding(claim, members))
+        said, why = about_set(claim, members, protocol.families[kind["family"]], parameters)
+        return said, why, deciding(claim, members)
     known = described if claim.family == "described" else tests
     found = known[(known["family"] == claim.family) & (known["hypothesis"] == claim.hypothesis)]
     if found.empty:
