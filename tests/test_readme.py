@@ -78,6 +78,14 @@ def test_a_reason_has_eight_words_at_most_and_what_would_decide() -> None:
             assert 0 < len(why.split()) <= scoreboard.WORDS, row.why
 
 
+def test_every_inconclusive_row_says_what_would_decide_it() -> None:
+    tables = [pd.read_csv(path) for path in sorted((PROJECT.data / "results").glob("*/verdicts.csv"))]
+    open_ = pd.concat([table[table["verdict"] == verdicts.INCONCLUSIVE] for table in tables])
+    assert len(open_) > 10
+    silent = open_.loc[~open_["why"].str.contains("would decide"), ["claim", "layer", "why"]]
+    assert silent.empty, silent.to_string()
+
+
 def test_every_verdict_has_a_sign_of_its_own_and_a_meaning() -> None:
     words = {value for name, value in vars(verdicts).items() if name.isupper() and isinstance(value, str)}
     assert set(verdicts.SIGNS) == set(verdicts.MEANINGS) == words
