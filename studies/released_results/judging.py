@@ -69,6 +69,7 @@ def evidence(row: Mapping[Any, Any], claim: Claim, family: Family, parameters: P
         equivalent=bool(row["p_equivalence"] <= parameters.alpha),
         power=power(row, smallest_effect(claim, row), family, parameters),
         needed=units(row, claim, family, parameters),
+        unit=family.unit,
         corrected=parameters.layer == "corrected",
     )
 
