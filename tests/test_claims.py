@@ -93,7 +93,7 @@ def test_what_is_recorded_and_where_numbers_come_from(tmp_path: Path, monkeypatc
     known = tables.load(tmp_path / "tables" / "provenance.csv").set_index("what")["value"]
     assert known["source"] == "a commit" and known["protocol.toml (sha256)"] == study.protocol_digest()
     assert '"measure":"text"' in known["parameters"]
-    assert known["simulated: file (sha256)"] == study.record("simulated")["model"]["model_hash"]
+    assert known["simulated: file (sha256)"] == study.description("simulated")["model"]["model_hash"]
 
     row = study.responses(plan, "simulated").iloc[0]
     monkeypatch.setattr(Study, "_template", lambda *_: {"shared": "", "user": "Question: {text}"})

@@ -96,7 +96,7 @@ def test_names_of_one_s_own_models_are_those_of_their_folders(study: Study, back
     study.ask(lambda: plan, "simulated", hours=1)
     found: Any = study.responses(plan, "gguf:/models/Simulated.gguf")
     assert len(found) == len(plan)
-    assert study.recording("hf:someone/simulated@" + "0" * 40)["model"]["name"] == "simulated"
+    assert study.description("hf:someone/simulated@" + "0" * 40)["model"]["name"] == "simulated"
 
 
 def test_what_a_recording_holds_and_what_is_primary(study: Study, capsys: pytest.CaptureFixture[str]) -> None:

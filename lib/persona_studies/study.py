@@ -226,7 +226,7 @@ class Study:
         packing.pack(self.project, self.name, plan, backend.info.name)
         return progress
 
-    def recording(self, model: str) -> dict[str, Any]:
+    def description(self, model: str) -> dict[str, Any]:
         """Return what is known about a recording: model, hash, backend, schedule, dates, files."""
         known = responses.description(self.project.responses(self.name, models.slug(model)))
         if known is None:
@@ -271,7 +271,7 @@ class Study:
         """
         rows = []
         for model in responses.recordings(self.project, self.name):
-            record = self.recording(model)
+            record = self.description(model)
             info, planned = record["model"], record.get("unfinished", {}).get("planned", {})
             counts = responses.statuses(self.project, self.name, model)
             for measure in dict.fromkeys([*counts, *planned]):
@@ -296,7 +296,7 @@ class Study:
         """
         rows = dict(also)
         for model in responses.recordings(self.project, self.name):
-            record = self.recording(model)
+            record = self.description(model)
             info = record["model"]
             rows |= {
                 f"{info['name']}: file (sha256)": info["model_hash"],
@@ -321,7 +321,7 @@ class Study:
             model: The model that answered, whose turn marks the prompt has.
             scores: What is made of the row: formula or rule in words -> value.
         """
-        info = self.recording(model)["model"]
+        info = self.description(model)["model"]
         # A question that is answered in words may have been asked in another option order than is planned now.
         plan = schema.as_recorded(plan, pd.DataFrame([row]))
         cell = plan[(plan[IDENTITY] == row[IDENTITY]).all(axis=1)].iloc[0]
