@@ -7,13 +7,14 @@ import math
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
 
 from persona_studies.ask.backends import Request, Response
-from persona_studies.ask.backends.endpoint import address, calls, tokens
+from persona_studies.ask.backends.endpoint import address, answers, calls, tokens
 from persona_studies.ask.backends.openai_compatible import OpenAICompatible
 from persona_studies.errors import BackendError, ParameterError
 from tests.misbehaving_server import Body, Server, always, by_text
@@ -329,6 +330,29 @@ def test_older_forms_of_log_probabilities() -> None:
     probs = [{"tok_str": "A", "prob": 0.5}, {"tok_str": "B", "prob": 0.25}]
     older = said("A", completion_probabilities=[{"content": "A", "probs": probs}])
     assert asked(older, LETTER).logprob == pytest.approx((math.log(0.5), math.log(0.25)))
+
+
+ODD: list[Any] = [None, 0, -1, 1e999, "", "x", [], {}, [None], {"a": 1}, True, "\ud800", ["a", {"text": 5}]]
+
+
+def spoilt(found: Any) -> Iterator[Any]:
+    """Yield an object with each odd value in each place."""
+    yield from ODD
+    for key, value in found.items() if isinstance(found, dict) else enumerate(found) if found else ():
+        for other in spoilt(value) if isinstance(value, dict | list) else ODD:
+            yield {**found, key: other} if isinstance(found, dict) else [*found[:key], other, *found[key + 1 :]]
+
+
+@pytest.mark.attack
+def test_any_value_in_any_place_is_an_answer_or_one_of_three_errors() -> None:
+    wholes = [
+        json.loads(raw) for raw in (first(top("A", bytes=[65]), top("B", -1.0)), said("Hello."), GOOD["a delta"])
+    ]
+    for found in (other for whole in wholes for other in spoilt(whole)):
+        for raw in (json.dumps(found), f"data: {json.dumps(found)}\n\ndata: [DONE]\n\n"):
+            with suppress(answers.MalformedError, answers.ServerError, tokens.NoLogprobsError):
+                for position in answers.read(raw.encode()).tokens or ():
+                    tokens.check(position)
 
 
 # Refused fields

@@ -446,6 +446,17 @@ class TestFailed:
         assert len(responses.load(project, "toy", "simulated", plan)) == 24
 
 
+def test_a_server_that_has_another_model_loaded_later_is_refused(project: Project) -> None:
+    backend: Any = SimulatedBackend(answer)
+    for served, limit in (("/models/a.gguf", 3), (None, 3), ("/moved/a.gguf", 3)):
+        backend.served = served
+        recording.record(project, "toy", small_plan(), backend, limit=limit)
+    backend.served, asked = "/models/b.gguf", backend.asked
+    with pytest.raises(ResponsesError, match=r"'/models/a.gguf', and now '/models/b.gguf' answers.*--name"):
+        recording.record(project, "toy", small_plan(), backend)
+    assert backend.asked == asked
+
+
 class TestFirstCells:
     SILENT: ClassVar = {
         "failed": ("text", FAILED, r"8 failed: 400 flagged\..*--extra"),

@@ -21,7 +21,7 @@ from persona_studies import files
 from persona_studies.ask.backends import ModelInfo, Response
 from persona_studies.ask.schema import KEY, SCHEMA, VALUES, check_storable, checksum, frame
 from persona_studies.design.plan import IDENTITY
-from persona_studies.errors import ParameterError, ResponsesError
+from persona_studies.errors import ParameterError, ResponsesError, quoted
 from persona_studies.paths import Project, named
 
 
@@ -154,6 +154,8 @@ def signed(log: Path) -> dict[str, Any] | None:
         found["model"] = asdict(model_info(found["model"]))
         if not isinstance(found["started"], str):
             raise TypeError("started is no date")
+        if not isinstance(found.get("served", ""), str):
+            raise TypeError("served is no text")
         if not all(isinstance(each, str) for each in found.get("instructions", [])):
             raise TypeError("instructions are no texts")
     except (ValueError, LookupError, TypeError, RecursionError, ParameterError) as error:
@@ -161,13 +163,39 @@ def signed(log: Path) -> dict[str, Any] | None:
     return found
 
 
-def sign(log: Path, info: ModelInfo, started: str | None = None, *, instructions: Sequence[str] = ()) -> None:
-    """Write model.json, which names the recording model and the processors' instruction sets it ran on."""
+def sign(
+    log: Path,
+    info: ModelInfo,
+    started: str | None = None,
+    *,
+    instructions: Sequence[str] = (),
+    served: str | None = None,
+) -> None:
+    """Write model.json, which names the recording model and the processors' instruction sets it ran on.
+
+    Args:
+        log: Folder of the logs.
+        info: The model.
+        started: Date; today where the log has none.
+        instructions: Instruction sets.
+        served: What an endpoint calls the model that answers.
+
+    Raises:
+        ResponsesError: the endpoint called it otherwise before: its server has another model loaded.
+    """
     before = signed(log) or {}
+    first = before.get("served")
+    # A file may have been moved meanwhile.
+    if first and served and Path(first).name != Path(served).name:
+        raise ResponsesError(
+            f"{log} holds answers of what its server calls {quoted(first)}, and now {quoted(served)} answers under "
+            "that name. Load the first one again and run the same command, or record this one apart, with --name."
+        )
     now = {
         "model": asdict(info),
         "started": before.get("started") or started or today(),
         **instruction_sets(before, instructions),
+        **({"served": first or served} if first or served else {}),
     }
     if now != before:
         # Shards that start at the same moment write the same file.

@@ -161,7 +161,8 @@ def record(
     started, stopped = time.perf_counter(), None
     try:
         with FileLock(log / f"{part}-of-{parts}.lock").acquire(timeout=0):
-            logs.sign(log, backend.info, instructions=_instructions(backend))
+            served = getattr(backend, "served", None)
+            logs.sign(log, backend.info, instructions=_instructions(backend), served=served)
             before = recorded.answers(project, study, backend.info, out)
             cells = planner.order(_without(mine, before, reask))
             if limit is not None and limit < len(cells):
