@@ -168,7 +168,9 @@ def test_the_quick_cells_are_balanced_over_conditions(first: list[Part]) -> None
 
 def test_words_alone_take_more_turns(every: list[Part]) -> None:
     backend = SimulatedBackend(lambda request: ())
-    backend.interface = lambda: SimpleNamespace(kinds=("text",), why_not={"letter": "no log-probabilities"})  # type: ignore[attr-defined]
+    backend.interface = lambda: SimpleNamespace(
+        kinds=("text",), why_not={"letter": "no log-probabilities"}, note=None
+    )  # type: ignore[attr-defined]
     said: list[str] = []
     kept, lacking = report_card.answerable(every, backend, said.append)
     asked = report_card.quick(kept)
@@ -182,7 +184,7 @@ def test_words_alone_take_more_turns(every: list[Part]) -> None:
 
 def test_a_model_that_no_measure_fits_is_refused(every: list[Part]) -> None:
     backend = SimulatedBackend(lambda request: ())
-    backend.interface = lambda: SimpleNamespace(kinds=("text",), why_not={"letter": "none"})  # type: ignore[attr-defined]
+    backend.interface = lambda: SimpleNamespace(kinds=("text",), why_not={"letter": "none"}, note=None)  # type: ignore[attr-defined]
     experts = [part for part in every if part.study == "expert_personas"]
     with pytest.raises(ParameterError, match="simulated answers text only, and no study of the card has such"):
         report_card.answerable(experts, backend, print)
