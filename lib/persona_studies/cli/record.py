@@ -158,7 +158,7 @@ def budget_of(model: str, *caps: Any) -> Budget | None:
     """
     if not model.startswith("openai:"):
         if any(caps):
-            raise ParameterError(f"Caps and prices go with an endpoint, --model openai:MODEL; {model} is none.")
+            raise ParameterError(f"A cap or a price goes with an endpoint, --model openai:MODEL; {model} is none.")
         return None
     from persona_studies.ask.backends.openai_compatible import Budget
 
