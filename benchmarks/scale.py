@@ -198,7 +198,7 @@ def analysis(grid: Grid, recorded: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {
         "gates": found.gate,
         "personas": found.tests,
-        "verdicts": found.verdicts,
+        "verdicts": analysis.judged(grid.protocol, {"made up": found}),
         "readings": robustness.readings(grid.protocol, found.scored, persona, how),
         "controls": robustness.controls(found.scored, grid.people, how),
         "reliability": robustness.reliability(found.scored, how),

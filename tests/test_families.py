@@ -147,7 +147,11 @@ def test_counts_are_exact_mcnemar() -> None:
     row = families.of_counts(2, 9, 60, contrast=contrast(direction="none"), how=HOW)
     assert row["p"] == pytest.approx(stats.binomtest(2, 11).pvalue)
     assert row["estimate"] == pytest.approx(-7 / 60) and row["low"] < -7 / 60 < row["high"]
-    assert families.of_counts(0, 0, 60, contrast=contrast(), how=HOW)["p"] == 1.0
+    same = families.of_counts(0, 0, 60, contrast=contrast(direction="not positive", smallest_effect=0.05), how=HOW)
+    # No pair differs: Tango's score at the bound is -sqrt(n d / (1 - d)), by hand.
+    assert same["p"] == 1.0 and same["p_bound"] == pytest.approx(stats.norm.sf(sqrt(60 * 0.05 / 0.95)))
+    assert same["se"] == pytest.approx(sqrt(0.05 * 0.95 / 60)), "something was sampled, so n can be computed"
+    assert families.able(same | {"smallest_effect": 0.05, "direction": "not positive"}, 6, HOW)["n_needed"] > 60
     assert families.of_counts(0, 0, 0, contrast=contrast(), how=HOW)["n"] == 0
 
 

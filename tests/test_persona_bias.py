@@ -379,7 +379,7 @@ def test_published_rows(null: analysis.Analysis) -> None:
     assert said.loc["large_drops", "verdict"] == "contradicted"
     assert said.loc["published_share", ["verdict", "why"]].tolist() == [
         "inconclusive",
-        "opposite sign, not significant after correction",
+        "not significant; power 0.50 for an effect of 0.3; 32 personas would decide",
     ]
     row = found.loc[("published_extractor", "able-bodied - human | college_biology, filed - published accuracy")]
     assert row["n"] == 144 and row["estimate"] == pytest.approx(-0.0694 - 0.0208, abs=1e-4)

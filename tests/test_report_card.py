@@ -436,7 +436,7 @@ def test_an_endpoint_without_log_probabilities_gets_a_card_of_words(
         (("nosuch", "--quick"), BackendError, "Unknown model 'nosuch'"),
         (("/nowhere/model.gguf", "--quick"), BackendError, "No model file /nowhere/model.gguf"),
         (("smollm2-135m-instruct", "--quick", "--cells", "500"), ParameterError, "--quick says how many cells"),
-        (("smollm2-135m-instruct", "--max-calls", "3"), ParameterError, "Caps and prices go with an endpoint"),
+        (("smollm2-135m-instruct", "--max-calls", "3"), ParameterError, "A cap or a price goes with an endpoint"),
         (("smollm2-135m-instruct", "--extra", "{}"), ParameterError, "--extra goes with an endpoint"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -252,9 +253,11 @@ def finding(claims: pd.DataFrame, analyses: Mapping[str, Analysis]) -> str:
     """
     rows = claims[claims["estimate"].notna()].drop_duplicates("claim").set_index("claim").to_dict("index")
 
-    def size(name: str) -> str:
-        row = rows[name]
+    def shown(row: Mapping[Any, Any]) -> str:
         return f"{row['estimate']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+
+    def size(name: str) -> str:
+        return shown(rows[name])
 
     others = (
         "In nine open models on MMLU-Pro, an expert persona written for the question changes accuracy by "
@@ -272,11 +275,13 @@ def finding(claims: pd.DataFrame, analyses: Mapping[str, Analysis]) -> str:
             f"**{others}** In {model}, letters fail their checks ({checks}), so that nothing is decided by its "
             f"answers. Accuracy without a persona: {reached}."
         )
+    filler = first.tests.set_index("hypothesis").loc[f"filler - {NO_PERSONA} | all, accuracy"]
     return (
         f"**In {model}, an elaborate expert persona of the question's field changes accuracy by "
         f"{size('in_domain')} against no persona, an expert of an unrelated field by {size('off_domain')}, and a "
-        f"persona that knows little by {size('low_knowledge')}.** Against a placebo trait the expert changes it by "
-        f"{size('placebo_yardstick')}. Accuracy without a persona: {reached}. {others}"
+        f"persona that knows little by {size('low_knowledge')}.** A filler text that describes nobody changes it "
+        f"by {shown(filler)}. Against a placebo trait the expert changes it by {size('placebo_yardstick')}. "
+        f"Accuracy without a persona: {reached}. {others}"
     )
 
 

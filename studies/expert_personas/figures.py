@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import sqrt
 
 import matplotlib.pyplot as plt
@@ -56,12 +57,13 @@ def forest(rows: pd.DataFrame, margin: float) -> Figure:
     return figure
 
 
-def accuracy(table: pd.DataFrame, gate: str) -> Figure:
+def accuracy(table: pd.DataFrame, gate: str, usable: Collection[str]) -> Figure:
     """Draw accuracy per persona and benchmark against chance (dashed) and no persona (line).
 
     Args:
         table: Of :func:`expert_personas.analysis.accuracy`.
-        gate: What failed behind it; empty where nothing did.
+        gate: What failed behind all of it; empty where nothing did.
+        usable: Benchmarks whose own gate passed; the others are grey and say so.
     """
     benchmarks = list(dict.fromkeys(table["benchmark"]))
     figure, axes = plt.subplots(
@@ -71,7 +73,8 @@ def accuracy(table: pd.DataFrame, gate: str) -> Figure:
         rows = table[table["benchmark"] == benchmark].set_index("persona").reindex(PERSONAS)
         y = np.arange(len(rows))
         reach = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
-        axis.errorbar(rows["accuracy"], y, xerr=reach, fmt="o", ms=4, lw=1.2, color="0.6" if gate else COLOURS[0])
+        passed = not gate and benchmark in usable
+        axis.errorbar(rows["accuracy"], y, xerr=reach, fmt="o", ms=4, lw=1.2, color=COLOURS[0] if passed else "0.6")
         lines = {"chance": (rows["chance"].iloc[0], "--"), NO_PERSONA: (rows.loc[NO_PERSONA, "accuracy"], "-")}
         # Each label stands on the outer side of its line, in the room above the first row.
         sides = zip(sorted(lines, key=lambda name: lines[name][0]), [("right", -3), ("left", 3)], strict=True)
@@ -89,7 +92,8 @@ def accuracy(table: pd.DataFrame, gate: str) -> Figure:
                 color="0.3",
             )
         # Room for the label of a line at chance.
-        axis.set(title=benchmark, xlabel="accuracy", xlim=(-0.12, 1), xticks=[0, 0.25, 0.5, 0.75, 1])
+        title = benchmark if passed or gate else f"{benchmark} (gate failed)"
+        axis.set(title=title, xlabel="accuracy", xlim=(-0.12, 1), xticks=[0, 0.25, 0.5, 0.75, 1])
         axis.set(yticks=y, yticklabels=PERSONAS, ylim=(len(rows) - 0.5, -1.3))
     return figures.behind(figure, gate)
 

@@ -339,6 +339,9 @@ def share(
 def of_counts(b: int, c: int, n: int, *, contrast: Hypothesis, how: Settings) -> dict[str, Any]:
     """Return a difference of paired proportions: exact McNemar, Tango's interval, bound by Tango's score.
 
+    The standard error is Wald's. Where no pair differs that is 0, as if nothing had been sampled; there it is
+    Tango's at the smallest effect.
+
     Args:
         b: Pairs with the outcome under the first condition only.
         c: Under the second only.
@@ -351,10 +354,11 @@ def of_counts(b: int, c: int, n: int, *, contrast: Hypothesis, how: Settings) ->
     test = stats.mcnemar(b, c, n, confidence=how.confidence)
     bound = stats.equivalence_paired_proportions(b, c, n, margin=contrast.smallest_effect, alpha=how.alpha)
     one = {"not positive": bound.p_upper, "not negative": bound.p_lower}
+    margin = contrast.smallest_effect
     return {
         "n": n,
         "estimate": test.difference,
-        "se": sqrt(max(b + c - (b - c) ** 2 / n, 0)) / n,
+        "se": sqrt(max(b + c - (b - c) ** 2 / n, 0)) / n if b + c else sqrt(margin * (1 - margin) / n),
         "df": nan,
         "low": test.difference_low,
         "high": test.difference_high,
