@@ -72,7 +72,7 @@ def test_a_claim_of_a_negative_effect(estimate: float, expected: str) -> None:
     [
         ("negative", 0.0864, verdicts.CONTRADICTED, "the number decides: 0.086 is above 0.05"),
         ("negative", 0.01, verdicts.REPRODUCED, "the number decides: 0.010 is below 0.05"),
-        ("none", 2.0, verdicts.CONTRADICTED, "the number decides: 2.00 is not within 0.1 of 0.05"),
+        ("none", 2.0, verdicts.CONTRADICTED, "the number decides: 2.00 is outside [-0.05, 0.15]"),
     ],
 )
 def test_a_number_that_no_sample_gave_decides_by_itself(

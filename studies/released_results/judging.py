@@ -117,8 +117,8 @@ def about_description(claim: Claim, row: Mapping[Any, Any], parameters: Paramete
     """
     if claim.direction == "none":
         off = abs(row["estimate"]) > (claim.smallest_effect or 0.0)
-        said = f"{row['estimate']:.2f} is {'not ' if off else ''}within {claim.smallest_effect} of 0"
-        return (verdicts.CONTRADICTED if off else verdicts.REPRODUCED), f"the printed numbers decide: {said}"
+        said = verdicts.by_number(claim, float(row["estimate"]))
+        return (verdicts.CONTRADICTED if off else verdicts.REPRODUCED), said
     if row["p_equivalence"] <= parameters.alpha:
         return verdicts.CONTRADICTED, f"equivalent to less than {claim.smallest_effect}"
     sign = 1 if claim.direction == "positive" else -1

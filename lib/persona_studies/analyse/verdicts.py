@@ -169,7 +169,7 @@ def verdict(
         return HETEROGENEOUS, f"significantly up: {', '.join(evidence.rising)}; down: {', '.join(evidence.falling)}"
     said, why = _by_direction(claim, evidence, least_power)
     if not evidence.sampled and said in (REPRODUCED, CONTRADICTED):
-        why = _by_number(claim, evidence.estimate)
+        why = by_number(claim, evidence.estimate)
     if not evidence.corrected:
         why = why.replace("after correction", "without correction")
     why = evidence.why or why
@@ -229,17 +229,17 @@ def most_needed(units: Iterable[float | None]) -> float:
     return float(each[len(each) // 2])
 
 
-def _by_number(claim: Claim, estimate: float) -> str:
+def by_number(claim: Claim, estimate: float) -> str:
     """Return the reason where no test is made and the number itself decides.
 
-    >>> _by_number(Claim(statement="", source="", published="", not_testable="", line=0.05), 0.0864)
+    >>> by_number(Claim(statement="", source="", published="", not_testable="", line=0.05), 0.0864)
     'the number decides: 0.086 is above 0.05'
     """
     number = f"{estimate:.{3 if abs(estimate) < 0.1 else 2}f}"
     if claim.direction == "none":
-        near = abs(estimate - claim.line) <= (claim.smallest_effect or 0.0)
-        where = f"{'' if near else 'not '}within {claim.smallest_effect} of {claim.line:g}"
-        return f"the number decides: {number} is {where}"
+        room = claim.smallest_effect or 0.0
+        where = "inside" if abs(estimate - claim.line) <= room else "outside"
+        return f"the number decides: {number} is {where} [{claim.line - room:g}, {claim.line + room:g}]"
     return f"the number decides: {number} is {'above' if estimate > claim.line else 'below'} {claim.line:g}"
 
 
@@ -256,11 +256,12 @@ def _by_direction(claim: Claim, evidence: Evidence, least_power: float) -> tuple
         return INCONCLUSIVE, f"neither significant nor equivalent to less than {claim.smallest_effect}"
     if claim.direction in ("not positive", "not negative"):
         denied = claim.direction.removeprefix("not ")
+        change = "rise" if denied == "positive" else "fall"
         if evidence.equivalent:
-            return REPRODUCED, f"a {denied} effect of {claim.smallest_effect} or more is excluded"
+            return REPRODUCED, f"a {change} of {claim.smallest_effect} or more is excluded"
         if evidence.rejected and (evidence.estimate > claim.line) == (denied == "positive"):
             return CONTRADICTED, f"significant after correction, and {denied}"
-        return INCONCLUSIVE, f"a {denied} effect of {claim.smallest_effect} is neither shown nor excluded"
+        return INCONCLUSIVE, f"neither shown nor excluded: a {change} of {claim.smallest_effect}"
     as_claimed = (evidence.estimate > claim.line) == (claim.direction == "positive")
     if claim.direction == "either":
         if evidence.rejected:
