@@ -171,7 +171,10 @@ def record(
             store = FirstCells(logs.Log(log / f"{part}-of-{parts}.jsonl"), answered, failures_stay=not reask)
             stopped = _ask(cells, backend, store, hours, f"{study} {part}/{parts}") or stopped
     except Timeout as error:
-        raise ResponsesError(f"Another process is recording shard {part}/{parts} into {log}.") from error
+        raise ResponsesError(
+            f"Another process is recording shard {part}/{parts} into {log}. Wait for it or stop it; "
+            "several at once take a share each: --shard 1/2 and --shard 2/2."
+        ) from error
     done = recorded.answers(project, study, backend.info, out)
     return _progress(plan, mine, done, reask, seconds=time.perf_counter() - started, stopped=stopped)
 
