@@ -85,6 +85,7 @@ def kept(project: Project) -> pd.DataFrame:
     return rows
 
 
+@pytest.mark.attack
 def test_an_interrupted_kernel_keeps_every_answer_and_goes_on(checkout: Project) -> None:
     manager, client = start_new_kernel(cwd=str(checkout.studies), startup_timeout=120)
 

@@ -195,6 +195,7 @@ def start(project: Project, *more: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.attack
 def test_two_runs_at_once_do_not_disturb_each_other(toy_project: Project) -> None:
     both = [start(toy_project), start(toy_project)]
     said = sorted(process.communicate(timeout=120)[0].strip() for process in both)
