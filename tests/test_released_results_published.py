@@ -22,7 +22,7 @@ def test_a_table_of_facts_is_rederived_from_its_pinned_files(name: str) -> None:
     try:
         made = published.compare(PROJECT, name)
     except SourceUnavailable as absent:
-        pytest.skip(str(absent))
+        pytest.skip(str(absent))  # which source, and its address: compared wherever it can be had
     assert made["largest_difference"] < 1e-12
     assert made["rederived"] == len(FACTS[name]) or published.FACTS[name].key
 

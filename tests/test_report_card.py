@@ -166,11 +166,16 @@ def test_the_quick_cells_are_balanced_over_conditions(first: list[Part]) -> None
     assert levels.to_dict() == {"1": 16, "3": 16, "5": 16}
 
 
-def test_words_alone_take_more_turns(every: list[Part]) -> None:
+def words_only(why: str, monkeypatch: pytest.MonkeyPatch) -> SimulatedBackend:
+    """Return a model whose interface answers in words alone."""
     backend = SimulatedBackend(lambda request: ())
-    backend.interface = lambda: SimpleNamespace(
-        kinds=("text",), why_not={"letter": "no log-probabilities"}, note=None
-    )  # type: ignore[attr-defined]
+    known = SimpleNamespace(kinds=("text",), why_not={"letter": why}, note=None)
+    monkeypatch.setattr(backend, "interface", lambda: known, raising=False)
+    return backend
+
+
+def test_words_alone_take_more_turns(every: list[Part], monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = words_only("no log-probabilities", monkeypatch)
     said: list[str] = []
     kept, lacking = report_card.answerable(every, backend, said.append)
     asked = report_card.quick(kept)
@@ -182,9 +187,8 @@ def test_words_alone_take_more_turns(every: list[Part]) -> None:
     assert "expert_personas: accuracy by persona" in line and "persona_bias: the fall of accuracy" in line
 
 
-def test_a_model_that_no_measure_fits_is_refused(every: list[Part]) -> None:
-    backend = SimulatedBackend(lambda request: ())
-    backend.interface = lambda: SimpleNamespace(kinds=("text",), why_not={"letter": "none"}, note=None)  # type: ignore[attr-defined]
+def test_a_model_that_no_measure_fits_is_refused(every: list[Part], monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = words_only("none", monkeypatch)
     experts = [part for part in every if part.study == "expert_personas"]
     with pytest.raises(ParameterError, match="simulated answers text only, and no study of the card has such"):
         report_card.answerable(experts, backend, print)
