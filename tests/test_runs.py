@@ -13,11 +13,12 @@ from pathlib import Path
 
 import papermill
 import pytest
+from jupyter_client.manager import AsyncKernelManager
 
 from persona_studies.ask import packing
 from persona_studies.errors import NotebookError, ParameterError, PersonaStudiesError, RunError
 from persona_studies.paths import Project
-from persona_studies.reproduce import folders, ready, runs
+from persona_studies.reproduce import engine, folders, ready, runs
 from tests.test_recording import small_plan
 
 Make = Callable[..., Project]
@@ -235,14 +236,24 @@ def test_the_kernel_has_an_environment_of_its_own_without_settings_of_a_home(
     monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "start.py"))
     project = make_project(
         "import os, sys\nprint(os.environ['OMP_NUM_THREADS'], os.environ['TZ'])\nprint(sys.executable)\n"
-        "print(sorted(name for name in globals() if name.startswith('leaked')))\nprint('pandas' in sys.modules)",
+        "print(sorted(name for name in globals() if name.startswith('leaked')))\nprint('pandas' in sys.modules)\n"
+        "print(get_ipython().kernel.parent.transport)",
         "",
         " \n",
     )
     run = runs.run(project, "toy")
     outputs = json.loads((run.folder / "toy.ipynb").read_text())["cells"][3]["outputs"]
-    assert outputs[0]["text"] == ["1 UTC\n", f"{sys.executable}\n", "[]\n", "False\n"]
+    assert outputs[0]["text"] == ["1 UTC\n", f"{sys.executable}\n", "[]\n", "False\n", "ipc\n"]
     assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+def test_a_kernel_needs_no_port_where_sockets_have_names(tmp_path: Path) -> None:
+    """A port is chosen before it is bound: two kernels that start at once may choose the same one."""
+    near, far = AsyncKernelManager(), AsyncKernelManager()
+    engine.connect(near, tmp_path)
+    engine.connect(far, tmp_path / ("a folder with a name too long for a socket " * 3))
+    assert (near.transport, near.ip) == ("ipc", str(tmp_path / "kernel-ipc"))
+    assert (far.transport, far.transport_encryption) == ("tcp", "required")
 
 
 SLOW_TO_END = """

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -51,9 +54,8 @@ class Engine(NBClientEngine):
         manager = AsyncKernelManager(
             kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
         )
-        # Others on the same machine can read what goes over local ports; older jupyter_client cannot encrypt.
-        if zmq.has("curve") and manager.has_trait("transport_encryption"):
-            manager.transport_encryption = "required"
+        folder = tempfile.TemporaryDirectory(prefix="kernel-", ignore_cleanup_errors=True)
+        connect(manager, Path(folder.name))
         client = Client(
             nb_man, km=manager, timeout=execution_timeout, startup_timeout=start_timeout, log_output=log_output
         )
@@ -63,6 +65,23 @@ class Engine(NBClientEngine):
             return client.execute(env=environment, cleanup_kc=True)
         finally:
             nb_man.output_path = path
+            folder.cleanup()
+
+
+def connect(manager: AsyncKernelManager, folder: Path) -> None:
+    """Say by which way the kernel is spoken to: sockets in ``folder``, or local ports where there are none.
+
+    A port is chosen before the kernel binds it. In between another program may take it, another study's kernel
+    among them, and the kernel dies. A socket in a folder of its own cannot be taken, nor read by other users.
+    """
+    sockets = folder / "kernel.json"
+    named = os.fsencode(sockets.with_name("kernel-ipc-5"))
+    if os.name == "posix" and zmq.has("ipc") and len(named) <= zmq.IPC_PATH_MAX_LEN:
+        manager.transport = "ipc"
+        manager.connection_file = str(sockets)
+    # Others on the same machine can read what goes over local ports; older jupyter_client cannot encrypt.
+    elif zmq.has("curve") and manager.has_trait("transport_encryption"):
+        manager.transport_encryption = "required"
 
 
 def register() -> None:
