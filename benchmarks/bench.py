@@ -509,6 +509,7 @@ def blocks(folder: Path) -> dict[str, str]:
         "scale": _scale,
         "many_runs": _many_runs,
         "precision": _precision,
+        "as_filed": _as_filed,
         "processes": _processes,
         "larger": _larger,
     }
@@ -612,6 +613,23 @@ def _parity(frame: pd.DataFrame) -> str:
         }
     )
     return shown.to_markdown(index=False, disable_numparse=True)
+
+
+def _as_filed(frame: pd.DataFrame) -> str:
+    """Return what as_filed.py found: recorded answers beside those of the same weights in f32, in nats."""
+    shown = pd.DataFrame(
+        {
+            "study": frame["study"].str.replace("_", " "),
+            "measure": frame["measure"],
+            "cells": frame["cells"],
+            "largest difference": frame["largest_difference"].map("{:.2g}".format),
+            "median": frame["median_difference"].map("{:.2g}".format),
+            "largest of contrasts": frame["largest_contrast_difference"].map("{:.2g}".format),
+            "same best option": frame["argmax_agreement"].map("{:.0%}".format),
+        }
+    )
+    models = ", ".join(frame["model"].unique())
+    return f"{models}.\n\n{shown.to_markdown(index=False, disable_numparse=True)}"
 
 
 def _scale(frame: pd.DataFrame) -> str:
