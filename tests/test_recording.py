@@ -24,8 +24,8 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from persona_studies.ask import logs, models, packing, recording, responses, unfinished
-from persona_studies.ask.backends import Request, Response
+from persona_studies.ask import logs, models, packing, planner, recording, responses, unfinished
+from persona_studies.ask.backends import Request, Response, Size
 from persona_studies.ask.estimate import estimate, summary
 from persona_studies.design.plan import combine, measure
 from persona_studies.errors import BackendError, BudgetSpent, ResponsesError
@@ -755,15 +755,55 @@ def test_estimate_counts_every_measure_and_stores_nothing(project: Project) -> N
     assert not logs.folder(project, "toy", "simulated").exists()
 
 
-def test_estimate_takes_its_time_from_few_replies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every reply takes half a second, whatever its prompt; of long ones two are asked."""
+@pytest.mark.parametrize(("each", "asked"), [(0.1, 12), (0.5, 7), (100.0, 1)])
+def test_an_estimate_asks_few_cells_and_stops_after_some_seconds(
+    monkeypatch: pytest.MonkeyPatch, each: float, asked: int
+) -> None:
+    """Every reply takes equally long, whatever its prompt."""
     plan = small_plan(200).query("measure == 'talk'").assign(max_tokens=100)
     backend = SimulatedBackend(answer)
-    monkeypatch.setattr(recording.time, "perf_counter", lambda: backend.asked / 2)
+    monkeypatch.setattr(recording.time, "perf_counter", lambda: backend.asked * each)
+    said: list[str] = []
+    table = estimate(plan, backend, said.append)
+    assert backend.asked == asked and table["timed"].tolist() == [asked]
+    assert table["seconds_per_cell"].tolist() == pytest.approx([each])
+    assert said == [f"talk: counting tokens and timing a few of {len(plan):,} cells"]
+    assert ("rough: fewer than 4 cells were timed of talk" in summary(table)) == (asked < 4)
+    hours = table["hours"].sum()
+    assert (f"about {hours:.1f} hours" if hours >= 1 else f"about {60 * hours:.1f} minutes") in summary(table)
+
+
+class Watched(SimulatedBackend):
+    """Keeps what it is asked and how many prompts it was asked the size of."""
+
+    def __init__(self) -> None:
+        super().__init__(answer)
+        self.users: list[str] = []
+        self.sized = 0
+
+    def size(self, request: Request) -> Size:
+        self.sized += 1
+        return super().size(request)
+
+    def _respond(self, request: Request) -> Response:
+        self.users.append(request.user)
+        return super()._respond(request)
+
+
+@pytest.mark.parametrize("starts", ["few", "many"])
+def test_an_estimate_times_short_prompts_and_counts_a_part_of_a_large_plan(starts: str) -> None:
+    plan = small_plan(4_000).query("measure == 'score'")
+    long = plan["condition"] == plan["condition"].iloc[-1]
+    plan = plan.assign(user=plan["user"].where(~long, plan["user"] + " more" * 1_000))
+    if starts == "many":
+        plan = plan.assign(shared=[f"Part {place // 5}. " for place in range(len(plan))])
+    backend = Watched()
     table = estimate(plan, backend)
-    assert backend.asked == 2 and table["seconds_per_cell"].tolist() == [0.5]
-    assert f"about {len(plan) / 120:.1f} minutes;" in summary(table)
-    assert f"about {len(plan) / 7200 * 100:.1f} hours;" in summary(table.assign(hours=table["hours"] * 100))
+    assert backend.sized < 3_000
+    assert len(backend.users) == 12 and not any("more" in user for user in backend.users)
+    whole = planner.cost(plan["measure"], recording.requests(planner.order(plan)), backend).iloc[0]
+    assert table["logical"][0] == pytest.approx(whole["logical"], rel=0.02)
+    assert table["computed"][0] == pytest.approx(whole["computed"], rel=0.02)
 
 
 def test_record_names_its_model_and_files(project: Project) -> None:

@@ -233,11 +233,14 @@ if __name__ == "__main__":
 """
 
 
-def children(process: subprocess.Popen[str]) -> list[int]:
+def children(process: subprocess.Popen[str]) -> tuple[list[int], str]:
+    """Return the workers of a command, and what it said before it had them."""
     assert process.stdout is not None
+    said = ""
     for line in process.stdout:
         if line.startswith("workers"):
-            return [int(word) for word in line.split()[1:]]
+            return [int(word) for word in line.split()[1:]], said
+        said += line
     raise AssertionError("the command ended before it had workers")
 
 
@@ -271,7 +274,7 @@ def test_the_command_is_interrupted_loses_a_worker_and_is_resumed(tmp_path: Path
             time.sleep(0.01)
 
     process = start()
-    started = children(process)
+    started, _ = children(process)
     assert len(started) == 2
     until(process, 10)
     os.killpg(process.pid, signal.SIGINT)
@@ -285,11 +288,12 @@ def test_the_command_is_interrupted_loses_a_worker_and_is_resumed(tmp_path: Path
     assert 10 <= kept < len(plan) and not any(map(alive, started))
 
     process = start()
-    started = children(process)
+    started, said = children(process)
+    assert f"\n{len(plan) - kept:,} cells; " in said, said
     until(process, kept + 10)
     os.kill(started[0], signal.SIGKILL)
-    said, complaint = process.communicate(timeout=120)
-    assert process.returncode == 0 and f"\n{len(plan) - kept:,} cells; " in said, said + complaint
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode == 0, complaint
     assert "has ended (SIGKILL, perhaps for want of memory); the other 1 go on" in complaint, complaint
     assert not any(map(alive, started))
     single = Project(tmp_path / "alone")
@@ -327,24 +331,11 @@ def test_limits_of_control_groups(tmp_path: Path, files: dict[str, str], cores: 
     assert workers._quotas(tmp_path) == cores
 
 
-class Counted(SimulatedBackend):
-    """Stands in for the processes."""
-
-    def __init__(self, front: SimulatedBackend, make: object, number: int) -> None:
-        super().__init__(by_request)
-        self.number = number
-
-
 def test_processes_are_as_many_as_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "idle_cores", lambda: 3)
-    # How many are wanted is the question here; none of them has to start.
-    monkeypatch.setattr(workers, "Workers", Counted)
 
-    def number(front: SimulatedBackend, **how: int | None) -> int:
-        backend = workers.spread(front, Local, **{"cells": 1000, **how})
-        found = getattr(backend, "number", 1)
-        backend.close()
-        return found
+    def number(front: SimulatedBackend, **how: int) -> int:
+        return workers.wanted(front, **{"cells": 1000, **how})
 
     assert number(Local()) == 3
     assert number(Local(), cells=workers.FEWEST + 1) == 2

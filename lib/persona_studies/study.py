@@ -206,7 +206,7 @@ class Study:
         progress = None
         if len(left):
             try:
-                print(summary(estimate(left, backend)))
+                print(summary(estimate(left, backend, print)))
                 with _stop_button():
                     progress = recording.record(self.project, self.name, plan, backend, hours=hours)
             except KeyboardInterrupt:

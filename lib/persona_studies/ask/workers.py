@@ -210,20 +210,13 @@ class Workers:
         self._workers = []
 
 
-def spread(
-    front: Backend,
-    load: Callable[[], Backend],
-    *,
-    cells: int,
-    workers: int | None = None,
-    threads: int | None = None,
-    shards: int = 1,
-) -> Backend:
-    """Return a model in as many processes as serve a recording; the model itself where one serves best.
+def wanted(
+    front: Backend, *, cells: int, workers: int | None = None, threads: int | None = None, shards: int = 1
+) -> int:
+    """Return how many processes serve a recording; 1 where the model itself serves best.
 
     Args:
-        front: The model, loaded.
-        load: Loads it again in another process.
+        front: The model.
         cells: Cells that are to be asked.
         workers: Processes; None takes one per idle core.
         threads: Threads of a process that were asked for; a choice of threads is one of a single process.
@@ -240,8 +233,7 @@ def spread(
         )
     if workers is None:
         workers = 1 if threads is not None or shards > 1 else idle_cores()
-    number = min(workers, -(-cells // FEWEST))
-    return Workers(front, load, number) if alike and number > 1 else front
+    return min(workers, -(-cells // FEWEST)) if alike else 1
 
 
 def _portions(requests: Iterable[Request]) -> Iterator[_Portion]:

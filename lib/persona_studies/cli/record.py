@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -128,23 +127,24 @@ def record(
 
     Exit code 0: every cell of this share has an answer. 1: some have none yet; the same command goes on.
     """
-    from persona_studies.ask import models, options, recording
+    from persona_studies.ask import options, recording
 
     project, part, again = Project.find(), shard_of(shard), options.asks_again(reask)
+    say(f"{study}: planning its cells, then reaching {model}")
     asked = planned(project, study, given(parameter, params), cells)
     budget = budget_of(model, max_calls, max_tokens, max_money, price_in, price_out)
     only: dict[str, Any] = {"api": api, "revision": revision, "system_role": system_role, "timeout": timeout}
     only |= {"concurrency": concurrency, "retries": retries, "top_logprobs": top_logprobs}
-    here = {"backend": backend, "precision": precision, "schedule": schedule}
-    endpoint = options.endpoint(model, budget, extra, chat, only, here)
-    how: dict[str, Any] = {**here, "threads": threads or 1, "chat": chat}
+    how: dict[str, Any] = {"backend": backend, "precision": precision, "schedule": schedule}
+    endpoint = options.endpoint(model, budget, extra, chat, only, how)
+    how |= {"threads": threads or 1, "chat": chat}
     kept: dict[str, Any] = {"out": out, "reask": again}
     asker = recording.load(project, study, model, name=name, out=out, endpoint=endpoint, **how)
     asked = options.answerable(asked, asker, measures, say, sample)
     left = recording.pending(project, study, asked, asker.info, **kept)
-    start = partial(models.load, project, model, name=asker.info.name, recorded=asdict(asker.info), **how)
-    asker = _spread(study, asker, asked, left, start, limit, workers=workers, threads=threads, shards=part[1])
+    number = _estimated(study, asker, asked, left, limit, workers=workers, threads=threads, shards=part[1])
     if not dry_run:
+        asker = _in_processes(project, model, asker, number, how)
         done = recording.record(project, study, asked, asker, shard=part, limit=limit, hours=hours, **kept)
         _ended(asker, done, budget, again)
         _packed(project, study, asked, asker.info.name, done, **kept)
@@ -172,29 +172,32 @@ def say_spent(budget: Budget) -> None:
     say(f"Spent: {used.calls:,} calls, {tokens:,} tokens, {used.money:.4f} in money")
 
 
-def _spread(
-    study: str,
-    asker: Backend,
-    asked: pd.DataFrame,
-    left: pd.DataFrame,
-    start: Callable[[], Backend],
-    limit: int | None,
-    **how: Any,
-) -> Backend:
-    """Print what is to be asked and how long it takes; return the processes that ask it."""
+def _estimated(
+    study: str, asker: Backend, asked: pd.DataFrame, left: pd.DataFrame, limit: int | None, **how: Any
+) -> int:
+    """Print what is to be asked and how long it takes; return how many processes serve it."""
     from persona_studies.ask import workers as processes
     from persona_studies.ask.estimate import estimate, summary
 
     there = len(asked) - len(left)
     say(f"{study}, {asker.info.name}: {len(asked):,} cells planned, {there:,} recorded, {len(left):,} to go")
     if left.empty:
-        return asker
-    cells = min(len(left), limit or len(left))
-    asker = processes.spread(asker, start, cells=cells, **how)
-    table = estimate(left, asker)
+        return 1
+    # Before anything is timed, which would count as a core that is not idle.
+    number = processes.wanted(asker, cells=min(len(left), limit or len(left)), **how)
+    table = estimate(left, asker, say)
     say(table.drop(columns="money").to_string(index=False, float_format=lambda x: f"{x:.3f}"))
-    say(summary(table, how["shards"] * getattr(asker, "number", 1)))
-    return asker
+    say(summary(table, how["shards"] * number))
+    return number
+
+
+def _in_processes(project: Project, model: str, asker: Backend, number: int, how: dict[str, Any]) -> Backend:
+    """Return a model in so many processes; the model itself for one."""
+    from persona_studies.ask import models
+    from persona_studies.ask import workers as processes
+
+    load = partial(models.load, project, model, name=asker.info.name, recorded=asdict(asker.info), **how)
+    return processes.Workers(asker, load, number) if number > 1 else asker
 
 
 def _ended(asker: Backend, done: Progress, budget: Budget | None, again: bool) -> None:

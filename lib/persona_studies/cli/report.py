@@ -121,11 +121,13 @@ def _report(
     left = report_card.to_ask(project, found, infos, cells)
     total, to_go = sum(len(part.plan) for part in found), sum(len(part.plan) for part in left)
     say(f"{name}: {total:,} cells of {len(found)} studies, {to_go:,} to ask now")
+    numbers: Mapping[int, int] = {}
     if left:
-        askers = report_card.spread(project, left, askers, model, load, **processes)
-        _estimate(left, askers)
+        numbers = report_card.wanted(left, askers, **processes)
+        _estimate(left, askers, numbers)
     stopped = None
     if not dry_run:
+        askers = report_card.spread(project, askers, model, load, numbers)
         stopped, failed = report_card.record(project, left, askers, hours)
         if failed:
             say(f"{failed:,} cells failed, and are asked again by the same command.")
@@ -153,7 +155,7 @@ def _report(
     say(f"{name}: the card is {short(project, page)}, its numbers are in numbers.csv beside it")
 
 
-def _estimate(left: Sequence[Part], askers: Mapping[str, Backend]) -> None:
+def _estimate(left: Sequence[Part], askers: Mapping[str, Backend], numbers: Mapping[int, int]) -> None:
     """Say what the recording takes: cells, tokens, time and money."""
     import pandas as pd
 
@@ -163,7 +165,8 @@ def _estimate(left: Sequence[Part], askers: Mapping[str, Backend]) -> None:
     by_asker: dict[int, list[Part]] = {}
     for part in left:
         by_asker.setdefault(id(askers[part.study]), []).append(part)
-    tables = [estimate(report_card.by_kind(mine), askers[mine[0].study]) for mine in by_asker.values()]
-    table = pd.concat(tables, ignore_index=True).rename(columns={"measure": "kind"})
-    say(table.drop(columns="money").to_string(index=False, float_format=lambda x: f"{x:.3f}"))
-    say(summary(table, getattr(next(iter(askers.values())), "number", 1)))
+    tables = [estimate(report_card.by_kind(mine), askers[mine[0].study], say) for mine in by_asker.values()]
+    table = pd.concat(tables, ignore_index=True)
+    shown = table.drop(columns="money").rename(columns={"measure": "kind"})
+    say(shown.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+    say(summary(table, max(numbers.values())))

@@ -139,25 +139,31 @@ def askers(project: Project, found: Sequence[Part], model: str, how: Mapping[str
     return {part.study: made[part.study] for part in found}
 
 
+def wanted(
+    left: Sequence[Part], askers: Mapping[str, Backend], *, workers: int | None, threads: int | None
+) -> dict[int, int]:
+    """Return how many processes serve the recording, as ``record`` has them: id of a model -> number."""
+    cells: dict[int, int] = {}
+    for part in left:
+        cells[id(askers[part.study])] = cells.get(id(askers[part.study]), 0) + len(part.plan)
+    by_id = {id(asker): asker for asker in askers.values()}
+    return {
+        key: processes.wanted(by_id[key], cells=count, workers=workers, threads=threads)
+        for key, count in cells.items()
+    }
+
+
 def spread(
-    project: Project,
-    left: Sequence[Part],
-    askers: Mapping[str, Backend],
-    model: str,
-    how: Mapping[str, Any],
-    *,
-    workers: int | None,
-    threads: int | None,
+    project: Project, askers: Mapping[str, Backend], model: str, how: Mapping[str, Any], numbers: Mapping[int, int]
 ) -> dict[str, Backend]:
-    """Return the model in as many processes as serve the recording, as ``record`` does."""
+    """Return the model in so many processes, of :func:`wanted`."""
     made: dict[int, Backend] = {}
     for asker in askers.values():
+        number = numbers.get(id(asker), 1)
         if id(asker) not in made:
-            mine = [part for part in left if askers[part.study] is asker]
             arguments = {**how, "name": asker.info.name, "recorded": asdict(asker.info), "endpoint": None}
             again = partial(models.load, project, model, **arguments)
-            cells = sum(len(part.plan) for part in mine)
-            made[id(asker)] = processes.spread(asker, again, cells=cells, workers=workers, threads=threads)
+            made[id(asker)] = processes.Workers(asker, again, number) if number > 1 else asker
     return {study: made[id(asker)] for study, asker in askers.items()}
 
 
