@@ -290,7 +290,7 @@ def test_a_judge_that_favours_its_own_model_is_found() -> None:
     assert apart.loc["validation_quality: C2 - C0", "rejected"]
     assert apart.loc["validation_quality: C2 - C0", "difference"] == pytest.approx(1, abs=0.25)
     assert not apart.loc["validation_quality: C1 - C0", "rejected"]
-    assert drawn(draw.plot_judges(biased)) > 4_000
+    assert drawn(draw.plot_judges(biased, ["validation_quality"])) > 4_000
 
 
 def test_scopes_only_widen() -> None:

@@ -13,13 +13,24 @@ from scipy import stats
 
 from persona_studies.analyse import figures
 
-BLUE, ORANGE = sns.color_palette("colorblind")[:2]
+BLUE, ORANGE, GREEN = sns.color_palette("colorblind")[:3]
 GREY = "0.55"
+CONDITIONS = {"C0": "no profile", "C1": "profile", "C2": "profile and\ndirectives"}
 
 
 def words(metric: str) -> str:
     """Return a metric's name in words."""
     return metric.replace("_", " ")
+
+
+def said(contrast: str) -> str:
+    """Return a contrast in words.
+
+    >>> said("C1 - C0")
+    'profile − none (C1 − C0)'
+    """
+    first = CONDITIONS[contrast[:2]].replace("\n", " ")
+    return f"{first} − none ({contrast.replace('-', '−')})"
 
 
 def plot_contrasts(table: pd.DataFrame, margin: float, unit: str, doubted: Collection[str] = ()) -> Figure:
@@ -38,13 +49,13 @@ def plot_contrasts(table: pd.DataFrame, margin: float, unit: str, doubted: Colle
     both = [
         table[["contrast", "estimate"]].assign(
             label=table["metric"].map(words),
-            series=said,
+            series=test,
             low=table[f"{kind}low"],
             high=table[f"{kind}high"],
             rejected=rejected,
             gate=table["metric"].isin(doubted),
         )
-        for said, (kind, rejected) in tests.items()
+        for test, (kind, rejected) in tests.items()
     ]
     frame = pd.concat(both, ignore_index=True)
     parts = list(frame.groupby("contrast", sort=False))
@@ -53,8 +64,8 @@ def plot_contrasts(table: pd.DataFrame, margin: float, unit: str, doubted: Colle
         1, len(parts), figsize=size, sharey=True, sharex=True, layout="constrained", squeeze=False
     )
     for axis, (contrast, rows) in zip(axes[0], parts, strict=True):
-        figures.forest(rows, xlabel="standard deviations under C0", margin=margin, axis=axis)
-        axis.set_title(str(contrast).replace("-", "−"))
+        figures.forest(rows, xlabel="difference, standard deviations under C0", margin=margin, axis=axis)
+        axis.set_title(said(str(contrast)))
     figures.explain(figure, frame, margin, ncols=2)
     return figure
 
@@ -71,12 +82,15 @@ def plot_steps(shares: pd.DataFrame) -> Figure:
         "mean_with_steps": "words per step,\nwhere there are steps",
         "own_line": "words on the numbered line,\nwhere there are steps",
     }
-    figure, axes = plt.subplots(1, len(parts), figsize=(11, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, len(parts), figsize=(11, 3.9), layout="constrained")
     models = list(dict.fromkeys(shares["model"]))
     for axis, (column, label) in zip(axes, parts.items(), strict=True):
-        for model, colour, marker, line in zip(models, (BLUE, ORANGE), "os", ("-", "--"), strict=False):
+        # The colours and shapes of the models in the figure of list density.
+        for model, colour, marker, line in zip(models, (ORANGE, GREEN), "s^", ("-", "--"), strict=False):
             rows = shares[shares["model"] == model]
-            axis.plot(rows["condition_id"], rows[column], line, marker=marker, color=colour, label=model)
+            ticks = rows["condition_id"] + "\n" + rows["condition_id"].map(CONDITIONS)
+            axis.plot(ticks, rows[column], line, marker=marker, color=colour, label=model)
+        axis.tick_params(axis="x", labelsize=8)
         axis.set(title=label, ylim=(0, None))
         axis.title.set_fontsize(10)
         axis.margins(x=0.15)
@@ -101,16 +115,14 @@ def plot_lists(
         sizes: Sizes of the families of the pooled and of the single contrasts.
     """
     rows = pd.concat([pooled.assign(model="both models"), single], ignore_index=True)
-    labels = rows["model"] + ", " + rows["contrast"].str.replace(" - ", " − ")
-    figure = figures.forest(
-        rows.assign(label=labels), xlabel="list density, standard deviations under C0", margin=margin
-    )
+    rows = rows.assign(label=rows["contrast"].map(said), series=rows["model"])
+    figure = figures.forest(rows, xlabel="list density, difference in standard deviations under C0", margin=margin)
     tests = np.where(rows["model"] == "both models", *sizes)
     reach = rows["se"] / rows["sd"] * stats.t.isf(alpha / tests / 2, rows["n"] - 1)
     axis, (low, high) = figure.axes[0], (rows["estimate"] - reach, rows["estimate"] + reach)
-    said = "thin: interval at the level of one test of its family"
-    axis.hlines(range(len(rows)), low, high, color="0.3", lw=0.8, zorder=1.5, label=said)
-    figures.explain(figure, rows, margin, ncols=2)
+    thin = "thin: interval at the level of one test of its family"
+    axis.hlines(figures.places(rows), low, high, color="0.3", lw=0.8, zorder=1.5, label=thin)
+    figures.explain(figure, rows, margin, ncols=3)
     return figure
 
 
@@ -170,8 +182,8 @@ def plot_agreement(table: pd.DataFrame, threshold: float) -> Figure:
         mine = table[table["metric"] == metric].set_index("domain").loc[domains].reset_index()
         label = mine["domain"].map(words).str.replace("social scripting ", "")
         sides = [
-            mine.assign(label=label, series=said, estimate=mine[of], low=mine[low], high=mine[high])
-            for said, of, low, high in (
+            mine.assign(label=label, series=name, estimate=mine[of], low=mine[low], high=mine[high])
+            for name, of, low, high in (
                 ("Krippendorff's alpha", "alpha", "low", "high"),
                 ("Gwet's AC2, quadratic", "ac2", "ac2_low", "ac2_high"),
             )
@@ -184,19 +196,24 @@ def plot_agreement(table: pd.DataFrame, threshold: float) -> Figure:
         axis.set(title=words(metric), xlim=(-1.05, 1.08))
     for axis in axes.flat[len(metrics) :]:
         axis.set_axis_off()
+    figure.supxlabel(
+        "agreement: 1 is perfect, 0 is what chance gives (equal scores: their share)", fontsize="medium"
+    )
     figures.explain(figure, frame, None)
     return figure
 
 
-def plot_judges(table: pd.DataFrame) -> Figure:
+def plot_judges(table: pd.DataFrame, doubted: Collection[str]) -> Figure:
     """Draw effects as a judge sees them in its own model's answers and in the other's.
 
     Args:
         table: Of :func:`neurodivergence.raters.self_and_cross`.
+        doubted: Metrics that failed the gate; drawn grey.
     """
     both = table[table["judged"].isin(["cross", "self"])].drop(columns="rejected")
     label = both["hypothesis"].map(words).str.replace(" - ", " − ")
-    frame = both.assign(label=label, series=both["judged"] + "-judged")
+    gate = both["hypothesis"].str.partition(": ")[0].isin(doubted)
+    frame = both.assign(label=label, series=both["judged"] + "-judged", gate=gate)
     return figures.forest(frame, xlabel="effect in standard deviations of scores under C0", legend=True)
 
 

@@ -105,10 +105,7 @@ def forest(
     if margin is not None:
         axis.axvspan(-margin, margin, color="0.9", zorder=0)
     axis.axvline(0, color="0.4", lw=1, ls=":", zorder=1)
-    for number, row in enumerate(frame.to_dict("records")):
-        place: float = number
-        if series:
-            place = lines.index(row["label"]) + 0.7 * ((series.index(row["series"]) + 0.5) / len(series) - 0.5)
+    for place, row in zip(places(frame), frame.to_dict("records"), strict=True):
         look = _look(row, series)
         axis.plot([row["low"], row["high"]], [place, place], color=look["color"], lw=1.5, zorder=2)
         axis.plot(row["estimate"], place, ls="", ms=6, zorder=3, **look)
@@ -118,6 +115,19 @@ def forest(
     if legend:
         explain(drawn, frame, margin)
     return drawn
+
+
+def places(frame: pd.DataFrame) -> list[float]:
+    """Return how far down :func:`forest` draws each row: its number, or within the line of its label.
+
+    >>> places(pd.DataFrame({"label": ["a", "a", "b"], "series": ["x", "y", "x"]}))
+    [-0.175, 0.175, 0.825]
+    """
+    if "series" not in frame:
+        return [float(number) for number in range(len(frame))]
+    lines, series = ([*dict.fromkeys(frame[name])] for name in ("label", "series"))
+    apart = {name: 0.7 * ((number + 0.5) / len(series) - 0.5) for number, name in enumerate(series)}
+    return [lines.index(label) + apart[name] for label, name in zip(frame["label"], frame["series"], strict=True)]
 
 
 def _look(row: Mapping[Any, Any], series: Sequence[Any] = ()) -> dict[str, Any]:
@@ -185,8 +195,8 @@ MARKERS = {
     "not significant": "D",
 }
 """Shape per verdict. Filled where the test decided, open elsewhere."""
-COLOURS = dict(zip(MARKERS, ("C2", "C0", "C3", "C4", "C1", "0.5", "0.5", "C2", "C1"), strict=True))
-"""Colour per verdict, of the palette of :func:`style`."""
+COLOURS = dict(zip(MARKERS, ("C0", "C4", "C3", "C4", "C4", "0.5", "0.5", "C0", "C4"), strict=True))
+"""Colour per verdict, of the palette of :func:`style`: as in the picture of the scoreboard, one for open claims."""
 DECIDED = ("reproduced", "contradicted", "heterogeneous", "significant")
 
 
