@@ -106,7 +106,8 @@ def positions(table: pd.DataFrame) -> Figure:
             axis.plot(
                 rows["letter"], rows[column], "os"[index % 2] + "-", color=COLOURS[index], label=f"{n} options"
             )
-        axes[0].axhline(1 / int(rows["n_options"].iloc[0]), color=COLOURS[index], ls="--", lw=1)
+        for axis, level in zip(axes, [1 / int(rows["n_options"].iloc[0]), rows["accuracy"].mean()], strict=True):
+            axis.axhline(level, color=COLOURS[index], ls="--", lw=1)
     axes[0].plot([], [], "--", color="0.4", lw=1, label="if the place did not matter")
     axes[0].set(xlabel="place", ylabel="mean probability of the label", ylim=(0, 1))
     axes[1].set(xlabel="place of the right option", ylabel="share of cells answered right", ylim=(0, 1))
@@ -128,7 +129,7 @@ def power(tests: pd.DataFrame, how: Settings, margin: float) -> Figure:
         spread, n, level = row["se"] * sqrt(row["n"]), int(row["n"]), how.alpha / row["family_size"]
         for axis, of in zip(axes, (_detectable, _shows_none), strict=True):
             axis.plot(sizes, [of(spread, k, level, margin) for k in sizes], color=COLOURS[index])
-            label = str(row["hypothesis"]).replace(" | ", ",\n").removesuffix(", accuracy")
+            label = str(row["hypothesis"]).replace(" - ", " – ").replace(" | ", ",\n").removesuffix(", accuracy")
             axis.plot(n, of(spread, n, level, margin), "os^D"[index], color=COLOURS[index], label=label)
     axes[0].axhline(margin, color="0.5", ls=":")
     axes[0].annotate(f"smallest effect, {margin:g}", (sizes[0], margin), ha="left", va="bottom")

@@ -81,7 +81,7 @@ def main(
     axes[0].set(xlabel="share right", title="Released judges (PRISM)", xlim=(0.45, 0.8))
     axes[0].axvline(0.5, color="0.4", lw=1, ls=":")
     axes[0].annotate("longer answer", (mine["longer"].iloc[0], -0.35), color=ORANGE, ha="right", fontsize=9)
-    _key(axes[0], "apart from the longer answer, corrected", "not", ncols=2, **BELOW)
+    _key(axes[0], "better than the longer answer, corrected", "not shown", ncols=2, **BELOW)
     place = np.arange(len(agreement))
     axes[1].plot(agreement["same_order"], place, "o", color=BLUE, ms=8)
     axes[1].plot(agreement["swapped"], place, "X", color=RED, ms=9)
@@ -113,7 +113,8 @@ def choices(axis: Axes, live: pd.DataFrame, colour: Any) -> None:
     axis.annotate("longer answer", (asked["longer_right"].iloc[0], -0.35), color=ORANGE, ha="right", fontsize=9)
     axis.annotate("P(first place)", (asked["first_place"].iloc[0], -0.35), color=RED, ha="center", fontsize=9)
     axis.axvline(0.5, color="0.4", lw=1, ls=":")
-    axis.set(xlabel="share right", xlim=(0, 1))
+    least = min(0.25, asked["low"].min() - 0.02)
+    axis.set(xlabel="share right (red: probability of what stands first)", xlim=(least, 1))
     _key(axis, "limits exclude one half", "limits include one half", colour, ncols=2, **BELOW)
 
 
@@ -168,7 +169,7 @@ def _bars(names: Sequence[str], values: Sequence[float], colours: Sequence[Any])
 
 def models(over: pd.DataFrame, margin: float) -> Figure:
     """Draw the contrasts behind the live claims, model by model (:func:`persona_choice.live.over_models`)."""
-    return lib.forest(over, xlabel="first less second condition", margin=margin, legend=True)
+    return lib.forest(over, xlabel="difference, first less second condition", margin=margin, legend=True)
 
 
 def certain(cells: pd.DataFrame) -> Figure:

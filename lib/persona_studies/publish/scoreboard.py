@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,9 @@ class Row:
         statement: The claim in plain words.
         claimed: What the claim says about the estimate, such as "above 0".
         ours: Whether it is a question of the study itself, which no paper answers.
+        source: Where it is claimed.
         published: What was published.
+        answered: Who answered behind the number of published data; empty where the claim says so itself.
         recomputed: What the authors' analysis of the authors' rows gives.
         numbers: Model, or :data:`PUBLISHED_DATA`, -> its estimate.
         verdict: The verdict, in words.
@@ -73,7 +76,9 @@ class Row:
     statement: str
     claimed: str
     ours: bool
+    source: str
     published: str
+    answered: str
     recomputed: str
     numbers: dict[str, Number]
     verdict: str
@@ -125,10 +130,23 @@ class Board:
         said = [row.verdict for part in self.parts for row in part.all]
         return {word: said.count(word) for word in ORDER}
 
-    def clearest(self, verdict: str) -> Row | None:
-        """Return the claim with this verdict whose estimate lies farthest from its line; None without any."""
-        rows = [row for part in self.parts for row in part.rows if row.verdict == verdict and row.clarity]
-        return max(rows, key=lambda row: row.clarity, default=None)
+    def clearest(self) -> list[tuple[str, Row | None]]:
+        """Return the papers' claims that fail and hold most clearly, by published data and by models recorded here.
+
+        Their estimate lies farthest from the line of the claim, in half widths of its interval.
+        """
+        said = []
+        for what, verdict in (
+            ("Fails most clearly", verdicts.CONTRADICTED),
+            ("Holds most clearly", verdicts.REPRODUCED),
+        ):
+            every = (row for part in self.parts for row in part.rows if not row.ours)
+            rows = [row for row in every if row.verdict == verdict and row.numbers]
+            for recorded in (False, True)[: 1 + bool(self.models)]:
+                mine = (row for row in rows if recorded == (next(iter(row.numbers)) != PUBLISHED_DATA))
+                name = what + " in a model recorded here" * recorded
+                said.append((name, max(mine, key=lambda row: row.clarity, default=None)))
+        return said
 
     def sentences(self) -> list[str]:
         """Say how many claims of papers came to what, and then how many questions of the studies themselves."""
@@ -173,9 +191,10 @@ def load(project: Project) -> pd.DataFrame:
     """Return one row per claim, analysis and model, study by study, from the committed verdicts.
 
     Columns: ``study``, those of :data:`NEEDED` and :data:`OPTIONAL`, ``source`` (where the claim is made),
-    ``claimed`` (what it says about the estimate), ``ours`` (whether it is a question of the study itself), ``line``
-    (the value that it compares it with), ``here`` (the estimate with its interval, as text), ``unit`` (a name of
-    :func:`persona_studies.analyse.claims.units`) and ``sign``.
+    ``answered`` (who answered behind a number of published data), ``claimed`` (what it says about the estimate),
+    ``ours`` (whether it is a question of the study itself), ``line`` (the value that it compares it with), ``here``
+    (the estimate with its interval, as text), ``unit`` (a name of :func:`persona_studies.analyse.claims.units`) and
+    ``sign``.
 
     Raises:
         PersonaStudiesError: a study has no verdicts, they lack a column, or they name a claim that its protocol
@@ -235,10 +254,12 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         name: found[name].fillna("").astype(str) if name in found else "" for name in OPTIONAL
     }
     mine = [made[name] for name in found["claim"]]
+    who = _answered(project, study)
     return found[list(NEEDED)].assign(
         **optional,
         study=study,
         source=[claim.source for claim in mine],
+        answered=[who.get(name, who.get("all", "")) for name in found["claim"]],
         claimed=[_claimed(claim) for claim in mine],
         ours=[claim.ours for claim in mine],
         line=[claim.line for claim in mine],
@@ -249,6 +270,22 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         ],
         sign=found["verdict"].map(verdicts.SIGNS),
     )
+
+
+def _answered(project: Project, study: str) -> dict[str, str]:
+    """Return who answered behind published data, by claim, from ``data/answered.toml``.
+
+    Raises:
+        PersonaStudiesError: it names a claim that the protocol does not declare.
+    """
+    path = project.data / "answered.toml"
+    said = tomllib.loads(path.read_text(encoding="utf-8")).get(study, {}) if path.is_file() else {}
+    if strange := set(said) - set(protocol.load(project.protocol(study)).claims) - {"all"}:
+        raise PersonaStudiesError(
+            f"data/answered.toml names what the protocol of {study} does not declare, claim "
+            f"{', '.join(sorted(map(repr, strange)))}; correct the name."
+        )
+    return said
 
 
 def _row(found: pd.DataFrame) -> Row:
@@ -266,7 +303,10 @@ def _row(found: pd.DataFrame) -> Row:
     distance = abs(first["estimate"] - first["line"])
     recomputed = next((text for text in found["recomputed"] if text), tables.MISSING)
     return Row(
-        **{name: str(first[name]) for name in ("study", "claim", "layer", "statement", "claimed", "published")},
+        **{
+            name: str(first[name])
+            for name in ("study", "claim", "layer", "statement", "claimed", "source", "published", "answered")
+        },
         ours=bool(first["ours"]),
         recomputed=recomputed,
         numbers=numbers,
@@ -283,11 +323,11 @@ def _claimed(claim: Claim) -> str:
     >>> _claimed(Claim(statement="", source="", published="", family="f", hypothesis="h", smallest_effect=0.02))
     'above 0'
     """
-    line, margin = f"{claim.line:g}", f"{claim.smallest_effect or 0:g}"
+    line, margin = f"{claim.line:g}", claim.smallest_effect or 0
     said = {
         "positive": f"above {line}",
         "negative": f"below {line}",
-        "none": f"within {margin} of {line}",
+        "none": f"between {claim.line - margin:g} and {claim.line + margin:g}",
         "not positive": f"at most {line}",
         "not negative": f"at least {line}",
         "either": f"not {line}",

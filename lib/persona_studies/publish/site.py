@@ -84,7 +84,7 @@ def build(project: Project) -> Path:
     # Every page is made before the first file is written: an error leaves the last site as it was.
     pages = {f"{study.name}.html": study.page(studies) for study in studies}
     environment = _exporter({"prose": _prose}).environment
-    about = {"studies": studies, "board": board, "meanings": verdicts.MEANINGS, "units": claims.units(project)}
+    about = {"studies": studies, "board": board, "units": claims.units(project)}
     about |= {"data": claims.PUBLISHED_DATA, "described": strip.described(board), "width": strip.WIDTH}
     about |= {"guide": guide.page(project, board)}
     for name in ("index", GUIDE):
@@ -111,6 +111,8 @@ class _Study:
         # A claim's first row is what the scoreboard leads to; further models follow it.
         places = rows.groupby(["claim", "layer"]).cumcount() + 1
         keys = zip(rows["claim"], rows["layer"], places, strict=True)
+        self.layers = rows["layer"].nunique() > 1
+        self.steerable = bool(rows["why"].str.contains("steerable").any())
         self.anchors = [f"claim-{claim}-{layer}" + (f"-{n}" if n > 1 else "") for claim, layer, n in keys]
         self.tables = sorted(path.stem for path in project.results(self.name).glob("*.csv"))
         self.figures = sorted(path.stem for path in project.figures(self.name).glob("*.svg"))
@@ -119,6 +121,7 @@ class _Study:
         self.captions: dict[str, str] = {}
         self.headings: list[Heading] = []
         self.first: Picture | None = None
+        self.words = Markup("")
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """Yield what a reader may download: its place in the site, and where it is copied from."""
@@ -145,6 +148,8 @@ class _Study:
         exporter = _exporter({"prose": self.prose, "picture": self.picture, "table": self.table})
         # Not as resources: nbconvert copies these, and headings are noted while the page is made.
         exporter.environment.globals.update(study=self, studies=studies)
+        said = {"words": [word for word, _ in self.part.tally], "layers": self.layers, "steerable": self.steerable}
+        self.words = Markup(exporter.environment.get_template("words.html.j2").render(**said))
         page, _ = exporter.from_notebook_node(notebook)
         return str(page)
 
@@ -208,12 +213,13 @@ class _Study:
             f'<span class="{kind}">{text}</span>' for kind, text in zip(("title", "subtitle"), titles, strict=False)
         )
         below = "".join(f"<p>{text}</p>" for text in notes)
+        words = self.words if csv == "verdicts" else ""
         if csv:
             link = f'<a href="{self.name}/tables/{csv}.csv" download>{csv}.csv</a>{self.cell("table", csv)}'
             below += f'<p class="files">{link}</p>'
         # A caption inside would scroll out of sight with a wide table.
         return Markup(
-            f'<div class="result"><p class="caption" id="{id}">{caption or "Table"}</p>'
+            f'<div class="result"><p class="caption" id="{id}">{caption or "Table"}</p>{words}'
             f'<div class="scroll" role="group" aria-labelledby="{id}" tabindex="0">{_harmless(str(table))}</div>'
             f'<div class="notes">{below}</div></div>'
         )
@@ -261,7 +267,9 @@ def _exporter(filters: dict[str, Any]) -> Any:
     exporter.environment.autoescape = True
     script = (TEMPLATES / "site" / "sort.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    exporter.environment.globals.update(script=Markup(script), digest=digest, signs=verdicts.SIGNS)
+    exporter.environment.globals.update(
+        script=Markup(script), digest=digest, signs=verdicts.SIGNS, meanings=verdicts.MEANINGS
+    )
     for name, function in {"badge": _badge, "slug": slug, **filters}.items():
         exporter.register_filter(name, function)
     return exporter
