@@ -167,6 +167,7 @@ def test_a_page_shows_tables_figures_and_code(make_site: Callable[..., Project])
 
 def test_a_verdict_has_a_sign_and_its_claim_leads_to_it(make_site: Callable[..., Project]) -> None:
     project = make_site()
+    (project.data / "answered.toml").write_text('[toy]\nplays = "GPT-9"\n')
     site.build(project)
     row = read(project.site / "toy.html").find(id="claim-plays-corrected")
     assert row.name == "tr" and row.select_one(".verdict.contradicted").get_text() == "✗ contradicted"
@@ -175,16 +176,31 @@ def test_a_verdict_has_a_sign_and_its_claim_leads_to_it(make_site: Callable[...,
     assert first["class"] == ["claim", "contradicted", "of-data"]
     assert first.a["href"] == "toy.html#claim-plays-corrected"
     assert [cell.get_text(strip=True) for cell in first.select("td")] == [
-        "always",
+        "alwaysabstract",
         "–",
-        "0.50 [0.40, 0.60]hops; claimed above 0",
+        "0.50 [0.40, 0.60]hops; claimed above 0(GPT-9)",
         "✗contradicted",
         "because",
     ]
+    failed, held = (item.get_text() for item in index.select(".clearest li"))
+    assert failed == (
+        "Fails most clearly: A toy plays. "
+        "Claimed: hops above 0. Found: 0.50 [0.40, 0.60], published data of GPT-9 (toy)."
+    )
+    assert held == "Holds most clearly: none."
+    words = read(project.site / "toy.html").select_one(".result .words").get_text()
+    assert all(f"{verdicts.SIGNS[word]} {word}" in words for word in VERDICTS["verdict"])
     (second,) = index.select(".board details li")
     assert second.a["href"] == "toy.html#claim-sings-corrected" and second.get_text().endswith(" no ears")
     assert "<b>seldom</b>" in second.get_text() and not index.find("b")
     assert "Toys <play>" in index.get_text()
+
+
+def test_who_answered_is_said_of_declared_claims_only(make_site: Callable[..., Project]) -> None:
+    project = make_site()
+    (project.data / "answered.toml").write_text('[toy]\nplay = "GPT-9"\n')
+    with pytest.raises(PersonaStudiesError, match=r"answered.toml names .* toy does not declare, claim 'play'"):
+        scoreboard.load(project)
 
 
 def test_what_a_model_wrote_stays_text(make_site: Callable[..., Project]) -> None:
@@ -409,7 +425,7 @@ def test_every_number_says_which_cell_made_it(
         page = pages[f"{study}.html"]
         for item in page.select(".downloads li"):
             file, cell = item.select("a")
-            made = ids[f"{study}.html"][str(cell["href"])[1:]].details.get_text()
+            made = ids[f"{study}.html"][str(cell["href"])[1:]].select_one("details.code").get_text()
             name = Path(str(file["href"])).stem
             made_by = {
                 f'"{name}"',

@@ -11,7 +11,6 @@ const [checkout, folder] = process.argv.slice(2, 4).map((path) => resolve(path))
 const site = join(checkout, "build", "site");
 const views = [
   { name: "index", page: "index.html", colorScheme: "light", width: 1200, height: 900 },
-  { name: "study-light", page: "sycophancy.html", colorScheme: "light", width: 1200, height: 900 },
   { name: "study-dark", page: "sycophancy.html", colorScheme: "dark", width: 1200, height: 900 },
   { name: "study-narrow", page: "sycophancy.html", colorScheme: "light", width: 360, height: 720 },
 ];

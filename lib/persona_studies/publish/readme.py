@@ -78,7 +78,10 @@ def _at_a_glance(board: Board) -> str:
 
 def _counts(board: Board) -> list[str]:
     first, *rest = board.sentences()
-    return [f"**{first}**", *rest]
+    clearest = [
+        f"- **{said}:** {f'{row.statement} {row.result}' if row else 'none.'}" for said, row in board.clearest()
+    ]
+    return [f"**{first}**", *rest, "\n".join(clearest)]
 
 
 def _scoreboard(board: Board) -> str:
@@ -89,7 +92,7 @@ def _scoreboard(board: Board) -> str:
         rows = [
             {
                 "claim": row.statement,
-                "published": row.published,
+                "published": f"{row.published} ({row.source})" if row.source else row.published,
                 "recomputed": row.recomputed,
                 **{name: _number(row, name) for name in columns},
                 "verdict": f"{verdicts.SIGNS[row.verdict]} **{row.verdict}**"
@@ -111,7 +114,8 @@ def _number(row: scoreboard.Row, name: str) -> str:
     number = row.numbers.get(name)
     if number is None:
         return ""
-    text = f"{number.text} {number.unit}; claimed {row.claimed}"
+    who = f" ({row.answered})" if name == claims.PUBLISHED_DATA and row.answered else ""
+    text = f"{number.text} {number.unit}; claimed {row.claimed}{who}"
     return f"*({text}; behind a failed check)*" if number.gated else text
 
 

@@ -91,6 +91,15 @@ class Row:
         """The anchor of its row in the study's page."""
         return f"claim-{self.claim}-{self.layer}"
 
+    @property
+    def result(self) -> str:
+        """What the claim predicts, what was found, and in whose answers; empty where nothing is estimated."""
+        for who, number in self.numbers.items():
+            whose = f"{who} of {self.answered}" if who == PUBLISHED_DATA and self.answered else who
+            study = self.study.replace("_", " ")
+            return f"Claimed: {number.unit} {self.claimed}. Found: {number.text}, {whose} ({study})."
+        return ""
+
 
 @dataclass(frozen=True)
 class Part:

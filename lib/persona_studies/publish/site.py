@@ -111,6 +111,7 @@ class _Study:
         # A claim's first row is what the scoreboard leads to; further models follow it.
         places = rows.groupby(["claim", "layer"]).cumcount() + 1
         keys = zip(rows["claim"], rows["layer"], places, strict=True)
+        self.said = [word for word in scoreboard.ORDER if word in set(rows["verdict"])]
         self.layers = rows["layer"].nunique() > 1
         self.steerable = bool(rows["why"].str.contains("steerable").any())
         self.anchors = [f"claim-{claim}-{layer}" + (f"-{n}" if n > 1 else "") for claim, layer, n in keys]
@@ -148,8 +149,8 @@ class _Study:
         exporter = _exporter({"prose": self.prose, "picture": self.picture, "table": self.table})
         # Not as resources: nbconvert copies these, and headings are noted while the page is made.
         exporter.environment.globals.update(study=self, studies=studies)
-        said = {"words": [word for word, _ in self.part.tally], "layers": self.layers, "steerable": self.steerable}
-        self.words = Markup(exporter.environment.get_template("words.html.j2").render(**said))
+        explained = {"words": self.said, "layers": self.layers, "steerable": self.steerable}
+        self.words = Markup(exporter.environment.get_template("words.html.j2").render(**explained))
         page, _ = exporter.from_notebook_node(notebook)
         return str(page)
 
