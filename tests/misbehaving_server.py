@@ -296,7 +296,7 @@ def answer(server: Server, body: Body, name: str) -> Body:
     server.bill(sum(usage.values()))
     if name == "cached":
         usage["prompt_tokens_details"] = {"cached_tokens": len(listed) - 1}  # type: ignore[assignment]
-    return {"choices": [choice]} | ({} if name == "no-usage" else {"usage": usage})
+    return {"model": body.get("model"), "choices": [choice]} | ({} if name == "no-usage" else {"usage": usage})
 
 
 def _echoed(server: Server, body: Body, prompt: str) -> Body:

@@ -6,6 +6,8 @@ import ast
 import json
 import os
 import re
+import shlex
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +17,11 @@ import typer
 from typer.testing import CliRunner
 
 from persona_studies import cli
-from persona_studies.ask import recording, registry
+from persona_studies.ask import logs, packing, recording, registry, responses, unfinished
 from persona_studies.ask.backends.endpoint import calls
 from persona_studies.design import plan as plans
 from persona_studies.errors import BackendError, ParameterError, ResponsesError
+from persona_studies.paths import Project
 from tests.misbehaving_server import Body, Server, prompt_of
 from tests.test_recording import small_plan
 
@@ -101,6 +104,76 @@ def test_a_chat_without_log_probabilities_is_asked_words(whole: Path, monkeypatc
         assert isinstance(raised, ParameterError) and "toy-1 cannot be asked letters" in str(raised)
         code, _, raised = record(whole, "--measures", "leters")
         assert isinstance(raised, ParameterError) and "Did you mean 'letters'?" in str(raised)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        (("--extra", '{"top_k": 1}'), (), ("--extra '{\"top_k\": 1}'", "now it is '{}'")),
+        ((), ("--extra", '{"top_k": 1}'), ("--extra '{}'", "now it is '{\"top_k\": 1}'")),
+        (("--top-logprobs", "5"), (), ("--top-logprobs '5'", "now it is '20'")),
+        ((), ("--system-role", "user"), ("another chat (server;", "now server, persona in the user turn")),
+        ((), ("--api", "completions", "--chat", "chatml"), ("another chat (server;", "now chatml")),
+        ((), ("--revision", "a" * 40), ("another model_hash (toy-1;", "now aaaa")),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_recording_goes_on_with_the_options_it_began_with(
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    first: tuple[str, ...],
+    then: tuple[str, ...],
+    said: tuple[str, str],
+    packed: bool,
+) -> None:
+    """From the logs, and from a committed part of it in another checkout."""
+    project = Project(whole.parent)
+    with Server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        code, _, raised = record(whole, "--limit", "3", "--measures", "letters", *first)
+        assert code == 1 and isinstance(raised, SystemExit), raised
+        if packed:
+            plan = plans.load(whole, "toy")
+            packing.pack(project, "toy", plan[plan["measure"] == "letters"], "toy-1", partly=True)
+            shutil.rmtree(project.recordings)
+        code, _, raised = record(whole, "--measures", "letters", *then)
+        assert isinstance(raised, ResponsesError) and all(words in str(raised) for words in said), raised
+        assert "--name" in str(raised)
+        # A setting that words do not have does not bind them.
+        code, _, raised = record(whole, "--measures", "letters,talk", *first)
+        assert code == 0, raised
+    kept = responses.description(project.responses("toy", "toy-1"))
+    assert kept is not None and kept["served"] == "toy-1"
+    given = dict(zip(first[::2], first[1::2]))
+    assert kept["settings"] == {
+        "extra": json.loads(given.get("--extra", "{}")),
+        "top_logprobs": int(given.get("--top-logprobs", 20)),
+    }
+    again = unfinished.to_record(project, "toy", kept, "")
+    flags = shlex.split(shlex.split(again)[4].removeprefix("FLAGS="))
+    assert flags[:2] == ["--name", "toy-1"] and {*first} <= {*flags}
+
+
+def test_what_was_recorded_elsewhere_is_merged_only_where_it_was_asked_alike(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with Server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        record(whole, "--limit", "3")
+        record(whole, "--out", str(tmp_path / "same"), "--limit", "3", "--shard", "2/2")
+        monkeypatch.setenv("PERSONA_STUDIES_ROOT", str(tmp_path))
+    project = Project(whole.parent)
+    log = tmp_path / "same" / "toy" / "toy-1" / "model.json"
+    shutil.copytree(tmp_path / "same", tmp_path / "other")
+    other = tmp_path / "other" / "toy" / "toy-1" / "model.json"
+    other.write_text(log.read_text().replace('"extra": {}', '"extra": {"top_k": 1}'))
+    with pytest.raises(ResponsesError, match="answers to different calls are not mixed"):
+        packing.take_in(project, tmp_path / "other")
+    assert packing.take_in(project, tmp_path / "same")["new"].sum() > 0
+    shutil.rmtree(project.recordings)
+    packing.take_in(project, tmp_path / "same")
+    signed = logs.signed(logs.folder(project, "toy", "toy-1"))
+    assert signed is not None and signed["served"] == "toy-1" and signed["settings"]["extra"] == {}
 
 
 def test_a_misbehaving_server_fills_no_recording(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,8 @@ def _neighbours(cells: pd.DataFrame) -> pd.DataFrame:
     """Return neighbours of one condition, as most cells are recorded, with short prompts where there are any."""
     length = cells["system"].fillna("").str.len() + cells["shared"].str.len() + cells["user"].str.len()
     short = cells[length <= max(SHORT, length.min())]
-    return short[short["condition"] == short["condition"].iloc[-1]].tail(WARM_UP)
+    mine: pd.DataFrame = short[short["condition"] == short["condition"].iloc[-1]]
+    return mine.tail(WARM_UP)
 
 
 def _timed(backend: Backend, sample: pd.DataFrame) -> tuple[int, float]:

@@ -8,7 +8,7 @@ import errno
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from persona_studies import files
 from persona_studies.ask.backends import ModelInfo, Response
 from persona_studies.ask.schema import KEY, SCHEMA, VALUES, check_storable, checksum, frame
 from persona_studies.design.plan import IDENTITY
-from persona_studies.errors import ParameterError, ResponsesError, quoted
+from persona_studies.errors import ParameterError, ResponsesError
 from persona_studies.paths import Project, named
 
 
@@ -154,58 +154,55 @@ def signed(log: Path) -> dict[str, Any] | None:
         found["model"] = asdict(model_info(found["model"]))
         if not isinstance(found["started"], str):
             raise TypeError("started is no date")
-        if not isinstance(found.get("served", ""), str):
-            raise TypeError("served is no text")
-        if not all(isinstance(each, str) for each in found.get("instructions", [])):
-            raise TypeError("instructions are no texts")
+        check_sittings(found)
     except (ValueError, LookupError, TypeError, RecursionError, ParameterError) as error:
         raise ResponsesError(f"{path} is damaged ({error}); write what recorded there into it again.") from error
     return found
 
 
-def sign(
-    log: Path,
-    info: ModelInfo,
-    started: str | None = None,
-    *,
-    instructions: Sequence[str] = (),
-    served: str | None = None,
-) -> None:
-    """Write model.json, which names the recording model and the processors' instruction sets it ran on.
+def sign(log: Path, info: ModelInfo, started: str | None = None, sitting: Mapping[str, Any] | None = None) -> None:
+    """Write model.json, which names the recording model and how it was asked.
 
     Args:
         log: Folder of the logs.
         info: The model.
         started: Date; today where the log has none.
-        instructions: Instruction sets.
-        served: What an endpoint calls the model that answers.
-
-    Raises:
-        ResponsesError: the endpoint called it otherwise before: its server has another model loaded.
+        sitting: Of :func:`together`.
     """
     before = signed(log) or {}
-    first = before.get("served")
-    # A file may have been moved meanwhile.
-    if first and served and Path(first).name != Path(served).name:
-        raise ResponsesError(
-            f"{log} holds answers of what its server calls {quoted(first)}, and now {quoted(served)} answers under "
-            "that name. Load the first one again and run the same command, or record this one apart, with --name."
-        )
     now = {
         "model": asdict(info),
         "started": before.get("started") or started or today(),
-        **instruction_sets(before, instructions),
-        **({"served": first or served} if first or served else {}),
+        **together(before, sitting or {}),
     }
     if now != before:
         # Shards that start at the same moment write the same file.
         files.write(log / "model.json", json.dumps(now, indent=1) + "\n", uuid4().hex)
 
 
-def instruction_sets(before: Mapping[str, Any], instructions: Sequence[str]) -> dict[str, list[str]]:
-    """Return the instruction sets of all sittings, as an entry of ``record.json``; none where none is known."""
-    found = sorted({*before.get("instructions", []), *instructions})
-    return {"instructions": found} if found else {}
+def together(*sittings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of all sittings of a recording, as entries of model.json and of ``record.json``.
+
+    These are ``instructions``, the instruction sets of the processors; ``served``, what an endpoint calls the model
+    that answers; and ``settings``, options that change what an endpoint is asked. What is not known is left out.
+    """
+    instructions = sorted({each for sitting in sittings for each in sitting.get("instructions", [])})
+    served = next((sitting["served"] for sitting in sittings if sitting.get("served")), None)
+    settings: dict[str, Any] = {}
+    for sitting in reversed(sittings):
+        settings |= sitting.get("settings", {})
+    known = {"instructions": instructions, "served": served, "settings": dict(sorted(settings.items()))}
+    return {name: value for name, value in known.items() if value}
+
+
+def check_sittings(found: Mapping[str, Any]) -> None:
+    """Raise TypeError for entries of :func:`together` that are not of its types."""
+    if not isinstance(found.get("served", ""), str):
+        raise TypeError("served is no text")
+    if not all(isinstance(each, str) for each in found.get("instructions", [])):
+        raise TypeError("instructions are no texts")
+    if not isinstance(found.get("settings", {}), dict):
+        raise TypeError("settings are no object")
 
 
 def today() -> str:

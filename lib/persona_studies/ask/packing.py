@@ -106,7 +106,7 @@ def _seal(
             "last": today,
         },
         "decoding": "log-probabilities and greedy text; no sampling, no seed",
-        **logs.instruction_sets(before, signed.get("instructions", [])),
+        **logs.together(before, signed),
         "cells": sum(counts.values()),
         **state,
         "files": {
@@ -164,6 +164,7 @@ def take_in(project: Project, origin: Path) -> pd.DataFrame:
         if info.name != model:
             raise ResponsesError(f"{place} says it was recorded with {info.name}; its folder was renamed.")
         recorded.check_model(project, study, info, None)
+        recorded.check_sitting(project, study, model, signed, None)
         rows = logs.read(place)
         known = recorded.answers(project, study, info, None)
         merged = schema.merge([known, rows])
@@ -174,7 +175,7 @@ def take_in(project: Project, origin: Path) -> pd.DataFrame:
     for study, info, signed, n, new in ready:
         log = logs.folder(project, study, info.name)
         log.mkdir(parents=True, exist_ok=True)
-        logs.sign(log, info, signed["started"], instructions=signed.get("instructions", []))
+        logs.sign(log, info, signed["started"], signed)
         if len(new):
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _plain(new))
             name = hashlib.sha256(lines.encode()).hexdigest()[:12]

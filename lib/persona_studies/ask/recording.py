@@ -68,7 +68,7 @@ def load(
     """
     called = models.known(project, model, name)
     check_place(project, study, called, out)
-    before = next((facts for _, facts in recorded.begun(project, study, called, out)), None)
+    before = next((facts["model"] for _, facts in recorded.begun(project, study, called, out)), None)
     return models.load(project, model, name=name, recorded=before, **how)
 
 
@@ -83,6 +83,26 @@ def check_place(project: Project, study: str, name: str, out: Path | None = None
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = "may not be written" if there.is_dir() else "is a file"
         raise ResponsesError(f"Answers cannot go to {place}, since {there} {why}; name another folder with --out.")
+
+
+def check_sitting(
+    project: Project, study: str, plan: pd.DataFrame, backend: Backend, out: Path | None = None
+) -> dict[str, Any]:
+    """Return what is to be kept of a sitting, see :func:`persona_studies.ask.logs.together`.
+
+    Raises:
+        ResponsesError: its answers would be to other calls than those recorded under its name, or of another model.
+    """
+    sitting: dict[str, Any] = {}
+    # The last digits of a model that runs here depend on the processor's instruction set.
+    if found := getattr(backend, "instructions", None):
+        sitting["instructions"] = [found]
+    if served := getattr(backend, "served", None):
+        sitting["served"] = served
+    if (settings := getattr(backend, "settings", None)) is not None:
+        sitting["settings"] = settings({*plan["kind"]})
+    recorded.check_sitting(project, study, backend.info.name, sitting, out)
+    return sitting
 
 
 def pending(
@@ -161,8 +181,7 @@ def record(
     started, stopped = time.perf_counter(), None
     try:
         with FileLock(log / f"{part}-of-{parts}.lock").acquire(timeout=0):
-            served = getattr(backend, "served", None)
-            logs.sign(log, backend.info, instructions=_instructions(backend), served=served)
+            logs.sign(log, backend.info, sitting=check_sitting(project, study, mine, backend, out))
             before = recorded.answers(project, study, backend.info, out)
             cells = planner.order(_without(mine, before, reask))
             if limit is not None and limit < len(cells):
@@ -244,12 +263,6 @@ def _feed(cells: pd.DataFrame, waiting: dict[int, dict[str, Any]]) -> Iterator[R
                 options=tuple(cell["options"]) if cell["options"] is not None else (),
                 max_tokens=cell["max_tokens"],
             )
-
-
-def _instructions(backend: Backend) -> list[str]:
-    """Return the processor's instruction set where a backend's last digits depend on it."""
-    found: str | None = getattr(backend, "instructions", None)
-    return [found] if found else []
 
 
 def _watched() -> bool:

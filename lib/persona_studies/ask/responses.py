@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from persona_studies import files
-from persona_studies.ask.logs import model_info
+from persona_studies.ask.logs import check_sittings, model_info
 from persona_studies.ask.schema import KEY, SCHEMA, as_recorded, checksums, digest, first_cell, frame
 from persona_studies.ask.unfinished import incomplete, refusal, to_record
 from persona_studies.design.plan import HASHES, IDENTITY
@@ -129,6 +129,7 @@ def description(folder: Path) -> dict[str, Any] | None:
             if not (isinstance(file["sha256"], str) and isinstance(file["rows"], int)):
                 raise TypeError(f"sha256 or rows of {name} are not given")
         dict(record.get("recorded", {}))
+        check_sittings(record)
         incomplete(record)  # its counts can be added up
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ParameterError) as error:
         raise ResponsesError(f"{path} is damaged ({error}); restore it with git checkout.") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import json
+import shlex
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from persona_studies.ask import registry
@@ -27,12 +29,29 @@ def to_record(project: Project, study: str, described: Mapping[str, Any], given:
         known = registry.load(project)
     own = {"llama.cpp": "gguf:FILE", "transformers": "hf:FOLDER", "openai-compatible": "openai:MODEL"}
     place = None if model in known else own.get(facts.get("backend", ""))
-    flags = [f"--name {model}"] if place else []
+    flags = [f"--name {model}", *_of_endpoint(described)] if place else []
     if unfinished := described.get("unfinished"):
         given, again = "", str(unfinished.get("asked_with", ""))
         flags += [again] if again else []
+    escaped = " ".join(flags).replace('"', '\\"')
     called = f"MODEL={place or model}" + (f' PARAMS="{given}"' if given else "")
-    return f"make record STUDY={study} {called}" + (f' FLAGS="{" ".join(flags)}"' if flags else "")
+    return f"make record STUDY={study} {called}" + (f' FLAGS="{escaped}"' if flags else "")
+
+
+def _of_endpoint(described: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the options that an endpoint was asked with, without which the recording cannot go on."""
+    chat = described["model"].get("chat", "")
+    if described["model"].get("backend") != "openai-compatible":
+        return
+    if not chat.startswith("server"):
+        yield f"--api completions --chat {'FILE' if chat.startswith('own') else chat}"
+    elif "user turn" in chat:
+        yield "--system-role user"
+    settings = described.get("settings", {})
+    if extra := settings.get("extra"):
+        yield f"--extra {shlex.quote(json.dumps(extra))}"
+    if "top_logprobs" in settings:
+        yield f"--top-logprobs {settings['top_logprobs']}"
 
 
 def incomplete(described: Mapping[str, Any]) -> str:

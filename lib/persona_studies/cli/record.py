@@ -141,8 +141,7 @@ def record(
     kept: dict[str, Any] = {"out": out, "reask": again}
     asker = recording.load(project, study, model, name=name, out=out, endpoint=endpoint, **how)
     asked = options.answerable(asked, asker, measures, say, sample)
-    left = recording.pending(project, study, asked, asker.info, **kept)
-    number = _estimated(study, asker, asked, left, limit, workers=workers, threads=threads, shards=part[1])
+    number = _estimated(project, study, asker, asked, limit, kept, workers=workers, threads=threads, shards=part[1])
     if not dry_run:
         asker = _in_processes(project, model, asker, number, how)
         done = recording.record(project, study, asked, asker, shard=part, limit=limit, hours=hours, **kept)
@@ -173,12 +172,21 @@ def say_spent(budget: Budget) -> None:
 
 
 def _estimated(
-    study: str, asker: Backend, asked: pd.DataFrame, left: pd.DataFrame, limit: int | None, **how: Any
+    project: Project,
+    study: str,
+    asker: Backend,
+    asked: pd.DataFrame,
+    limit: int | None,
+    kept: dict[str, Any],
+    **how: Any,
 ) -> int:
     """Print what is to be asked and how long it takes; return how many processes serve it."""
+    from persona_studies.ask import recording
     from persona_studies.ask import workers as processes
     from persona_studies.ask.estimate import estimate, summary
 
+    recording.check_sitting(project, study, asked, asker, kept["out"])
+    left = recording.pending(project, study, asked, asker.info, **kept)
     there = len(asked) - len(left)
     say(f"{study}, {asker.info.name}: {len(asked):,} cells planned, {there:,} recorded, {len(left):,} to go")
     if left.empty:

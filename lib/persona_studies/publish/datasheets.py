@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def _recording(project: Project, place: Path) -> Iterator[str]:
                 **({"limits": limits} if limits else {}),
                 "decoding": record["decoding"],
                 "recorded": first if first == last else f"{first} to {last}",
+                **({"served as": record["served"]} if "served" in record else {}),
+                **({"asked with": f"`{json.dumps(record['settings'])}`"} if "settings" in record else {}),
                 **({"instruction set": " | ".join(record["instructions"])} if "instructions" in record else {}),
                 "cells": unfinished.incomplete(record) or f"{record['cells']:,}",
             }.items(),

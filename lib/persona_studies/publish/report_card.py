@@ -132,7 +132,7 @@ def askers(project: Project, found: Sequence[Part], model: str, how: Mapping[str
     begun = {part.study: next(recorded.begun(project, part.study, called), None) for part in found}
     for part in sorted(found, key=lambda part: begun[part.study] is None):
         facts = begun[part.study]
-        precision = facts[1]["precision"] if facts is not None else next(iter(loaded), None)
+        precision = facts[1]["model"]["precision"] if facts is not None else next(iter(loaded), None)
         if precision not in loaded:
             loaded[precision] = recording.load(project, part.study, model, **how)
         made[part.study] = loaded[precision]
@@ -420,7 +420,7 @@ def _same_cells(project: Project, part: Part, used: pd.DataFrame, name: str) -> 
 def _info(project: Project, study: str, name: str) -> ModelInfo | None:
     """Return what answered under a name, packed or in the logs."""
     facts = next(recorded.begun(project, study, name), None)
-    return None if facts is None else ModelInfo(**facts[1])
+    return None if facts is None else ModelInfo(**facts[1]["model"])
 
 
 def incomplete_look(project: Project, part: Part, info: ModelInfo) -> bool:

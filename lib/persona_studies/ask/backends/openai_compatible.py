@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from importlib.metadata import version
@@ -141,6 +141,10 @@ class OpenAICompatible:
                 return asyncio.run_coroutine_threadsafe(interface.ask(session), loop).result()
             finally:
                 asyncio.run_coroutine_threadsafe(session.close(), loop).result()
+
+    def settings(self, kinds: Collection[str]) -> dict[str, Any]:
+        """Return the options that change what is asked, for cells of some kinds, and are not in ``info``."""
+        return {"extra": self.extra, **({"top_logprobs": self.top_logprobs} if "letter" in kinds else {})}
 
     def respond(self, requests: Iterable[Request]) -> Iterator[tuple[int, Response]]:
         """Yield ``(place, response)`` as the answers come in; at most ``concurrency`` requests are drawn ahead.
