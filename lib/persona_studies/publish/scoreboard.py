@@ -370,6 +370,8 @@ def brief(why: str, verdict: str = "") -> str:
     'no test; interval includes 0; no number of questions would decide'
     >>> brief("no ratings are public, and no clinician rates here")
     'no ratings are public'
+    >>> brief("significant after correction, and not equivalent to less than 0.2")
+    'significant, not shown to be below 0.2'
     >>> brief("gate of cloze on triage: fall under the toddler, accuracy above chance, answers vary")
     'cloze on triage failed 3 checks'
     >>> brief("gate: position dominance, above chance")
@@ -395,7 +397,13 @@ def brief(why: str, verdict: str = "") -> str:
         checks = gate[2].split(", ")
         why = f"{gate[1]} failed " + (f"{len(checks)} checks" if len(checks) > 1 else f"its check: {checks[0]}")
     plain = re.sub(r" for an effect of [\d.]+", "", why)
-    for mark in ("; ", ", "):
+    plain = re.sub(
+        r"^significant after correction, and not equivalent to less than",
+        "significant, not shown to be below",
+        plain,
+    )
+    plain = re.sub(r"^(not recorded yet): .*", r"\1", plain)
+    for mark in ("; ", ", ", ": ", " and "):
         clauses = re.split(rf"{mark}(?![^\[]*\])", plain)  # not within an interval
         while clauses and len(mark.join(clauses).split()) > WORDS:
             clauses.pop()
