@@ -332,6 +332,42 @@ def test_a_family_or_a_file_replaces_the_model_s_own_template(tmp_path: Path) ->
         detect(None, wanted=str(path))
 
 
+TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}CLOSE{% endfor %}<|assistant|>"
+
+
+@pytest.mark.parametrize("variables", [None, {}, {"bos_token": "<s>", "eos_token": ""}])
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        (TURNS.replace("CLOSE", "{{ eos_token }}"), "eos_token"),
+        (TURNS.replace("CLOSE", "{{ sep_token + '\n' }}"), "sep_token"),
+        ("{{ head_line + '\n' }}" + TURNS.replace("CLOSE", ""), "head_line"),
+    ],
+)
+def test_a_token_that_is_not_known_is_refused_and_can_be_given(
+    tmp_path: Path, template: str, name: str, variables: dict[str, str] | None
+) -> None:
+    with pytest.raises(BackendError, match=f"{name}.*Begin a copy of it with {{% set {name} = '...' %}} and name"):
+        detect(template, variables)
+    path = tmp_path / "copy.jinja"
+    path.write_text(f"{{% set {name} = '<|mark|>' %}}\n{template}")
+    mended = "".join(detect(template, variables, wanted=str(path)).render(SYSTEM, "", USER))
+    assert "<|mark|>" in mended and "qz" not in mended
+
+
+def test_a_model_without_a_begin_token_begins_with_none() -> None:
+    for variables in (None, {"bos_token": ""}):
+        chat = detect("{{ bos_token + '' }}" + TURNS.replace("CLOSE", ""), variables)
+        assert "".join(chat.render(None, "", "Hi.")) == "<|user|>Hi.<|assistant|>"
+
+
+def test_a_server_that_sets_the_begin_token_gets_none() -> None:
+    for begin in ("<s>", "<|begin_of_text|>", "{{ bos_token }}", "<s>{{ bos_token }}"):
+        chat = detect(begin + TURNS.replace("CLOSE", ""), {"bos_token": "<s>"}).without_beginning()
+        for system in (None, SYSTEM):
+            assert "".join(chat.render(system, "", "Hi.")).startswith(("<|user|>", "<|system|>"))
+
+
 def test_the_begin_token_is_there_once() -> None:
     doubled = detect("<s>" + source("mistral-v1"), TOKENS)
     for system in (None, SYSTEM):

@@ -71,6 +71,22 @@ def test_a_sample_is_asked_and_no_more(cells: Path, monkeypatch: pytest.MonkeyPa
         assert "5 cells planned, 0 recorded, 5 to go" in said and "complete" in said
 
 
+def test_completions_are_asked_with_a_template_from_a_file(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model's own template, of a family that has no name here; the server sets the begin token."""
+    path = cells.parent / "llama.jinja"
+    turn = "<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content | trim }}<|eot_id|>"
+    opened = "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    path.write_text("{{ bos_token }}{% for m in messages %}" + turn + "{% endfor %}" + opened)
+    with Server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        code, _, raised = record(cells, "--api", "completions", "--chat", str(path))
+        assert code == 0, raised
+    prompts = {body["prompt"] for body in server.bodies}
+    assert all(prompt.startswith("<|start_header_id|>") and opened in prompt for prompt in prompts)
+    kept = responses.description(Project(cells.parent).responses("toy", "toy-1"))
+    assert kept is not None and kept["model"]["chat"].startswith("own ")
+
+
 @pytest.fixture
 def whole(cells: Path) -> Path:
     """Cells of every kind: whole continuations, letters and words."""

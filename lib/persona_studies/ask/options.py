@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from persona_studies.ask.backends import Backend, kinds
-from persona_studies.ask.chat import named
+from persona_studies.ask.chat import detect
 from persona_studies.design import plan as plans
 from persona_studies.errors import ParameterError, quoted
 
@@ -89,7 +89,7 @@ def endpoint(
     if model.startswith("openai:"):
         if flags := [f"--{name}" for name, value in here.items() if value is not None]:
             raise ParameterError(f"{', '.join(flags)} goes with a model that runs here; {model} is an endpoint.")
-        return {"budget": budget, **given, **({"chat": named(chat)} if chat is not None else {})}
+        return {"budget": budget, **given, **({"chat": detect(None, wanted=chat)} if chat is not None else {})}
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ParameterError(f"{options} goes with an endpoint, --model openai:MODEL; {model} is none.")

@@ -61,8 +61,8 @@ Api = Annotated[str | None, typer.Option(help="Of an endpoint: chat or completio
 Chat = Annotated[
     str | None,
     typer.Option(
-        help="How turns are marked: chatml, gemma, plain or, for a model that runs here, a file with a Jinja "
-        "template. Default: the model's own template; needed for --api completions."
+        help="How turns are marked: chatml, gemma, plain, or a file with a Jinja template. Default: the model's "
+        "own template; needed for --api completions."
     ),
 ]
 Revision = Annotated[

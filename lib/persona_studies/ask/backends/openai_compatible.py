@@ -23,7 +23,6 @@ import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -33,7 +32,7 @@ from persona_studies.ask.backends.endpoint import address, interface, measures
 from persona_studies.ask.backends.endpoint.budget import Budget, Spent
 from persona_studies.ask.backends.endpoint.calls import Session, StoppedError, estimated, event_loop
 from persona_studies.ask.backends.endpoint.interface import Interface
-from persona_studies.ask.chat import ChatTemplate
+from persona_studies.ask.chat import Chat
 from persona_studies.errors import BackendError, ParameterError
 
 __all__ = ["Budget", "Interface", "OpenAICompatible", "Spent"]
@@ -64,7 +63,8 @@ class OpenAICompatible:
         revision: Pinned revision of the weights. It is recorded as ``model_hash``; without it the served
             name stands there, which is *not* a hash and does not change when the weights do.
         api: Which of the two interfaces answers.
-        chat: How the model marks turns; needed by ``completions`` and not used by ``chat``.
+        chat: How the model marks turns, see :func:`persona_studies.ask.chat.detect`; needed by ``completions`` and
+            not used by ``chat``.
         system_role: Where the persona stands in a chat: a ``system`` message, or the start of the ``user`` turn
             for models that take no system message. ``record.json`` says which.
         concurrency: Calls on their way at a time.
@@ -90,7 +90,7 @@ class OpenAICompatible:
         base_url: str | None = None,
         revision: str | None = None,
         api: Literal["chat", "completions"] = "chat",
-        chat: ChatTemplate | None = None,
+        chat: Chat | None = None,
         system_role: Literal["system", "user"] = "system",
         concurrency: int = 8,
         timeout: float = 60.0,
@@ -111,7 +111,7 @@ class OpenAICompatible:
         self.timeout, self.retries, self.top_logprobs = timeout, retries, top_logprobs
         self.budget = budget if budget is not None else Budget()
         self.extra = dict(extra or {})
-        self.template = replace(chat, begin="") if api == "completions" and chat is not None else None
+        self.template = chat.without_beginning() if api == "completions" and chat is not None else None
         self.positions_checked = False
         self.spellings: set[str] = set()
         # The fewest tokens that the server takes as max_tokens.
@@ -250,7 +250,7 @@ class OpenAICompatible:
 
 def _check(
     api: str,
-    chat: ChatTemplate | None,
+    chat: Chat | None,
     system_role: str,
     concurrency: int,
     retries: int,
@@ -263,7 +263,8 @@ def _check(
         raise ParameterError(f"api = {api!r} is unknown; it is 'chat' or 'completions'.")
     if api == "completions" and chat is None:
         raise ParameterError(
-            "--api completions needs --chat, the template that the prompt is rendered with (in Python: chat=)."
+            "--api completions needs --chat, which says how turns are marked: chatml, gemma, plain, or a file with "
+            "a Jinja template, such as the chat_template.jinja of the model's own files (in Python: chat=)."
         )
     if system_role not in ("system", "user"):
         raise ParameterError(f"system_role = {system_role!r} is unknown; it is 'system' or 'user'.")

@@ -59,6 +59,14 @@ class ChatTemplate:
         """
         return self if not marker or self.begin.startswith(marker) else replace(self, begin=marker + self.begin)
 
+    def without_beginning(self) -> ChatTemplate:
+        """Return the template for a server that sets the begin token itself.
+
+        >>> GEMMA.without_beginning().begin
+        ''
+        """
+        return replace(self, begin="")
+
 
 CHATML = ChatTemplate(
     name="chatml",
@@ -84,20 +92,6 @@ PLAIN = ChatTemplate(
 
 FAMILIES = {template.name: template for template in (CHATML, GEMMA, PLAIN)}
 Chat = ChatTemplate | OwnTemplate
-
-
-def named(name: str) -> ChatTemplate:
-    """Return the template of a family.
-
-    Raises:
-        BackendError: no known family has that name.
-
-    >>> named("gemma").system is None
-    True
-    """
-    if name not in FAMILIES:
-        raise BackendError(f"Unknown chat template {name!r}; known: {', '.join(FAMILIES)}.")
-    return FAMILIES[name]
 
 
 def detect(

@@ -30,6 +30,11 @@ _OPEN_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>\s*\Z")
 # The smallest parts of turn marks: <mark>, [MARK], a word, any other character.
 _PARTS = re.compile(r"<[^<>\s]{1,80}>|\[[^\[\]\s]{1,40}\]|[^\W\d_]+|.", re.DOTALL)
 _MARK = re.compile(r"<[^<>\s]{1,80}>|\[[^\[\]\s]{1,40}\]")
+# Begin tokens, which some templates write by their text.
+_BEGINS = re.compile(r"(<s>|<bos>|<BOS_TOKEN>|<\|begin_of_text\|>|<\|startoftext\|>|<｜begin▁of▁sentence｜>)+")
+# Special tokens that a template may write. A model without a begin token begins with none; another one that is not
+# known would be missing in every prompt, so it is given a text that can be found.
+_TOKENS = ("eos_token", "sep_token", "unk_token", "pad_token", "cls_token", "mask_token")
 
 
 def _filters() -> dict[str, Callable[[str], str]]:
@@ -135,7 +140,14 @@ class OwnTemplate:
                 first = first.removeprefix(marker)
             return replace(form, texts=(marker + first, *form.texts[1:]))
 
-        return replace(self, bare=begun(self.bare), spoken=None if self.spoken is None else begun(self.spoken))
+        return self._changed(begun)
+
+    def without_beginning(self) -> OwnTemplate:
+        """Return the template for a server that sets the begin token itself."""
+        return self._changed(lambda form: replace(form, texts=(_BEGINS.sub("", form.texts[0], 1), *form.texts[1:])))
+
+    def _changed(self, change: Callable[[Form], Form]) -> OwnTemplate:
+        return replace(self, bare=change(self.bare), spoken=None if self.spoken is None else change(self.spoken))
 
 
 def derive(source: str, variables: Mapping[str, str] | None = None) -> OwnTemplate:
@@ -146,14 +158,16 @@ def derive(source: str, variables: Mapping[str, str] | None = None) -> OwnTempla
         variables: The model's special tokens: ``bos_token``, ``eos_token`` and so on.
 
     Raises:
-        BackendError: the template is broken, does not end, or its prompt without a persona cannot be freed of
-            system text.
+        BackendError: the template is broken, does not end, writes a token that is not known, or its prompt without
+            a persona cannot be freed of system text.
     """
+    known = {name: text for name, text in (variables or {}).items() if text}
+    unknown = {name: f"qz{name}qz" for name in _TOKENS if name not in known}
     try:
-        seen = _Seen.of(source, dict(variables or {}))
+        seen = _Seen.of(source, {"bos_token": "", **unknown, **known})
         notes: tuple[str, ...] = ()
         user_filter = _filter(seen.bare, seen.odd_user, "user")
-        bare, cut = _without_system(seen, dict(variables or {}).get("bos_token", ""))
+        bare, cut = _without_system(seen, known.get("bos_token", ""))
         spoken, system_filter = seen.spoken, ""
         if spoken is None:
             notes += ("persona in the user turn",)
@@ -169,8 +183,14 @@ def derive(source: str, variables: Mapping[str, str] | None = None) -> OwnTempla
         if _OPEN_THOUGHT.search(seen.bare.texts[-1]):
             notes += ("thinking closed",)
         bare, notes = _closed(bare, seen), notes + seen.notes
+        written = "".join(text for form in (bare, spoken) if form is not None for text in form.texts)
+        if lacking := [name for name, text in unknown.items() if text in written]:
+            raise ValueError(f"it writes {lacking[0]}, and the text of that token is not known")
     except ValueError as error:
-        raise BackendError(f"The model's chat template cannot be used: {error}. {REMEDY}.") from error
+        remedy = REMEDY
+        if named := re.search(r"\w+_token\b|\w+(?=' is undefined)", str(error)):
+            remedy = f"Begin a copy of it with {{% set {named[0]} = '...' %}} and name the copy with --chat"
+        raise BackendError(f"The model's chat template cannot be used: {error}. {remedy}.") from error
     stop = _MARK.match(seen.reply_close.lstrip())
     return OwnTemplate(bare, spoken, (stop[0],) if stop else (), system_filter, user_filter, notes)
 
