@@ -244,5 +244,6 @@ workflow:
 	@tools/environment --separate build/workflow workflow/requirements.txt
 
 $(NODE): tests/browser/package-lock.json
+	@command -v npm >/dev/null || { echo 'npm is missing. Install Node.js 20 or newer with npm (Debian: nodejs npm).' >&2; exit 1; }
 	@npm --prefix tests/browser ci --silent
 	@touch $@

@@ -6,8 +6,11 @@ const PATIENCE = 300_000; // milliseconds
 const usual = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
 export async function browser(path) {
-  const executablePath = path ?? process.env.CHROMIUM ?? usual.find(existsSync);
-  if (!executablePath) throw new Error("No Chromium found; install it or set CHROMIUM to its path.");
+  const executablePath = path || process.env.CHROMIUM || usual.find(existsSync);
+  if (!executablePath) {
+    console.error(`No Chromium at ${usual.join(", ")}. Install it (Debian: chromium), or set CHROMIUM to its path.`);
+    process.exit(1);
+  }
   const args = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"];
   return chromium.launch({ executablePath, args, timeout: PATIENCE });
 }

@@ -16,8 +16,8 @@ const views = [
 ];
 
 mkdirSync(folder, { recursive: true });
-const lab = await serve(checkout);
 const chromium = await browser();
+let lab;
 try {
   for (const { name, page, colorScheme, width, height } of views) {
     const tab = await open(chromium, { colorScheme, viewport: { width, height } });
@@ -26,6 +26,7 @@ try {
     await tab.screenshot({ path: join(folder, `${name}.png`) });
     await tab.context().close();
   }
+  lab = await serve(checkout);
   const tab = await open(chromium, { viewport: { width: 1200, height: 900 } });
   await tab.goto(lab.address("lab/tree/studies/sycophancy.ipynb"));
   await tab.locator(".jp-Notebook .jp-CodeCell").first().waitFor();
@@ -33,5 +34,5 @@ try {
   await tab.screenshot({ path: join(folder, "jupyterlab.png") });
 } finally {
   await chromium.close();
-  await lab.stop();
+  await lab?.stop();
 }
