@@ -42,15 +42,18 @@ DECIDED = (REPRODUCED, CONTRADICTED, HETEROGENEOUS)
 """Verdicts that decide about a claim; the others leave it open."""
 
 MEANINGS = {
-    REPRODUCED: "significant after correction with the claimed sign; for a claim of no effect, equivalent to none; "
-    "where nothing is estimated from a sample, the number lies where the claim puts it",
-    SAME_DIRECTION: "the claimed sign, not significant, with power enough or power not known",
-    CONTRADICTED: "significant with the opposite sign, or equivalent to no effect where one is claimed; where "
-    "nothing is estimated from a sample, the number lies elsewhere",
-    HETEROGENEOUS: "models or sets of items move significantly in opposite directions",
-    INCONCLUSIVE: "too little power, or the opposite sign; for a claim of no effect, not equivalent",
-    UNINFORMATIVE: "a measure behind it failed its validity gate, whatever the p-value",
-    NOT_TESTABLE: "what it takes is not public, or not part of the recordings",
+    REPRODUCED: "the effect has the claimed sign and is significant after correction; where no effect is claimed, "
+    "it is shown to be smaller than the smallest one that matters; where nothing is estimated from a sample, the "
+    "number lies where the claim puts it",
+    SAME_DIRECTION: "the claimed sign, but not significant; the test had power enough, or its power is not known",
+    CONTRADICTED: "the effect is significant with the opposite sign, or shown to be smaller than the smallest one "
+    "that matters; where no effect is claimed, it is significant and not shown to be so small; where nothing is "
+    "estimated from a sample, the number lies elsewhere",
+    HETEROGENEOUS: "models, or sets of items, move significantly in opposite directions",
+    INCONCLUSIVE: "not significant, with too little power or the opposite sign; where no effect is claimed, "
+    "neither significant nor shown to be small",
+    UNINFORMATIVE: "a measure behind it failed its check, also called its gate, whatever the p-value",
+    NOT_TESTABLE: "what it takes is not public, or is not recorded",
 }
 """One line per verdict, for the legend of a table."""
 
