@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import bleach
 import pandas as pd
 from bs4 import BeautifulSoup, Tag
+from bs4.element import NavigableString
 from markupsafe import Markup
 from PIL import Image
 
@@ -221,7 +222,7 @@ class _Study:
         # A caption inside would scroll out of sight with a wide table.
         return Markup(
             f'<div class="result"><p class="caption" id="{id}">{caption or "Table"}</p>{words}'
-            f'<div class="scroll" role="group" aria-labelledby="{id}" tabindex="0">{_harmless(str(table))}</div>'
+            f'<div class="scroll" role="group" aria-labelledby="{id}" tabindex="0">{_harmless_table(table)}</div>'
             f'<div class="notes">{below}</div></div>'
         )
 
@@ -231,7 +232,7 @@ class _Study:
         return Markup(' <a href="#cell-{0}">cell {0}</a>').format(place) if place else Markup("")
 
     def _target(self, table: Tag) -> None:
-        rows = table.select("tbody tr")
+        rows = [row for body in table.find_all("tbody") for row in body.find_all("tr")]
         if len(rows) != len(self.anchors):
             raise NotebookError(
                 f"{self.name}.ipynb shows {len(rows)} of {len(self.anchors)} verdicts in the cell that saves them."
@@ -326,11 +327,12 @@ def _plain(table: Tag) -> None:
 
 def _labelled(table: Tag) -> None:
     """Name the column in every cell, for a narrow screen that stacks them; the roles keep it a table."""
-    heads = [head.get_text(" ", strip=True) for head in table.select("thead tr:last-child th")]
+    last = table.thead.find_all("tr")[-1:] if table.thead else []
+    heads = [head.get_text(" ", strip=True) for row in last for head in row.find_all("th")]
     table["role"] = "table"
-    for part in table.select("thead, tbody"):
+    for part in table.find_all(["thead", "tbody"]):
         part["role"] = "rowgroup"
-    for row in table.select("tr"):
+    for row in table.find_all("tr"):
         row["role"] = "row"
         cells = row.find_all(["td", "th"], recursive=False)
         for cell, head in zip(cells, heads, strict=False):
@@ -350,6 +352,17 @@ def _badge(word: str) -> Markup:
 def _harmless(html: str) -> str:
     """Return HTML without anything that could act: whatever is not allowed becomes text."""
     return str(bleach.clean(html, tags=TAGS, attributes=ATTRIBUTES, protocols={"http", "https", "mailto"}))
+
+
+def _harmless_table(table: Tag) -> str:
+    """Return a table of :func:`_plain` as HTML without anything that could act.
+
+    Its attributes are those that this module sets. With allowed tags and plain text only, neither comments nor
+    declarations, there is nothing to take away, and it need not be read a second time.
+    """
+    parts = [table, *table.descendants]
+    plain = all(part.name in TAGS if isinstance(part, Tag) else type(part) is NavigableString for part in parts)
+    return str(table) if plain else _harmless(str(table))
 
 
 def slug(text: str) -> str:
