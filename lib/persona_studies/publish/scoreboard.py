@@ -358,6 +358,17 @@ CHECKS = {
 }
 
 
+# What a reason of a study says -> what the scoreboard says, in order.
+SHORTER = {
+    r" for an effect of [\d.]+": "",
+    r"^(not recorded yet): .*": r"\1",
+    r"^significant after correction, and not equivalent to less than": "significant, not shown smaller than",
+    r"equivalent to less than": "shown smaller than",
+    r"tests significant and not equivalent": "significant and not shown small",
+    r"^(\d+ of \d+) equivalent": r"\1 shown to be small",
+}
+
+
 def brief(why: str, verdict: str = "") -> str:
     """Return a reason in at most :data:`WORDS` words: the clauses that fit, or its first words.
 
@@ -371,7 +382,9 @@ def brief(why: str, verdict: str = "") -> str:
     >>> brief("no ratings are public, and no clinician rates here")
     'no ratings are public'
     >>> brief("significant after correction, and not equivalent to less than 0.2")
-    'significant, not shown to be below 0.2'
+    'significant, not shown smaller than 0.2'
+    >>> brief("10 of 15 tests significant and not equivalent, 1 equivalent")
+    '10 of 15 significant and not shown small'
     >>> brief("gate of cloze on triage: fall under the toddler, accuracy above chance, answers vary")
     'cloze on triage failed 3 checks'
     >>> brief("gate: position dominance, above chance")
@@ -396,13 +409,9 @@ def brief(why: str, verdict: str = "") -> str:
     if gate := re.fullmatch(r"gate of ([^:;]+): ([^:;]+)", why):
         checks = gate[2].split(", ")
         why = f"{gate[1]} failed " + (f"{len(checks)} checks" if len(checks) > 1 else f"its check: {checks[0]}")
-    plain = re.sub(r" for an effect of [\d.]+", "", why)
-    plain = re.sub(
-        r"^significant after correction, and not equivalent to less than",
-        "significant, not shown to be below",
-        plain,
-    )
-    plain = re.sub(r"^(not recorded yet): .*", r"\1", plain)
+    plain = why
+    for said, shorter in SHORTER.items():
+        plain = re.sub(said, shorter, plain)
     for mark in ("; ", ", ", ": ", " and "):
         clauses = re.split(rf"{mark}(?![^\[]*\])", plain)  # not within an interval
         while clauses and len(mark.join(clauses).split()) > WORDS:
