@@ -16,6 +16,7 @@ import pytest
 from persona_studies.ask.backends import Request, Response
 from persona_studies.ask.backends.endpoint import address, answers, calls, tokens
 from persona_studies.ask.backends.openai_compatible import OpenAICompatible
+from persona_studies.ask.chat import CHATML, PLAIN
 from persona_studies.errors import BackendError, ParameterError
 from tests.misbehaving_server import Body, Server, always, by_text
 
@@ -112,6 +113,16 @@ GOOD = {
     "marks of the turn": said("<|start_header_id|>assistant<|end_header_id|>\n\nHello.<|eot_id|>"),
     "a turn of the user behind it": said("Hello.<|im_end|>\n<|im_start|>user\nNo, (B)", finish_reason="length"),
     "an end marker": said("Hello.</s>"),
+    "a comment before JSON": ": OPENROUTER PROCESSING\n\n: OPENROUTER PROCESSING\n\n" + said("Hello."),
+    "a comment behind JSON": said("Hello.") + "\n: done\n",
+    "the end of a stream behind JSON": said("Hello.") + "\ndata: [DONE]\n",
+    "an error without words": json.dumps(json.loads(said("Hello.")) | {"error": {"code": 0, "message": ""}}),
+    "an error that is success": json.dumps(json.loads(said("Hello.")) | {"error": {"code": "0", "message": "OK"}}),
+    "blank reasoning": chat({"content": "Hello.", "reasoning_content": "\n\n"}),
+    "thoughts in capitals": said("<THINK>hm</THINK>Hello."),
+    "thoughts as control tokens": said("<|think|>hm<|/think|>Hello."),
+    "more thoughts": said("<thoughts>hm</thoughts>Hello."),
+    "what is left of a mark": said("assistant\n\nHello."),
     "usage null": said("Hello.", usage=None),
     "usage -1": said("Hello.", usage={"prompt_tokens": -1, "completion_tokens": -1}),
     "usage as text": said("Hello.", usage={"prompt_tokens": "9", "completion_tokens": "3"}),
@@ -175,7 +186,56 @@ def test_what_is_no_answer_is_a_failed_cell_with_the_reason(raw: str, reason: st
 
 def test_a_model_may_say_nothing_and_may_refuse() -> None:
     assert (asked(said("", usage=None)).text, asked(said("", usage=None)).finish) == ("", "stop")
-    assert asked(chat({"content": None, "refusal": "I will not."})).text == "I will not."
+    for nothing in (None, "", [], [{"type": "refusal", "refusal": "I will not."}]):
+        assert asked(chat({"content": nothing, "refusal": "I will not."}, usage=None)).text == "I will not."
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1e"])
+def test_a_character_that_ends_lines_elsewhere_ends_none_in_a_stream(character: str) -> None:
+    text = f"One{character}two."
+    whole = json.dumps({"choices": [{"delta": {"content": text}, "finish_reason": "stop"}]}, ensure_ascii=False)
+    whole = whole.replace("\x0b", "\\u000b").replace("\x0c", "\\u000c").replace("\x1e", "\\u001e")
+    assert answers.read(f"data: {whole}\r\n\r\ndata: [DONE]\r\n".encode()).text == text
+    assert answers.read(f"{whole}\n{whole}\n".encode()).text == text * 2
+
+
+def test_bytes_that_are_no_utf_8_are_no_answer() -> None:
+    """A replacement character in their place would be the model's answer for ever."""
+    assert answers.read(said("Hello.").encode("utf-16")).text == "Hello."
+    latin = json.dumps(json.loads(said("Käse.")), ensure_ascii=False).encode("latin-1")
+    with pytest.raises(answers.MalformedError, match="no text in UTF-8, at"):
+        answers.read(latin)
+
+
+def test_what_a_server_writes_behind_a_stop_marker_that_it_does_not_know_is_cut_off() -> None:
+    text = json.dumps({"choices": [{"text": "Hello.\nUser: And now?", "finish_reason": "length"}]})
+    found = asked(text, api="completions", chat=PLAIN)
+    assert (found.text, found.finish) == ("Hello.", "stop")
+
+
+@pytest.mark.parametrize(
+    ("token", "text", "agrees"),
+    [
+        ("A", "A", True),
+        (" A", "A", True),
+        ("A", "A) tea", True),
+        ("An", "A", True),
+        ("\n", "A", True),
+        ("\ufffd", "é", True),
+        ("token_id:32", "A", True),
+        ("A", "", True),
+        ("Hm", "A", False),
+        ("<|im_start|>", "A", False),
+        ("user", "B", False),
+    ],
+)
+def test_log_probabilities_belong_to_the_answer(token: str, text: str, agrees: bool) -> None:
+    """A server that lists those of the thoughts, of a mark or of the prompt would give every label a number."""
+    listed = [top("A", -1.0), top("B", -2.0)]
+    entry = {"content": [{"token": token, "logprob": -1.5, "top_logprobs": listed}]}
+    found = asked(said(text, logprobs=entry), LETTER)
+    assert (found.finish == "scored") == agrees, found.text
+    assert agrees or re.search("the answer opens with", found.text or "")
 
 
 STOPS = {
@@ -499,8 +559,6 @@ def test_a_number_of_alternatives_that_is_too_large_is_named() -> None:
 
 
 def test_completions_answer_everything_where_the_prompt_comes_back() -> None:
-    from persona_studies.ask.chat import CHATML
-
     with Server() as server:
         assert backend(server, api="completions", chat=CHATML).interface().kinds == ("cloze", "letter", "text")
     with Server(echo="no") as server:

@@ -18,6 +18,8 @@ from persona_studies.ask.backends.endpoint.replies import reply
 from persona_studies.ask.backends.endpoint.tokens import Position, positions, whole_number
 
 LONGEST = 300
+# Lines of a stream. A text may hold other characters that end a line, which `splitlines` knows.
+LINE = re.compile(r"\r\n|\r|\n")
 STOPPED = {
     "stop", "eos", "eos_token", "end_turn", "stop_sequence", "end", "complete", "completed", "done", "finish",
     "finished", "stop_str", "finish_reason_stop",
@@ -128,11 +130,11 @@ def read(content: bytes) -> Answer:
     message: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
     finish, ended = _finish(choice.get("finish_reason", choice.get("stop_reason")))
     text = _content(message.get("content"))
-    if text is None and isinstance(choice.get("text"), str):
-        text = choice["text"]
-    if text is None and isinstance(message.get("refusal"), str):
-        text = message["refusal"]
-    reasoning = any(message.get(name) or choice.get(name) for name in REASONING)
+    # An empty content gives way to what stands elsewhere.
+    for other in (choice.get("text"), message.get("refusal")):
+        if isinstance(other, str) and not (text or "").strip():
+            text = other if other.strip() or text is None else text
+    reasoning = any(_says(said.get(name)) for said in (message, choice) for name in REASONING)
     if not message and "text" not in choice:
         raise MalformedError("an answer without a message or a text")
     if (message.get("tool_calls") or message.get("function_call")) and not text:
@@ -163,6 +165,9 @@ def reported_error(found: Mapping[str, Any], *, inside: bool = False) -> ServerE
         inside: Whether it is a choice, in which only ``error`` says so.
     """
     error = found.get("error")
+    # Some gateways send an error without words, or one that says that there is none, beside every answer.
+    if isinstance(error, Mapping) and found.get("choices") and not any(map(_wrong, error.values())):
+        return None
     if not error and not inside and not found.get("choices"):
         # vLLM once, FastAPI, Mistral, gateways of several clouds. A message with a role is no error, but a reply in
         # another protocol.
@@ -195,9 +200,14 @@ def excerpt(content: bytes) -> str:
 
 
 def _object(content: bytes) -> dict[str, Any]:
-    text = content.decode("utf-8-sig", errors="replace").strip()
+    text = _decoded(content).strip()
     if not text:
         raise MalformedError("an empty answer")
+    if text.startswith(":"):
+        # Comments keep a connection alive, before an answer that is no stream, too.
+        lines = LINE.split(text)
+        body = [line for line in lines if not line.startswith(":")]
+        text = "\n".join(body).strip() if not any(line.startswith("data:") for line in body) else text
     if text.startswith("<"):
         title = re.search(r"<title[^>]*>(.*?)</title>", text, re.S | re.I)
         said = f" ({title.group(1).strip()})" if title else ""
@@ -207,7 +217,10 @@ def _object(content: bytes) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line for line in LINE.split(text) if line.strip() and not line.startswith(":")]
+        lines = [line for line in lines if line.replace(" ", "") != "data:[DONE]"]
+        if len(lines) == 1 and lines != [text]:
+            return _object(lines[0].encode())
         if len(lines) > 1 and all(line.lstrip().startswith("{") for line in lines):
             return _joined(_objects(lines))
         raise MalformedError(f"not JSON: {text[:LONGEST]}") from None
@@ -219,9 +232,17 @@ def _object(content: bytes) -> dict[str, Any]:
     return found
 
 
+def _decoded(content: bytes) -> str:
+    """Return a body as text. JSON is UTF-8; a few servers send UTF-16, which can be told by its zeros."""
+    try:
+        return content.decode(json.detect_encoding(content))
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"bytes that are no text in UTF-8, at {error.start:,}: {excerpt(content)}") from None
+
+
 def _events(text: str) -> Iterator[dict[str, Any]]:
     """Yield the objects of a stream of server-sent events."""
-    lines = [line.removeprefix("data:").strip() for line in text.splitlines() if line.startswith("data:")]
+    lines = [line.removeprefix("data:").strip() for line in LINE.split(text) if line.startswith("data:")]
     yield from _objects([line for line in lines if line and line != "[DONE]"])
 
 
@@ -305,12 +326,23 @@ def _content(found: Any) -> str | None:
         kind = str(found.get("type", "text"))
         if kind in ("thinking", "reasoning", "redacted_thinking", "thought"):
             return None
-        inner = next((found[key] for key in ("text", "value", "content", "output_text") if key in found), None)
+        known = ("text", "value", "content", "output_text", "refusal")
+        inner = next((found[key] for key in known if key in found), None)
         return _content(inner)
     if isinstance(found, list):
         texts = [text for part in found if (text := _content(part)) is not None]
         return "".join(texts) if texts else None
     return None
+
+
+def _says(found: Any) -> bool:
+    """Return whether a field of reasoning holds any."""
+    return bool(found.strip() if isinstance(found, str) else found)
+
+
+def _wrong(found: Any) -> bool:
+    """Return whether a field of an error says that something went wrong."""
+    return bool(found) and str(found).strip().lower() not in ("0", "ok", "success", "none", "null", "200")
 
 
 def _finish(found: Any) -> tuple[Finish, str]:

@@ -72,6 +72,7 @@ async def _letters(session: Session) -> str | None:
         measures.check_not_reasoning(found)
         if not found.tokens:
             return None
+        measures.check_agrees(found)
         check(found.tokens[0])
         if len(found.tokens[0].alternatives) < min(2, session.backend.top_logprobs):
             return measures.no_alternatives(session)

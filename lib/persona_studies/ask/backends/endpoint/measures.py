@@ -101,6 +101,10 @@ async def text(session: Session, request: Request) -> Response:
     if backend.template is not None and backend.template.stop:
         body["stop"] = list(backend.template.stop)
     said, finish, usage = await session.call(body, partial(generated, most=request.max_tokens))
+    # Not every server knows `stop`; what it goes on with is a turn of the user that it made up.
+    for mark in body.get("stop", ()):
+        if mark in said:
+            said, finish = said.partition(mark)[0], "stop"
     return Response(
         backend.digest(request),
         finish,
@@ -168,6 +172,24 @@ def check_not_reasoning(found: Answer) -> None:
         raise RefusedError(f"the first token belongs to the reasoning, not to the answer; {THINKING_OFF}")
 
 
+def check_agrees(found: Answer) -> None:
+    """Refuse log-probabilities that do not belong to the answer: of a thought, of a mark, of the prompt.
+
+    Raises:
+        RefusedError: the first token that is listed does not open the text.
+    """
+    if not found.tokens or tokens.is_number(token := found.tokens[0].token) or "\ufffd" in token:
+        return
+    text, token = (found.text or "").strip(), token.strip()
+    if text and token and not (text.startswith(token) or token.startswith(text)):
+        raise RefusedError(
+            printable(
+                f"the first token with log-probabilities is {token!r}, and the answer opens with {text!r}: they "
+                f"belong to something before the answer; {THINKING_OFF}"
+            )
+        )
+
+
 def first_position(session: Session, found: Answer, wanted: Collection[str] = ()) -> dict[str, float]:
     """Return the alternatives of the first position: text of a token and its log-probability.
 
@@ -188,6 +210,7 @@ def first_position(session: Session, found: Answer, wanted: Collection[str] = ()
         raise LackingError(no_logprobs(session))
     if not found.tokens:
         return {}
+    check_agrees(found)
     first = found.tokens[0]
     tokens.check(first)
     # The others may be too unlikely for a number, the token that was taken cannot be.

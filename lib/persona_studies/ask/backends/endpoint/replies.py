@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import re
 
-_THOUGHT = r"(?:seed:)?(?:think|thinking|thought|reasoning)"
-OPENS = re.compile(rf"<{_THOUGHT}>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>")
-CLOSES = re.compile(rf"</{_THOUGHT}>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>")
+_THOUGHT = r"(?:seed:)?(?:think|thinking|thoughts?|reasoning)"
+OPENS = re.compile(
+    rf"<{_THOUGHT}>|<\|{_THOUGHT}\|>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>", re.I
+)
+CLOSES = re.compile(
+    rf"</{_THOUGHT}>|<\|?/{_THOUGHT}\|>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>", re.I
+)
 CHANNEL = re.compile(r"<\|channel\|>(\w+)[^<]*<\|message\|>")
 # The same where the server leaves the marks out and not what stands in them.
 BARE_CHANNEL = re.compile(r"\Aanalysis(?=[A-Z]).*?(assistantfinal|\Z)", re.S)
 BEGINNING = re.compile(
     r"\A(?:\s*(?:<s>|<\|begin_of_text\|>|<\|im_start\|>assistant\b|<start_of_turn>model\b|<\|assistant\|>|\[\|assistant\|\]"
     r"|<\|start_header_id\|>assistant<\|end_header_id\|>|<\|start_of_role\|>assistant<\|end_of_role\|>"
-    r"|<\|START_OF_TURN_TOKEN\|>|<\|CHATBOT_TOKEN\|>|<\|START_RESPONSE\|>)\s*)+"
+    r"|<\|START_OF_TURN_TOKEN\|>|<\|CHATBOT_TOKEN\|>|<\|START_RESPONSE\|>"
+    # What is left of a mark of Llama 3 where special tokens are left out.
+    r"|assistant\n\n)\s*)+"
 )
 END = re.compile(r"<[|｜][^<>|｜\s]{1,40}[|｜]>|\[\|endofturn\|\]|<end_of_turn>|</s>|<eos>")
 # Nobody sees these, and a letter behind one of them is not the first character.
