@@ -14,7 +14,7 @@ from scipy import stats
 from persona_studies.analyse import families, gates, verdicts
 from persona_studies.analyse import stats as lib_stats
 from persona_studies.analyse.families import Settings
-from persona_studies.design.protocol import Claim, Family, Hypothesis, Measure, Protocol
+from persona_studies.design.protocol import Claim, Family, Hypothesis, Protocol
 from persona_studies.errors import ProtocolError
 
 HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=4999, seed=1)
@@ -158,18 +158,16 @@ def test_counts_are_exact_mcnemar() -> None:
 # --- Gates ---
 
 
-def measure(**gate: float) -> Measure:
-    return Measure.model_validate({"kind": "letter", "purpose": "p", "templates": [], "gate": gate})
-
-
-def test_a_gate_reads_least_and_most_from_the_protocol() -> None:
-    table = gates.declared(
-        measure(min_option_mass=0.5, max_position_dominance=0.3), {"option_mass": 0.5} | {"position_dominance": nan}
-    )
+def test_a_gate_holds_at_its_thresholds_and_fails_without_a_number() -> None:
+    thresholds = {"min_option_mass": 0.5, "max_position_dominance": 0.3}
+    table = gates.declared(thresholds, {"option_mass": 0.5, "position_dominance": nan})
     assert table[["check", "rule", "threshold", "passes"]].to_numpy().tolist() == [
         ["option mass", ">=", 0.5, True],
         ["position dominance", "<=", 0.3, False],
     ]
+    for mass, dominance, passes in ((0.49, 0.3, [False, True]), (nan, 0.31, [False, False])):
+        table = gates.declared(thresholds, {"option_mass": mass, "position_dominance": dominance})
+        assert table["passes"].tolist() == passes
     assert gates.failures(table) == "gate: position dominance"
     assert gates.failures(table[:1]) == ""
 
@@ -177,7 +175,7 @@ def test_a_gate_reads_least_and_most_from_the_protocol() -> None:
 @pytest.mark.parametrize("gate", [{"option_mass": 0.5}, {"min_mass": 0.5}])
 def test_a_threshold_that_nothing_supplies_is_refused(gate: dict[str, float]) -> None:
     with pytest.raises(ProtocolError, match="must be min_ or max_ before one of option_mass"):
-        gates.declared(measure(**gate), {"option_mass": 0.5})
+        gates.declared(gate, {"option_mass": 0.5})
 
 
 def test_accuracy_above_chance_and_repeatability() -> None:

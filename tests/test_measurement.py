@@ -213,12 +213,12 @@ def test_models_whose_gates_passed_are_combined(able: recordings.Recorded, first
 def test_margins_of_equivalence_are_those_of_the_parameters(able: recordings.Recorded) -> None:
     wide = PARAMETERS.model_copy(update={"margin_rating": 0.5, "margin_probability": 0.2})
     for name, margin in (("order", 0.2), ("wording", 0.5), ("controls", 0.5)):
-        before, after = (live.at_margin(PROTOCOL, name, each).contrasts for each in (PARAMETERS, wide))
+        after = design.judged_by(PROTOCOL, wide).families[name].contrasts
         for hypothesis, contrast in after.items():
             declared = PROTOCOL.families[name].contrasts[hypothesis].smallest_effect
-            assert before[hypothesis].smallest_effect == declared
             assert contrast.smallest_effect == (declared if contrast.outcome == "statement" else margin)
-    assert live.at_margin(PROTOCOL, "induction", wide) is PROTOCOL.families["induction"]
+    assert design.judged_by(PROTOCOL, wide).families["induction"] == PROTOCOL.families["induction"]
+    assert design.judged_by(PROTOCOL, PARAMETERS) == PROTOCOL
 
 
 # --- Opt-in blocks ----------------------------------------------------------------------------------

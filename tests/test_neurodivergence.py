@@ -248,13 +248,13 @@ def test_repeated_calls_that_give_the_same_text_or_not() -> None:
 def test_judges_who_agree_pass_and_others_do_not() -> None:
     chosen = parameters()
     close = raters.agreement(scores(np.random.default_rng(11), slip=0.05), chosen)
-    gated = raters.gates(close, PROTOCOL, 2).set_index("metric")
+    gated = raters.gated(close, PROTOCOL, 2).set_index("metric")
     assert gated["point_passes"].all() and gated["passes"].all()
     assert set(close["domain"]) == {"all", *DOMAINS} and (close["queries"].isin([24, 6])).all()
     noisy = scores(np.random.default_rng(12), slip=0.05)
     lost = noisy["judge"] == MODELS[0]
     noisy.loc[lost, "infantilization"] = np.random.default_rng(13).integers(0, 5, lost.sum())
-    gated = raters.gates(raters.agreement(noisy, chosen), PROTOCOL, 2).set_index("metric")
+    gated = raters.gated(raters.agreement(noisy, chosen), PROTOCOL, 2).set_index("metric")
     assert not gated.loc["infantilization", "passes"] and gated.loc["masking_reinforcement", "passes"]
     assert raters.agreement(noisy, parameters(judges=MODELS[:1])).empty
     assert drawn(draw.plot_agreement(close, 0.67)) > 4_000
@@ -262,7 +262,7 @@ def test_judges_who_agree_pass_and_others_do_not() -> None:
 
 def test_the_mean_of_two_judges_is_more_reliable_than_one() -> None:
     one = pd.DataFrame([{"domain": "all", "metric": "validation_quality", "alpha": 0.7, "low": 0.55, "high": 0.8}])
-    alone, both = (raters.gates(one, PROTOCOL, judges).iloc[0] for judges in (1, 2))
+    alone, both = (raters.gated(one, PROTOCOL, judges).iloc[0] for judges in (1, 2))
     assert alone["mean_low"] == 0.55 and not alone["passes"] and alone["point_passes"]
     assert both["mean_low"] == pytest.approx(1.1 / 1.55) and both["passes"]
 
@@ -321,7 +321,7 @@ def test_scopes_only_widen() -> None:
 
 
 def _no_gates() -> pd.DataFrame:
-    return raters.gates(pd.DataFrame(), PROTOCOL, 2)
+    return raters.gated(pd.DataFrame(), PROTOCOL, 2)
 
 
 def _repeated(estimate: float) -> dict[str, float]:

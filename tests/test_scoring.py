@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from persona_studies.analyse import scoring
-from persona_studies.errors import ProtocolError
 
 
 @pytest.mark.parametrize("order", range(4))
@@ -42,32 +41,6 @@ def test_position_dominance_is_zero_when_the_option_decides_alone(options: int) 
 def test_position_dominance_in_between() -> None:
     shown = np.log([[0.8, 0.2], [0.6, 0.4]])
     assert scoring.position_dominance(shown, np.array([0, 1])) == pytest.approx((0.7 - 0.5) / 0.5)
-
-
-def test_gate_holds_at_its_threshold_and_fails_without_a_number() -> None:
-    table = scoring.gate(
-        {
-            "at": (0.5, ">=", 0.5),
-            "under": (0.49, ">=", 0.5),
-            "most": (0.5, "<=", 0.5),
-            "over": (0.51, "<=", 0.5),
-            "undefined, least": (float("nan"), ">=", -1.0),
-            "undefined, most": (float("nan"), "<=", 1.0),
-        }
-    )
-    assert table.set_index("check")["passes"].to_dict() == {
-        "at": True,
-        "under": False,
-        "most": True,
-        "over": False,
-        "undefined, least": False,
-        "undefined, most": False,
-    }
-
-
-def test_gate_with_another_rule_is_refused() -> None:
-    with pytest.raises(ProtocolError, match="'mass' has rule '>'"):
-        scoring.gate({"mass": (1.0, ">", 0.5)})
 
 
 def test_a_censored_label_takes_no_share_and_spoils_none() -> None:

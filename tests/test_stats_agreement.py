@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import norm
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from persona_studies.analyse import scoring, stats
+from persona_studies.analyse import gates, stats
 from persona_studies.analyse.stats.estimate import Estimate
 from persona_studies.errors import StatisticsError
 from tests import reference
@@ -164,7 +164,7 @@ def test_one_category_only_is_undefined_with_a_reason_and_fails_a_gate() -> None
     found = every(np.full((12, 2), 3), categories=SCALE, **HOW)
     for name in ("kappa", "alpha"):
         assert isnan(found[name].estimate) and found[name].reason == "undefined (one category only)"
-        assert not scoring.gate({name: (found[name].low, ">=", 0.67)})["passes"].any()
+        assert not gates.declared({"min_low": 0.67}, {"low": found[name].low})["passes"].any()
     assert found["gwet"].estimate == 1 and found["raw"].estimate == 1
     rare = np.full((12, 2), 3)
     rare[0] = 1

@@ -337,10 +337,20 @@ class Study:
             f"option order {cell['order']}",
             f"prompt, as {info['name']} saw it": "".join(style.render(system, *parts)),
             **_answer(row, cell),
-            **{what: f"{value:.3f}" if isinstance(value, float) else str(value) for what, value in scores.items()},
         }
-        table = pd.DataFrame(list(rows.items()), columns=["what", "value"])
-        subtitle = "one prompt, one recorded row, and the score made of it"
+        return self._once({**rows, **scores}, "one prompt, one recorded row, and the score made of it")
+
+    def released_example(self, steps: Mapping[str, str | float]) -> tables.Table:
+        """Write and show one released row, ``example.csv``, where no model is asked.
+
+        Args:
+            steps: From what was released to the primary outcome: what it is -> value.
+        """
+        return self._once(steps, "what was released, and the score made of it")
+
+    def _once(self, steps: Mapping[str, str | float], subtitle: str) -> tables.Table:
+        said = [(what, f"{value:.3f}" if isinstance(value, float) else str(value)) for what, value in steps.items()]
+        table = pd.DataFrame(said, columns=["what", "value"])
         return self.table(table, "example", "The experiment, once", subtitle=subtitle, verbatim=["value"])
 
     def _template(self, measure: str, name: str) -> dict[str, str]:

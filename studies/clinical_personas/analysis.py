@@ -170,10 +170,10 @@ def gated(
             both = cases[cases["who"].isin(protocol.design["second_wording"])]
             values["kappa"] = min(_kappa(part, how) for _, part in mine.groupby("dataset", sort=False))
             values["repeatability"] = gates.repeatability(both, "who", "wording")
-        parts.append(gates.declared(protocol.measures[name], values).assign(part=PARTS[name]))
+        parts.append(gates.declared(protocol.measures[name].gate, values).assign(part=PARTS[name]))
     if "text" in held:
         parsed = {"parsed": replies.share_parsed(said)}
-        parts.append(gates.declared(protocol.measures["text"], parsed).assign(part="text"))
+        parts.append(gates.declared(protocol.measures["text"].gate, parsed).assign(part="text"))
     columns = ["part", "check", "value", "rule", "threshold", "passes"]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     return table[columns].astype({"passes": bool})

@@ -112,12 +112,11 @@ def gated(
         "above_chance": max(gains.values(), default=float("nan")),
         "repeatability": gates.repeatability(scored, "persona", "paraphrase"),
     }
-    parts = [gates.declared(measure, values).assign(benchmark="all")]
-    least = measure.gate["min_above_chance"]
-    rows = [("above chance", gain, ">=", least, gain >= least, b) for b, gain in gains.items()]
-    parts.append(pd.DataFrame(rows, columns=["check", "value", "rule", "threshold", "passes", "benchmark"]))
-    table = pd.concat(parts, ignore_index=True)
-    usable = [b for b, gain in gains.items() if gain >= least]
+    whole = gates.declared(measure.gate, values).assign(benchmark="all")
+    least = {"min_above_chance": measure.gate["min_above_chance"]}
+    single = [gates.declared(least, {"above_chance": gain}).assign(benchmark=b) for b, gain in gains.items()]
+    table = pd.concat([whole, *single], ignore_index=True)
+    usable = [str(row["benchmark"]) for part in single for row in part.to_dict("records") if row["passes"]]
     return table[["benchmark", "check", "value", "rule", "threshold", "passes"]], usable
 
 

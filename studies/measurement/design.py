@@ -118,6 +118,15 @@ class Parameters(parameters.Parameters):
         return Settings(self.alpha, 0.95, self.correction, self.permutations, self.seed)
 
 
+def judged_by(protocol: Protocol, chosen: Parameters) -> Protocol:
+    """Return a protocol whose equivalence tests use the margins of the parameters, each for its families."""
+    for family, margin in protocol.design["margins"].items():
+        protocol = protocol.at_margin(
+            getattr(chosen, margin), lambda name, each, of=family: name == of and each.outcome != "statement"
+        )
+    return protocol
+
+
 def statements(project: Project, per_pole: int = 6) -> pd.DataFrame:
     """Return the items of the short form, in every form.
 

@@ -18,7 +18,7 @@ from measurement import design, psychometrics, released
 from measurement.design import Parameters
 from persona_studies.analyse import families, gates, scoring
 from persona_studies.analyse.families import Settings
-from persona_studies.design.protocol import Family, Hypothesis, Protocol
+from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
 
 FAMILIES = (
@@ -242,25 +242,11 @@ def flips(made: Scores, how: Settings) -> dict[str, dict[str, Any]]:
     return {"scenario - rating": {**row, "p_bound": bound}}
 
 
-def at_margin(protocol: Protocol, name: str, parameters: Parameters) -> Family:
-    """Return a family whose equivalence tests use the margin that the protocol names for it, where it names one."""
-    family, margin = protocol.families[name], protocol.design["margins"].get(name)
-    if margin is None:
-        return family
-    own = {
-        hypothesis: each
-        if each.outcome == "statement"
-        else each.model_copy(update={"smallest_effect": getattr(parameters, margin)})
-        for hypothesis, each in family.contrasts.items()
-    }
-    return family.model_copy(update={"contrasts": own})
-
-
 def tests(protocol: Protocol, made: Scores, people: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     """Test every family about the model, as :func:`persona_studies.analyse.families.corrected` returns them."""
     of, how, parts = differences(made, people), parameters.settings, []
     for name in FAMILIES:
-        family = at_margin(protocol, name, parameters)
+        family = protocol.families[name]
         if name == "negation":
             rows = negations(made, how, parameters.bootstrap)
         elif name == "format_sensitivity":
@@ -318,7 +304,7 @@ def gated(protocol: Protocol, made: Scores) -> pd.DataFrame:
             "option_mass": float(cells["mass"].median()),
             "one_option": float(cells["option"].value_counts(normalize=True).max()),
         }
-    parts = [gates.declared(protocol.measures[name], of).assign(measure=name) for name, of in values.items()]
+    parts = [gates.declared(protocol.measures[name].gate, of).assign(measure=name) for name, of in values.items()]
     columns = ["measure", "check", "value", "rule", "threshold", "passes"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from neurodivergence.analysis import corrected, differences, paired, scale
 from neurodivergence.design import BINARY, CELL, CONDITIONS, JUDGED, PAIRS, PLANNED, Parameters
-from persona_studies.analyse import scoring
+from persona_studies.analyse import gates
 from persona_studies.analyse import stats as lib_stats
 from persona_studies.analyse.stats.agreement import Level
 from persona_studies.design.protocol import Protocol
@@ -73,7 +73,7 @@ GATE = [
 ]
 
 
-def gates(agreed: pd.DataFrame, protocol: Protocol, judges: int) -> pd.DataFrame:
+def gated(agreed: pd.DataFrame, protocol: Protocol, judges: int) -> pd.DataFrame:
     """Apply the threshold of alpha to its point estimate, as the paper does, and to what the analysis uses.
 
     The analysis uses the mean over judges, which is more reliable than one judge: of k judges with a single-judge
@@ -83,23 +83,16 @@ def gates(agreed: pd.DataFrame, protocol: Protocol, judges: int) -> pd.DataFrame
     Returns:
         :data:`GATE`.
     """
-    threshold = float(protocol.design["alpha_threshold"])
+    thresholds = protocol.design["gate"]
     if agreed.empty:
         return pd.DataFrame(columns=GATE)
     whole = agreed[agreed["domain"] == "all"].assign(judges=judges)
     for name, single in (("mean_reliability", "alpha"), ("mean_low", "low"), ("mean_high", "high")):
         whole[name] = [lib_stats.spearman_brown(value, judges) for value in whole[single].astype(float)]
-    limits = {row["metric"]: (row["mean_low"], ">=", threshold) for row in whole.to_dict("records")}
-    points = {row["metric"]: (row["alpha"], ">=", threshold) for row in whole.to_dict("records")}
-    return (
-        whole[GATE[:8]]
-        .assign(
-            threshold=threshold,
-            point_passes=scoring.gate(points)["passes"].to_numpy(),
-            passes=scoring.gate(limits)["passes"].to_numpy(),
-        )
-        .reset_index(drop=True)
-    )
+    found = whole[GATE[:8]].assign(threshold=thresholds["min_reliability"])
+    for name, value in (("point_passes", "alpha"), ("passes", "mean_low")):
+        found[name] = [gates.declared(thresholds, {"reliability": v})["passes"].all() for v in whole[value]]
+    return found.reset_index(drop=True)
 
 
 def self_and_cross(scored: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:

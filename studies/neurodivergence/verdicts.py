@@ -41,7 +41,7 @@ def tested(
     Args:
         both, single, parts, seen: The declared contrasts: over models, of each model, of step depth, by judge.
         refitted: The paper's own fits.
-        gated: Of :func:`neurodivergence.raters.gates`.
+        gated: Of :func:`neurodivergence.raters.gated`.
         chosen: Parameters.
 
     Returns:
@@ -119,7 +119,7 @@ def decided(
     Args:
         protocol: Size of the family of contrasts.
         both: Of :func:`beside`.
-        gated: Of :func:`gates`.
+        gated: Of :func:`neurodivergence.raters.gated`.
         repeated: Of :func:`differing_calls`.
         reversed_: Estimates of single models with another sign than the pooled one, of :func:`mismatches`.
         chosen: Alpha, margin.
@@ -209,7 +209,7 @@ def recomputed(
     Args:
         protocol: Claims.
         reproduced: Of :func:`neurodivergence.paper.reproduction`.
-        gated: Of :func:`neurodivergence.raters.gates`.
+        gated: Of :func:`neurodivergence.raters.gated`.
         printed: The published alphas: ``metric, alpha``.
 
     Returns:

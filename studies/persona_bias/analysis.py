@@ -134,7 +134,8 @@ def gated(
         values["text"] = {"parsed": extractors.share_answered(said)}
     columns = ["part", "check", "value", "rule", "threshold", "passes"]
     parts = [
-        gates.declared(protocol.measures[part], found).assign(part=part)[columns] for part, found in values.items()
+        gates.declared(protocol.measures[part].gate, found).assign(part=part)[columns]
+        for part, found in values.items()
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns).astype({"passes": bool})
 

@@ -89,7 +89,7 @@ def names(project: Project, protocol: Protocol) -> dict[str, str]:
 
 def judged_by(protocol: Protocol, margin: float) -> Protocol:
     """Return a protocol with another smallest effect on accuracy, in its contrasts and in the claims about them."""
-    return protocol.at_margin(margin, ("letter",))
+    return protocol.at_margin(margin, lambda _, contrast: contrast.measure == "letter")
 
 
 def questions(

@@ -111,7 +111,7 @@ def gate(protocol: Protocol, recorded: pd.DataFrame, asked: pd.DataFrame, measur
         "same_place": float(placed.loc[placed["condition"] == "none", "same"].mean()),
         "control": float(longer.get("longer", nan) - longer.get("shorter", nan)),
     }
-    return gates.declared(protocol.measures[measure], values)
+    return gates.declared(protocol.measures[measure].gate, values)
 
 
 def tests(protocol: Protocol, scored: pd.DataFrame, how: Settings) -> pd.DataFrame:

@@ -247,7 +247,7 @@ def gate(protocol: Protocol, scored: pd.DataFrame, how: Settings) -> pd.DataFram
         "above_chance": gates.above_chance(whole.assign(score=whole["right"].astype(float)), how.confidence),
         "one_name": float(whole["chosen"].value_counts(normalize=True).iloc[0]),
     }
-    return gates.declared(protocol.measures[MEASURE], values)
+    return gates.declared(protocol.measures[MEASURE].gate, values)
 
 
 def tests(protocol: Protocol, scored: pd.DataFrame, how: Settings) -> pd.DataFrame:

@@ -269,7 +269,7 @@ def gate(protocol: Protocol, scored: pd.DataFrame) -> pd.DataFrame:
         "same_side": float(scored.loc[scored["condition"].isin(KINDS), "same_side"].mean()),
         "control": float(place["discontent"] - place["content"]),
     }
-    return gates.declared(protocol.measures[MEASURE], values)
+    return gates.declared(protocol.measures[MEASURE].gate, values)
 
 
 def critical(n: int, m: int, level: float) -> float:

@@ -11,13 +11,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from persona_studies.analyse import figures as shared
 from sycophancy import scoring
 from sycophancy.scoring import Scored
 
 BLUE, ORANGE, GREEN = (sns.color_palette("colorblind")[k] for k in (0, 1, 2))
-GREY = "0.6"
 # Name -> column, colour, marker, line.
 Series = dict[str, tuple[str, Any, str, str]]
 # Labels in the order of agreement, then what is no label.
@@ -77,80 +76,39 @@ def _levels(axis: Axes, persona: pd.DataFrame, series: Series) -> None:
     axis.set(xlabel="designed level of agreeableness", xticks=range(1, 6), xlim=(0.6, 7.2))
 
 
-def forest(rows: pd.DataFrame, axis: Axes, *, margin: float, labels: Sequence[str]) -> None:
-    """Draw correlations with their intervals.
-
-    Args:
-        rows: ``estimate, low, high, rejected, gate``; NaN where not recorded.
-        axis: Where to draw.
-        margin: Half width of the band of no interest.
-        labels: One per row.
-    """
-    axis.axvspan(-margin, margin, color="0.93", zorder=0)
-    axis.axvline(0, color="0.4", lw=1, ls=":", zorder=1)
-    for place, row in enumerate(rows.to_dict("records")):
-        if np.isnan(row["estimate"]):
-            axis.text(
-                0,
-                place,
-                "not recorded",
-                va="center",
-                ha="center",
-                color="0.4",
-                fontsize="small",
-                backgroundcolor="0.93",
-            )
-            continue
-        colour = GREY if row["gate"] else BLUE
-        axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.6, zorder=2)
-        fill = colour if row["rejected"] else "white"
-        axis.plot(row["estimate"], place, "s" if row["gate"] else "o", color=colour, mfc=fill, ms=7, zorder=3)
-    axis.set(yticks=range(len(rows)), yticklabels=labels, ylim=(len(rows) - 0.5, -0.5), xlim=(-1.05, 1.05))
-
-
-def key(figure: Figure, margin: float) -> None:
-    """Say in the figure what marks mean."""
-    marks = [
-        *_marks(),
-        Line2D([], [], marker="s", ls="", color=GREY, label="behind a failed gate"),
-        Line2D([], [], lw=8, color="0.93", label=f"|r| below {margin:g}: of no interest"),
-    ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=4, fontsize="small")
-
-
-def _marks() -> list[Line2D]:
-    return [
-        Line2D([], [], marker="o", ls="", color=BLUE, label="significant after correction"),
-        Line2D([], [], marker="o", ls="", color=BLUE, mfc="white", label="not significant"),
-    ]
-
-
 def correlations(tests: pd.DataFrame, margin: float) -> Figure:
     """Draw the declared family."""
-    figure, axis = plt.subplots(figsize=(9, 3.6), layout="constrained")
-    forest(tests, axis, margin=margin, labels=[h.replace(", ", ",\n", 1) for h in tests["hypothesis"]])
-    axis.set(xlabel="correlation within backgrounds")
-    key(figure, margin)
+    figure, axis = plt.subplots(figsize=(9, 4), layout="constrained")
+    forest(tests.assign(label=tests["hypothesis"].str.replace(", ", ",\n", n=1)), margin, axis)
+    shared.explain(figure, tests, margin)
     return figure
+
+
+def forest(rows: pd.DataFrame, margin: float, axis: Axes) -> None:
+    """Draw correlations with their intervals, and say which are not recorded."""
+    shared.forest(rows, xlabel="correlation within backgrounds", margin=margin, axis=axis)
+    for place in np.flatnonzero(rows["estimate"].isna()):
+        axis.text(0, place, "not recorded", va="center", ha="center", color="0.4", fontsize="small")
+    axis.set_xlim(-1.05, 1.05)
 
 
 def models(over: pd.DataFrame, margin: float) -> Figure:
     """Draw one forest per hypothesis, a line per model."""
     parts = list(over.groupby("hypothesis", sort=False))
     figure, axes = plt.subplots(
-        2, 3, figsize=(11, 1.9 + 0.62 * 2 * max(len(r) for _, r in parts)), layout="constrained", sharex=True
+        2, 3, figsize=(11, 2.2 + 0.62 * 2 * max(len(r) for _, r in parts)), layout="constrained", sharex=True
     )
-    for number, (axis, (hypothesis, rows)) in enumerate(zip(axes.flat, parts, strict=True)):
-        several = [
-            f" ({n:.0f} models)" if name == "random effects" else ""
-            for name, n in zip(rows["model"], rows["n"], strict=True)
-        ]
-        labels = (rows["model"] + several).tolist()
-        forest(rows, axis, margin=margin, labels=labels if number % 3 == 0 else [""] * len(rows))
+    several = over["model"] + (" (" + over["n"].astype(int).astype(str) + " models)").where(
+        over["model"] == "random effects", ""
+    )
+    for axis, (hypothesis, rows) in zip(axes.flat, parts, strict=True):
+        forest(rows.assign(label=several), margin, axis)
         axis.set_title(str(hypothesis).replace(" and ", "\nand "), fontsize="small")
-    for axis in axes[-1]:
-        axis.set_xlabel("correlation within backgrounds")
-    key(figure, margin)
+    for axis in axes[:, 1:].flat:
+        axis.tick_params(labelleft=False)
+    for axis in axes[0]:
+        axis.set_xlabel("")
+    shared.explain(figure, over, margin)
     return figure
 
 
@@ -270,11 +228,7 @@ def others(tests: pd.DataFrame) -> Figure:
     }
     for axis, (family, label) in zip(axes, panels.items(), strict=True):
         rows = tests[tests["family"] == family]
-        axis.axvline(0, color="0.4", lw=1, ls=":")
-        for place, row in enumerate(rows.to_dict("records")):
-            axis.plot([row["low"], row["high"]], [place, place], color=BLUE, lw=1.6)
-            axis.plot(row["estimate"], place, "o", color=BLUE, mfc=BLUE if row["rejected"] else "white", ms=6)
-        axis.set(xlabel=f"{label},\npersona minus baseline", yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5))
-    axes[0].set_yticklabels([h.rsplit("/", 1)[-1] for h in rows["hypothesis"]])
-    figure.legend(handles=_marks(), loc="outside lower center", ncols=2, fontsize="small")
+        names = rows["hypothesis"].str.rsplit("/", n=1).str[-1]
+        shared.forest(rows.assign(label=names), xlabel=f"{label},\npersona minus baseline", axis=axis)
+    shared.explain(figure, rows, None)
     return figure

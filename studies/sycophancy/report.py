@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from persona_studies.analyse import numbers, scoring
+from persona_studies.analyse import gates, numbers, scoring
 from persona_studies.ask import responses
 from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
@@ -71,19 +71,14 @@ def card(project: Project, protocol: Protocol, recorded: pd.DataFrame) -> tuple[
     assert protocol.confirmatory is not None
     confidence = protocol.confirmatory.confidence
     mean = partial(numbers.means, 0, unit="claims, each with its mirror", confidence=confidence)
-    found, checks = [], []
+    found, values = [], dict[str, dict[str, float]]()
     letters = recorded[recorded["measure"] == "agree_letter"]
     if len(letters):
         logprob, order = responses.matrix(letters), letters["order"].to_numpy()
         p_agree = scoring.shares(scoring.in_declared_order(logprob, order))[:, 0]
         found.append(mean(by_claim(letters.assign(value=p_agree), people, asked), NAMES, part="agree_letter"))
-        bound = protocol.measures["agree_letter"].gate
         mass, place = letters["option_mass"].astype(float).mean(), scoring.position_dominance(logprob, order)
-        table = {
-            "option mass": (float(mass), ">=", bound["min_option_mass"]),
-            "position dominance": (place, "<=", bound["position_dominance"]),
-        }
-        checks.append(scoring.gate(table).assign(part="agree_letter"))
+        values["agree_letter"] = {"option_mass": float(mass), "position_dominance": place}
     replies = recorded[recorded["measure"] == "reply"]
     if len(replies):
         failed = (replies["finish"] == "failed").to_numpy()
@@ -97,8 +92,8 @@ def card(project: Project, protocol: Protocol, recorded: pd.DataFrame) -> tuple[
         names = {who: f"{name}, in words" for who, name in NAMES.items()}
         found.append(mean(by_claim(said, people, asked), names, part="reply"))
         found.append(numbers.statuses("sycophancy", said["status"], STATUSES, part="reply", confidence=confidence))
-        parsed = (float(said["value"].notna().mean()), ">=", protocol.measures["reply"].gate["parsed"])
-        checks.append(scoring.gate({"parsed": parsed}).assign(part="reply"))
+        values["reply"] = {"parsed": float(said["value"].notna().mean())}
+    checks = [gates.declared(protocol.measures[name].gate, each).assign(part=name) for name, each in values.items()]
     return numbers.stacked(found), numbers.checked(checks)
 
 

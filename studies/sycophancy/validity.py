@@ -12,13 +12,10 @@ import pandas as pd
 from persona_studies.analyse import gates, scoring, stats
 from persona_studies.analyse.families import Settings
 from persona_studies.ask import responses
-from persona_studies.design.protocol import Measure, Protocol
+from persona_studies.design.protocol import Protocol
 from sycophancy import scoring as scores
 from sycophancy.design import LABELS
 from sycophancy.scoring import Scored
-
-# Thresholds that a value must stay below; all others are least values.
-AT_MOST = ("position_dominance", "ceiling")
 
 
 def gated(
@@ -40,19 +37,11 @@ def gated(
     if scored.said:
         values["reply"] = {"parsed": float(scored.said["anchored"]["value"].notna().mean())}
     parts = [
-        gates.declared(_named(protocol.measures[name]), found).assign(measure=name)
-        for name, found in values.items()
+        gates.declared(protocol.measures[name].gate, found).assign(measure=name) for name, found in values.items()
     ]
     columns = ["measure", "check", "value", "rule", "threshold", "passes"]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     return table[columns].astype({"passes": bool})
-
-
-def _named(measure: Measure) -> Measure:
-    """Return a measure whose thresholds say whether they are least or most values."""
-    bare = {name.removeprefix("min_"): limit for name, limit in measure.gate.items()}
-    gate = {f"{'max' if name in AT_MOST else 'min'}_{name}": limit for name, limit in bare.items()}
-    return measure.model_copy(update={"gate": gate})
 
 
 def split_half(agree: pd.DataFrame, outcome: str, people: list[str], how: Settings) -> stats.Reliability:

@@ -9,16 +9,15 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.weightstats import DescrStatsW
 
-from persona_studies.analyse import multiple_choice, scoring
-from persona_studies.design.protocol import Measure
+from persona_studies.analyse import multiple_choice
 from persona_studies.errors import ProtocolError
 
 
-def declared(measure: Measure, values: Mapping[str, float]) -> pd.DataFrame:
-    """Check values against a measure's ``min_`` and ``max_`` thresholds.
+def declared(thresholds: Mapping[str, float], values: Mapping[str, float]) -> pd.DataFrame:
+    """Check values against the ``min_`` and ``max_`` thresholds of a gate.
 
     Args:
-        measure: Its ``gate`` names what is checked: ``min_option_mass = 0.5`` asks for ``values["option_mass"]``.
+        thresholds: Name what is checked: ``min_option_mass = 0.5`` asks for ``values["option_mass"]``.
         values: By name. A value that is not a number fails.
 
     Returns:
@@ -27,15 +26,17 @@ def declared(measure: Measure, values: Mapping[str, float]) -> pd.DataFrame:
     Raises:
         ProtocolError: a threshold that is neither a least nor a most, or whose value is not at hand.
     """
-    checks = {}
-    for key, threshold in measure.gate.items():
+    rows = []
+    for key, threshold in thresholds.items():
         kind, _, name = key.partition("_")
         if kind not in ("min", "max") or name not in values:
             raise ProtocolError(
                 f"The gate has {key!r}; it must be min_ or max_ before one of {', '.join(sorted(values))}."
             )
-        checks[name.replace("_", " ")] = (values[name], ">=" if kind == "min" else "<=", threshold)
-    return scoring.gate(checks)
+        value, rule = values[name], ">=" if kind == "min" else "<="
+        passes = bool(value >= threshold if kind == "min" else value <= threshold)
+        rows.append((name.replace("_", " "), value, rule, threshold, passes))
+    return pd.DataFrame(rows, columns=["check", "value", "rule", "threshold", "passes"])
 
 
 def failures(table: pd.DataFrame, measure: str | None = None) -> str:

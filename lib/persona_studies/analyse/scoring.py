@@ -1,16 +1,12 @@
-"""From raw log-probabilities and texts to scores, and the gates that say whether a score means anything."""
+"""From raw log-probabilities and texts to scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import softmax
-
-from persona_studies.errors import ProtocolError
 
 Array = NDArray[np.float64]
 
@@ -70,21 +66,3 @@ def position_dominance(logprob: Array, order: NDArray[np.int_]) -> float:
     by_order = np.array([np.nanmean(found[order == k], axis=0) for k in np.unique(order)])
     n = found.shape[1]
     return float((by_order.mean(axis=0).max() - 1 / n) / (1 - 1 / n))
-
-
-def gate(checks: Mapping[str, tuple[float, str, float]]) -> pd.DataFrame:
-    """Decide by rule whether a measure counts.
-
-    Args:
-        checks: Name -> (value, ``">="`` or ``"<="``, threshold). A value that is not a number fails.
-
-    Returns:
-        One row per check: ``check, value, rule, threshold, passes``.
-    """
-    rows: list[dict[str, Any]] = []
-    for name, (value, rule, threshold) in checks.items():
-        if rule not in (">=", "<="):
-            raise ProtocolError(f"Gate {name!r} has rule {rule!r}; it must be >= or <=.")
-        passes = bool(value >= threshold) if rule == ">=" else bool(value <= threshold)
-        rows.append({"check": name, "value": value, "rule": rule, "threshold": threshold, "passes": passes})
-    return pd.DataFrame(rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -337,19 +337,17 @@ class Protocol(_Declared):
             )
         return held[0]
 
-    def at_margin(self, margin: float, measures: Collection[str] | None = None) -> Self:
+    def at_margin(self, margin: float, where: Callable[[str, Hypothesis], bool] = lambda *_: True) -> Self:
         """Return the protocol with another smallest effect of interest, in contrasts and in the claims about them.
 
         Args:
             margin: The effect.
-            measures: Of the contrasts that it is for; None for all.
+            where: Says of a family's name and a contrast whether it is for that.
         """
         families, claims = {}, {}
         for name, family in self.families.items():
             contrasts = {
-                hypothesis: each.model_copy(update={"smallest_effect": margin})
-                if measures is None or each.measure in measures
-                else each
+                hypothesis: each.model_copy(update={"smallest_effect": margin}) if where(name, each) else each
                 for hypothesis, each in family.contrasts.items()
             }
             families[name] = family.model_copy(update={"contrasts": contrasts})

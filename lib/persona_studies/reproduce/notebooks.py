@@ -37,7 +37,10 @@ NOTICE = "not_rebuilt"
 
 
 # Tables that every study has, by the method of a study that writes each.
-STANDARD = {"claims": "verdicts", "recorded": "responses", "provenance": "provenance", "example": "example"}
+STANDARD = {
+    **{"claims": "verdicts", "recorded": "responses", "provenance": "provenance"},
+    **{"example": "example", "released_example": "example"},
+}
 
 
 @dataclass(frozen=True)

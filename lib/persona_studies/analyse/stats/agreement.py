@@ -6,7 +6,7 @@ are one matrix product. statsmodels (kappa), the package krippendorff (alpha) an
 point estimates; none of them resamples clusters.
 
 Whether ratings count is decided on the lower limit of the interval, with
-:func:`persona_studies.analyse.scoring.gate`: an interval that is undefined does not pass.
+:func:`persona_studies.analyse.gates.declared`: an interval that is undefined does not pass.
 """
 
 from __future__ import annotations
