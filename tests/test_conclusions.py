@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from expert_personas import analysis
-from persona_studies.analyse import claims, conclusions, stats, tables
+from persona_studies.analyse import claims, conclusions, tables
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.meta_analysis import random_effects
 from persona_studies.ask import packing, recording, responses, schema
 from persona_studies.ask.backends import ModelInfo
 from persona_studies.design import protocol as protocols
@@ -202,7 +203,7 @@ def test_models_side_by_side_and_combined() -> None:
     tests = {analysis.model: analysis.tests for analysis in each}
     table = conclusions.over_models(tests, [("own", name)], how)
     assert table["model"].tolist() == ["a", "b", "c", "random effects"]
-    combined, expected = table.iloc[-1], stats.random_effects([0.1, 0.2], [0.01**2] * 2, confidence=0.95)
+    combined, expected = table.iloc[-1], random_effects([0.1, 0.2], [0.01**2] * 2, confidence=0.95)
     assert combined["n"] == 2 and combined["estimate"] == pytest.approx(0.15)
     assert [combined["low"], combined["high"]] == pytest.approx([expected.low, expected.high])
     assert conclusions.over_models({"a": tests["a"]}, [("own", name)], how)["model"].tolist() == ["a"]

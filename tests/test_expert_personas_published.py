@@ -31,7 +31,7 @@ from expert_personas.open_models import (
 )
 from expert_personas.published import FAMILY_SIZES, derive_reported, permutation_floor, rejudge, reported
 from persona_studies.analyse.contrasts import EQUIVALENT, INCONCLUSIVE, INFERIOR, SUPERIOR, outcome
-from persona_studies.analyse.stats import equivalence_p
+from persona_studies.analyse.stats.equivalence import equivalence_p
 from persona_studies.design import sources
 from persona_studies.errors import SourceError, StatisticsError
 from persona_studies.paths import Project

@@ -12,7 +12,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from measurement import audits, design, facts, figures, further, judging, live, psychometrics, recordings, released
 from persona_studies.analyse import conclusions, verdicts
-from persona_studies.analyse import stats as lib_stats
+from persona_studies.analyse.stats.power import units_needed
 from persona_studies.design.protocol import Claim
 from persona_studies.errors import SourceUnavailable
 from tests.conftest import at_hand
@@ -485,7 +485,7 @@ def test_claims_about_several_tests_are_decided_by_counting() -> None:
 def test_an_open_claim_about_several_tests_says_how_many_units_would_decide_most_of_them() -> None:
     # A standard deviation of 1.5 over units, and .1 to be found, at the level of the family.
     why = counted_and_why([1, 1, 1], [False] * 3, [False] * 3, "positive")[1]
-    needed = lib_stats.units_needed(0.1, 1.5, alpha=0.05 / PROTOCOL.families["order"].size)
+    needed = units_needed(0.1, 1.5, alpha=0.05 / PROTOCOL.families["order"].size)
     assert why.endswith(f"; {needed:,.0f} items would decide")
 
 

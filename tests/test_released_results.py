@@ -10,7 +10,8 @@ import pytest
 from scipy import stats as sp
 from statsmodels.stats.proportion import proportions_ztest
 
-from persona_studies.analyse import stats, verdicts
+from persona_studies.analyse import verdicts
+from persona_studies.analyse.stats.power import units_needed
 from persona_studies.design.protocol import Claim
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
@@ -405,7 +406,7 @@ def test_a_claim_about_several_tests(direction: str, found: pd.DataFrame, verdic
     assert said == verdict
     # .03 sqrt(423) is the standard deviation over questions; no effect is to be bounded in every test.
     level = {"alpha": 0.1, "power": 0.9} if direction == "none" else {"alpha": 0.05 / 18}
-    n = stats.units_needed(0.02, 0.03 * 423**0.5, **level)
+    n = units_needed(0.02, 0.03 * 423**0.5, **level)
     assert (f"; {n:,} questions would decide" in why) == (verdict == verdicts.INCONCLUSIVE)
 
 

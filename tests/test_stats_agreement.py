@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import norm
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from persona_studies.analyse import gates, stats
+from persona_studies.analyse import gates
+from persona_studies.analyse.stats.agreement import cohen_kappa, gwet_ac, krippendorff_alpha, raw_agreement
 from persona_studies.analyse.stats.estimate import Estimate
 from persona_studies.errors import StatisticsError
 from tests import reference
@@ -52,27 +53,27 @@ def test_equals_r(case: dict) -> None:
     x = ratings(case)
     for weights in ("identity", "linear", "quadratic"):
         how = {"categories": SCALE, "weights": weights, **HOW}
-        assert stats.raw_agreement(x, **how).estimate == pytest.approx(case["raw"][weights], abs=1e-12)
-        assert stats.gwet_ac(x, **how).estimate == pytest.approx(case["gwet"][weights], abs=1e-12)
+        assert raw_agreement(x, **how).estimate == pytest.approx(case["raw"][weights], abs=1e-12)
+        assert gwet_ac(x, **how).estimate == pytest.approx(case["gwet"][weights], abs=1e-12)
         if case["kappa"]:
-            assert stats.cohen_kappa(x, **how).estimate == pytest.approx(case["kappa"][weights], abs=1e-12)
+            assert cohen_kappa(x, **how).estimate == pytest.approx(case["kappa"][weights], abs=1e-12)
     for level, value in case["alpha"].items():
-        alpha = stats.krippendorff_alpha(x, categories=SCALE, level=level, **HOW)
+        alpha = krippendorff_alpha(x, categories=SCALE, level=level, **HOW)
         assert alpha.estimate == pytest.approx(value, abs=1e-12)
 
 
 def test_published_examples() -> None:
     how = {"categories": range(1, 6), **HOW}
     for level, published in (("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)):
-        alpha = stats.krippendorff_alpha(FOUR_OBSERVERS, level=level, **how)
+        alpha = krippendorff_alpha(FOUR_OBSERVERS, level=level, **how)
         assert alpha.estimate == pytest.approx(published, abs=5e-4) and alpha.n == 11
-    assert stats.raw_agreement(FOUR_OBSERVERS, **how).estimate == pytest.approx(0.81818, abs=5e-6)
-    ac1 = stats.gwet_ac(FOUR_OBSERVERS, **how)
+    assert raw_agreement(FOUR_OBSERVERS, **how).estimate == pytest.approx(0.81818, abs=5e-6)
+    ac1 = gwet_ac(FOUR_OBSERVERS, **how)
     assert ac1.estimate == pytest.approx(0.77544, abs=5e-6) and ac1.n == 12
-    assert stats.gwet_ac(FOUR_OBSERVERS, weights="quadratic", **how).estimate == pytest.approx(0.914, abs=5e-6)
-    binary = stats.krippendorff_alpha(BINARY, categories=(0, 1), level="nominal", **HOW)
+    assert gwet_ac(FOUR_OBSERVERS, weights="quadratic", **how).estimate == pytest.approx(0.914, abs=5e-6)
+    binary = krippendorff_alpha(BINARY, categories=(0, 1), level="nominal", **HOW)
     assert binary.estimate == pytest.approx(0.095, abs=5e-4)
-    abstractors = stats.cohen_kappa(units(ABSTRACTORS), categories=range(3), **HOW)
+    abstractors = cohen_kappa(units(ABSTRACTORS), categories=range(3), **HOW)
     assert abstractors.estimate == pytest.approx(0.7964094, abs=5e-8)
 
 
@@ -82,16 +83,16 @@ def test_weighted_kappa_equals_statsmodels_on_unequal_steps() -> None:
     table = np.zeros((5, 5))
     np.add.at(table, tuple(x.astype(int).T), 1)
     distance = (values[:, None] - values) ** 2 / 100
-    ours = stats.cohen_kappa(values[x.astype(int)], categories=values, weights="quadratic", **HOW)
+    ours = cohen_kappa(values[x.astype(int)], categories=values, weights="quadratic", **HOW)
     assert ours.estimate == pytest.approx(cohens_kappa(table, weights=distance).kappa, abs=1e-12)
 
 
 def every(x: np.ndarray, **how: object) -> dict[str, Estimate]:
     return {
-        "raw": stats.raw_agreement(x, weights="linear", **how),
-        "kappa": stats.cohen_kappa(x, weights="quadratic", **how),
-        "gwet": stats.gwet_ac(x, weights="quadratic", **how),
-        "alpha": stats.krippendorff_alpha(x, **how),
+        "raw": raw_agreement(x, weights="linear", **how),
+        "kappa": cohen_kappa(x, weights="quadratic", **how),
+        "gwet": gwet_ac(x, weights="quadratic", **how),
+        "alpha": krippendorff_alpha(x, **how),
     }
 
 
@@ -168,38 +169,38 @@ def test_one_category_only_is_undefined_with_a_reason_and_fails_a_gate() -> None
     assert found["gwet"].estimate == 1 and found["raw"].estimate == 1
     rare = np.full((12, 2), 3)
     rare[0] = 1
-    partly = stats.krippendorff_alpha(rare, categories=SCALE, replicates=200, seed=1)
+    partly = krippendorff_alpha(rare, categories=SCALE, replicates=200, seed=1)
     assert partly.estimate == 1 and "statistic undefined in" in partly.reason and isnan(partly.low)
 
 
 def test_too_few_units_are_undefined_with_a_reason() -> None:
     single = [[1, nan], [nan, 2], [3, nan]]
     for estimate in (
-        stats.raw_agreement(single, categories=SCALE, **HOW),
-        stats.cohen_kappa(single, categories=SCALE, **HOW),
-        stats.krippendorff_alpha(single, categories=SCALE, **HOW),
-        stats.raw_agreement([[1, 1], [2, 2]], categories=SCALE, cluster=["a", "a"], **HOW),
+        raw_agreement(single, categories=SCALE, **HOW),
+        cohen_kappa(single, categories=SCALE, **HOW),
+        krippendorff_alpha(single, categories=SCALE, **HOW),
+        raw_agreement([[1, 1], [2, 2]], categories=SCALE, cluster=["a", "a"], **HOW),
     ):
         assert isnan(estimate.estimate) and "fewer than 2" in estimate.reason
-    assert stats.gwet_ac(single, categories=SCALE, **HOW).reason == "undefined (no unit has two ratings)"
+    assert gwet_ac(single, categories=SCALE, **HOW).reason == "undefined (no unit has two ratings)"
 
 
 def test_refuses_what_it_cannot_read() -> None:
     x = [[0, 1], [2, 2], [3, 9]]
     with pytest.raises(StatisticsError, match=r"outside the categories .*\[9\.0\]"):
-        stats.krippendorff_alpha(x, categories=SCALE, **HOW)
+        krippendorff_alpha(x, categories=SCALE, **HOW)
     with pytest.raises(StatisticsError, match="ascending"):
-        stats.raw_agreement(x, categories=[3, 1], **HOW)
+        raw_agreement(x, categories=[3, 1], **HOW)
     with pytest.raises(StatisticsError, match="two raters, not 3"):
-        stats.cohen_kappa([[1, 1, 1], [2, 2, 2]], categories=SCALE, **HOW)
+        cohen_kappa([[1, 1, 1], [2, 2, 2]], categories=SCALE, **HOW)
     with pytest.raises(StatisticsError, match="weights must be"):
-        stats.gwet_ac([[1, 1], [2, 2]], categories=SCALE, weights="square", **HOW)  # type: ignore[arg-type]
+        gwet_ac([[1, 1], [2, 2]], categories=SCALE, weights="square", **HOW)  # type: ignore[arg-type]
     with pytest.raises(StatisticsError, match="level must be"):
-        stats.krippendorff_alpha([[1, 1], [2, 1]], categories=SCALE, level="ratio", **HOW)  # type: ignore[arg-type]
+        krippendorff_alpha([[1, 1], [2, 1]], categories=SCALE, level="ratio", **HOW)  # type: ignore[arg-type]
     with pytest.raises(StatisticsError, match="one cluster per unit"):
-        stats.raw_agreement([[1, 1], [2, 2]], categories=SCALE, cluster=["a"], **HOW)
+        raw_agreement([[1, 1], [2, 2]], categories=SCALE, cluster=["a"], **HOW)
     frame = pd.DataFrame([[1, 1], [2, 2]], index=["u", "v"])
     with pytest.raises(StatisticsError, match="different units"):
-        stats.raw_agreement(frame, categories=SCALE, cluster=pd.Series(["a", "b"], index=["v", "u"]), **HOW)
+        raw_agreement(frame, categories=SCALE, cluster=pd.Series(["a", "b"], index=["v", "u"]), **HOW)
     with pytest.raises(StatisticsError, match="at least 1"):
-        stats.raw_agreement(frame, categories=SCALE, replicates=0, seed=1)
+        raw_agreement(frame, categories=SCALE, replicates=0, seed=1)

@@ -6,7 +6,8 @@ import pingouin as pg
 import pytest
 from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
 
-from persona_studies.analyse import stats
+from persona_studies.analyse.stats.correlation import correlation
+from persona_studies.analyse.stats.paired import sign_flip
 from persona_studies.errors import StatisticsError
 
 
@@ -17,7 +18,7 @@ def test_trap_a_paired_t_test_on_unequal_lengths_becomes_welch() -> None:
     assert table["dof"].iloc[0] == pytest.approx(pg.ttest(x, y, correction=True)["dof"].iloc[0])
     # What pairs here refuses instead.
     with pytest.raises(StatisticsError, match="same units"):
-        stats.correlation(x, y)
+        correlation(x, y)
 
 
 def test_trap_pairwise_tests_average_duplicates_without_a_word() -> None:
@@ -33,7 +34,7 @@ def test_trap_pairwise_tests_average_duplicates_without_a_word() -> None:
     table = pg.pairwise_tests(data=twice, dv="value", within="condition", subject="persona")
     assert table["T"].iloc[0] == pytest.approx(pg.ttest(once["a"], once["b"], paired=True)["T"].iloc[0])
     # Averaging per unit first, and saying so, is the caller's step.
-    assert stats.sign_flip(once["a"] - once["b"], replicates=64, seed=1).n == 6
+    assert sign_flip(once["a"] - once["b"], replicates=64, seed=1).n == 6
 
 
 def test_trap_variational_bayes_is_far_too_sure_of_an_effect_between_clusters() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.meta_analysis import combine_effects
 
-from persona_studies.analyse import stats
+from persona_studies.analyse.stats.meta_analysis import random_effects, random_effects_correlation
 from persona_studies.errors import StatisticsError
 from tests import reference
 
@@ -19,7 +19,7 @@ CASES = reference.load("meta_analysis")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"k={len(case['effects'])}")
 def test_equals_metafor(case: dict, tau: str, interval: str) -> None:
     expected = case[f"{tau}_{interval}"]
-    pooled = stats.random_effects(case["effects"], case["variances"], tau=tau, interval=interval)
+    pooled = random_effects(case["effects"], case["variances"], tau=tau, interval=interval)
     for name in ("estimate", "se", "low", "high", "p", "tau2", "q", "q_p", "i2"):
         assert getattr(pooled, name) == pytest.approx(expected[name], rel=1e-8, abs=1e-10), name
     prediction = [nan if limit is None else limit for limit in expected["prediction"]]
@@ -29,43 +29,43 @@ def test_equals_metafor(case: dict, tau: str, interval: str) -> None:
 
 def test_correlations_are_combined_as_fishers_z() -> None:
     r, n = np.array([0.2, 0.5, 0.35, 0.8]), np.array([55, 275, 120, 275])
-    z = stats.random_effects(np.arctanh(r), 1 / (n - 3))
-    pooled = stats.random_effects_correlation(r, n)
+    z = random_effects(np.arctanh(r), 1 / (n - 3))
+    pooled = random_effects_correlation(r, n)
     assert pooled.tau2 == z.tau2 and pooled.p == z.p and pooled.se == z.se
     assert (pooled.low, pooled.prediction_high) == pytest.approx((np.tanh(z.low), np.tanh(z.prediction_high)))
 
 
 def test_an_undefined_effect_is_left_out_and_said_so() -> None:
-    pooled = stats.random_effects_correlation([0.2, nan, 0.4, 0.3], [55, 55, 55, 55])
+    pooled = random_effects_correlation([0.2, nan, 0.4, 0.3], [55, 55, 55, 55])
     assert pooled.k == 3 and pooled.reason == "1 of 4 effects undefined, left out"
-    assert pooled.estimate == stats.random_effects_correlation([0.2, 0.4, 0.3], [55, 55, 55]).estimate
+    assert pooled.estimate == random_effects_correlation([0.2, 0.4, 0.3], [55, 55, 55]).estimate
 
 
 def test_too_few_effects() -> None:
-    none = stats.random_effects([nan], [0.1])
+    none = random_effects([nan], [0.1])
     assert isnan(none.estimate) and none.reason.startswith("undefined (no effect)")
-    one = stats.random_effects([0.3], [0.01])
+    one = random_effects([0.3], [0.01])
     assert (one.estimate, one.low) == pytest.approx((0.3, 0.3 - 1.959964 * 0.1)) and isnan(one.tau2)
-    two = stats.random_effects([0.3, 0.5], [0.01, 0.01])
+    two = random_effects([0.3, 0.5], [0.01, 0.01])
     assert isnan(two.prediction_low) and "2 effects" in two.reason and not isnan(two.low)
 
 
 def test_identical_effects_give_no_hksj_interval() -> None:
-    same = stats.random_effects([0.3, 0.3, 0.3], [0.01, 0.02, 0.03])
+    same = random_effects([0.3, 0.3, 0.3], [0.01, 0.02, 0.03])
     assert same.tau2 == 0 and same.i2 == 0 and isnan(same.low) and isnan(same.p) and "identical" in same.reason
-    assert not isnan(stats.random_effects([0.3, 0.3, 0.3], [0.01, 0.02, 0.03], interval="normal").low)
+    assert not isnan(random_effects([0.3, 0.3, 0.3], [0.01, 0.02, 0.03], interval="normal").low)
 
 
 def test_refused() -> None:
     with pytest.raises(StatisticsError, match="positive"):
-        stats.random_effects([0.1, 0.2], [0.1, 0.0])
+        random_effects([0.1, 0.2], [0.1, 0.0])
     with pytest.raises(StatisticsError, match="positive"):
-        stats.random_effects([0.1, 0.2], [0.1, nan])
+        random_effects([0.1, 0.2], [0.1, nan])
     with pytest.raises(StatisticsError, match="2 effects but 1"):
-        stats.random_effects([0.1, 0.2], [0.1])
+        random_effects([0.1, 0.2], [0.1])
     with pytest.raises(StatisticsError, match="at least 4"):
-        stats.random_effects_correlation([0.1, 0.2], [10, 3])
-    assert "exactly 1" in stats.random_effects_correlation([0.1, 1.0], [10, 10]).reason
+        random_effects_correlation([0.1, 0.2], [10, 3])
+    assert "exactly 1" in random_effects_correlation([0.1, 1.0], [10, 10]).reason
 
 
 def test_trap_statsmodels_has_negative_tau2() -> None:
@@ -76,4 +76,4 @@ def test_trap_statsmodels_has_negative_tau2() -> None:
             np.array(homogeneous["effects"]), np.array(homogeneous["variances"]), method_re="dl"
         )
     assert negative.tau2 < 0
-    assert stats.random_effects(homogeneous["effects"], homogeneous["variances"], tau="dl").tau2 == 0
+    assert random_effects(homogeneous["effects"], homogeneous["variances"], tau="dl").tau2 == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from persona_studies.analyse.stats import minimum_detectable_mean, power_mean, units_needed
+from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed
 from persona_studies.errors import StatisticsError
 from tests import reference
 

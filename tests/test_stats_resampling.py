@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from persona_studies.analyse import stats
 from persona_studies.analyse.stats import resampling
+from persona_studies.analyse.stats.correlation import pearson
+from persona_studies.analyse.stats.resampling import bca, cluster_bootstrap, two_way_bootstrap
 from persona_studies.errors import StatisticsError
 
 
@@ -52,7 +53,7 @@ def test_two_way_equals_a_loop_with_the_same_draws(
     values[rng.random(values.shape) < gaps] = nan
     rows = np.arange(12) // 2 if clustered else np.arange(12)
     columns = np.arange(30) // 3 if clustered else np.arange(30)
-    table = stats.two_way_bootstrap(values, trait, row_cluster=rows, column_cluster=columns, replicates=150, seed=7)
+    table = two_way_bootstrap(values, trait, row_cluster=rows, column_cluster=columns, replicates=150, seed=7)
     loop = by_loop(values, trait, rows, columns, 7, 150)
     means = np.nanmean(values, axis=1)
     line = scipy_stats.linregress(trait, means)
@@ -68,7 +69,7 @@ def test_cluster_bootstrap_equals_a_loop_with_the_same_draws() -> None:
     rng = np.random.default_rng(2)
     cluster = np.repeat(list("abcdefgh"), [1, 2, 3, 4, 5, 2, 2, 3])
     x, y = rng.normal(size=(2, len(cluster)))
-    table = stats.cluster_bootstrap(y, x, cluster=cluster, replicates=200, seed=3)
+    table = cluster_bootstrap(y, x, cluster=cluster, replicates=200, seed=3)
     row_rng, _ = np.random.default_rng(3).spawn(2)
     members = [np.flatnonzero(cluster == c) for c in "abcdefgh"]
     drawn = [np.concatenate([members[i] for i in row_rng.integers(0, 8, size=8)]) for _ in range(200)]
@@ -84,10 +85,10 @@ def test_cluster_bootstrap_equals_a_loop_with_the_same_draws() -> None:
 
 def test_without_a_predictor_there_is_the_mean_alone() -> None:
     values = np.random.default_rng(3).normal(size=(10, 10))
-    table = stats.two_way_bootstrap(values, replicates=200, seed=1)
+    table = two_way_bootstrap(values, replicates=200, seed=1)
     assert table.index.tolist() == ["mean"]
-    pd.testing.assert_frame_equal(table, stats.two_way_bootstrap(values, replicates=200, seed=1))
-    assert table.loc["mean", "low"] != stats.two_way_bootstrap(values, replicates=200, seed=2).loc["mean", "low"]
+    pd.testing.assert_frame_equal(table, two_way_bootstrap(values, replicates=200, seed=1))
+    assert table.loc["mean", "low"] != two_way_bootstrap(values, replicates=200, seed=2).loc["mean", "low"]
 
 
 def test_clusters_widen_intervals() -> None:
@@ -96,8 +97,8 @@ def test_clusters_widen_intervals() -> None:
     width = {
         name: float(table.loc["mean", "high"] - table.loc["mean", "low"])
         for name, table in {
-            "units": stats.cluster_bootstrap(y, cluster=np.arange(200), replicates=500, seed=1),
-            "clusters": stats.cluster_bootstrap(y, cluster=np.arange(200) // 10, replicates=500, seed=1),
+            "units": cluster_bootstrap(y, cluster=np.arange(200), replicates=500, seed=1),
+            "clusters": cluster_bootstrap(y, cluster=np.arange(200) // 10, replicates=500, seed=1),
         }.items()
     }
     assert width["clusters"] > 2.5 * width["units"]
@@ -110,7 +111,7 @@ def test_two_way_covers_the_correlation_over_all_columns_despite_noise_in_row_me
         trait = rng.normal(size=55)
         true = 0.5 * trait + np.sqrt(0.75) * rng.normal(size=55)
         values = true[:, None] + rng.normal(size=20) + 3 * rng.normal(size=(55, 20))
-        row = stats.two_way_bootstrap(values, trait, replicates=300, seed=seed).loc["correlation"]
+        row = two_way_bootstrap(values, trait, replicates=300, seed=seed).loc["correlation"]
         covered += row["low"] <= 0.5 <= row["high"]
     # Row means have a reliability of .69 here; plain percentiles cover .87.
     assert covered >= 71
@@ -120,7 +121,7 @@ def test_full_size_is_fast_and_small() -> None:
     values = np.random.default_rng(5).random((275, 4950), dtype=np.float64)
     tracemalloc.start()
     start = time.process_time()
-    stats.two_way_bootstrap(values, np.arange(275.0), replicates=500, seed=1)
+    two_way_bootstrap(values, np.arange(275.0), replicates=500, seed=1)
     seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert seconds < 5  # 20 times as many replicates take a few seconds
@@ -129,16 +130,16 @@ def test_full_size_is_fast_and_small() -> None:
 
 def test_undefined_with_a_reason() -> None:
     trait = np.arange(10.0)
-    flat = stats.two_way_bootstrap(np.full((10, 6), 0.3), trait, replicates=50, seed=1)
+    flat = two_way_bootstrap(np.full((10, 6), 0.3), trait, replicates=50, seed=1)
     assert flat.loc["correlation", "reason"] == "undefined (constant)" and isnan(
         flat.loc["correlation", "estimate"]
     )
     assert flat.loc["mean", "reason"] == "interval undefined (constant)"
     assert flat.loc["mean", "estimate"] == pytest.approx(0.3)
     assert isnan(flat.loc["mean", "low"])
-    two = stats.cluster_bootstrap([1.0, 2.0, 3.0], [1.0, 2.0, 4.0], cluster=[0, 0, 1], replicates=50, seed=1)
+    two = cluster_bootstrap([1.0, 2.0, 3.0], [1.0, 2.0, 4.0], cluster=[0, 0, 1], replicates=50, seed=1)
     assert "resamples" in two.loc["correlation", "reason"] and isnan(two.loc["correlation", "low"])
-    one = stats.cluster_bootstrap([1.0, 2.0, 3.0], cluster=[0, 0, 0], replicates=50, seed=1)
+    one = cluster_bootstrap([1.0, 2.0, 3.0], cluster=[0, 0, 0], replicates=50, seed=1)
     assert "fewer than 2" in one.loc["mean", "reason"]
 
 
@@ -148,8 +149,8 @@ def test_incomplete_rows_are_left_out() -> None:
     values[2], trait[5] = nan, nan
     keep = [0, 1, 3, 4, 6, 7]
     pd.testing.assert_frame_equal(
-        stats.two_way_bootstrap(values, trait, replicates=60, seed=1),
-        stats.two_way_bootstrap(values[keep], trait[keep], replicates=60, seed=1),
+        two_way_bootstrap(values, trait, replicates=60, seed=1),
+        two_way_bootstrap(values[keep], trait[keep], replicates=60, seed=1),
     )
 
 
@@ -157,32 +158,32 @@ def test_labelled_data_must_have_the_same_units() -> None:
     values = pd.DataFrame(np.random.default_rng(1).normal(size=(4, 3)), index=list("abcd"), columns=list("xyz"))
     trait = pd.Series([1.0, 2.0, 3.0, 5.0], index=list("abdc"))
     with pytest.raises(StatisticsError, match="values and predictor are indexed"):
-        stats.two_way_bootstrap(values, trait, replicates=10, seed=1)
+        two_way_bootstrap(values, trait, replicates=10, seed=1)
     with pytest.raises(StatisticsError, match="columns and column_cluster are indexed"):
-        stats.two_way_bootstrap(values, column_cluster=pd.Series([0, 0, 1]), replicates=10, seed=1)
+        two_way_bootstrap(values, column_cluster=pd.Series([0, 0, 1]), replicates=10, seed=1)
     with pytest.raises(StatisticsError, match="values and cluster are indexed"):
-        stats.cluster_bootstrap(values["x"], cluster=trait, replicates=10, seed=1)
-    assert stats.two_way_bootstrap(values, trait.loc[list("abcd")], replicates=10, seed=1).loc["mean", "n"] == 4
+        cluster_bootstrap(values["x"], cluster=trait, replicates=10, seed=1)
+    assert two_way_bootstrap(values, trait.loc[list("abcd")], replicates=10, seed=1).loc["mean", "n"] == 4
 
 
 def test_refused() -> None:
     with pytest.raises(StatisticsError, match="predictor has 3"):
-        stats.two_way_bootstrap(np.ones((4, 4)), [1, 2, 3], replicates=10, seed=1)
+        two_way_bootstrap(np.ones((4, 4)), [1, 2, 3], replicates=10, seed=1)
     with pytest.raises(StatisticsError, match="one cluster per unit"):
-        stats.two_way_bootstrap(np.ones((4, 4)), row_cluster=[1, 2], replicates=10, seed=1)
+        two_way_bootstrap(np.ones((4, 4)), row_cluster=[1, 2], replicates=10, seed=1)
     with pytest.raises(StatisticsError, match="missing labels"):
-        stats.cluster_bootstrap([1.0, 2.0], cluster=["a", None], replicates=10, seed=1)
+        cluster_bootstrap([1.0, 2.0], cluster=["a", None], replicates=10, seed=1)
     with pytest.raises(StatisticsError, match="confidence"):
-        stats.cluster_bootstrap([1.0, 2.0], cluster=["a", "b"], confidence=95, replicates=10, seed=1)
+        cluster_bootstrap([1.0, 2.0], cluster=["a", "b"], confidence=95, replicates=10, seed=1)
     with pytest.raises(StatisticsError, match="replicates"):
-        stats.cluster_bootstrap([1.0, 2.0], cluster=["a", "b"], replicates=0, seed=1)
+        cluster_bootstrap([1.0, 2.0], cluster=["a", "b"], replicates=0, seed=1)
 
 
 def test_bca_is_scipys_and_repeats() -> None:
     rng = np.random.default_rng(7)
     x = rng.normal(size=60)
     y = 0.6 * x + rng.normal(size=60)
-    result = stats.bca(stats.pearson, x, y, replicates=1000, seed=5)
+    result = bca(pearson, x, y, replicates=1000, seed=5)
     direct = scipy_stats.bootstrap(
         (x, y),
         lambda a, b, axis=-1: scipy_stats.pearsonr(a, b, axis=axis).statistic,
@@ -193,7 +194,7 @@ def test_bca_is_scipys_and_repeats() -> None:
         rng=np.random.default_rng(5),
     ).confidence_interval
     assert (result.low, result.high) == pytest.approx(tuple(direct), abs=1e-12)
-    again = stats.bca(stats.pearson, x, y, replicates=1000, seed=5)
+    again = bca(pearson, x, y, replicates=1000, seed=5)
     assert result.n == 60 and astuple(result) == astuple(again)
 
 
@@ -201,10 +202,10 @@ def test_trap_a_bootstrap_of_constants_is_nan_without_a_reason() -> None:
     with pytest.warns((scipy_stats.DegenerateDataWarning, RuntimeWarning)):
         bare = scipy_stats.bootstrap(([2.0] * 5,), np.mean, n_resamples=20, rng=np.random.default_rng(1))
     assert isnan(bare.confidence_interval.low)
-    constant = stats.bca(np.mean, [2.0] * 5, replicates=20, seed=1)
+    constant = bca(np.mean, [2.0] * 5, replicates=20, seed=1)
     assert constant.estimate == 2 and isnan(constant.low) and constant.reason == "interval undefined (constant)"
-    undefined = stats.bca(stats.pearson, [1.0, 2, 3, 4], [2.0] * 4, replicates=20, seed=1)
+    undefined = bca(pearson, [1.0, 2, 3, 4], [2.0] * 4, replicates=20, seed=1)
     assert isnan(undefined.estimate) and undefined.reason == "undefined (constant)"
-    sometimes = stats.bca(stats.pearson, [1.0, 2, 3], [2.0, 2, 3], replicates=200, seed=1)
+    sometimes = bca(pearson, [1.0, 2, 3], [2.0, 2, 3], replicates=200, seed=1)
     assert sometimes.estimate > 0 and isnan(sometimes.low) and "resamples" in sometimes.reason
-    assert "fewer than 2" in stats.bca(np.mean, [1.0], replicates=20, seed=1).reason
+    assert "fewer than 2" in bca(np.mean, [1.0], replicates=20, seed=1).reason

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from persona_studies.analyse import stats as lib_stats
+from persona_studies.analyse.stats.correlation import d_from_r
 from persona_studies.design import sources
 from persona_studies.design.plan import HASHES, IDENTITY, text_hash
 from persona_studies.errors import ParameterError, SourceError, SourceUnavailable
@@ -341,7 +341,7 @@ def test_reported_effects() -> None:
     table = table.set_index("model")
     assert list(table.index) == ["m1", "m2"]
     assert table.loc["m1", "d"] == "2"
-    assert table.loc["m1", "d_implied"] == pytest.approx(lib_stats.d_from_r(0.6))
+    assert table.loc["m1", "d_implied"] == pytest.approx(d_from_r(0.6))
     assert table.loc["m2", "d"] == "1.2; > 2.33"
     assert np.isnan(table.loc["m2", "r"]) and np.isnan(table.loc["m2", "d_implied"])
 

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from persona_studies.analyse import stats
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.correlation import correlation
+from persona_studies.analyse.stats.effects import hedges_g
+from persona_studies.analyse.stats.power import power_mean, units_needed
 from sycophancy import analysis, other_models, robustness, scoring, valence, validity
 from tests.simulated_sycophancy import ASKED, PEOPLE, PROJECT, PROTOCOL, responses
 
@@ -103,8 +105,8 @@ def test_power_and_equivalence_rest_on_backgrounds_and_not_on_personas() -> None
     assert row["df"] == test.df == 10
     assert row["estimate"] / row["se"] == pytest.approx(test.statistic)
     level = HOW.alpha / 6
-    assert row["power"] == pytest.approx(stats.power_mean(0.3, row["se"], 10, alpha=level))
-    assert row["n_needed"] == 5 * stats.units_needed(0.3, row["se"] * 11**0.5, alpha=level)
+    assert row["power"] == pytest.approx(power_mean(0.3, row["se"], 10, alpha=level))
+    assert row["n_needed"] == 5 * units_needed(0.3, row["se"] * 11**0.5, alpha=level)
     # The two one-sided tests at 5 % reject where the interval of 90 % lies within the margin.
     z, low, high = np.arctanh([row["estimate"], row["low"], row["high"]])
     se = (high - low) / 2 / scipy_stats.norm.isf(0.025)
@@ -132,9 +134,7 @@ def test_a_personas_own_neutral_is_taken_off() -> None:
     found = run(seed=5, neutral=0.8)
     raw = scoring.statements(found.scored.agree["labels_four"], "asserted", "log_odds")
     people = found.scored.persona
-    assert (
-        stats.correlation(raw.loc[people["condition"]].mean(axis=1).to_numpy(), people["designed"]).estimate > 0.9
-    )
+    assert correlation(raw.loc[people["condition"]].mean(axis=1).to_numpy(), people["designed"]).estimate > 0.9
     assert abs(family(found).loc[ASSERTED, "estimate"]) < 0.4 and not family(found).loc[ASSERTED, "rejected"]
 
 
@@ -248,7 +248,7 @@ def test_what_is_reported_beside_the_verdicts(planted: analysis.Analysis) -> Non
     assert (other["r"] > 0.5).all() and "replies, published parser" in other.index and len(other) == 5
     g = robustness.effects(PROTOCOL, scored, HOW).set_index("hypothesis")
     y, level = scored.persona["labels_four asserted"], scored.persona["designed"]
-    assert g.loc[ASSERTED, "g"] == pytest.approx(stats.hedges_g(y[level >= 4], y[level <= 2]).estimate)
+    assert g.loc[ASSERTED, "g"] == pytest.approx(hedges_g(y[level >= 4], y[level <= 2]).estimate)
     yes = robustness.acquiescence(scored)
     # What a claim gains by its content its mirror loses; what levels add, both gain.
     assert (yes.loc[yes["said"] == "unattributed", "r_mirror"] < -0.3).all()

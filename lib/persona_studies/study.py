@@ -26,7 +26,7 @@ from persona_studies.design.plan import DERIVED, IDENTITY
 from persona_studies.design.protocol import Protocol
 from persona_studies.errors import NotebookError, ResponsesError, quoted
 from persona_studies.paths import Project
-from persona_studies.reproduce import notebooks, reads
+from persona_studies.reproduce import imports, notebooks, reads
 
 HOW_TO_STOP = "To stop: the square in the toolbar, or the key I twice. Every answer is kept."
 BUTTON = (
@@ -73,6 +73,7 @@ class Study:
             folder.mkdir(parents=True, exist_ok=True)
         figures.style()
         reads.hold_to(project, name)
+        imports.hold_to(project, name, asks=parameters.model_dump().get("live_hours", 0) > 0)
         return cls(name, project, protocol.load(project.protocol(name)), parameters, out)
 
     def deviations(self) -> pd.DataFrame:

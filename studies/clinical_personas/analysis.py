@@ -14,7 +14,7 @@ from clinical_personas import published, replies
 from persona_studies.analyse import families, gates, multiple_choice
 from persona_studies.analyse.conclusions import Analysis, conclude
 from persona_studies.analyse.families import Settings
-from persona_studies.analyse.stats import cohen_kappa
+from persona_studies.analyse.stats.agreement import cohen_kappa
 from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
 

@@ -16,8 +16,10 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from clinical_personas.analysis import CASES, REFERENCE
 from clinical_personas.design import Parameters
-from persona_studies.analyse import stats as lib_stats
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.agreement import cohen_kappa, gwet_ac, krippendorff_alpha, raw_agreement
+from persona_studies.analyse.stats.calibration import calibration_bins, expected_calibration_error
+from persona_studies.analyse.stats.resampling import cluster_bootstrap
 
 ROLES = ("none", REFERENCE, "physician", "nurse")
 
@@ -145,7 +147,7 @@ def risk(scored: pd.DataFrame, how: Settings) -> pd.DataFrame:
         parts |= {str(role): part.droplevel("role") for role, part in roles.groupby(level="role", sort=False)}
         for role, part in parts.items():
             value, low, high = mean_interval(part["place"], how.confidence)
-            slope = lib_stats.cluster_bootstrap(
+            slope = cluster_bootstrap(
                 part["assigned"],
                 part["gold"],
                 cluster=pd.Series(part.index, index=part.index),
@@ -211,7 +213,7 @@ def calibration(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
         row["skill"] = 1 - row["brier"] / float(shares.mean())
         row |= {"confidence": float(each["confidence"].mean()), "likeliest": float(each["correct"].mean())}
         for bins in chosen.bins:
-            found = lib_stats.expected_calibration_error(
+            found = expected_calibration_error(
                 group["confidence"].to_numpy(dtype=float),
                 group["correct"].to_numpy(dtype=float),
                 bins=bins,
@@ -229,7 +231,7 @@ def calibration(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
 def reliability(scored: pd.DataFrame, bins: int) -> pd.DataFrame:
     """Return reliability by role in neutral style: ``dataset, who, low, high, n, probability, frequency, gap``."""
     parts = [
-        lib_stats.calibration_bins(
+        calibration_bins(
             group["confidence"].to_numpy(dtype=float),
             group["correct"].to_numpy(dtype=float),
             bins=bins,
@@ -257,10 +259,10 @@ def agreement(scored: pd.DataFrame, how: Settings) -> pd.DataFrame:
             "seed": how.seed,
         }
         for name, found in {
-            "raw agreement": lib_stats.raw_agreement(pairs, **shared),
-            "kappa, quadratic": lib_stats.cohen_kappa(pairs, weights="quadratic", **shared),
-            "Krippendorff alpha, ordinal": lib_stats.krippendorff_alpha(pairs, level="ordinal", **shared),
-            "Gwet AC2, quadratic": lib_stats.gwet_ac(pairs, weights="quadratic", **shared),
+            "raw agreement": raw_agreement(pairs, **shared),
+            "kappa, quadratic": cohen_kappa(pairs, weights="quadratic", **shared),
+            "Krippendorff alpha, ordinal": krippendorff_alpha(pairs, level="ordinal", **shared),
+            "Gwet AC2, quadratic": gwet_ac(pairs, weights="quadratic", **shared),
         }.items():
             rows.append((dataset, who, name, found.estimate, found.low, found.high))
     return pd.DataFrame(rows, columns=["dataset", "who", "coefficient", "estimate", "low", "high"])

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from persona_studies.analyse import stats as lib_stats
+from persona_studies.analyse.stats.agreement import cohen_kappa
+from persona_studies.analyse.stats.meta_analysis import random_effects
 from persona_studies.design import multiple_choice, sources
 from persona_studies.paths import Project
 
@@ -211,7 +212,7 @@ def models(project: Project, *, confidence: float, replicates: int, seed: int) -
         }
         if label == "no label":
             each = group.loc[group.index.repeat(group["cases"]), ["level", "answer"]].reset_index(drop=True)
-            kappa = lib_stats.cohen_kappa(
+            kappa = cohen_kappa(
                 each,
                 categories=range(1, 6),
                 weights="quadratic",
@@ -303,7 +304,7 @@ def labels_combined(changes: pd.DataFrame, *, confidence: float) -> pd.DataFrame
     """
     rows = []
     for name, group in changes.groupby("hypothesis", sort=False):
-        found = lib_stats.random_effects(group["difference"], group["se"] ** 2, confidence=confidence)
+        found = random_effects(group["difference"], group["se"] ** 2, confidence=confidence)
         rows.append(
             {"hypothesis": name, "models": found.k, "difference": found.estimate, "se": found.se}
             | {"low": found.low, "high": found.high}

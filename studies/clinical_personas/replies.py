@@ -12,7 +12,7 @@ from math import nan
 
 import pandas as pd
 
-from persona_studies.analyse import stats as lib_stats
+from persona_studies.analyse.stats.agreement import cohen_kappa
 
 STATUSES = ("answered", "hedged", "abstained", "unparsed", "truncated", "failed")
 # By place, the most urgent first.
@@ -134,7 +134,7 @@ def summary(
         right = float((error == 0).sum() / len(group))
         pairs = answers.dropna(subset=["chosen"])[["named", "chosen"]]
         kappa = (
-            lib_stats.cohen_kappa(
+            cohen_kappa(
                 pairs,
                 categories=range(4),
                 weights="quadratic",

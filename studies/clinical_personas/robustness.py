@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from clinical_personas.analysis import CASES, VALUES, by_case, differences
-from persona_studies.analyse import families, stats
+from persona_studies.analyse import families
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.power import power_mean
 from persona_studies.design.protocol import Protocol
 
 NAMES = {"triage": "vignettes", "esi": "emergency cases"}
@@ -79,7 +80,7 @@ def power_curve(tests: pd.DataFrame, effects: Any, level: float) -> pd.DataFrame
             row["hypothesis"].split(", ")[1],
             row["n"],
             effect,
-            stats.power_mean(effect, row["se"], row["df"], alpha=level),
+            power_mean(effect, row["se"], row["df"], alpha=level),
         )
         for row in mine[mine["se"] > 0].to_dict("records")
         for effect in effects

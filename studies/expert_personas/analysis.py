@@ -274,7 +274,7 @@ def finding(claims: pd.DataFrame, analyses: Mapping[str, Analysis]) -> str:
             f"**{others}** In {model}, letters fail their checks ({checks}), so that nothing is decided by its "
             f"answers. Accuracy without a persona: {reached}."
         )
-    filler = first.tests.set_index("hypothesis").loc[f"filler - {NO_PERSONA} | all, accuracy"]
+    filler = first.tests.set_index("hypothesis").to_dict("index")[f"filler - {NO_PERSONA} | all, accuracy"]
     return (
         f"**In {model}, an elaborate expert persona of the question's field changes accuracy by "
         f"{size('in_domain')} against no persona, an expert of an unrelated field by {size('off_domain')}, and a "

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from expert_personas.design import NO_PERSONA
-from persona_studies.analyse import figures, stats
+from persona_studies.analyse import figures
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.power import minimum_detectable_mean
 
 PERSONAS = [
     *(NO_PERSONA, "expert, elaborate", "expert, short", "unrelated expert", "layperson", "toddler"),
@@ -145,7 +146,7 @@ def power(tests: pd.DataFrame, how: Settings, margin: float) -> Figure:
 
 
 def _detectable(spread: float, n: int, level: float, margin: float) -> float:
-    return float(stats.minimum_detectable_mean(spread / sqrt(n), n - 1, alpha=level, power=0.8))
+    return float(minimum_detectable_mean(spread / sqrt(n), n - 1, alpha=level, power=0.8))
 
 
 def _shows_none(spread: float, n: int, level: float, margin: float) -> float:

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import pandas as pd
 from scipy import stats as distributions
 
-from persona_studies.analyse import stats
 from persona_studies.analyse.contrasts import outcome
+from persona_studies.analyse.stats.equivalence import equivalence_p
 from persona_studies.analyse.stats.estimate import Array, fraction, is_constant
-from persona_studies.analyse.stats.multiplicity import Correction
+from persona_studies.analyse.stats.multiplicity import Correction, correct
+from persona_studies.analyse.stats.paired import sign_flip
 from persona_studies.design import sources
 from persona_studies.errors import SourceError, StatisticsError
 from persona_studies.paths import Project
@@ -249,7 +250,7 @@ def combine(
     Args:
         effects: From :func:`model_effects` or :func:`persona_effects`.
         alpha: Error rate of a family, and of each one-sided equivalence test.
-        correction: As in :func:`persona_studies.analyse.stats.correct`.
+        correction: As in :func:`persona_studies.analyse.stats.multiplicity.correct`.
         margin: Smallest difference in accuracy of interest.
         confidence: Coverage of both intervals.
         unit: What counts once.
@@ -299,7 +300,7 @@ def _combined(names: Any, part: pd.DataFrame, *, unit: str, seed: int, **how: fl
         "unit": unit,
         "positive": int((values > 0).sum()),
         **_over_units(values, **how),
-        "p_sign_flip": stats.sign_flip(values, replicates=1 << 16, seed=seed).p,
+        "p_sign_flip": sign_flip(values, replicates=1 << 16, seed=seed).p,
         "least_p_sign_flip": 2.0 ** (1 - len(values)),
     }
 
@@ -307,7 +308,7 @@ def _combined(names: Any, part: pd.DataFrame, *, unit: str, seed: int, **how: fl
 def _within_families(table: pd.DataFrame, column: str, *, alpha: float, method: Correction) -> pd.DataFrame:
     """Correct a column of p-values within each family of a table of contrasts; undefined counts as p = 1."""
     return pd.concat(
-        stats.correct(part[column], size=len(part), alpha=alpha, method=method, undefined="one")
+        correct(part[column], size=len(part), alpha=alpha, method=method, undefined="one")
         for _, part in table.groupby(["benchmark", "family"], sort=False)
     )
 
@@ -334,7 +335,7 @@ def _over_units(values: Array, *, margin: float, confidence: float) -> dict[str,
         "prediction_low": mean - further,
         "prediction_high": mean + further,
         "p": float(2 * distributions.t.sf(abs(mean) / se, k - 1)),
-        "p_equivalence": stats.equivalence_p(mean, se, margin=margin, df=k - 1),
+        "p_equivalence": equivalence_p(mean, se, margin=margin, df=k - 1),
         "reason": "",
     }
 

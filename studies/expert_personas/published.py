@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats as distributions
 
-from persona_studies.analyse import stats
 from persona_studies.analyse.contrasts import INFERIOR, SUPERIOR, outcome
+from persona_studies.analyse.stats.equivalence import equivalence_p
 from persona_studies.analyse.stats.estimate import fraction
-from persona_studies.analyse.stats.multiplicity import Correction
+from persona_studies.analyse.stats.multiplicity import Correction, correct
 from persona_studies.errors import SourceError, StatisticsError
 from persona_studies.paths import Project
 
@@ -28,7 +28,7 @@ def _corrected(p: pd.Series, *, size: int, alpha: float, method: Correction) -> 
         raise StatisticsError(f"A family of {size} tests cannot hold the {len(p)} reported ones; enlarge its size.")
     rest = pd.Series(nan, index=[("not at hand", number) for number in range(size - len(p))], dtype=float)
     named = p.set_axis([("reported", place) for place in p.index])
-    corrected = stats.correct(pd.concat([named, rest]), size=size, alpha=alpha, method=method, undefined="one")
+    corrected = correct(pd.concat([named, rest]), size=size, alpha=alpha, method=method, undefined="one")
     return corrected.head(len(p)).set_axis(p.index)
 
 
@@ -127,7 +127,7 @@ def rejudge(
     Args:
         contrasts: From :func:`reported`.
         alpha: Error rate of a family, and of each one-sided equivalence test.
-        correction: As in :func:`persona_studies.analyse.stats.correct`.
+        correction: As in :func:`persona_studies.analyse.stats.multiplicity.correct`.
         margin: Smallest difference in accuracy of interest.
         confidence: Coverage of the intervals returned.
         sizes: Tests in each family of one benchmark.
@@ -213,7 +213,7 @@ def _restored(contrasts: pd.DataFrame, margin: float, confidence: float) -> pd.D
         paper_significant=reported_p <= PAPER_ALPHA,
         p=pd.Series(2 * distributions.norm.sf(estimate.abs() / se)).where(at_hand, reported_p),
         p_basis=np.where(at_hand, "interval", "reported"),
-        p_equivalence=[stats.equivalence_p(d, s, margin=margin) for d, s in zip(estimate, se, strict=True)],
+        p_equivalence=[equivalence_p(d, s, margin=margin) for d, s in zip(estimate, se, strict=True)],
     )
 
 

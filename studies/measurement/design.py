@@ -10,12 +10,12 @@ from pydantic import Field
 
 from measurement import further
 from persona_studies.analyse.families import Settings
-from persona_studies.analyse.stats import Correction
+from persona_studies.analyse.stats.multiplicity import Correction
 from persona_studies.design import banks, parameters
 from persona_studies.design import plan as plans
 from persona_studies.design.conditions import shuffled
 from persona_studies.design.plan import text_hash
-from persona_studies.design.protocol import Protocol
+from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
 
 Domain = Literal["neuroticism", "extraversion", "openness", "agreeableness", "conscientiousness"]
@@ -120,10 +120,13 @@ class Parameters(parameters.Parameters):
 
 def judged_by(protocol: Protocol, chosen: Parameters) -> Protocol:
     """Return a protocol whose equivalence tests use the margins of the parameters, each for its families."""
-    for family, margin in protocol.design["margins"].items():
-        protocol = protocol.at_margin(
-            getattr(chosen, margin), lambda name, each, of=family: name == of and each.outcome != "statement"
-        )
+    margins = protocol.design["margins"]
+    for margin in sorted({*margins.values()}):
+
+        def mine(family: str, each: Hypothesis, margin: str = margin) -> bool:
+            return margins.get(family) == margin and each.outcome != "statement"
+
+        protocol = protocol.at_margin(getattr(chosen, margin), mine)
     return protocol
 
 

@@ -12,8 +12,9 @@ from scipy import stats as sp
 
 from measurement import live, psychometrics, released
 from measurement.facts import BEHAVIOURS
-from persona_studies.analyse import claims, gates, stats, verdicts
+from persona_studies.analyse import claims, gates, verdicts
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.power import minimum_detectable_mean, units_needed
 from persona_studies.design.protocol import Protocol
 
 MISSING = "not recorded yet: "
@@ -149,8 +150,8 @@ def _units(protocol: Protocol, tests: pd.DataFrame, smallest: float, wanted: str
         level = verdicts.level(protocol.families[row["family"]], alpha=how.alpha, correction=how.correction)
         none = wanted == "none"
         sd, tails, power = se * (n - lost) ** 0.5, 2 * level if none else level, 0.9 if none else 0.8
-        planned = stats.units_needed(margin, sd, alpha=tails, power=power) + lost
-        detectable = stats.minimum_detectable_mean(se, np.inf, alpha=level, power=0.8)
+        planned = units_needed(margin, sd, alpha=tails, power=power) + lost
+        detectable = minimum_detectable_mean(se, np.inf, alpha=level, power=0.8)
         more = verdicts.units_to_decide(
             planned, n, direction=wanted, effect=effect, smallest=margin, detectable=detectable
         )

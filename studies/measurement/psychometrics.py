@@ -12,7 +12,7 @@ import pandas as pd
 import pingouin as pg
 from numpy.typing import NDArray
 
-from persona_studies.analyse import stats
+from persona_studies.analyse.stats.reliability import omega
 
 Array = NDArray[np.float64]
 ONE_FACTOR = 0.6
@@ -100,7 +100,7 @@ def scales(answers: Answers, confidence: float = 0.95) -> pd.DataFrame:
                 "alpha_low": low,
                 "alpha_high": high,
                 "alpha_unkeyed": alpha(raw[:, mine], confidence)[0],
-                "omega": stats.omega(own).estimate if varies else nan,
+                "omega": omega(own).estimate if varies else nan,
                 "pole_r": nan if halves is None else correlate(*halves),
                 "item_rest": float(np.mean(rest)),
                 "extreme": float(np.mean((np.round(own) <= 1) | (np.round(own) >= answers.top))),

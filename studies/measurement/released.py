@@ -16,8 +16,11 @@ from statsmodels.stats.proportion import proportion_confint
 from measurement import design, psychometrics
 from measurement.facts import BEHAVIOURS, FILES
 from measurement.published import FLAN
-from persona_studies.analyse import families, stats
+from persona_studies.analyse import families
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.correlation import correlation
+from persona_studies.analyse.stats.equivalence import equivalence_correlation
+from persona_studies.analyse.stats.paired import sign_flip
 from persona_studies.design.protocol import Protocol
 
 Row = dict[str, Any]
@@ -65,7 +68,7 @@ def of_values(
         return {"n": len(x), **dict.fromkeys(families.ESTIMATES[1:], nan)}
     mean, se, df = float(x.mean()), float(x.std(ddof=1) / sqrt(len(x))), len(x) - 1
     reach = float(sp.t.ppf(0.5 + how.confidence / 2, df)) * se
-    flip = stats.sign_flip(x, replicates=how.replicates, seed=how.seed).p if p is None else p
+    flip = sign_flip(x, replicates=how.replicates, seed=how.seed).p if p is None else p
     bound = families.bound_p(mean, se, df, margin=margin, direction=direction) if margin > 0 else nan
     return {
         **{"n": len(x), "estimate": mean, "se": se, "df": df, "low": mean - reach, "high": mean + reach},
@@ -277,8 +280,8 @@ def correlations(table: pd.DataFrame, how: Settings) -> dict[str, Row]:
     rows = {}
     for scale in SCALE_NAMES:
         for deed in BEHAVIOURS.values():
-            found = stats.correlation(table[scale].to_numpy(), table[deed].to_numpy(), confidence=how.confidence)
-            same = stats.equivalence_correlation(found.estimate, found.n, margin=0.3, alpha=how.alpha)
+            found = correlation(table[scale].to_numpy(), table[deed].to_numpy(), confidence=how.confidence)
+            same = equivalence_correlation(found.estimate, found.n, margin=0.3, alpha=how.alpha)
             rows[f"{scale}, {deed}"] = {
                 **{"n": found.n, "estimate": found.estimate, "se": nan, "df": nan},
                 **{"low": found.low, "high": found.high, "p": found.p, "p_bound": same.p},

@@ -11,8 +11,10 @@ from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
 from neurodivergence.design import CONDITIONS, PAIRS, PLANNED, Parameters
-from persona_studies.analyse import stats as lib_stats
 from persona_studies.analyse.stats.estimate import is_constant
+from persona_studies.analyse.stats.multiplicity import correct
+from persona_studies.analyse.stats.paired import sign_flip
+from persona_studies.analyse.stats.power import power_mean
 from persona_studies.design.protocol import Protocol
 
 # --- Query as unit ---
@@ -46,7 +48,7 @@ def paired(differences: pd.Series, unit: float, chosen: Parameters) -> dict[str,
         return {"n": len(d), **dict.fromkeys(empty, nan), "sd": unit, "power_margin": nan, **known}
     about = DescrStatsW(d / unit)
     low, high = about.tconfint_mean(alpha=1 - chosen.confidence)
-    flipped = lib_stats.sign_flip(d, replicates=chosen.replicates, seed=chosen.seed)
+    flipped = sign_flip(d, replicates=chosen.replicates, seed=chosen.seed)
     reach = stats.t.ppf(1 - chosen.alpha / 2, len(d) - 1)
     return {
         "n": len(d),
@@ -59,7 +61,7 @@ def paired(differences: pd.Series, unit: float, chosen: Parameters) -> dict[str,
         "p": flipped.p,
         "p_equivalence": float(about.ttost_mean(-chosen.margin, chosen.margin)[0]),
         "minimum_detectable": float((reach + stats.t.ppf(0.8, len(d) - 1)) * about.std_mean),
-        "power_margin": lib_stats.power_mean(chosen.margin, about.std_mean, len(d) - 1, alpha=chosen.alpha),
+        "power_margin": power_mean(chosen.margin, about.std_mean, len(d) - 1, alpha=chosen.alpha),
     }
 
 
@@ -79,7 +81,7 @@ def corrected(table: pd.DataFrame, family: str, protocol: Protocol, chosen: Para
 
     def within(column: str, **how: Any) -> pd.DataFrame:
         values = table.set_index("hypothesis")[column].reindex(list(declared.hypotheses))
-        done = lib_stats.correct(values, alpha=chosen.alpha, method=chosen.correction, size=declared.size, **how)
+        done = correct(values, alpha=chosen.alpha, method=chosen.correction, size=declared.size, **how)
         return done.loc[table["hypothesis"]]
 
     done = within("p", undefined=declared.undefined)

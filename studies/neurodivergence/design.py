@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from persona_studies.analyse.stats import Correction
+from persona_studies.analyse.stats.multiplicity import Correction
 from persona_studies.design import parameters, sources
 from persona_studies.design.plan import text_hash
 from persona_studies.paths import Project

@@ -13,7 +13,7 @@ import statsmodels.formula.api as smf
 from scipy import stats
 
 from neurodivergence.design import CELL, JUDGED, PLANNED, Parameters, Published
-from persona_studies.analyse import stats as lib_stats
+from persona_studies.analyse.stats.multiplicity import correct
 
 
 def wald(rows: pd.DataFrame, metrics: Iterable[str], scope: str = "pooled") -> pd.DataFrame:
@@ -64,7 +64,7 @@ def wald(rows: pd.DataFrame, metrics: Iterable[str], scope: str = "pooled") -> p
 
 def _holm(p: pd.Series) -> pd.Series:
     """Return p-values corrected as in the paper, over the contrasts of a metric with C0."""
-    return lib_stats.correct(p, size=len(PLANNED), alpha=0.05)["p_adjusted"]
+    return correct(p, size=len(PLANNED), alpha=0.05)["p_adjusted"]
 
 
 def every_wald(rows: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
@@ -207,10 +207,10 @@ def scopes(both: pd.DataFrame, single: pd.DataFrame, refitted: pd.DataFrame, cho
     ):
         how: dict[str, Any] = {"alpha": chosen.alpha, "method": chosen.correction, "undefined": "one"}
         metric = p.groupby(p.index.str.split(":").str[0], sort=False)
-        inside = pd.concat([lib_stats.correct(part, size=len(part), **how)["p_adjusted"] for _, part in metric])
-        study = lib_stats.correct(p, size=len(p), **how)["p_adjusted"]
+        inside = pd.concat([correct(part, size=len(part), **how)["p_adjusted"] for _, part in metric])
+        study = correct(p, size=len(p), **how)["p_adjusted"]
         every = pd.concat([p, others.set_axis([f"model {place}" for place in range(len(others))])])
-        over_all = lib_stats.correct(every, size=len(every), **how)["p_adjusted"]
+        over_all = correct(every, size=len(every), **how)["p_adjusted"]
         table = pd.DataFrame({"p": p, "within_metric": inside, "within_study": study, "all": over_all[p.index]})
         found.append(table.rename_axis("hypothesis").reset_index().assign(test=test))
     whole = pd.concat(found, ignore_index=True)

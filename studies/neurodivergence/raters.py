@@ -10,8 +10,8 @@ import pandas as pd
 from neurodivergence.analysis import corrected, differences, paired, scale
 from neurodivergence.design import BINARY, CELL, CONDITIONS, JUDGED, PAIRS, PLANNED, Parameters
 from persona_studies.analyse import gates
-from persona_studies.analyse import stats as lib_stats
-from persona_studies.analyse.stats.agreement import Level
+from persona_studies.analyse.stats.agreement import Level, cohen_kappa, gwet_ac, krippendorff_alpha, raw_agreement
+from persona_studies.analyse.stats.reliability import spearman_brown
 from persona_studies.design.protocol import Protocol
 
 
@@ -44,22 +44,22 @@ def agreement(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
                 "seed": chosen.seed,
             }
             level: Level = "nominal" if metric == BINARY else "ordinal"
-            alpha = lib_stats.krippendorff_alpha(ratings, level=level, **how)
-            ac2 = lib_stats.gwet_ac(ratings, weights="quadratic", **how)
+            alpha = krippendorff_alpha(ratings, level=level, **how)
+            ac2 = gwet_ac(ratings, weights="quadratic", **how)
             found.append(
                 {
                     "metric": metric,
                     "domain": domain,
                     "responses": len(part),
                     "queries": part["query_id"].nunique(),
-                    "same": lib_stats.raw_agreement(ratings, **how).estimate,
+                    "same": raw_agreement(ratings, **how).estimate,
                     "alpha": alpha.estimate,
                     "low": alpha.low,
                     "high": alpha.high,
                     "ac2": ac2.estimate,
                     "ac2_low": ac2.low,
                     "ac2_high": ac2.high,
-                    "kappa": lib_stats.cohen_kappa(ratings, weights="quadratic", **how).estimate,
+                    "kappa": cohen_kappa(ratings, weights="quadratic", **how).estimate,
                     "most": float(pd.Series(ratings.ravel()).value_counts(normalize=True).iloc[0]),
                     "reason": alpha.reason,
                 }
@@ -88,10 +88,10 @@ def gated(agreed: pd.DataFrame, protocol: Protocol, judges: int) -> pd.DataFrame
         return pd.DataFrame(columns=GATE)
     whole = agreed[agreed["domain"] == "all"].assign(judges=judges)
     for name, single in (("mean_reliability", "alpha"), ("mean_low", "low"), ("mean_high", "high")):
-        whole[name] = [lib_stats.spearman_brown(value, judges) for value in whole[single].astype(float)]
+        whole[name] = [spearman_brown(value, judges) for value in whole[single].astype(float)]
     found = whole[GATE[:8]].assign(threshold=thresholds["min_reliability"])
     for name, value in (("point_passes", "alpha"), ("passes", "mean_low")):
-        found[name] = [gates.declared(thresholds, {"reliability": v})["passes"].all() for v in whole[value]]
+        found[name] = [bool(gates.declared(thresholds, {"reliability": v})["passes"].all()) for v in whole[value]]
     return found.reset_index(drop=True)
 
 

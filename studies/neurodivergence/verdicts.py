@@ -11,7 +11,7 @@ from scipy import stats
 
 from neurodivergence.design import JUDGED, Parameters
 from persona_studies.analyse import claims, verdicts
-from persona_studies.analyse import stats as lib_stats
+from persona_studies.analyse.stats.power import units_needed
 from persona_studies.design.protocol import Claim, Protocol
 
 # What the paper tested where the declared hypothesis is another.
@@ -172,7 +172,7 @@ def _units_for_most(protocol: Protocol, changing: pd.DataFrame, chosen: Paramete
     """Return the units with which most metrics would change significantly, were effects as estimated."""
     level = verdicts.level(protocol.families["pooled"], alpha=chosen.alpha, correction=chosen.correction)
     each = [
-        lib_stats.units_needed(row["difference"], row["se"] * row["n"] ** 0.5, alpha=level)
+        units_needed(row["difference"], row["se"] * row["n"] ** 0.5, alpha=level)
         for row in changing.to_dict("records")
     ]
     by_contrast = pd.Series(each, index=changing["contrast"], dtype=float).groupby(level=0)

@@ -11,11 +11,12 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from persona_bias import extractors, published
 from persona_bias.design import registry
-from persona_studies.analyse import families, gates, multiple_choice, stats
+from persona_studies.analyse import families, gates, multiple_choice
 from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.analyse.conclusions import Analysis, conclude
 from persona_studies.analyse.contrasts import outcome
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.multiplicity import correct
 from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
 
@@ -296,7 +297,7 @@ def by_set(table: pd.DataFrame, how: Settings) -> pd.DataFrame:
         how: Alpha.
     """
     mine = table[table["family"] == "persona_dataset"].reset_index(drop=True)
-    done = stats.correct(mine["p"], alpha=how.alpha, method="fdr_bh", size=len(mine), undefined="one")
+    done = correct(mine["p"], alpha=how.alpha, method="fdr_bh", size=len(mine), undefined="one")
     return mine.assign(p_bh=done["p_adjusted"], rejected_bh=done["rejected"])
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from persona_studies.analyse import stats as lib_stats
+from persona_studies.analyse.stats.paired import mcnemar
 from persona_studies.design.multiple_choice import LETTERS
 
 _ANSWER_IS = re.compile(r"answer is:?\s*", re.I)
@@ -172,7 +172,7 @@ def sensitivity(replies: pd.DataFrame, *, reference: str) -> pd.DataFrame:
         both = mine.join(base.set_index("item")["correct"], how="inner").dropna()
         b = int(((both["mine"] == 1) & (both["correct"] == 0)).sum())
         c = int(((both["mine"] == 0) & (both["correct"] == 1)).sum())
-        test = lib_stats.mcnemar(b, c, len(both)) if len(both) and persona != reference else None
+        test = mcnemar(b, c, len(both)) if len(both) and persona != reference else None
         rows.append(
             {
                 "persona": persona,

@@ -18,8 +18,8 @@ from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
 from persona_bias import extractors
-from persona_studies.analyse import stats as lib_stats
-from persona_studies.analyse.stats import Correction
+from persona_studies.analyse.stats.multiplicity import Correction, correct
+from persona_studies.analyse.stats.paired import mcnemar
 from persona_studies.design import sources
 from persona_studies.design.plan import text_hash
 from persona_studies.paths import Project
@@ -124,7 +124,7 @@ def rejudge(project: Project, *, alpha: float, correction: Correction, confidenc
         )
     table = pd.DataFrame(rows)
     for column, names in (("p", ["p_adjusted", "rejected"]), ("p_count", ["p_count_adjusted", "rejected_count"])):
-        done = lib_stats.correct(
+        done = correct(
             table.set_index("persona")[column], alpha=alpha, method=correction, size=len(table), undefined="error"
         )
         table[names] = done[["p_adjusted", "rejected"]].to_numpy()
@@ -166,7 +166,7 @@ def directions(counts: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
         for questions, suffix in (("all", ""), ("answered by both", "_shared")):
             said = int(row["answered"] + row["hedged"]), human.get((row["model"], row["extractor"]), 0)
             n = int(row[f"pairs{suffix}"]) if any(said) else 0
-            test = lib_stats.mcnemar(int(row[f"b{suffix}"]), int(row[f"c{suffix}"]), n, confidence=confidence)
+            test = mcnemar(int(row[f"b{suffix}"]), int(row[f"c{suffix}"]), n, confidence=confidence)
             sign = "better" if test.difference > 0 else "worse" if test.difference < 0 else "equal"
             rows.append(
                 {

@@ -14,8 +14,9 @@ from statsmodels.discrete.conditional_models import ConditionalLogit
 
 from persona_bias.analysis import MEAN, REFERENCE, by_question
 from persona_studies.analyse import multiple_choice, scoring
-from persona_studies.analyse import stats as lib_stats
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.meta_analysis import random_effects
+from persona_studies.analyse.stats.power import minimum_detectable_mean
 from persona_studies.ask import responses
 from persona_studies.design.protocol import Protocol
 
@@ -39,9 +40,9 @@ def over_sets(table: pd.DataFrame, how: Settings) -> pd.DataFrame:
     for persona, group in table.groupby("first", sort=False):
         kept = group[group["se"] > 0]
         y, v = kept["estimate"].to_numpy(), kept["se"].to_numpy() ** 2
-        whole = lib_stats.random_effects(y, v, confidence=how.confidence)
+        whole = random_effects(y, v, confidence=how.confidence)
         without = [
-            lib_stats.random_effects(np.delete(y, k), np.delete(v, k), confidence=how.confidence).estimate
+            random_effects(np.delete(y, k), np.delete(v, k), confidence=how.confidence).estimate
             for k in range(len(y))
             if len(y) > 1
         ]
@@ -181,7 +182,7 @@ def power(tests: pd.DataFrame, protocol: Protocol, how: Settings, *, per_set: in
         mine = tests[(tests["family"] == family) & tests["hypothesis"].str.startswith(first)]
         se = float(mine.loc[mine["se"] > 0, "se"].median())
         for n in sorted({5, 10, 24, 50, 100, per_set}):
-            detectable = lib_stats.minimum_detectable_mean(
+            detectable = minimum_detectable_mean(
                 se * sqrt(per_set / n), sets * (n - 1), alpha=how.alpha / protocol.families[family].size, power=0.8
             )
             rows.append((kind, family, n, sets * n, detectable))

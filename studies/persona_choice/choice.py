@@ -12,8 +12,10 @@ from statsmodels.stats.proportion import proportion_confint
 
 from persona_choice import judge
 from persona_choice.design import CONTROLS
-from persona_studies.analyse import families, gates, multiple_choice, stats
+from persona_studies.analyse import families, gates, multiple_choice
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.calibration import calibration_bins
+from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean
 from persona_studies.ask import responses
 from persona_studies.design.protocol import Hypothesis, Protocol
 
@@ -179,9 +181,7 @@ def calibration(scored: pd.DataFrame) -> pd.DataFrame:
 def bins(scored: pd.DataFrame) -> pd.DataFrame:
     """Return stated against observed share of the released first answer, in ten bins, condition by condition."""
     parts = [
-        stats.calibration_bins(part["p_first"], (part["gold"] == 0).astype(int), bins=10).assign(
-            condition=condition
-        )
+        calibration_bins(part["p_first"], (part["gold"] == 0).astype(int), bins=10).assign(condition=condition)
         for condition, part in scored.groupby("condition", sort=False)
     ]
     return pd.concat(parts, ignore_index=True)[["condition", "low", "high", "n", "probability", "frequency", "gap"]]
@@ -220,9 +220,9 @@ def power(
     for share in discordance:
         for n in pairs:
             se = float(np.sqrt(share / n))
-            inside = 2 * stats.power_mean(margin, se, np.inf, alpha=2 * how.alpha) - 1
+            inside = 2 * power_mean(margin, se, np.inf, alpha=2 * how.alpha) - 1
             row = {"discordance": share, "n": n, "equivalence": max(inside, 0.0)}
             for name, level in (("detectable", how.alpha), ("detectable_family", how.alpha / size)):
-                row[name] = stats.minimum_detectable_mean(se, np.inf, alpha=level, power=0.8)
+                row[name] = minimum_detectable_mean(se, np.inf, alpha=level, power=0.8)
             rows.append(row)
     return pd.DataFrame(rows)

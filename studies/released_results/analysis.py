@@ -16,7 +16,10 @@ from scipy import special
 from scipy import stats as sp
 from statsmodels.stats.proportion import proportion_confint
 
-from persona_studies.analyse import stats
+from persona_studies.analyse.stats.correlation import correlation, minimum_detectable_correlation
+from persona_studies.analyse.stats.equivalence import equivalence_correlation, equivalence_p
+from persona_studies.analyse.stats.multiplicity import correct
+from persona_studies.analyse.stats.power import minimum_detectable_mean
 from persona_studies.design.protocol import Protocol
 from released_results.design import Parameters
 
@@ -31,7 +34,7 @@ UNPAIRED = "z, unpaired, conservative"
 
 def minimum_detectable(se: float, parameters: Parameters) -> float:
     """Return the smallest difference that a two-sided z test at alpha finds with the parameters' power."""
-    return stats.minimum_detectable_mean(se, inf, alpha=parameters.alpha, power=parameters.power)
+    return minimum_detectable_mean(se, inf, alpha=parameters.alpha, power=parameters.power)
 
 
 def difference(
@@ -57,7 +60,7 @@ def difference(
     """
     half = float(special.stdtrit(df, 0.5 + parameters.confidence / 2)) * se
     margin = parameters.margin if share else nan
-    outside = stats.equivalence_p(estimate, se, margin=margin, df=df) if share else nan
+    outside = equivalence_p(estimate, se, margin=margin, df=df) if share else nan
     return {
         "estimate": estimate,
         "low": estimate - half,
@@ -82,21 +85,19 @@ def two_proportions(first: float, second: float, n: int, parameters: Parameters)
     return difference(first - second, se, parameters, p=float(2 * sp.norm.sf(abs(z))))
 
 
-def correlation(
+def tested_correlation(
     x: Sequence[float] | pd.Series, y: Sequence[float] | pd.Series, parameters: Parameters
 ) -> dict[str, float]:
     """Return Pearson's r with Fisher's interval, its smallest detectable value, and equivalence at ``margin_r``."""
-    found = stats.correlation(np.asarray(x), np.asarray(y), confidence=parameters.confidence)
-    same = stats.equivalence_correlation(
-        found.estimate, found.n, margin=parameters.margin_r, alpha=parameters.alpha
-    )
+    found = correlation(np.asarray(x), np.asarray(y), confidence=parameters.confidence)
+    same = equivalence_correlation(found.estimate, found.n, margin=parameters.margin_r, alpha=parameters.alpha)
     return {
         "estimate": found.estimate,
         "low": found.low,
         "high": found.high,
         "p": found.p,
         "n": found.n,
-        "minimum_detectable": stats.minimum_detectable_correlation(
+        "minimum_detectable": minimum_detectable_correlation(
             found.n, alpha=parameters.alpha, power=parameters.power
         ),
         "margin": parameters.margin_r,
@@ -164,12 +165,12 @@ def corrected(tests: pd.DataFrame, protocol: Protocol, parameters: Parameters) -
     for name, found in tests.groupby("family", sort=False):
         family = protocol.families[str(name)]
         p = found.set_index("hypothesis")["p"].reindex(list(family.hypotheses))
-        made = stats.correct(p, size=family.size, alpha=parameters.alpha, method=method, undefined=family.undefined)
+        made = correct(p, size=family.size, alpha=parameters.alpha, method=method, undefined=family.undefined)
         parts.append(
             made.loc[found["hypothesis"], ["family_size", "p_adjusted", "rejected"]].set_index(found.index)
         )
     whole = tests.join(pd.concat(parts))
-    everything = stats.correct(
+    everything = correct(
         whole["p"], size=len(whole), alpha=parameters.alpha, method=parameters.correction, undefined="one"
     )
     return whole.assign(

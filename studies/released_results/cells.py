@@ -136,7 +136,7 @@ def faithfulness(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
                     "hypothesis": f"{name}: {character}",
                     "unit": "method",
                     "test": "Pearson, Fisher z",
-                    **analysis.correlation(part[column], part["human"], parameters),
+                    **analysis.tested_correlation(part[column], part["human"], parameters),
                 }
             )
     return analysis.rows(found)
@@ -157,7 +157,7 @@ def faithfulness_otherwise(table: pd.DataFrame, parameters: Parameters) -> pd.Da
     frames = {"pooled": table, "centred within characters": centred}
     frames |= {f"without Gemma-7B: {who}": part for who, part in without.groupby("character")}
     rows = [
-        {"what": what, "score": name, **analysis.correlation(part[column], part["human"], parameters)}
+        {"what": what, "score": name, **analysis.tested_correlation(part[column], part["human"], parameters)}
         for what, part in frames.items()
         for name, column in AUTOMATIC.items()
     ]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from persona_studies.analyse.stats import Correction
+from persona_studies.analyse.stats.multiplicity import Correction
 from persona_studies.design import parameters
 
 Source = Literal[

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sp
 
-from persona_studies.analyse import stats
+from persona_studies.analyse.stats.correlation import minimum_detectable_correlation, pearson
+from persona_studies.analyse.stats.equivalence import equivalence_correlation, equivalence_paired_proportions
+from persona_studies.analyse.stats.resampling import bca, cluster_bootstrap
 from released_results import analysis
 from released_results.design import Parameters
 
@@ -19,7 +21,7 @@ from released_results.design import Parameters
 
 def _cluster(values: pd.Series, cluster: pd.Series, parameters: Parameters) -> tuple[float, float]:
     """Return the interval of a mean when whole clusters are drawn."""
-    found = stats.cluster_bootstrap(
+    found = cluster_bootstrap(
         values.to_numpy(dtype=float),
         cluster=cluster.to_numpy(),
         confidence=parameters.confidence,
@@ -47,7 +49,7 @@ def mcnemar(answered: pd.DataFrame, parameters: Parameters) -> dict[str, Any]:
     n = len(answered)
     apart = answered["retrieval"].astype(float) - answered["blind"].astype(float)
     low, high = _cluster(apart, answered["persona_id"], parameters)
-    same = stats.equivalence_paired_proportions(b, c, n, margin=parameters.margin, alpha=parameters.alpha)
+    same = equivalence_paired_proportions(b, c, n, margin=parameters.margin, alpha=parameters.alpha)
     se = float(apart.std(ddof=1) / np.sqrt(n))
     return {
         "unit": "question",
@@ -175,9 +177,9 @@ def matching(dialogues: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     found = []
     for rating in RATINGS:
         ranks = sp.rankdata(dialogues[rating])
-        observed = float(stats.pearson(shared, ranks))
-        null = stats.pearson(permuted, np.broadcast_to(ranks, permuted.shape), axis=1)
-        interval = stats.cluster_bootstrap(
+        observed = float(pearson(shared, ranks))
+        null = pearson(permuted, np.broadcast_to(ranks, permuted.shape), axis=1)
+        interval = cluster_bootstrap(
             ranks,
             shared,
             cluster=dialogues["seeker"].to_numpy(),
@@ -185,9 +187,7 @@ def matching(dialogues: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
             replicates=parameters.replicates,
             seed=parameters.seed,
         ).to_dict("index")["correlation"]
-        same = stats.equivalence_correlation(
-            observed, len(ranks), margin=parameters.margin_r, alpha=parameters.alpha
-        )
+        same = equivalence_correlation(observed, len(ranks), margin=parameters.margin_r, alpha=parameters.alpha)
         extreme = int((np.abs(null) >= abs(observed) - 1e-12).sum())
         found.append(
             {
@@ -201,7 +201,7 @@ def matching(dialogues: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
                 "low": float(interval["low"]),
                 "high": float(interval["high"]),
                 "p": (1 + extreme) / (1 + parameters.replicates),
-                "minimum_detectable": stats.minimum_detectable_correlation(
+                "minimum_detectable": minimum_detectable_correlation(
                     len(ranks), alpha=parameters.alpha, power=parameters.power
                 ),
                 "margin": parameters.margin_r,
@@ -240,7 +240,7 @@ def retrieval(recalls: pd.DataFrame, ranks: pd.DataFrame, parameters: Parameters
     rows: list[dict[str, Any]] = []
     for noise, part in recalls.groupby("noise"):
         weights, sums = part["questions"].to_numpy(dtype=float), part["recall_sum"].to_numpy()
-        drawn = stats.bca(
+        drawn = bca(
             _ratio,
             sums,
             weights,

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from persona_studies.analyse import stats, tables, verdicts
+from persona_studies.analyse import tables, verdicts
 from persona_studies.analyse.claims import PUBLISHED_DATA
+from persona_studies.analyse.stats.correlation import power_correlation
+from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed
 from persona_studies.design.protocol import Claim, Family, Protocol
 from persona_studies.paths import Project
 from released_results.design import Parameters
@@ -36,9 +38,9 @@ def power(row: Mapping[Any, Any], effect: float, family: Family, parameters: Par
     """
     alpha = verdicts.level(family, alpha=parameters.alpha, correction=parameters.correction)
     if pd.isna(row["se"]):
-        found = stats.power_correlation(effect, int(row["n"]), alpha=alpha)
+        found = power_correlation(effect, int(row["n"]), alpha=alpha)
         return None if isnan(found) else found
-    return stats.power_mean(effect, float(row["se"]), inf, alpha=alpha)
+    return power_mean(effect, float(row["se"]), inf, alpha=alpha)
 
 
 def units(row: Mapping[Any, Any], claim: Claim, family: Family, parameters: Parameters) -> float | None:
@@ -52,12 +54,12 @@ def units(row: Mapping[Any, Any], claim: Claim, family: Family, parameters: Para
     # Equivalence is not corrected here, as the parameters say.
     tails = {"alpha": 2 * parameters.alpha, "power": 0.9} if none else {"alpha": level, "power": 0.8}
     return verdicts.units_to_decide(
-        stats.units_needed(margin, se * (n - lost) ** 0.5, **tails) + lost,
+        units_needed(margin, se * (n - lost) ** 0.5, **tails) + lost,
         n,
         direction=claim.direction,
         effect=effect,
         smallest=margin,
-        detectable=stats.minimum_detectable_mean(se, inf, alpha=level, power=0.8),
+        detectable=minimum_detectable_mean(se, inf, alpha=level, power=0.8),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sp
 
-from persona_studies.analyse import stats
+from persona_studies.analyse.stats.resampling import bca
 from released_results import analysis
 from released_results.design import Parameters
 
@@ -93,12 +93,12 @@ def tests(scored: pd.DataFrame, gained: pd.DataFrame, pairs: pd.DataFrame, param
         {
             **common,
             "hypothesis": "score and failures",
-            **analysis.correlation(plain["printed"], plain["failures"], parameters),
+            **analysis.tested_correlation(plain["printed"], plain["failures"], parameters),
         },
         {
             **common,
             "hypothesis": "gain and drop of failures",
-            **analysis.correlation(gained["printed_gain"], gained["drop_of_failures"], parameters),
+            **analysis.tested_correlation(gained["printed_gain"], gained["drop_of_failures"], parameters),
         },
     ]
     kind = {"published": "released"}.get(parameters.layer) or {"worst": "realigned", "valid": "valid"}[
@@ -167,7 +167,7 @@ def bounds(pairs: pd.DataFrame, failures: pd.DataFrame, models: tuple[str, str])
 
 def described(gained: pd.DataFrame, parameters: Parameters) -> dict[str, Any]:
     """Return the mean gain of valid replies over models, with a bootstrap interval: conditional on success."""
-    found = stats.bca(
+    found = bca(
         np.mean,
         gained["valid_gain"],
         confidence=parameters.confidence,

@@ -11,9 +11,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from persona_studies.analyse import families, gates, stats, verdicts
+from persona_studies.analyse import families, gates, verdicts
 from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.equivalence import equivalence_p
+from persona_studies.analyse.stats.meta_analysis import random_effects_correlation
+from persona_studies.analyse.stats.paired import sign_flip
+from persona_studies.analyse.stats.power import units_needed
+from persona_studies.analyse.stats.resampling import two_way_bootstrap
 from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
 from sycophancy import design, other_models, paper
@@ -182,7 +187,7 @@ def within(
     """
     predictor, outcome = centred(x, background).to_numpy(), centred(values, background).to_numpy()
     slope = slopes(x, values.mean(axis=1), background)
-    both = stats.two_way_bootstrap(
+    both = two_way_bootstrap(
         outcome,
         predictor,
         row_cluster=background.to_numpy(),
@@ -192,7 +197,7 @@ def within(
         replicates=min(how.replicates, 10_000),
         seed=how.seed,
     ).to_dict("index")["correlation"]
-    p = stats.sign_flip(slope, replicates=how.replicates, seed=how.seed).p
+    p = sign_flip(slope, replicates=how.replicates, seed=how.seed).p
     r, mean = both["estimate"], outcome.mean(axis=1)
     standard = nan if isnan(r) else float(np.sqrt((predictor @ predictor) / (mean @ mean)))
     return {"n": len(x), "estimate": r, "low": both["low"], "high": both["high"], "p": nan if isnan(r) else p} | {
@@ -226,7 +231,7 @@ def persona_tests(protocol: Protocol, scored: Scored, how: Settings) -> pd.DataF
         bound = {"smallest_effect": margin, "direction": "either", "p_bound": _inside(row, margin, how)}
         rows[hypothesis] = row | bound
         spread = row["se"] * background.nunique() ** 0.5
-        needed[hypothesis] = levels * stats.units_needed(margin, spread, alpha=level)
+        needed[hypothesis] = levels * units_needed(margin, spread, alpha=level)
     table = families.corrected("personas", family, rows, how)
     return table.assign(
         direction="either",
@@ -242,7 +247,7 @@ def _inside(row: Mapping[str, Any], margin: float, how: Settings) -> float:
         return nan
     z, low, high = np.arctanh([row["estimate"], row["low"], row["high"]])
     se = float((high - low) / 2 / norm.ppf(0.5 + how.confidence / 2))
-    return stats.equivalence_p(float(z), se, margin=float(np.arctanh(margin)))
+    return equivalence_p(float(z), se, margin=float(np.arctanh(margin)))
 
 
 # --- Verdicts ---
@@ -356,7 +361,7 @@ def over_models(found: Mapping[str, Analysis], protocol: Protocol, how: Settings
                 passed.append((row["estimate"], units(one.scored.persona["background"])))
         if len(passed) > 1:
             r, n = zip(*passed, strict=True)
-            all_ = stats.random_effects_correlation(r, n, confidence=how.confidence)
+            all_ = random_effects_correlation(r, n, confidence=how.confidence)
             rows.append(
                 {"hypothesis": hypothesis, "model": "random effects", "n": all_.k, "estimate": all_.estimate}
                 | {"low": all_.low, "high": all_.high, "rejected": all_.p <= how.alpha, "gate": ""}

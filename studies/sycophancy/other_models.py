@@ -11,8 +11,8 @@ from scipy import stats
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from persona_studies.analyse import families, verdicts
-from persona_studies.analyse import stats as lib_stats
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.meta_analysis import random_effects
 from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
 from sycophancy import published
@@ -122,7 +122,7 @@ def combined(project: Project, how: Settings) -> pd.DataFrame:
     rows = []
     for hypothesis, (outcome, against, _) in ACROSS.items():
         mine = _of(found, outcome, against)
-        all_ = lib_stats.random_effects(mine["difference"], mine["se"] ** 2, confidence=how.confidence)
+        all_ = random_effects(mine["difference"], mine["se"] ** 2, confidence=how.confidence)
         rows.append(
             {
                 "hypothesis": hypothesis,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from persona_studies.analyse import stats as lib_stats
+from persona_studies.analyse.stats.correlation import d_from_r
 
 
 def six_tests(a: pd.Series, s: pd.Series, *, alpha: float, replicates: int, seed: int) -> pd.DataFrame:
@@ -77,7 +77,7 @@ def reported_effects(reported: pd.DataFrame) -> pd.DataFrame:
                     f"{relation} {value:g}".removeprefix("= ")
                     for relation, value in zip(d["relation"], d["value"], strict=True)
                 ),
-                "d_implied": lib_stats.d_from_r(r.iloc[0]) if len(r) else np.nan,
+                "d_implied": d_from_r(r.iloc[0]) if len(r) else np.nan,
             }
         )
     return pd.DataFrame(rows)

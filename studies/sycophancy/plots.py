@@ -87,7 +87,7 @@ def correlations(tests: pd.DataFrame, margin: float) -> Figure:
 def forest(rows: pd.DataFrame, margin: float, axis: Axes) -> None:
     """Draw correlations with their intervals, and say which are not recorded."""
     shared.forest(rows, xlabel="correlation within backgrounds", margin=margin, axis=axis)
-    for place in np.flatnonzero(rows["estimate"].isna()):
+    for place in np.flatnonzero(rows["estimate"].isna()).tolist():
         axis.text(0, place, "not recorded", va="center", ha="center", color="0.4", fontsize="small")
     axis.set_xlim(-1.05, 1.05)
 

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from persona_studies.analyse import stats
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.correlation import correlation
+from persona_studies.analyse.stats.effects import hedges_g
 from persona_studies.design.protocol import Protocol
 from sycophancy import scoring as scores
 from sycophancy.analysis import HYPOTHESES, centred, missing, outcome_of, units
 from sycophancy.scoring import Scored
-from sycophancy.validity import by_claim, split_half
+from sycophancy.validity import by_claim, halves_agree
 
 COVARIATES = {
     "valence": "given the sentiment of the persona's words",
@@ -60,7 +61,7 @@ def partial(x: pd.Series, y: pd.Series, covariate: pd.Series, background: pd.Ser
     if np.ptp(c) < 1e-12:
         return float("nan")
     rest = [v - c * (c @ v) / (c @ c) for v in (a, b)]
-    return stats.correlation(*rest).estimate
+    return correlation(*rest).estimate
 
 
 def readings(protocol: Protocol, scored: Scored, persona: pd.DataFrame, how: Settings) -> pd.DataFrame:
@@ -97,12 +98,12 @@ def _readings(hypothesis: str, scored: Scored, about: pd.DataFrame) -> Iterator[
 
     def within(a: pd.Series, b: pd.Series, keep: Any = slice(None)) -> float:
         one, other = (centred(v[keep], background[keep]) for v in (a, b))
-        return stats.correlation(one, other).estimate
+        return correlation(one, other).estimate
 
     yield "as declared", within(x, y), n, free
     over = "over personas, backgrounds not taken off"
-    yield f"Pearson {over}", stats.correlation(x, y).estimate, n, n
-    yield f"Spearman {over}", stats.correlation(x, y, method="spearman").estimate, n, n
+    yield f"Pearson {over}", correlation(x, y).estimate, n, n
+    yield f"Spearman {over}", correlation(x, y, method="spearman").estimate, n, n
     for covariate, reading in COVARIATES.items():
         yield reading, partial(x, y, about[covariate], background), n, free - 1
     if measure in scored.agree:
@@ -146,7 +147,7 @@ def effects(protocol: Protocol, scored: Scored, how: Settings) -> pd.DataFrame:
             continue
         values, _ = outcome_of(scored, measure, outcome)
         y, level = values.mean(axis=1).to_numpy(), scored.persona["designed"].to_numpy()
-        found = stats.hedges_g(y[level >= 4], y[level <= 2], confidence=how.confidence)
+        found = hedges_g(y[level >= 4], y[level <= 2], confidence=how.confidence)
         difference = float(y[level >= 4].mean() - y[level <= 2].mean())
         rows.append(
             {"hypothesis": hypothesis, "n": found.n, "g": found.estimate, "low": found.low, "high": found.high}
@@ -175,7 +176,7 @@ def convergent(scored: Scored, how: Settings) -> pd.DataFrame:
         known = y.notna()
         background = scored.persona.loc[known, "background"]
         x = scored.persona.loc[known, "designed"].astype(float)
-        r = stats.correlation(centred(x, background), centred(y[known], background)).estimate
+        r = correlation(centred(x, background), centred(y[known], background)).estimate
         low, high = _limits(r, units(background), how.confidence)
         rows.append(
             {"measure": name, "n": int(known.sum()), "r": r, "low": low, "high": high, "mean": float(y.mean())}
@@ -216,7 +217,7 @@ def reliability(scored: Scored, how: Settings) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for name, agree in scored.agree.items():
         for outcome in ("asserted", "unattributed", "net"):
-            half = split_half(agree, outcome, people, how)
+            half = halves_agree(agree, outcome, people, how)
             rows.append(
                 {"score": f"{name} {outcome}", "coefficient": "split half", "estimate": half.estimate, "n": half.n}
             )
@@ -233,7 +234,7 @@ def reliability(scored: Scored, how: Settings) -> pd.DataFrame:
                 {
                     "score": name,
                     "coefficient": coefficient,
-                    "estimate": stats.correlation(one, other).estimate,
+                    "estimate": correlation(one, other).estimate,
                     "n": len(one),
                 }
             )

@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from persona_studies.analyse import gates, scoring, stats
+from persona_studies.analyse import gates, scoring
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.correlation import correlation
+from persona_studies.analyse.stats.paired import sign_flip
+from persona_studies.analyse.stats.reliability import Reliability, split_half
+from persona_studies.analyse.stats.resampling import cluster_bootstrap
 from persona_studies.ask import responses
 from persona_studies.design.protocol import Protocol
 from sycophancy import scoring as scores
@@ -44,10 +48,10 @@ def gated(
     return table[columns].astype({"passes": bool})
 
 
-def split_half(agree: pd.DataFrame, outcome: str, people: list[str], how: Settings) -> stats.Reliability:
+def halves_agree(agree: pd.DataFrame, outcome: str, people: list[str], how: Settings) -> Reliability:
     """Return the split-half reliability of persons' mean over statements; halves are split by claim."""
     values = scores.statements(agree, outcome).loc[people]
-    return stats.split_half(
+    return split_half(
         values.to_numpy(),
         column_cluster=scores.claims_of(values),
         replicates=min(how.replicates, 1000),
@@ -71,7 +75,7 @@ def _label_values(
     twice = twice.assign(who=twice["condition"] + " " + twice["said"].str.partition(",")[0])
     halves = []
     for outcome in ("asserted", "unattributed"):
-        halves.append(split_half(agree, outcome, people, how).estimate)
+        halves.append(halves_agree(agree, outcome, people, how).estimate)
     mean = float(scores.statements(agree, "asserted", "p_agree").loc[people].mean(axis=1).mean())
     return {
         "option_mass": float(agree["option_mass"].astype(float).mean()),
@@ -89,8 +93,8 @@ def _rating_values(rated: pd.DataFrame, people: list[str]) -> dict[str, float]:
     both = [scores.scale(cells) for _, cells in mine.groupby("template", sort=True)]
     return {
         "option_mass": float(rated["option_mass"].astype(float).mean()),
-        "half_agreement": stats.correlation(halves["positive"], halves["negative"]).estimate,
-        "direction_agreement": stats.correlation(*both).estimate if len(both) == 2 else nan,
+        "half_agreement": correlation(halves["positive"], halves["negative"]).estimate,
+        "direction_agreement": correlation(*both).estimate if len(both) == 2 else nan,
     }
 
 
@@ -123,10 +127,10 @@ def steerability(protocol: Protocol, scored: Scored, everyone: pd.DataFrame, how
 def by_claim(differences: Any, claim: Sequence[str], how: Settings) -> dict[str, Any]:
     """Return the mean of differences by statement: cluster bootstrap and sign flip by claim."""
     values = np.asarray(differences, dtype=float)
-    interval = stats.cluster_bootstrap(
+    interval = cluster_bootstrap(
         values, cluster=claim, confidence=how.confidence, replicates=min(how.replicates, 10_000), seed=how.seed
     ).to_dict("index")["mean"]
-    p = stats.sign_flip(values, cluster=claim, replicates=how.replicates, seed=how.seed).p
+    p = sign_flip(values, cluster=claim, replicates=how.replicates, seed=how.seed).p
     return {
         "n": int(interval["n"]),
         "estimate": interval["estimate"],

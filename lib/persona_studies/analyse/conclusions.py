@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from persona_studies.analyse import families, stats, verdicts
+from persona_studies.analyse import families, verdicts
 from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.analyse.families import Settings
+from persona_studies.analyse.stats.meta_analysis import random_effects
 from persona_studies.design.protocol import Claim, Protocol
 
 
@@ -139,7 +140,7 @@ def over_models(
                 mine.append((row["estimate"], row["se"] ** 2))
         if len(mine) > 1:
             effects, variances = zip(*mine, strict=True)
-            all_ = stats.random_effects(effects, variances, confidence=how.confidence)
+            all_ = random_effects(effects, variances, confidence=how.confidence)
             rows.append(
                 {"family": family, "hypothesis": hypothesis, "model": "random effects", "n": all_.k, "gate": ""}
                 | {"estimate": all_.estimate, "low": all_.low, "high": all_.high, "i2": all_.i2}

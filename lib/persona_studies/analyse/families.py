@@ -17,7 +17,11 @@ import pandas as pd
 from scipy import special
 from scipy import stats as distributions
 
-from persona_studies.analyse import multiple_choice, stats, verdicts
+from persona_studies.analyse import multiple_choice, verdicts
+from persona_studies.analyse.stats.equivalence import equivalence_paired_proportions
+from persona_studies.analyse.stats.multiplicity import Correction, correct
+from persona_studies.analyse.stats.paired import mcnemar
+from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed
 from persona_studies.design.protocol import Family, Hypothesis, Protocol
 from persona_studies.errors import ProtocolError
 
@@ -49,7 +53,7 @@ class Settings:
 
     alpha: float
     confidence: float
-    correction: stats.Correction
+    correction: Correction
     replicates: int
     seed: int
 
@@ -229,7 +233,7 @@ def corrected(name: str, family: Family, rows: Mapping[str, Mapping[str, Any]], 
     for p, to, decided in (("p", "p_adjusted", "rejected"), ("p_bound", "p_bound_adjusted", "bounded")):
         # A bound that a statistic does not have is no hole in the family.
         undefined = family.undefined if p == "p" else "one"
-        done = stats.correct(
+        done = correct(
             table[p].astype(float), size=family.size, alpha=how.alpha, method=how.correction, undefined=undefined
         )
         table[to], table[decided] = done["p_adjusted"], done["rejected"]
@@ -262,9 +266,9 @@ def able(row: Mapping[Any, Any], size: int, how: Settings) -> dict[str, float]:
     tests = {"not positive": (2 * level, 0.8), "not negative": (2 * level, 0.8), "none": (2 * level, 0.9)}
     alpha, power = tests.get(row["direction"], (level, 0.8))
     return {
-        "power": stats.power_mean(margin, se, df, alpha=level),
-        "detectable": stats.minimum_detectable_mean(se, df, alpha=level, power=0.8),
-        "n_needed": float(stats.units_needed(margin, se * sqrt(row["n"]), alpha=alpha, power=power)),
+        "power": power_mean(margin, se, df, alpha=level),
+        "detectable": minimum_detectable_mean(se, df, alpha=level, power=0.8),
+        "n_needed": float(units_needed(margin, se * sqrt(row["n"]), alpha=alpha, power=power)),
     }
 
 
@@ -351,8 +355,8 @@ def of_counts(b: int, c: int, n: int, *, contrast: Hypothesis, how: Settings) ->
     """
     if n == 0:
         return {"n": 0, **dict.fromkeys(ESTIMATES[1:], nan)}
-    test = stats.mcnemar(b, c, n, confidence=how.confidence)
-    bound = stats.equivalence_paired_proportions(b, c, n, margin=contrast.smallest_effect, alpha=how.alpha)
+    test = mcnemar(b, c, n, confidence=how.confidence)
+    bound = equivalence_paired_proportions(b, c, n, margin=contrast.smallest_effect, alpha=how.alpha)
     one = {"not positive": bound.p_upper, "not negative": bound.p_lower}
     margin = contrast.smallest_effect
     return {

@@ -16,8 +16,8 @@ from scipy import stats
 from scipy.special import softmax
 
 from persona_studies.analyse import scoring
-from persona_studies.analyse import stats as lib_stats
-from persona_studies.analyse.stats import equivalence_p
+from persona_studies.analyse.stats.equivalence import equivalence_p
+from persona_studies.analyse.stats.paired import sign_flips
 from persona_studies.ask import responses
 from persona_studies.design.multiple_choice import LETTERS
 from persona_studies.errors import ProtocolError, ResponsesError
@@ -203,7 +203,7 @@ def paired(
             "high": estimate + reach,
             "p_equivalence": equivalence_p(estimate, se, margin=margin, df=n - k) if se > 0 else nan,
         }
-    flipped = lib_stats.sign_flips(
+    flipped = sign_flips(
         pd.DataFrame(weighted, index=differences.index, columns=differences.columns),
         cluster=differences.index.get_level_values("cluster"),
         replicates=replicates,

@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 from scipy import stats as distributions
 
-from persona_studies.analyse import stats
+from persona_studies.analyse.stats.equivalence import equivalence_p
+from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed
 from persona_studies.design.protocol import Claim, Family, Protocol
 
 REPRODUCED = "reproduced"
@@ -322,15 +323,15 @@ def of_mean(
     smallest, df, effect = float(claim.smallest_effect or math.nan), n - 1, estimate - claim.line
     if not (se > 0 and smallest > 0 and df >= 1):
         return Evidence(estimate=estimate, rejected=rejected, **how)
-    sd, detectable = se * n**0.5, stats.minimum_detectable_mean(se, df, alpha=level, power=0.8)
+    sd, detectable = se * n**0.5, minimum_detectable_mean(se, df, alpha=level, power=0.8)
     if claim.direction in ("not positive", "not negative"):
         sign = 1 if claim.direction == "not positive" else -1
         p = float(distributions.t.sf((smallest - sign * effect) / se, df))
-        planned = stats.units_needed(smallest, sd, alpha=2 * level)
+        planned = units_needed(smallest, sd, alpha=2 * level)
     else:
-        p = stats.equivalence_p(effect, se, margin=smallest, df=df)
-        tails = stats.units_needed(smallest, sd, alpha=2 * level, power=0.9)
-        planned = tails if claim.direction == "none" else stats.units_needed(smallest, sd, alpha=level)
+        p = equivalence_p(effect, se, margin=smallest, df=df)
+        tails = units_needed(smallest, sd, alpha=2 * level, power=0.9)
+        planned = tails if claim.direction == "none" else units_needed(smallest, sd, alpha=level)
     p = min(1.0, p * alpha / level)
     needed = units_to_decide(
         planned, n, direction=claim.direction, effect=effect, smallest=smallest, detectable=detectable
@@ -340,7 +341,7 @@ def of_mean(
         rejected=rejected,
         equivalent=p <= alpha,
         p_equivalence=p,
-        power=stats.power_mean(smallest, se, df, alpha=level),
+        power=power_mean(smallest, se, df, alpha=level),
         needed=needed,
         **how,
     )

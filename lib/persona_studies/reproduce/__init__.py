@@ -8,6 +8,7 @@ __all__ = [
     "checkout",
     "folders",
     "grid",
+    "imports",
     "notebooks",
     "pages",
     "processes",

@@ -22,9 +22,6 @@ from persona_studies.paths import Project
 ALWAYS = ("sources.toml", "models.toml", "recordings.toml", "units.toml", "responses", "results")
 """Registers, and what a study has of its own: not declared, as every study reads them or its own part of them."""
 
-WINGS = ("design", "ask", "analyse", "reproduce")
-"""Wings of the library that make a run; what the fifth makes is made of finished runs."""
-
 
 def declared(project: Project, study: str) -> tuple[list[str], list[str]] | None:
     """Return the ``reads`` and ``sources`` of a study's protocol, or None where it names neither.
@@ -48,13 +45,6 @@ def declared(project: Project, study: str) -> tuple[list[str], list[str]] | None
         if not place.exists() or not place.resolve().is_relative_to(project.data.resolve()):
             raise ProtocolError(f"`reads` of {study}/protocol.toml names data/{entry}, which is not there.")
     return lists[0], lists[1]
-
-
-def code(project: Project, study: str) -> list[Path]:
-    """Return where the code of a run lies: the study's folder, the wings that it uses, and what all wings share."""
-    library = project.root / "lib" / "persona_studies"
-    wings = [library / name for name in WINGS if (library / name).is_dir()]
-    return [project.folder(study), *(wings or [project.root / "lib"]), *sorted(library.glob("*.py"))]
 
 
 def data(project: Project, study: str) -> list[Path]:

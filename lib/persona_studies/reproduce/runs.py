@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -24,7 +25,7 @@ from typing import Any
 from persona_studies import files
 from persona_studies.errors import NotebookError, RunError
 from persona_studies.paths import Project
-from persona_studies.reproduce import execute, folders, reads, ready
+from persona_studies.reproduce import execute, folders, imports, reads, ready
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def key(project: Project, study: str, overrides: Mapping[str, Any]) -> dict[str,
         raise NotebookError(f"{path.name} is not a notebook: {error!r}; restore it with git checkout.") from error
     return {
         "notebook": _digest(json.dumps(texts).encode()),
-        "code": _tree(project.root, reads.code(project, study), "*.py"),
+        "code": _tree(project.root, [project.folder(study), *imports.modules(project, study).values()], "*.py"),
         "lock": _tree(project.root, [project.root / "uv.lock"]),
         "protocol": _tree(project.root, [project.folder(study)], "*.toml"),
         "data": _tree(project.root, reads.data(project, study)),
@@ -189,6 +190,6 @@ def _tree(root: Path, places: Iterable[Path], pattern: str = "*") -> str:
         found = sorted(place.rglob(pattern)) if place.is_dir() else [place] if place.is_file() else []
         for path in found:
             if path.is_file() and "__pycache__" not in path.parts:
-                total.update(path.relative_to(root).as_posix().encode() + b"\0")
+                total.update(Path(os.path.relpath(path, root)).as_posix().encode() + b"\0")
                 total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()

@@ -46,7 +46,7 @@ def bca(
 
     Args:
         statistic: Called as ``statistic(*samples, axis=axis)`` on arrays with any leading dimensions, such as
-            ``numpy.mean`` or :func:`persona_studies.analyse.stats.pearson`.
+            ``numpy.mean`` or :func:`persona_studies.analyse.stats.correlation.pearson`.
         samples: One or more variables over the same units.
         confidence: Coverage.
         replicates: Bootstrap samples.
