@@ -168,6 +168,8 @@ def test_a_gate_holds_at_its_thresholds_and_fails_without_a_number() -> None:
     for mass, dominance, passes in ((0.49, 0.3, [False, True]), (nan, 0.31, [False, False])):
         found = gates.declared(thresholds, {"option_mass": mass, "position_dominance": dominance})
         assert found["passes"].tolist() == passes
+    both = gates.declared({"min_yes_rate": 0.3, "max_yes_rate": 0.7}, {"yes_rate": 0.2})
+    assert both["passes"].tolist() == [False, True]
     assert gates.failures(table) == "gate: position dominance"
     assert gates.failures(table[:1]) == ""
 
