@@ -111,9 +111,6 @@ class Study:
         These are the models of the parameter ``models`` or, where it is empty, all that are recorded, those of the
         protocol (``design.models``) first. A measure in progress is not looked at.
 
-        Args:
-            plan: Every cell of the run.
-
         Returns:
             Model -> responses, where a measure is complete; model -> measures that are not complete.
         """
@@ -148,7 +145,6 @@ class Study:
         """Return whether a recording holds a measure; show in one line that it does not.
 
         Args:
-            recorded: Responses.
             measure: Name of a measure, or a kind: any measure of it will do.
         """
         if measure in self._held(recorded):
@@ -163,9 +159,6 @@ class Study:
 
     def primary(self, recorded: pd.DataFrame) -> str:
         """Return the primary measure: the parameter ``measure``, or by the protocol's rule where it is ``primary``.
-
-        Args:
-            recorded: Responses.
 
         Raises:
             ResponsesError: none of the measures that can be primary is recorded.
@@ -316,7 +309,6 @@ class Study:
         """Write and show one cell of the experiment, ``example.csv``: prompt, recorded row, score.
 
         Args:
-            row: A recorded row.
             plan: The grid that it is a cell of. Texts that a licence keeps out of this repository are None there;
                 the template stands for them, with its places in braces.
             model: The model that answered, whose turn marks the prompt has.

@@ -43,13 +43,9 @@ def analyse(
     """Run the declared analysis of one recording.
 
     Args:
-        project: Holds the published answers.
-        protocol: The declared design.
         recorded: Responses to complete measures; of the others nothing is known.
         asked: Of :func:`clinical_personas.design.questions`.
         everyone: Of :func:`clinical_personas.design.people`.
-        how: Settings; the protocol's are confirmatory.
-        model: Who answered.
 
     Returns:
         ``gate`` has a part for every measure that is recorded: cases, medical, text; ``said`` is as

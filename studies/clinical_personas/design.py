@@ -53,8 +53,6 @@ def questions(
     """Return the cases and the medical questions of the run.
 
     Args:
-        project: Where the item banks lie.
-        protocol: The declared design.
         cases: Sets of cases that are wanted.
         texts: Whether texts are wanted.
 
@@ -136,8 +134,6 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
     too, or reply to the vignettes in words.
 
     Args:
-        project: Where the item banks lie.
-        protocol: The declared design.
         parameters: Name the cases that are asked.
         texts: Whether texts are wanted, which recording needs and analysis does not.
     """

@@ -85,7 +85,6 @@ def gpt3_calibration(project: Project, bins: tuple[int, ...]) -> tuple[pd.DataFr
     """Return how well GPT-3's stated probabilities are calibrated.
 
     Args:
-        project: Holds the committed bins of width 1/10.
         bins: Numbers of bins of equal width; those that do not divide ten are left out.
 
     Returns:

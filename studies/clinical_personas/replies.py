@@ -70,7 +70,6 @@ def status(text: str, place: int | None, *, cut: bool) -> str:
     """Return what a reply is; an answer goes before a refusal, because a reply can hedge and still answer.
 
     Args:
-        text: The reply.
         place: What :func:`urgency` read from it.
         cut: Whether the reply ended at its token limit.
 
@@ -116,9 +115,7 @@ def summary(
     Args:
         replies: Of :func:`read`.
         scored: Forced choices: ``condition, item, chosen``.
-        confidence: Coverage.
         replicates: Bootstrap samples of cases.
-        seed: Of them.
 
     Returns:
         ``who, n``, the share of every status, ``accuracy_given_answer, lower, upper`` (no answer counted as wrong,

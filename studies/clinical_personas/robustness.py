@@ -67,7 +67,6 @@ def power_curve(tests: pd.DataFrame, effects: Any, level: float) -> pd.DataFrame
     """Return the power of the physician's contrasts with the assistant, at the spread that was observed.
 
     Args:
-        tests: Of an analysis.
         effects: True differences in accuracy.
         level: Error rate of one test.
 

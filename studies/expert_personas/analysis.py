@@ -37,13 +37,8 @@ def analyse(
     """Run the declared analysis of one recording.
 
     Args:
-        project: Holds the published accuracies.
-        protocol: The declared design.
-        recorded: Responses to its letters.
         asked: Of :func:`expert_personas.design.questions`.
         everyone: Of :func:`expert_personas.design.people`.
-        how: Settings; the protocol's are confirmatory.
-        model: Who answered.
     """
     scored = scores(recorded, asked, everyone)
     gate, usable = gated(protocol, scored, recorded, asked, how)

@@ -129,7 +129,6 @@ def questions(
     """Return the questions of a run; fewer are a part of more.
 
     Args:
-        project: Where the tables of questions lie.
         protocol: Sizes of the benchmarks, which keep their proportions.
         number: Of all questions; None takes the declared sizes.
         texts: Whether texts are wanted; they come from their pinned sources.
@@ -219,8 +218,6 @@ def plan(
     """Return every cell of a run.
 
     Args:
-        project: Where the item banks lie.
-        protocol: The declared design.
         parameters: How many questions; None takes the declared sizes.
         texts: Whether the questions' texts are wanted, which recording needs and analysis does not.
     """

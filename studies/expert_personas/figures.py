@@ -121,8 +121,6 @@ def power(tests: pd.DataFrame, how: Settings, margin: float) -> Figure:
 
     Args:
         tests: Some contrasts: ``hypothesis, n, se, family_size``.
-        how: Alpha.
-        margin: Smallest effect of interest.
     """
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.2), layout="constrained")
     sizes = np.unique(np.geomspace(30, 480, 40).astype(int))

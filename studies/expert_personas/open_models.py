@@ -252,7 +252,6 @@ def combine(
         alpha: Error rate of a family, and of each one-sided equivalence test.
         correction: As in :func:`persona_studies.analyse.stats.multiplicity.correct`.
         margin: Smallest difference in accuracy of interest.
-        confidence: Coverage of both intervals.
         unit: What counts once.
         seed: Of the sign-flip test, which is exact up to 36 units and ignores it there.
 

@@ -129,7 +129,6 @@ def rejudge(
         alpha: Error rate of a family, and of each one-sided equivalence test.
         correction: As in :func:`persona_studies.analyse.stats.multiplicity.correct`.
         margin: Smallest difference in accuracy of interest.
-        confidence: Coverage of the intervals returned.
         sizes: Tests in each family of one benchmark.
         tests: Tests in the family of everything.
 
@@ -231,8 +230,6 @@ def permutation_floor(
     the size.
 
     Args:
-        replicates: Random permutations.
-        alpha: Error rate of a family.
         sizes: Tests in each family.
         precision: Relative Monte-Carlo standard error of p at the first threshold that counts as precise.
 

@@ -23,7 +23,6 @@ def readings(protocol: Protocol, scored: pd.DataFrame, usable: list[str], how: S
     likeliest letter in place of its probability, and each wording by itself.
 
     Args:
-        protocol: Declares the contrasts.
         scored: Of :func:`expert_personas.analysis.scores`.
         usable: Benchmarks that pass the gate.
         how: Settings; nothing is corrected.

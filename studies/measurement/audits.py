@@ -40,7 +40,6 @@ def ipip(
 
     Args:
         repository: Where it was released.
-        file: Its path.
         table: ``text, domain, key``; domain is a letter of NEOAC.
         keys: Of :mod:`measurement.design`, indexed by number.
         texts: Number -> text of the item.

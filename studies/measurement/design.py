@@ -134,7 +134,6 @@ def statements(project: Project, per_pole: int = 6) -> pd.DataFrame:
     """Return the items of the short form, in every form.
 
     Args:
-        project: Where the banks lie.
         per_pole: Items per domain and pole, the lowest numbers first.
 
     Returns:
@@ -216,7 +215,6 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
     """Return every cell of the blocks that are asked for.
 
     Args:
-        project: Where the banks lie.
         protocol: Measures with their templates, and who answers what.
         parameters: Blocks, and how much of each.
         texts: Not needed: all texts are in the banks, or in the sources of the opt-in blocks.

@@ -251,7 +251,6 @@ def induced(over: pd.DataFrame, margin: float) -> Figure:
 
     Args:
         over: Family ``induction`` of :func:`persona_studies.analyse.conclusions.over_models`.
-        margin: Smallest effect of interest.
     """
     mine = over[over["family"] == "induction"]
     mine = mine.join(mine["hypothesis"].str.extract(r"\| (?P<trait>\w+), (?P<outcome>\w+)"))

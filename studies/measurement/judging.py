@@ -103,7 +103,6 @@ def counted(
         declared: ``family`` (a pattern) and ``direction`` of the set, and the ``smallest`` effect of its tests
             where that is on another scale than the claim's.
         smallest: Smallest effect of the claim.
-        how: Alpha, correction.
     """
     mine = tests[[fnmatchcase(name, declared["family"]) for name in tests["family"]]]
     valid = mine[(mine["gate"] == "") & mine["estimate"].notna()]
@@ -178,10 +177,8 @@ def evidence(
     """Return what every hypothesis and every set of them came to, in both layers.
 
     Args:
-        protocol: Claims and sets.
         tests: Families about released answers, or about one recorded model, with ``gate``.
         facts: Tables of facts, for the published layer.
-        how: Settings.
         stuck: Whether no instruction moves the model's ratings.
     """
     found: Found = {}
@@ -206,7 +203,6 @@ def judged(
     """Return the verdicts on every claim (:func:`persona_studies.analyse.verdicts.of_models`).
 
     Args:
-        protocol: Claims.
         public: Evidence about released answers.
         models: Model -> its evidence, in the declared order.
         tests: Model -> its tests, whose ``gate`` says what is not recorded.

@@ -264,7 +264,6 @@ def questionnaire(made: Scores, block: str = "induced_rating") -> psychometrics.
     """Return ratings as answers of so many people; None where the block is not recorded.
 
     Args:
-        made: Scores.
         block: ``induced_rating``: conditions stand for people. ``rating_``: settings do, which are condition,
             wording and label set.
     """

@@ -189,7 +189,6 @@ def responder(name: str, keys: NDArray[np.int_], domains: NDArray[np.str_], *, p
         keys: Items.
         domains: Items.
         people: How many.
-        seed: Of the generator.
 
     Raises:
         KeyError: an unknown rule.
@@ -303,8 +302,6 @@ def generalisability(
         facets: Facets, items first.
         strata: Column of the domain that an item belongs to.
         replicates: Bootstrap samples of items within strata.
-        seed: Of the generator.
-        confidence: Coverage.
 
     Returns:
         ``component, variance, low, high, share, negative`` (in how many strata an estimate was negative).

@@ -63,11 +63,8 @@ def analyse(
     """Run the declared analysis of one recording.
 
     Args:
-        project: Where the banks lie.
-        protocol: The declared design.
         people: Of :func:`measurement.design.people`.
         recorded: Responses of complete measures.
-        parameters: Of the run.
     """
     scores = live.scores(project, recorded)
     gate, moves = live.gated(protocol, scores), live.steerability(scores, people)
@@ -80,7 +77,6 @@ def blocks(plan: pd.DataFrame, lacking: Mapping[str, list[str]]) -> pd.DataFrame
     """Return how much of each block a model answered.
 
     Args:
-        plan: Every cell.
         lacking: Model -> measures that are not recorded to the last cell.
 
     Returns:
@@ -142,7 +138,6 @@ def finding(
     Args:
         protocol: Says what the words mean.
         tests: Of :func:`measured`.
-        judged: Verdicts.
         who: Of whoever answered a questionnaire, with ``pole_r``.
         consistency: Of :func:`measurement.released.flan_table`.
     """

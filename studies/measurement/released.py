@@ -57,8 +57,6 @@ def of_values(
 
     Args:
         values: One per unit.
-        how: Settings.
-        margin: Smallest effect of interest.
         direction: Of the hypothesis.
         p: Of another test, in place of the sign flip's.
     """
@@ -91,8 +89,6 @@ def consistency(first: NDArray[np.int_], second: NDArray[np.int_], how: Settings
     Args:
         first: Models x items, 1 for yes; the mean over models is tested.
         second: The answer that would be consistent, likewise.
-        how: Settings.
-        replicates: Bootstrap samples.
     """
     n = first.shape[-1]
     drawn = np.random.default_rng(how.seed).integers(0, n, (replicates, n))

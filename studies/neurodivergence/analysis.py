@@ -32,7 +32,6 @@ def paired(differences: pd.Series, unit: float, chosen: Parameters) -> dict[str,
     Args:
         differences: One per unit, in the metric's own scale; NaN is left out.
         unit: Standard deviation that effects are expressed in.
-        chosen: Confidence, margin, alpha, replicates, seed.
 
     Returns:
         ``n, difference, se, sd`` (metric's scale; sd: the unit), ``estimate, low, high`` (units; Student's t),
@@ -294,9 +293,7 @@ def noise(rows: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -> pd.Dat
     C0 has no profile: its four answers per model and query are repetitions at temperature 0.
 
     Args:
-        rows: Responses.
         table: Of :func:`contrasts`.
-        chosen: Metrics.
 
     Returns:
         ``metric``; ``noise`` and ``profiles_C1, profiles_C2``: standard deviations of the four answers of a model

@@ -111,7 +111,6 @@ def plot_lists(
         single: Of :func:`neurodivergence.analysis.by_model`, list density alone.
         pooled: Of :func:`neurodivergence.analysis.contrasts`, list density alone.
         margin: Half width of the equivalence band.
-        alpha: Error rate of a family.
         sizes: Sizes of the families of the pooled and of the single contrasts.
     """
     rows = pd.concat([pooled.assign(model="both models"), single], ignore_index=True)
@@ -222,7 +221,6 @@ def plot_scopes(table: pd.DataFrame, alpha: float) -> Figure:
 
     Args:
         table: Of :func:`neurodivergence.paper.scopes`.
-        alpha: Error rate.
     """
     tests = list(dict.fromkeys(table["test"]))
     names = list(dict.fromkeys(table["hypothesis"]))

@@ -136,10 +136,8 @@ def checks(
 
     Args:
         reproduced: Of :func:`reproduction`.
-        rows: Responses.
         measured: Of :func:`neurodivergence.answers`.
         alphas: ``metric, alpha``.
-        published: The paper's tables.
         whole: Whether both judges count; published alphas and judged means are about both.
     """
     found = []
@@ -193,7 +191,6 @@ def scopes(both: pd.DataFrame, single: pd.DataFrame, refitted: pd.DataFrame, cho
         both: Of :func:`beside`.
         single: Of :func:`by_model`.
         refitted: Of :func:`as_published`.
-        chosen: Alpha, correction.
 
     Returns:
         ``hypothesis, test`` (``Wald, responses`` or ``sign flip, queries``), ``p, within_metric, within_study,
@@ -222,7 +219,6 @@ def mismatches(reported: pd.DataFrame, published: Published) -> pd.DataFrame:
 
     Args:
         reported: ``statement, place, said, relation, decimals, quantity``; see ``data/published/README.md``.
-        published: The paper's tables.
 
     Returns:
         ``statement, place, said, relation, table, agrees``.

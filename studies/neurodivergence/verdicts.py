@@ -42,7 +42,6 @@ def tested(
         both, single, parts, seen: The declared contrasts: over models, of each model, of step depth, by judge.
         refitted: The paper's own fits.
         gated: Of :func:`neurodivergence.raters.gated`.
-        chosen: Parameters.
 
     Returns:
         :data:`EVIDENCE`, :data:`MORE`.
@@ -122,7 +121,6 @@ def decided(
         gated: Of :func:`neurodivergence.raters.gated`.
         repeated: Of :func:`differing_calls`.
         reversed_: Estimates of single models with another sign than the pooled one, of :func:`mismatches`.
-        chosen: Alpha, margin.
 
     Returns:
         As :func:`tested`, with ``why`` where the rule's own words do not fit.
@@ -186,9 +184,7 @@ def verdict_table(protocol: Protocol, evidence: pd.DataFrame, chosen: Parameters
     of the claim's family.
 
     Args:
-        protocol: Claims.
         evidence: Of :func:`tested` and :func:`decided`.
-        chosen: Layer, alpha, correction.
     """
     rows = {(row["family"], row["hypothesis"], row["layer"]): row for row in evidence.to_dict("records")}
     found = {}
@@ -207,7 +203,6 @@ def recomputed(
     """Return, by claim, what the paper's analysis of the benchmark's rows gives again.
 
     Args:
-        protocol: Claims.
         reproduced: Of :func:`neurodivergence.paper.reproduction`.
         gated: Of :func:`neurodivergence.raters.gated`.
         printed: The published alphas: ``metric, alpha``.

@@ -43,13 +43,9 @@ def analyse(
     """Run the declared analysis of one recording.
 
     Args:
-        project: Holds the published figures.
-        protocol: The declared design.
         recorded: Responses of measures that are complete; a claim about another measure waits.
         asked: Of :func:`persona_bias.design.questions`.
         everyone: Of :func:`persona_bias.design.people`.
-        how: Settings; the protocol's are confirmatory.
-        model: Who answered.
         extractor: How replies are read.
 
     Returns:
@@ -185,7 +181,6 @@ def any_set(wide: pd.DataFrame, personas: dict[str, str], how: Settings) -> dict
     Args:
         wide: Of :func:`by_question`.
         personas: Hypothesis -> persona.
-        how: Settings.
 
     Returns:
         Hypothesis -> ``n`` (questions), ``estimate`` (largest difference of a set, by size), ``p``.
@@ -294,7 +289,6 @@ def by_set(table: pd.DataFrame, how: Settings) -> pd.DataFrame:
 
     Args:
         table: Of :func:`sized`.
-        how: Alpha.
     """
     mine = table[table["family"] == "persona_dataset"].reset_index(drop=True)
     done = correct(mine["p"], alpha=how.alpha, method="fdr_bh", size=len(mine), undefined="one")
@@ -306,7 +300,6 @@ def counts(table: pd.DataFrame, how: Settings) -> pd.DataFrame:
 
     Args:
         table: Of :func:`by_set`.
-        how: Alpha.
 
     Returns:
         ``persona, datasets, worse_uncorrected, worse_bh, worse_adjusted, better_uncorrected``.
@@ -345,7 +338,6 @@ def finding(found: Analysis | None, claims: pd.DataFrame, model: str) -> str:
     Args:
         found: Of the model; None where nobody is recorded.
         claims: Of :func:`persona_studies.analyse.conclusions.claims`.
-        model: Its name.
     """
     own = claims["estimate"].notna() & claims["model"].isin([model, PUBLISHED_DATA])
     rows = claims[own].drop_duplicates("claim").set_index("claim").to_dict("index")

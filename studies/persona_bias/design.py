@@ -98,8 +98,6 @@ def questions(
     """Return the questions of a run; fewer are a part of more.
 
     Args:
-        project: Where the item banks lie.
-        protocol: The declared design.
         sizes: ``questions_per_set, replies_per_set``; None is those of the confirmatory run.
         texts: Whether the questions' texts are wanted, which recording needs and analysis does not.
 
@@ -168,8 +166,6 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
     questions of every set, each in a drawn order.
 
     Args:
-        project: Where the item banks lie.
-        protocol: The declared design.
         parameters: The extent of the grid: questions and replies per set.
         texts: Whether the questions' texts are wanted, which recording needs and analysis does not.
     """

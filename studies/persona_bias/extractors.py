@@ -81,7 +81,6 @@ def status(text: str, answer: object, *, cut: bool) -> str:
     """Return what a reply is: an answer goes before a refusal, because a reply can hedge and still answer.
 
     Args:
-        text: The reply.
         answer: What an extractor read from it, or None.
         cut: Whether the reply ended at its token limit.
 

@@ -82,7 +82,6 @@ def heat(table: pd.DataFrame, names: Mapping[str, str], alpha: float, gate: str)
     Args:
         table: Of :func:`persona_bias.analysis.by_set`.
         names: Of :func:`persona_bias.design.names`.
-        alpha: Error rate of an uncorrected test.
         gate: What failed behind it; empty where nothing did.
     """
     # Rounded, because shares lie on the edges between colours, where the last digit would decide.

@@ -147,7 +147,6 @@ def directions(counts: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
 
     Args:
         counts: Of :func:`runs`.
-        confidence: Coverage.
 
     Returns:
         ``model, persona, extractor, questions`` (all, a missing answer wrong; or those both answer),

@@ -89,7 +89,6 @@ def by_group(scored: pd.DataFrame, protocol: Protocol, everyone: pd.DataFrame) -
 
     Args:
         scored: Of :func:`persona_bias.analysis.scores`.
-        protocol: The declared design.
         everyone: Of :func:`persona_bias.design.people`.
     """
     group = everyone[everyone["persona"].isin(protocol.design["personas"])].set_index("persona")["group"]

@@ -29,7 +29,6 @@ def over_sets(table: pd.DataFrame, how: Settings) -> pd.DataFrame:
 
     Args:
         table: Of :func:`persona_bias.analysis.by_set`.
-        how: Confidence.
 
     Returns:
         ``persona, datasets, estimate, low, high, p, tau, i2, prediction_low, prediction_high, leave_one_out_low,
@@ -163,9 +162,7 @@ def power(tests: pd.DataFrame, protocol: Protocol, how: Settings, *, per_set: in
     the median over its contrasts; at alpha over the family's size, as its first step.
 
     Args:
-        tests: Families.
         protocol: Sizes of families, and the number of sets.
-        how: Alpha.
         per_set: Questions per set of these tests.
 
     Returns:

@@ -73,11 +73,9 @@ def as_published(
     """Return the evidence of the papers' own analyses: unpaired, ties as wrong, aligned by row, uncorrected.
 
     Args:
-        protocol: The declared design.
         rows: Of :func:`persona_choice.judge.rows`.
         counts: The table ``judge_runs``.
         aligned: Of :func:`persona_choice.surveys.by_item`, against the first respondents.
-        how: Alpha and confidence.
     """
     known = counts.set_index("run").to_dict("index")
     found: Found = {}
@@ -151,7 +149,6 @@ def judged(
     """Return the verdict per claim, layer and model (:func:`persona_studies.analyse.verdicts.of_models`).
 
     Args:
-        protocol: The declared design.
         released: Evidence of released data.
         everyone: Model -> what was asked of it.
         layer: ``published``, ``corrected`` or ``both``.

@@ -46,11 +46,7 @@ def analyse(
     """Run the declared analysis of one recording.
 
     Args:
-        protocol: The declared design.
-        recorded: Responses.
-        asked: The bank of pairs.
         measure: ``letter`` or ``cloze``.
-        how: Settings.
     """
     scored = scores(recorded, asked, measure)
     return Analysis(measure, scored, gate(protocol, recorded, asked, measure), tests(protocol, scored, how))
@@ -60,8 +56,6 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.Data
     """Score every pair under every condition; position cancels over both orders.
 
     Args:
-        recorded: Responses.
-        asked: The bank of pairs.
         measure: Of the choice; the probability of an answer is averaged over its two places.
 
     Returns:
@@ -208,8 +202,6 @@ def power(
     Args:
         discordance: Shares of pairs that two conditions decide differently.
         pairs: Numbers of pairs.
-        margin: Of equivalence.
-        how: Alpha.
         size: Of the family; its first step is at alpha over this.
 
     Returns:

@@ -93,8 +93,6 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
     """Return every cell of the live part.
 
     Args:
-        project: Where the bank lies.
-        protocol: The declared design.
         parameters: The extent of the grid: pairs, conditions, orders, personas.
         texts: Whether the texts are wanted, which recording needs and analysis does not; they come from their
             pinned source.

@@ -104,7 +104,6 @@ def texts(project: Project, names: pd.DataFrame) -> pd.DataFrame:
     ``open`` is C without a mask.
 
     Args:
-        project: Names the source.
         names: ``character, name, surname, series``.
 
     Raises:
@@ -142,7 +141,6 @@ def cells(protocol: Protocol, known: pd.DataFrame) -> list[pd.DataFrame]:
     """Return the cells of both measures, as :func:`persona_studies.design.plan.measure` makes them.
 
     Args:
-        protocol: The declared design.
         known: Of :func:`characters`, or :func:`texts` where prompts are wanted.
     """
     told = [(protocol.conditions["told"].text or "").replace("{name}", name) for name in known["name"]]

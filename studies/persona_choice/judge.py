@@ -66,7 +66,6 @@ def runs(rows: pd.DataFrame, counts: pd.DataFrame, how: Settings) -> pd.DataFram
     Args:
         rows: Of :func:`rows`.
         counts: The table ``judge_runs``.
-        how: Confidence.
 
     Returns:
         ``run, printed`` (as the authors' notebook prints it), ``n`` (valid replies), ``accuracy, low, high``
@@ -157,10 +156,7 @@ def exact(protocol: Protocol, name: str, right: pd.DataFrame, how: Settings) -> 
     """Test a family of paired shares by exact McNemar tests, as :func:`families.corrected` returns it.
 
     Args:
-        protocol: Declares the family.
-        name: Of the family.
         right: Items x conditions, 1 or 0; a condition that is not there counts as p = 1.
-        how: Settings.
     """
     family, found = protocol.families[name], {}
     for h, contrast in family.contrasts.items():
@@ -198,7 +194,6 @@ def resampled(sums: Array, how: Settings) -> Array:
 
     Args:
         sums: Persons x columns: what each person adds.
-        how: Replicates and seed.
     """
     rng = np.random.default_rng(how.seed)
     n, chunk = len(sums), 1000

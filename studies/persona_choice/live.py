@@ -53,11 +53,7 @@ def analyse(
     """Run the declared analysis of the complete measures of one recording.
 
     Args:
-        project: Holds the banks and people's answers.
-        protocol: The declared design.
         recorded: Responses (:meth:`persona_studies.study.Study.complete`).
-        asked: The bank of pairs.
-        how: Settings.
         measure: Of the pairs: ``letter``, ``cloze``, or the first of these that is recorded (``primary``).
     """
     held = {*recorded["measure"]}
@@ -102,7 +98,6 @@ def absent(protocol: Protocol, found: Live | None, reason: str) -> dict[str, str
     """Return the live claims without evidence, and why: the measure that they wait for.
 
     Args:
-        protocol: Declares the claims.
         found: Of a model; None where nobody was asked.
         reason: Why nobody was.
     """

@@ -196,7 +196,6 @@ def answer_counts(name: str, answers: Iterable[tuple[str, float]]) -> pd.DataFra
     """Count answers: ``set, item, answer, count``, items in the order of the survey, answers ascending.
 
     Args:
-        name: Of the set.
         answers: Item and answer of every respondent.
     """
     counts = Counter(answers)

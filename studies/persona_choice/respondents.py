@@ -134,7 +134,6 @@ def cells(protocol: Protocol, asked: pd.DataFrame, people: pd.DataFrame) -> list
     """Return the cells of the survey, as :func:`persona_studies.design.plan.measure` makes them.
 
     Args:
-        protocol: The declared design.
         asked: Of :func:`questions`.
         people: Of :func:`respondents`, or :func:`texts` where prompts are wanted.
     """
@@ -182,7 +181,6 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
     """Score every persona and question: the probability of each option, averaged over both scales.
 
     Args:
-        recorded: Responses.
         asked: Of :func:`questions`.
 
     Returns:
@@ -289,10 +287,8 @@ def tests(protocol: Protocol, scored: pd.DataFrame, known: Mapping[str, Array], 
     row together, as deep, demographics and scrambled are the same person.
 
     Args:
-        protocol: The declared design.
         scored: Of :func:`scores`.
         known: Of :func:`people`.
-        how: Settings.
     """
     m = protocol.design["people"]
     found: dict[str, dict[str, Any]] = {}
@@ -347,7 +343,6 @@ def floors(known: Mapping[str, Array], n: int, how: Settings, draws: int = 1000)
     Args:
         known: Of :func:`people`.
         n: People drawn at random, as many as there are personas; ``KS_95`` is their 95th percentile.
-        how: Seed.
         draws: Samples of these.
     """
     rng = np.random.default_rng(how.seed)

@@ -88,7 +88,6 @@ class Items:
         """Return the three distances for many weightings of the same answers.
 
         Args:
-            item: The item.
             values: Distinct answers.
             weight: Weightings x values.
         """
@@ -115,7 +114,6 @@ def means(rows: pd.DataFrame, method: str, people: Items, how: Settings) -> dict
 
     Args:
         rows: The table ``survey_answers``.
-        method: The method.
         people: Human answers.
         how: Replicates and seed; every method is drawn by itself.
     """

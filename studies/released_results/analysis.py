@@ -51,9 +51,6 @@ def difference(
     Equivalence is by two one-sided tests at ``margin``: p is the larger of both. All by Student's t.
 
     Args:
-        estimate: The difference.
-        se: Its standard error.
-        parameters: Alpha, power, confidence, margin.
         p: p of another test of the same hypothesis, such as the z test with a pooled variance.
         df: Degrees of freedom; infinite for the normal distribution.
         share: Whether the outcome is a share; other scales have no margin among the parameters.

@@ -174,12 +174,10 @@ def verdict_table(
     """Return one row per claim: the test that stands for it, the verdict and why.
 
     Args:
-        protocol: Claims, families, sets.
         tests: Of :func:`released_results.analysis.corrected`.
         described: Estimates that are no tests.
         recomputed: Claim -> the printed numbers, recomputed.
         details: Claim -> what to add to the rule's own words.
-        parameters: Layer, alpha.
     """
     described = described[described["source"].isin(parameters.sources)]
     rows = []

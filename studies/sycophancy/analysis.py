@@ -74,12 +74,9 @@ def analyse(
     """Run the declared analysis of one recording.
 
     Args:
-        project: Holds the published responses of other models.
-        protocol: The declared design.
         recorded: Responses of complete measures (:meth:`persona_studies.study.Study.complete`).
         asked: Of :func:`sycophancy.design.claims`.
         everyone: Of :func:`sycophancy.design.conditions`.
-        how: Settings; the protocol's are confirmatory.
     """
     scored = score(project, protocol, recorded, asked, everyone)
     gate = gated(protocol, scored, recorded, asked, how)
@@ -177,7 +174,6 @@ def within(
         x: Predictor, by persona in the same order.
         background: By persona.
         columns: Cluster of every statement.
-        how: Settings.
 
     Returns:
         ``n`` (personas), ``estimate`` (correlation of both, centred on each background's mean), ``low, high``
@@ -278,7 +274,6 @@ def judged(protocol: Protocol, everyone: Mapping[str, Analysis]) -> pd.DataFrame
     """Return the verdicts on every claim (:func:`persona_studies.analyse.verdicts.of_models`).
 
     Args:
-        protocol: The declared design.
         everyone: Model -> analysis, in the declared order.
     """
     public = other_models.evidence(next(iter(everyone.values())).tests)
@@ -378,7 +373,6 @@ def finding(found: Analysis, readings: pd.DataFrame, model: str) -> str:
     Args:
         found: Of the model.
         readings: Of :func:`sycophancy.robustness.readings`.
-        model: Its name.
     """
     rows = found.tests[found.tests["family"] == "personas"].set_index("hypothesis")
     asserted, unattributed, *net, _, _ = HYPOTHESES

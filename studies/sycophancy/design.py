@@ -210,8 +210,6 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
     depends on its place in the bank alone.
 
     Args:
-        project: Where the item banks lie.
-        protocol: The declared design.
         parameters: The extent of the grid: personas, topics, claims per topic.
         texts: Whether the questionnaire's texts are wanted, which recording needs and analysis does not;
             they come from their pinned source.

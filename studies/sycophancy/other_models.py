@@ -34,7 +34,6 @@ def differences(table: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
 
     Args:
         table: ``data/published/sycophancy/personality_illusion_agreeableness.csv``.
-        confidence: Coverage of the intervals.
 
     Returns:
         ``model, outcome, difference, low, high, se, p, contrast``; outcomes are ``self-report`` (1 to 5) and

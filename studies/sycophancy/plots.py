@@ -116,8 +116,6 @@ def controls(scored: Scored, everyone: pd.DataFrame, measure: str, steps: pd.Dat
     """Draw agreement with assertions under every kind of condition.
 
     Args:
-        scored: Scores.
-        everyone: Conditions.
         measure: ``labels_four`` or ``labels_two``.
         steps: ``control, against, low, high, estimate``: differences from no persona, with intervals.
     """

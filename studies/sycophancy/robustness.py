@@ -68,10 +68,7 @@ def readings(protocol: Protocol, scored: Scored, persona: pd.DataFrame, how: Set
     """Return every hypothesis about personas under other readings of the same responses.
 
     Args:
-        protocol: Declares the hypotheses.
-        scored: Scores.
         persona: ``condition, valence, words`` of every persona's text (:mod:`sycophancy.valence`).
-        how: Confidence.
 
     Returns:
         ``hypothesis, reading, n`` (personas), ``r, low, high`` (Fisher's z; n is personas less backgrounds plus one

@@ -51,7 +51,6 @@ def labels(recorded: pd.DataFrame, asked: pd.DataFrame, protocol: Protocol, meas
     Args:
         recorded: Responses; rows of other measures are passed over.
         asked: Claims and mirrors, as :func:`sycophancy.design.claims` returns them.
-        protocol: Declares labels and templates.
         measure: ``labels_four`` or ``labels_two``.
 
     Returns:
@@ -145,7 +144,6 @@ def ratings(recorded: pd.DataFrame, measure: str, inventory: pd.DataFrame) -> pd
     """Return the expected rating of every statement of the questionnaire, in both directions of the scale.
 
     Args:
-        recorded: Responses.
         measure: ``self_rating`` or ``other_rating``.
         inventory: Questionnaire: ``item, facet, key``.
 
@@ -192,7 +190,6 @@ def replies(recorded: pd.DataFrame, parser: str) -> pd.DataFrame:
     """Read every reply.
 
     Args:
-        recorded: Responses.
         parser: ``anchored`` (the declared grammar) or ``published`` (the paper's keyword search).
 
     Returns:

@@ -46,7 +46,6 @@ def derive(project: Project, source: Path) -> str:
     """Return the committed table as CSV: ``condition, condition_hash, words, valence`` of all 275 personas.
 
     Args:
-        project: Holds backgrounds and levels.
         source: Source ``vader-lexicon``.
     """
     people = design.conditions(project, protocols.load(project.protocol("sycophancy")), MOST)
@@ -61,7 +60,6 @@ def load(project: Project, everyone: pd.DataFrame) -> pd.DataFrame:
     """Return ``condition, words, valence`` of the personas of a run.
 
     Args:
-        project: Holds the committed table.
         everyone: Of :func:`sycophancy.design.conditions`.
 
     Raises:

@@ -46,8 +46,6 @@ def table(project: Project, study: str, found: pd.DataFrame) -> pd.DataFrame:
     them. The rows of a claim stay together, in the order given: the first one decides.
 
     Args:
-        project: The checkout.
-        study: Name of the study.
         found: At least :data:`NEEDED`, such as :func:`persona_studies.analyse.verdicts.table` returns.
 
     Raises:

@@ -49,7 +49,6 @@ def unrecorded(protocol: Protocol, held: Collection[str]) -> dict[str, str]:
     """Return the claims that wait for a measure of the protocol, and for which one.
 
     Args:
-        protocol: Declares claims and measures.
         held: Measures that are recorded to the last cell.
     """
     found = {}
@@ -81,7 +80,6 @@ def conclude(
     """Put an analysis together.
 
     Args:
-        protocol: Declares the families.
         tests: Of the families about the model.
         public: Of the families about published data.
         why: Family and hypothesis -> the checks behind it that failed; empty where none did.
@@ -121,7 +119,6 @@ def over_models(
     Args:
         tests: Model -> its families, with ``gate`` (what behind a row failed; empty where nothing did).
         hypotheses: Family and hypothesis of every contrast that is wanted.
-        how: Confidence.
 
     Returns:
         ``family, hypothesis, model, n`` (items; models on the combined line), ``estimate, low, high, rejected,
@@ -182,7 +179,6 @@ def claims(protocol: Protocol, public: pd.DataFrame, analyses: Mapping[str, Anal
     measure that it waits for.
 
     Args:
-        protocol: Declares the claims.
         public: Tests of its families about published data.
         analyses: Model -> analysis, in the declared order.
     """

@@ -18,7 +18,6 @@ def outcome(estimate: float, *, rejected: bool, equivalent: bool, direction: str
     A contrast that is both differs from zero by less than the margin; its outcome is the direction.
 
     Args:
-        estimate: Difference.
         rejected: Whether the test of zero was rejected.
         equivalent: Whether the difference was shown to be smaller than the margin; in one direction only where the
             hypothesis denies an effect in that direction.

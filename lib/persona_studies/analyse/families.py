@@ -74,10 +74,8 @@ def contrasts(protocol: Protocol, names: Iterable[str], differences: Differences
     """Test every contrast of some families.
 
     Args:
-        protocol: Declares the families, whose hypotheses are tables.
         names: Which of them.
         differences: Paired differences of a contrast; empty where it was not asked, which counts as p = 1.
-        how: Settings.
 
     Returns:
         One row per contrast, with :data:`COLUMNS`: as :func:`estimated`; ``p_adjusted, rejected`` (of the
@@ -167,7 +165,6 @@ def between(one: pd.Series, other: pd.Series, how: Settings) -> dict[str, Any]:
     Args:
         one: Differences in the first part, indexed as :data:`Differences` says.
         other: In the second part.
-        how: Settings.
 
     Returns:
         ``n, estimate`` (first less second), ``se, df, low, high, p``.
@@ -218,11 +215,9 @@ def corrected(name: str, family: Family, rows: Mapping[str, Mapping[str, Any]], 
     """Correct the tests of one family, and say what they could have shown.
 
     Args:
-        name: Of the family.
         family: As declared; a hypothesis without a row counts as p = 1 where the family allows it.
         rows: Hypothesis -> at least ``n, estimate, low, high, p``; further :data:`ESTIMATES` where there are any,
             and ``direction, smallest_effect`` of a hypothesis that is declared by its name alone.
-        how: Settings.
 
     Returns:
         :data:`COLUMNS`, in the declared order.
@@ -252,7 +247,6 @@ def able(row: Mapping[Any, Any], size: int, how: Settings) -> dict[str, float]:
     Args:
         row: ``n, se, df, smallest_effect, direction``.
         size: Of the family: tests are at alpha / size.
-        how: Alpha.
 
     Returns:
         ``power`` (of the test of a difference, for the smallest effect), ``detectable`` (difference found with 80 %
@@ -322,9 +316,7 @@ def share(
 
     Args:
         successes: Of ``n``.
-        n: Units.
         null: Value that is tested.
-        how: Confidence.
         direction: Of the hypothesis, where its family declares its name alone.
         smallest_effect: Likewise, as a distance from the null value.
 
@@ -349,9 +341,7 @@ def of_counts(b: int, c: int, n: int, *, contrast: Hypothesis, how: Settings) ->
     Args:
         b: Pairs with the outcome under the first condition only.
         c: Under the second only.
-        n: All pairs.
         contrast: Direction and smallest effect.
-        how: Settings.
     """
     if n == 0:
         return {"n": 0, **dict.fromkeys(ESTIMATES[1:], nan)}

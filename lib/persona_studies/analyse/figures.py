@@ -151,7 +151,6 @@ def explain(figure: Figure, frame: pd.DataFrame, margin: float | None, ncols: in
         figure: Of :func:`forest`, in a constrained layout; the legend has its whole width. What else has a label in
             its first part stands in the legend too.
         frame: All rows that are drawn.
-        margin: Of the band.
         ncols: Columns of the legend; None for one line.
     """
     axis = figure.axes[0]

@@ -51,7 +51,6 @@ def letters(reference: pd.DataFrame, recorded: pd.DataFrame, asked: pd.DataFrame
 
     Args:
         reference: Its scored questions, with ``option_mass``.
-        recorded: Its responses.
         asked: Questions: ``item, n_options``.
 
     Returns:
@@ -69,7 +68,6 @@ def above_chance(reference: pd.DataFrame, confidence: float) -> float:
 
     Args:
         reference: Scored questions: ``score, n_options``.
-        confidence: Coverage of the two-sided interval.
     """
     gain = (reference["score"] - 1 / reference["n_options"]).to_numpy(dtype=float)
     if len(gain) < 2:

@@ -42,7 +42,6 @@ def choices(
     drawn from it. ``text`` takes the option that a reply names; one that names none is no answer.
 
     Args:
-        recorded: Responses.
         asked: Questions: ``item, gold, n_options`` and whatever a study needs beside.
         measure: ``cloze``, ``pmi``, ``letter`` or ``text``.
         read: Of ``text``: reply and number of options -> the place it names among those shown, or None.
@@ -101,7 +100,6 @@ def probabilities(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> 
     neutral context. ``letter``: among the labels, averaged over cyclic orders.
 
     Args:
-        recorded: Responses.
         asked: As in :func:`choices`.
         measure: ``cloze``, ``pmi`` or ``letter``.
 
@@ -161,10 +159,6 @@ def paired(
     Args:
         differences: Questions x hypotheses, indexed by benchmark (first level), ``item`` and ``cluster``; NaN is
             left out. Benchmarks weigh the same, however many questions they have.
-        confidence: Coverage of the interval.
-        margin: Of equivalence.
-        replicates: Sign patterns.
-        seed: Of the sign patterns.
 
     Returns:
         One row per hypothesis: ``n, difference, sd, se, low, high, p, p_equivalence``; interval and equivalence by

@@ -34,7 +34,6 @@ def means(
         names: Column -> what its mean is called. Columns that are not there are left out.
         unit: What a row is, in the plural.
         part: Part of the gate that the numbers rest on.
-        confidence: Coverage of the interval (Student's t, stratified).
 
     Returns:
         :data:`COLUMNS`. There is no interval where no stratum has two units.
@@ -81,7 +80,6 @@ def statuses(
         said: Status of every reply.
         kinds: What a share is called -> statuses that it counts.
         part: Part of the gate that the numbers rest on.
-        confidence: Coverage of the interval.
 
     Returns:
         :data:`COLUMNS`.

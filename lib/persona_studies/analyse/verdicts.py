@@ -125,7 +125,6 @@ class Evidence:
         A standard error of 0 says that the estimate does not come from a sample.
 
         Args:
-            row: The row.
             reason: Why the measure behind it does not count; empty where it does.
             more: Further attributes.
         """
@@ -313,7 +312,6 @@ def of_mean(
         claim: Direction and smallest effect.
         estimate: Mean over units.
         se: Its standard error, in the same units.
-        n: Units.
         rejected: Whether the test was rejected within its family.
         level: Error rate of one test of the family (:func:`level`); power is at this.
         alpha: Error rate of the family. Equivalence, or that a denied effect is excluded, is at ``level`` as well:
@@ -361,7 +359,6 @@ def table(
     (``also``) is decided where all of them come out alike; where they contradict each other it is heterogeneous.
 
     Args:
-        protocol: Claims.
         found: What every hypothesis came to.
         layer: ``published``, ``corrected`` or ``both``.
         model: Whose answers the evidence rests on.
@@ -412,7 +409,6 @@ def of_models(
     directions. A model that cannot test a claim has a row only where no other can, and then one model has.
 
     Args:
-        protocol: Claims.
         models: Whose answers -> what every hypothesis came to, in the declared order. Published data may be one.
         layer: As in :func:`table`.
         absent: Whose answers -> claim -> why there is no evidence for it.

@@ -56,8 +56,6 @@ def planned(
     """Return the cells that a study's design asks.
 
     Args:
-        project: The checkout.
-        study: Name of the study.
         assignments: Parameters as ``name=value``.
         file: What `persona-studies plan` wrote; the cells are then those of this file.
         texts: Whether cells carry their prompts.

@@ -44,9 +44,6 @@ def compare(project: Project, study: str, name: str, fact: Fact, *, tolerance: f
     """Make a table again of its sources and compare it with the committed one.
 
     Args:
-        project: The checkout.
-        study: Whose table.
-        name: Of the table.
         fact: How it is made.
         tolerance: By how much a number may differ.
 

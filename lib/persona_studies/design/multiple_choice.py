@@ -251,7 +251,6 @@ def questions(
     """Return a benchmark's questions, in the order of their sources.
 
     Args:
-        project: Holds the sources and the committed table.
         benchmark: A name of :data:`BENCHMARKS`.
         domains: Only these; None is all.
         texts: Whether texts are wanted; without them no source is needed.
@@ -365,7 +364,6 @@ def lettered(templates: pd.DataFrame, n: int) -> pd.DataFrame:
 
     Args:
         templates: ``template, shared, user``.
-        n: Number of options.
     """
     lines = "\n".join(f"{letter}. {{option_{place}}}" for place, letter in enumerate(LETTERS[:n], start=1))
     written = templates[["template", "shared", "user"]].copy()

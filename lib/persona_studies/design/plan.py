@@ -180,7 +180,6 @@ def drawn(items: pd.Series, n: int, seed: int) -> pd.Series:
     Args:
         items: Names of items.
         n: Options of each.
-        seed: Of the draw.
 
     >>> drawn(pd.Series(["a", "b", "c"]), 4, 1).tolist()
     [2, 3, 2]
@@ -261,7 +260,6 @@ def sample(plan: pd.DataFrame, n: int, *, seed: int = 1) -> pd.DataFrame:
     """Draw cells by a hash of what they are: everybody draws the same ones, in whatever order a plan stands.
 
     Args:
-        plan: Cells.
         n: How many; a plan that has no more is returned whole.
         seed: Another seed draws other cells.
 

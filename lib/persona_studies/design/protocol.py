@@ -341,7 +341,6 @@ class Protocol(_Declared):
         """Return the protocol with another smallest effect of interest, in contrasts and in the claims about them.
 
         Args:
-            margin: The effect.
             where: Says of a family's name and a contrast whether it is for that.
         """
         families, claims = {}, {}

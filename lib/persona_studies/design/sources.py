@@ -209,7 +209,6 @@ def unavailable(project: Project, patterns: Iterable[str]) -> dict[str, str]:
     """Say which groups of sources are not available.
 
     Args:
-        project: The checkout.
         patterns: Each an id, or several by ``*``, such as ``ndbench-*``.
 
     Returns:

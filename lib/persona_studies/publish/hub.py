@@ -63,8 +63,6 @@ def upload(project: Project, study: str, model: str, repo: str, *, private: bool
     Texts of personas and questions are not part of a recording, so none are uploaded.
 
     Args:
-        project: Holds the recording.
-        study: Name of the study.
         model: Name it is recorded under.
         repo: ``owner/name``; made when there is none.
         private: Whether a data set that is made now is private.

@@ -83,7 +83,6 @@ def parts(project: Project, say: Say, *, texts: bool = True) -> list[Part]:
     """Return what every study contributes.
 
     Args:
-        project: Holds the studies.
         say: Is told of a study whose sources are not available, which is left out.
         texts: Whether texts are wanted, which recording needs and the numbers do not.
 
@@ -116,8 +115,6 @@ def askers(project: Project, found: Sequence[Part], model: str, how: Mapping[str
     """Load a model for every study, in the precision of what the study has recorded of it; once per precision.
 
     Args:
-        project: Holds the recordings.
-        found: Studies.
         model: As :mod:`persona_studies.ask.models` describes.
         how: Arguments of :func:`persona_studies.ask.recording.load`.
 
@@ -268,10 +265,8 @@ def record(
     """Ask what is left: the quick turns of all studies, then the other turns, then the rest.
 
     Args:
-        project: Where the logs lie.
         left: Cells without a response.
         askers: Study -> the model, in the precision that the study is recorded in.
-        hours: Cap.
 
     Returns:
         The cap that ended it, or None; and how many cells failed.
@@ -307,9 +302,6 @@ def card(project: Project, found: Sequence[Part], model: str, rows: Mapping[str,
     """Return the numbers of one model.
 
     Args:
-        project: Holds the banks.
-        found: Studies and cells.
-        model: Name of the model.
         rows: Study -> its responses.
     """
     tables, checks, used = [], [], {}
@@ -383,9 +375,6 @@ def others(project: Project, found: Sequence[Part], mine: Card, say: Say) -> lis
     not complete is not looked at.
 
     Args:
-        project: Holds the recordings, packed ones and logs.
-        found: Studies and cells.
-        mine: The card.
         say: Is told of a recording that is damaged.
     """
     rows: dict[str, dict[str, pd.DataFrame]] = {}

@@ -32,7 +32,6 @@ def write(
     """Write ``runs/report/<model>/index.html`` and ``numbers.csv``, and return the page's path.
 
     Args:
-        project: Receives them.
         found: Studies and cells of the card.
         cards: The model's own, then those of others.
         infos: Study -> the model.

@@ -295,8 +295,6 @@ def compare_rows(
     Args:
         name: Stem of the table.
         status: How the files compare.
-        reference: The committed table.
-        ours: This run's.
         tolerance: By ``table.column``, and ``default``, as :func:`persona_studies.reproduce.verify.compare_tables`.
     """
     keys = _key(reference, ours)

@@ -37,7 +37,6 @@ def commit(project: Project, *places: str) -> Commit | None:
     :func:`absence` says which it is.
 
     Args:
-        project: The checkout.
         places: Report changes of these paths only; otherwise of all that git does not ignore.
     """
     if absence(project):

@@ -70,8 +70,6 @@ def workflow(
     """Cross studies with the combinations of a grid and with models that are to be recorded first.
 
     Args:
-        project: The checkout.
-        studies: Names of studies.
         text: As :func:`choices` reads it; empty for the notebooks' own parameters.
         asked: Models to record, as :mod:`persona_studies.ask.models` names them; none analyses what is recorded.
         shards: In how many shares each is recorded.

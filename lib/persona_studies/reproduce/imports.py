@@ -41,7 +41,6 @@ def hold_to(project: Project, study: str, *, asks: bool) -> None:
     Nothing is refused in JupyterLab, where no runner has named the folder of a run.
 
     Args:
-        project: The checkout.
         study: Whose kernel this is.
         asks: Whether the run may ask a model.
 

@@ -19,7 +19,6 @@ def write(path: Path, template: str, **content: Any) -> None:
     """Fill a template of this package and write the page in one step; it loads nothing from elsewhere.
 
     Args:
-        path: The page.
         template: Name of a file in ``templates/``.
         content: What the template names; an unknown name is an error.
     """

@@ -25,7 +25,6 @@ def run(
     """Run commands, so many at a time, and yield each as it ends: its name, and why it failed or None.
 
     Args:
-        project: The checkout that the commands work in.
         commands: Name -> words of the command.
         jobs: So many at the same time.
         shown: Let the commands write to this process's standard output.

@@ -115,8 +115,6 @@ def run(
     """Execute a study's notebook.
 
     Args:
-        project: The checkout.
-        study: Name of the study.
         assignments: Parameters as ``name=value``. Without any, the run is the one that is compared with the
             reference and goes to ``build/<study>``; with some, to ``runs/<study>/<key>``.
         out: Another folder: new, empty, or of an earlier run of this study. What others put into it stays.

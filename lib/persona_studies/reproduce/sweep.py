@@ -101,8 +101,6 @@ def run(
     """Run the specifications that have no problem, each in a process; unchanged ones are passed over.
 
     Args:
-        project: The checkout.
-        study: Name of the study.
         specified: Of :func:`specifications`.
         jobs: So many at the same time.
         report: Called with each one as it ends.

@@ -309,8 +309,6 @@ def accept(project: Project, study: str, *, confirm: Callable[[Report], bool]) -
     """Make the build the reference, after showing the difference.
 
     Args:
-        project: The checkout.
-        study: Name of the study.
         confirm: Called with the difference; the reference is left alone unless it returns True.
 
     Returns:

@@ -45,9 +45,6 @@ def raw_agreement(
         weights: What a pair of ratings a, b counts: ``identity`` 1 if equal and else 0; ``linear``
             1 - |a - b| / range; ``quadratic`` 1 - (a - b)² / range², with the range of the categories.
         cluster: Cluster of each unit, drawn as a whole; without, every unit is its own.
-        confidence: Coverage.
-        replicates: Bootstrap samples.
-        seed: Seed of the generator.
 
     Returns:
         The agreement and a bias-corrected percentile interval; ``n`` counts units with two or more ratings.
@@ -92,9 +89,6 @@ def cohen_kappa(
         categories: As in :func:`raw_agreement`.
         weights: As in :func:`raw_agreement`.
         cluster: As in :func:`raw_agreement`.
-        confidence: Coverage.
-        replicates: Bootstrap samples.
-        seed: Seed of the generator.
 
     Returns:
         Undefined when both raters use one and the same category throughout.
@@ -152,9 +146,6 @@ def gwet_ac(
         categories: As in :func:`raw_agreement`; their number enters the coefficient.
         weights: As in :func:`raw_agreement`.
         cluster: As in :func:`raw_agreement`.
-        confidence: Coverage.
-        replicates: Bootstrap samples.
-        seed: Seed of the generator.
 
     Returns:
         Defined, and 1, when all ratings are the same; ``n`` counts units with a rating.
@@ -205,10 +196,8 @@ def krippendorff_alpha(
         level: Squared difference of two ratings: ``nominal`` 0 or 1; ``ordinal`` by the ratings that lie
             between; ``interval`` by their values.
         cluster: As in :func:`raw_agreement`.
-        confidence: Coverage.
         replicates: Bootstrap samples. The difference of ordinal ratings depends on all of them and so is
             taken anew in each.
-        seed: Seed of the generator.
 
     Returns:
         Undefined when all ratings are the same; ``n`` counts units with two or more ratings.

@@ -24,7 +24,6 @@ def calibration_bins(
     Args:
         probability: Stated probability that the outcome is 1, per unit; NaN is left out.
         outcome: 0 or 1, per unit.
-        bins: Number of bins.
         binning: ``width``: bins [0, 1/k), [1/k, 2/k), ..., the last one closed. ``mass``: as many units in
             each, as far as ties allow, which always share a bin.
 
@@ -81,9 +80,6 @@ def expected_calibration_error(
         bins: Number of bins; they stay as they are over the resamples.
         binning: As in :func:`calibration_bins`.
         cluster: Units with the same label are resampled together.
-        confidence: Coverage.
-        replicates: Bootstrap samples.
-        seed: Seed of the generator.
 
     Returns:
         The error with its interval; undefined without units, the interval with fewer than two of them.

@@ -31,7 +31,6 @@ def correlation(
         x: One value per unit; NaN is missing, and the unit is left out.
         y: Likewise. Two Series must have the same index.
         method: ``pearson`` or ``spearman``.
-        confidence: Coverage of the interval.
 
     Returns:
         The correlation; undefined when either variable is constant or fewer than 3 units are complete.

@@ -23,7 +23,6 @@ def hedges_g(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) -> Estimat
     Args:
         x: One value per unit of the first group; NaN is left out.
         y: The second group.
-        confidence: Coverage.
 
     Returns:
         g, with Student's two-sided p; undefined when a group has fewer than 2 units or both are constant.

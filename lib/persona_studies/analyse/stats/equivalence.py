@@ -53,7 +53,6 @@ def equivalence_correlation(r: float, n: int, *, margin: float, alpha: float) ->
 
     Args:
         r: Observed correlation; NaN, such as for a constant variable, is undefined.
-        n: Units.
         margin: Smallest correlation of interest, in (0, 1).
         alpha: Error rate of each test, in (0, 0.5).
 
@@ -88,7 +87,6 @@ def equivalence_paired_proportions(b: int, c: int, n: int, *, margin: float, alp
     Args:
         b: Pairs with the outcome in the first condition only.
         c: Pairs with the outcome in the second condition only.
-        n: All pairs.
         margin: Smallest difference of interest, in (0, 1).
         alpha: Error rate of each test, in (0, 0.5).
 
@@ -130,7 +128,6 @@ def equivalence_p(estimate: float, se: float, *, margin: float, df: float = inf)
     """Return the larger p of two one-sided tests that an effect lies outside ±margin.
 
     Args:
-        estimate: The effect.
         se: Its standard error; with an upper bound of it, p is an upper bound wherever the estimate lies inside
             the margins, and at least .5 elsewhere. NaN is undefined.
         margin: Smallest effect of interest, positive.

@@ -75,7 +75,6 @@ def random_effects(
         variances: Sampling variance of each.
         tau: Estimator of tau²: ``pm`` Paule-Mandel, ``dl`` DerSimonian-Laird.
         interval: ``hksj`` Hartung-Knapp-Sidik-Jonkman with t(k - 1), better with few models; ``normal``.
-        confidence: Coverage.
 
     Returns:
         With one effect: that effect and its normal interval, the rest undefined. Without: all undefined.
@@ -166,8 +165,6 @@ def random_effects_correlation(
         r: One correlation per model; NaN is left out.
         n: Units behind each.
         tau: Estimator of tau².
-        interval: Kind of interval.
-        confidence: Coverage.
 
     Returns:
         Estimate and both intervals transformed back to correlations; ``se`` and ``tau2`` stay on the scale of

@@ -67,7 +67,6 @@ def mcnemar(b: int, c: int, n: int, *, confidence: float = 0.95) -> McNemar:
         b: Pairs with the outcome in the first condition only.
         c: Pairs with the outcome in the second condition only.
         n: All pairs, concordant ones included.
-        confidence: Coverage of the intervals.
 
     Raises:
         StatisticsError: negative or fractional counts, or more discordant pairs than pairs.
@@ -145,7 +144,6 @@ def sign_flip(
         differences: One per unit; NaN is left out.
         cluster: Cluster of each unit, such as the passage that several items share.
         replicates: Sign patterns to draw where not all are counted.
-        seed: Seed of the generator.
 
     Returns:
         Mean difference and p; ``n`` counts clusters, or units without clusters. No interval.
@@ -187,7 +185,6 @@ def sign_flips(
         differences: Units x hypotheses; NaN is left out of its hypothesis.
         cluster: Cluster of each unit, such as the passage that several items share.
         replicates: Sign patterns to draw where not all are counted.
-        seed: Seed of the generator.
 
     Returns:
         One row per hypothesis, indexed like the columns of ``differences``; columns as in :class:`Estimate`:

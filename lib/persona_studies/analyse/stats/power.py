@@ -87,8 +87,6 @@ def units_needed(effect: float, sd: float, *, alpha: float, power: float = 0.8) 
     Args:
         effect: True mean.
         sd: Standard deviation over units.
-        alpha: Error rate of the test.
-        power: Wanted power.
 
     Raises:
         StatisticsError: alpha or power outside (0, 1).

@@ -116,8 +116,6 @@ def split_half(
     Args:
         values: Rows (personas) x columns (prompts); NaN is a missing cell.
         column_cluster: Columns with the same label stay on one side, such as a claim and its mirror.
-        replicates: Random splits.
-        seed: Seed of the generator.
 
     Returns:
         Undefined for fewer than 3 rows or 2 columns, or when a half is constant or misses a row altogether.

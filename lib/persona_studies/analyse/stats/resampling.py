@@ -48,9 +48,6 @@ def bca(
         statistic: Called as ``statistic(*samples, axis=axis)`` on arrays with any leading dimensions, such as
             ``numpy.mean`` or :func:`persona_studies.analyse.stats.correlation.pearson`.
         samples: One or more variables over the same units.
-        confidence: Coverage.
-        replicates: Bootstrap samples.
-        seed: Seed of the generator.
 
     Returns:
         The statistic and its interval. Undefined when the statistic is, or when it does not vary over the
@@ -108,9 +105,6 @@ def cluster_bootstrap(
         values: One value per unit; NaN is missing.
         predictor: One value per unit, against which ``values`` is correlated and regressed.
         cluster: Cluster of each unit, such as the background that several personas share.
-        confidence: Coverage.
-        replicates: Bootstrap samples.
-        seed: Seed of the generator.
 
     Returns:
         Rows ``mean`` and, with a predictor, ``correlation`` and ``slope``; columns as in :class:`Estimate`,
@@ -175,8 +169,6 @@ def two_way_bootstrap(
         row_cluster: Rows with the same label are drawn together.
         column_cluster: Columns with the same label are drawn together, such as a claim and its mirror.
         interval: ``bias-corrected percentiles``, or ``standard errors`` about the estimate, of Fisher's z for r.
-        confidence: Coverage.
-        replicates: Bootstrap samples.
         seed: Seed; rows and columns have generators of their own, spawned from it in this order.
 
     Returns:
