@@ -216,6 +216,7 @@ def test_hypotheses_that_are_declared_part_by_part(tmp_path: Path) -> None:
         ('within = "hard"', 'within = "easy"', "an interaction names two different parts"),
         ('"positive" }', '"upwards" }', "direction"),
         ("smallest_effect = 0.05 }", "smallest_effect = 0.0 }", "smallest_effect"),
+        ("smallest_effect = 0.05 }", "smallest_effect = inf }", "smallest_effect"),
         (
             "smallest_effect = 0.05\n",
             "smallest_effect = 0.1\n",
@@ -281,6 +282,17 @@ def test_a_further_hypothesis_is_declared_and_another_one(tmp_path: Path, also: 
         protocol.load(written(tmp_path, GOOD.replace(first, f'{first}also = ["{also}"]\n')))
 
 
+def test_a_byte_order_mark_and_other_line_ends_change_nothing(tmp_path: Path) -> None:
+    windows = written(tmp_path, "\ufeff" + GOOD.replace("\n", "\r\n"))
+    assert protocol.load(windows) == protocol.load(written(tmp_path, GOOD))
+
+
+@pytest.mark.parametrize("gate", ["option_mass = 0.05", "min_option_mass = nan", "min_option_mass = inf"])
+def test_a_threshold_is_a_finite_least_or_most(tmp_path: Path, gate: str) -> None:
+    with pytest.raises(ProtocolError, match=r"measures\.agree\.gate"):
+        protocol.load(written(tmp_path, GOOD.replace("min_option_mass = 0.05", gate)))
+
+
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     broken = GOOD.replace('kind = "cloze"', 'kind = "closed"').replace("size = 2", "size = 3")
     with pytest.raises(ProtocolError, match=r"(?s)measures\.agree\.kind.*families\.main"):
@@ -290,7 +302,7 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "toy.toml"
     path.write_bytes(b'study = "\xff"')
-    with pytest.raises(ProtocolError, match=r"toy\.toml is not valid TOML"):
+    with pytest.raises(ProtocolError, match=r"toy\.toml is not in UTF-8 .*; save it again as UTF-8"):
         protocol.load(path)
 
 

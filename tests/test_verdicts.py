@@ -1,4 +1,5 @@
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ def claim(**changes: object) -> Claim:
             "gate failed: option mass",
         ),
         (Evidence(math.nan, True), verdicts.UNINFORMATIVE, "the estimate is undefined"),
+        (Evidence(math.inf, True), verdicts.UNINFORMATIVE, "the estimate is undefined"),
+        (Evidence(0.0, False), verdicts.INCONCLUSIVE, "no difference, not significant after correction"),
         (Evidence(math.nan, False, reason="undefined (constant)"), verdicts.UNINFORMATIVE, "undefined (constant)"),
         (Evidence(0.5, True), verdicts.REPRODUCED, "significant after correction, as claimed"),
         (Evidence(0.05, True, equivalent=True), verdicts.REPRODUCED, "significant after correction, as claimed"),
@@ -55,6 +58,23 @@ def claim(**changes: object) -> Claim:
 )
 def test_every_branch(evidence: Evidence | None, expected: str, why: str) -> None:
     assert verdict(claim(), evidence) == (expected, why)
+
+
+MIRRORED = {
+    **{"positive": "negative", "negative": "positive", "none": "none", "either": "either"},
+    **{"not positive": "not negative", "not negative": "not positive"},
+}
+
+
+@pytest.mark.parametrize("direction", MIRRORED)
+def test_a_mirrored_claim_has_the_mirrored_verdict(direction: str) -> None:
+    for line, away, rejected, equivalent, power, sampled in product(
+        (0.0, 0.5), (-0.3, 0.0, 1e-12, 0.3), (False, True), (False, True), (None, 0.1, 0.9), (False, True)
+    ):
+        how: dict[str, Any] = {"rejected": rejected, "equivalent": equivalent, "power": power, "sampled": sampled}
+        own = verdict(claim(direction=direction, line=line), Evidence(line + away, **how))
+        other = verdict(claim(direction=MIRRORED[direction], line=-line), Evidence(-line - away, **how))
+        assert own[0] == other[0], (line, away, how, own, other)
 
 
 def test_what_cannot_be_tested_stays_so_whatever_the_evidence() -> None:
@@ -212,6 +232,7 @@ UP, DOWN, LOST = Evidence(0.5, True), Evidence(-0.5, True), Evidence(0.5, True, 
         (UP, UP, verdicts.REPRODUCED),
         (DOWN, DOWN, verdicts.CONTRADICTED),
         (UP, DOWN, verdicts.HETEROGENEOUS),
+        (UP, Evidence(0.1, False, rising=("a",), falling=("b",)), verdicts.HETEROGENEOUS),
         (UP, LOST, verdicts.UNINFORMATIVE),
         (UP, None, verdicts.INCONCLUSIVE),
         (UP, Evidence(0.1, False, power=0.1), verdicts.INCONCLUSIVE),
@@ -265,6 +286,14 @@ def test_an_open_claim_never_calls_for_the_units_at_hand_or_fewer() -> None:
     enough = mean("none", 0.4, se=0.1)
     assert verdict(claim(direction="none", smallest_effect=0.5), enough)[0] == verdicts.INCONCLUSIVE
     assert enough.needed is not None and enough.needed > 25
+
+
+@pytest.mark.parametrize(
+    ("detectable", "effect", "expected"), [(math.inf, 0.1, math.inf), (math.nan, 0.1, None), (0.2, math.nan, None)]
+)
+def test_units_of_what_is_undefined_are_not_known(detectable: float, effect: float, expected: float | None) -> None:
+    how = {"direction": "positive", "smallest": 0.1}
+    assert verdicts.units_to_decide(20, 25, effect=effect, detectable=detectable, **how) == expected
 
 
 def test_where_no_number_of_units_decides_the_reason_says_so() -> None:

@@ -166,7 +166,7 @@ def verdict(
     """
     if claim.not_testable is not None or evidence is None:
         return NOT_TESTABLE, claim.not_testable or "no evidence in this run"
-    if not evidence.informative or math.isnan(evidence.estimate):
+    if not evidence.informative or not math.isfinite(evidence.estimate):
         return UNINFORMATIVE, evidence.reason or "the estimate is undefined"
     if evidence.rising and evidence.falling:
         return HETEROGENEOUS, f"significantly up: {', '.join(evidence.rising)}; down: {', '.join(evidence.falling)}"
@@ -207,7 +207,7 @@ def units_to_decide(
         detectable: Effect that the units at hand find with a power of .8.
 
     Returns:
-        Units; None where those planned are not known.
+        Units; None where they are not known.
 
     >>> units_to_decide(160, 55, direction="positive", effect=0.1, smallest=0.3, detectable=0.49)
     160
@@ -219,7 +219,8 @@ def units_to_decide(
     if planned > n:
         return planned
     away = {"not positive": effect, "not negative": -effect}.get(direction, abs(effect))
-    return max(math.ceil(n * (detectable / max(abs(effect), smallest - away)) ** 2), n + 1)
+    units = n * (detectable / max(abs(effect), smallest - away)) ** 2
+    return max(math.ceil(units), n + 1) if math.isfinite(units) else None if math.isnan(units) else units
 
 
 def most_needed(units: Iterable[float | None]) -> float:
@@ -243,11 +244,16 @@ def by_number(claim: Claim, estimate: float) -> str:
         room = claim.smallest_effect or 0.0
         where = "inside" if abs(estimate - claim.line) <= room else "outside"
         return f"the number decides: {number} is {where} [{claim.line - room:g}, {claim.line + room:g}]"
-    return f"the number decides: {number} is {'above' if estimate > claim.line else 'below'} {claim.line:g}"
+    where = "above" if estimate > claim.line else "below" if estimate < claim.line else "equal to"
+    return f"the number decides: {number} is {where} {claim.line:g}"
 
 
 def _by_direction(claim: Claim, evidence: Evidence, least_power: float) -> tuple[str, str]:
-    """Return verdict and reason for evidence that counts and points one way."""
+    """Return verdict and reason for evidence that counts and points one way.
+
+    An estimate on the claim's line has no sign, and agrees with neither direction.
+    """
+    away = evidence.estimate - claim.line
     if claim.direction == "none":
         if evidence.equivalent:
             return REPRODUCED, f"equivalent to less than {claim.smallest_effect}"
@@ -262,10 +268,10 @@ def _by_direction(claim: Claim, evidence: Evidence, least_power: float) -> tuple
         change = "rise" if denied == "positive" else "fall"
         if evidence.equivalent:
             return REPRODUCED, f"a {change} of {claim.smallest_effect} or more is excluded"
-        if evidence.rejected and (evidence.estimate > claim.line) == (denied == "positive"):
+        if evidence.rejected and (away > 0 if denied == "positive" else away < 0):
             return CONTRADICTED, f"significant after correction, and {denied}"
         return INCONCLUSIVE, f"neither shown nor excluded: a {change} of {claim.smallest_effect}"
-    as_claimed = (evidence.estimate > claim.line) == (claim.direction == "positive")
+    as_claimed = away > 0 if claim.direction == "positive" else away < 0
     if claim.direction == "either":
         if evidence.rejected:
             return REPRODUCED, "significant after correction; the claim names no direction"
@@ -280,7 +286,7 @@ def _by_direction(claim: Claim, evidence: Evidence, least_power: float) -> tuple
         return INCONCLUSIVE, "not significant after correction, nor equivalent to no effect"
     if as_claimed:
         return SAME_DIRECTION, "not significant after correction"
-    return INCONCLUSIVE, "opposite sign, not significant after correction"
+    return INCONCLUSIVE, f"{'opposite sign' if away else 'no difference'}, not significant after correction"
 
 
 def level(family: Family, *, alpha: float, correction: str) -> float:
@@ -356,7 +362,8 @@ def table(
     """Return one row per claim and layer: :data:`COLUMNS`.
 
     A claim that no layer has evidence for keeps one row, "not testable here". A claim that names further hypotheses
-    (``also``) is decided where all of them come out alike; where they contradict each other it is heterogeneous.
+    (``also``) is decided where all of them come out alike; where they contradict each other, or models do in one of
+    them, it is heterogeneous.
 
     Args:
         found: What every hypothesis came to.
@@ -446,7 +453,7 @@ def _opposite(protocol: Protocol, models: Mapping[str, Found]) -> dict[Any, dict
         up = {
             name: each.estimate > lines.get(key[:2], 0.0)
             for name, each in moved.items()
-            if each.informative and each.rejected
+            if each.informative and each.rejected and each.estimate != lines.get(key[:2], 0.0)
         }
         rising, falling = (tuple(name for name, rises in up.items() if rises == way) for way in (True, False))
         if rising and falling:
@@ -464,7 +471,7 @@ def _together(claim: Claim, parts: Iterable[Evidence | None], unit: str) -> tupl
     reasons = "; ".join(dict.fromkeys(f"{word}: {why}" for word, why in each))
     if UNINFORMATIVE in words:
         return UNINFORMATIVE, reasons
-    if {REPRODUCED, CONTRADICTED} <= words:
+    if HETEROGENEOUS in words or {REPRODUCED, CONTRADICTED} <= words:
         return HETEROGENEOUS, reasons
     # What has the claimed sign says nothing of units by itself; here it is what keeps the claim open.
     open_ = [part.needed for part, (word, _) in zip(known, each, strict=True) if part and word == SAME_DIRECTION]

@@ -26,7 +26,7 @@ Direction = Literal["positive", "negative", "none", "not positive", "not negativ
 
 
 class _Declared(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Paper(_Declared):
@@ -57,7 +57,10 @@ class Template(_Declared):
 
 
 class Measure(_Declared):
-    """What is asked and how it counts. ``gate`` holds the thresholds of its validity checks."""
+    """What is asked and how it counts.
+
+    ``gate`` holds the thresholds of its validity checks: ``min_`` or ``max_`` before what is checked.
+    """
 
     kind: Literal["cloze", "letter", "text"]
     purpose: str
@@ -66,7 +69,7 @@ class Measure(_Declared):
     orders: Annotated[int, Field(ge=1)] = 1
     max_tokens: Annotated[int, Field(ge=0)] = 0
     templates: tuple[Template, ...]
-    gate: dict[str, float] = {}
+    gate: dict[Annotated[str, Field(pattern="^(min|max)_")], float] = {}
 
     def frame(self, *roles: str) -> pd.DataFrame:
         """Return the templates as a table, optionally only those with one of ``roles``."""
@@ -411,7 +414,9 @@ def _toml(path: Path) -> Mapping[str, Any]:
         return files.toml(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise ProtocolError(f"No protocol {_place(path)}; every study declares its design there.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"{_place(path)} is not in UTF-8 ({error}); save it again as UTF-8.") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ProtocolError(
             f"{_place(path)} is not valid TOML: {error}; mend it there or restore it with git checkout."
         ) from error
