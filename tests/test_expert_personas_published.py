@@ -19,12 +19,8 @@ from scipy.stats import norm
 from expert_personas import open_models, published
 from expert_personas.open_models import (
     CONTRASTS,
-    MMLU_PRO_QUESTIONS,
-    SOURCES,
-    Benchmark,
     accuracies,
     combine,
-    derive,
     derive_accuracies,
     model_effects,
     role,
@@ -32,12 +28,10 @@ from expert_personas.open_models import (
 from expert_personas.published import FAMILY_SIZES, derive_reported, permutation_floor, rejudge, reported
 from persona_studies.analyse.contrasts import EQUIVALENT, INCONCLUSIVE, INFERIOR, SUPERIOR, outcome
 from persona_studies.analyse.stats.equivalence import equivalence_p
-from persona_studies.design import sources
 from persona_studies.errors import SourceError, StatisticsError
 from persona_studies.paths import Project
 
 PROJECT = Project.find(Path(__file__))
-BENCHMARKS: tuple[Benchmark, ...] = ("mmlu_pro", "truthfulqa")
 
 
 def facts(name: str) -> Path:
@@ -90,22 +84,12 @@ def test_the_reported_contrasts_are_those_of_the_notes() -> None:
     assert built.encode() == (PROJECT.published / "expert_personas" / "psr4_reported.csv").read_bytes()
 
 
-@pytest.mark.parametrize("benchmark", BENCHMARKS)
-def test_accuracies_agree_with_the_notes_digit_for_digit(benchmark: Benchmark) -> None:
-    noted = derive_accuracies(benchmark, facts(f"principled_personas_{benchmark}_acc.csv"))
-    committed = accuracies(PROJECT, benchmark)
+def test_accuracies_agree_with_the_notes_digit_for_digit() -> None:
+    noted = derive_accuracies(facts("principled_personas_mmlu_pro_acc.csv"))
+    committed = accuracies(PROJECT)
     both = noted.merge(committed, how="left", on=["benchmark", "persona", "role", "model", "series", "citation"])
-    assert len(both) == len(noted) == 9 * {"mmlu_pro": 18, "truthfulqa": 7}[benchmark]
+    assert len(both) == len(noted) == 9 * 18
     assert (both["accuracy_x"] == both["accuracy_y"]).all()
-
-
-@pytest.mark.parametrize("table", SOURCES)
-def test_accuracies_are_rederived_byte_for_byte_from_their_source(table: str) -> None:
-    id = SOURCES[table]
-    path = sources.locate(PROJECT, id) if id in sources.load(PROJECT) else None
-    if path is None:
-        pytest.skip(f"source {id} is not at hand")
-    assert derive(table, path).encode() == (PROJECT.published / "expert_personas" / f"{table}.csv").read_bytes()
 
 
 def test_every_reported_contrast_is_marked_second_hand_and_possible() -> None:
@@ -119,31 +103,19 @@ def test_every_reported_contrast_is_marked_second_hand_and_possible() -> None:
     assert set(table.loc[~at_hand, "p_relation"]) == {"<", "<=", "="}
 
 
-@pytest.mark.parametrize(("benchmark", "personas"), [("mmlu_pro", 42), ("truthfulqa", 34)])
-def test_every_model_has_every_persona(benchmark: Benchmark, personas: int) -> None:
-    table = accuracies(PROJECT, benchmark)
-    assert table["persona"].nunique() == personas and len(table) == 9 * personas
+def test_every_model_has_every_persona() -> None:
+    table = accuracies(PROJECT)
+    assert table["persona"].nunique() == 42 and len(table) == 9 * 42
     assert table.groupby(["persona", "model"]).size().eq(1).all()
     assert table.groupby("series")["model"].nunique().to_dict() == {"Gemma": 3, "Llama": 3, "Qwen": 3}
     counts = table.groupby("role")["persona"].nunique().to_dict()
-    fields = {"mmlu_pro": {"field_expert": 14}, "truthfulqa": {"field_expert": 5, "task_expert": 1}}[benchmark]
-    shared = {"education": 4, "low_knowledge": 2, "none": 1, "placebo_colour": 6, "question_expert": 3}
-    names = {"mmlu_pro": 12, "truthfulqa": 12}[benchmark]
-    assert counts == {**shared, **fields, "placebo_name": names}
-
-
-def test_accuracies_of_truthfulqa_are_shares_of_its_questions() -> None:
-    hits = accuracies(PROJECT, "truthfulqa")["accuracy"] * open_models.TRUTHFULQA_QUESTIONS
-    assert (hits - hits.round()).abs().max() < 1e-9
-
-
-def test_mmlu_pro_has_its_questions() -> None:
-    assert len(MMLU_PRO_QUESTIONS) == 14 and sum(MMLU_PRO_QUESTIONS.values()) == 12032
+    experts = {"question_expert": 3, "field_expert": 14, "low_knowledge": 2}
+    assert counts == {"education": 4, "none": 1, "placebo_colour": 6, "placebo_name": 12, **experts}
 
 
 def test_the_citations_of_the_readme_name_the_tables() -> None:
     text = (PROJECT.published / "README.md").read_text("utf-8")
-    for name in ("psr4_reported", *SOURCES):
+    for name in ("psr4_reported", "principled_personas_mmlu_pro"):
         assert f"## `expert_personas/{name}.csv`" in text
 
 
@@ -192,13 +164,13 @@ def test_malformed_accuracies_are_refused(tmp_path: Path, text: str, message: st
     path = tmp_path / "wide.csv"
     path.write_text(text)
     with pytest.raises(SourceError, match=message):
-        derive_accuracies("mmlu_pro", path)
+        derive_accuracies(path)
 
 
 def test_a_persona_without_a_value_for_every_model_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "wide.csv"
     path.write_text(",Qwen2-x,gemma-y\nempty,.1,.2\nProfessor Smith,.1,\nlevel1,.3,.4\n")
-    table = derive_accuracies("truthfulqa", path)
+    table = derive_accuracies(path)
     assert table["persona"].tolist() == ["empty", "empty", "level1", "level1"]
     assert table["series"].tolist() == ["Qwen", "Gemma", "Qwen", "Gemma"]
     assert table["accuracy"].tolist() == [0.1, 0.2, 0.3, 0.4]
@@ -460,9 +432,9 @@ def test_series_are_averaged_before_they_count() -> None:
     assert row["estimate"] == pytest.approx(0.0275) and row["sd"] == pytest.approx(0.025 / sqrt(2))
 
 
-def test_contrasts_follow_the_roles_that_a_benchmark_has() -> None:
-    mmlu, truthful = (model_effects(accuracies(PROJECT, name)) for name in BENCHMARKS)
-    assert mmlu["contrast"].nunique() == 9 and truthful["contrast"].nunique() == len(CONTRASTS) == 12
+def test_every_declared_contrast_is_made() -> None:
+    mmlu = model_effects(accuracies(PROJECT))
+    assert mmlu["contrast"].nunique() == len(CONTRASTS) == 9
     assert combine(mmlu).groupby("family")["family_size"].first().to_dict() == {
         "against no persona": 5,
         "against placebo": 4,
@@ -497,8 +469,6 @@ def test_incomplete_or_mixed_accuracies_are_refused() -> None:
     for wrong in (table.iloc[:-1], pd.concat([table, table.tail(1)]), table.assign(accuracy=nan)):
         with pytest.raises(StatisticsError, match="missing or repeated"):
             model_effects(wrong)
-    with pytest.raises(StatisticsError, match="One benchmark at a time, not 2"):
-        model_effects(pd.concat([accuracies(PROJECT, name) for name in BENCHMARKS]))
     with pytest.raises(StatisticsError, match="No declared contrast"):
         model_effects(table[table["role"] == "none"])
     effects = model_effects(table)

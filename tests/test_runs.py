@@ -478,7 +478,7 @@ def test_a_measure_that_is_named_must_be_recorded(recorded: Project) -> None:
     )
     notebook = recorded.notebook("toy")
     notebook.write_text(notebook.read_text().replace('label = \\"x\\"', 'measure = \\"primary\\"'))
-    for held in ("primary", "cloze", "pmi", "talk", "text"):
+    for held in ("primary", "cloze", "talk", "text"):
         ready.prepare(recorded, "toy", ["rounds=2", f"measure={held}"])
     with pytest.raises(
         ParameterError,

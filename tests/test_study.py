@@ -100,7 +100,7 @@ def test_names_of_one_s_own_models_are_those_of_their_folders(study: Study, back
 
 
 def test_what_a_recording_holds_and_what_is_primary(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    declared = study.protocol.model_copy(update={"primary": ("letter", "pmi", "text")})
+    declared = study.protocol.model_copy(update={"primary": ("letter", "cloze", "text")})
     study = Study("toy", study.project, declared, With(measure="primary"), study.out)
     letters = pd.DataFrame({"measure": ["agree_letter", "reply"]})
     assert study.has(letters, "letter") and study.has(letters, "agree_letter") and study.has(letters, "text")
@@ -111,7 +111,7 @@ def test_what_a_recording_holds_and_what_is_primary(study: Study, capsys: pytest
         "the measure cloze is not part of this recording, which holds agree_letter, reply"
     )
     assert study.primary(letters) == "letter"
-    assert study.primary(pd.DataFrame({"measure": ["labels_four", "reply"]})) == "pmi"
+    assert study.primary(pd.DataFrame({"measure": ["labels_four", "reply"]})) == "cloze"
     planned = pd.DataFrame({"measure": ["labels_four", "labels_four", "agree_letter"]})
     assert study.accounted(planned, letters)[["measure", "planned", "recorded"]].to_numpy().tolist() == [
         ["labels_four", 2, 0],

@@ -110,11 +110,6 @@ def test_a_standard_error_of_0_says_that_there_is_no_sample() -> None:
     assert made == [False, True, True]
 
 
-def test_least_power_can_be_set() -> None:
-    evidence = Evidence(0.2, False, power=0.6)
-    assert verdict(claim(), evidence, least_power=0.5)[0] == verdicts.SAME_DIRECTION
-
-
 @pytest.mark.parametrize(
     ("evidence", "expected"),
     [

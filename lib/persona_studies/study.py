@@ -22,7 +22,7 @@ from persona_studies.ask.backends import kinds
 from persona_studies.ask.estimate import estimate, summary
 from persona_studies.design import protocol
 from persona_studies.design.parameters import Parameters
-from persona_studies.design.plan import DERIVED, IDENTITY
+from persona_studies.design.plan import IDENTITY
 from persona_studies.design.protocol import Protocol
 from persona_studies.errors import NotebookError, ResponsesError, quoted
 from persona_studies.paths import Project
@@ -169,10 +169,9 @@ class Study:
         return self.protocol.primary_measure(self._held(recorded))
 
     def _held(self, recorded: pd.DataFrame) -> set[str]:
-        """Return the recorded measures and their kinds, and the scores that are made of them."""
+        """Return the recorded measures and their kinds."""
         names = {*recorded["measure"]}
-        held = names | {m.kind for name, m in self.protocol.measures.items() if name in names}
-        return held | {score for score, kind in DERIVED.items() if kind in held}
+        return names | {m.kind for name, m in self.protocol.measures.items() if name in names}
 
     def ask(
         self, cells: Callable[[], pd.DataFrame], model: str, *, hours: float, **how: Any

@@ -98,7 +98,7 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame) 
     letters = recorded[recorded["measure"].isin(["letter", "medical"])].assign(measure="letter")
     if letters.empty:
         return pd.DataFrame(columns=SCORED)
-    found = multiple_choice.probabilities(letters, asked.drop(columns="item_hash"), "letter")
+    found = multiple_choice.probabilities(letters, asked.drop(columns="item_hash"))
     found = found.merge(everyone[["condition", "who", "role", "style", "wording"]], on="condition")
     gold = found["gold"].to_numpy()
     right = np.array([p[k] for p, k in zip(found["probability"], gold, strict=True)])

@@ -1,12 +1,10 @@
 """Accuracies of nine open models under personas (Principled Personas), judged by this study's rules.
 
-Luz de Araujo et al., arXiv 2508.19764; the unit is the model. Run as a script, this file rebuilds the accuracies
-from their pinned source.
+Luz de Araujo et al., arXiv 2508.19764; the unit is the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan, sqrt
 from pathlib import Path
@@ -20,37 +18,10 @@ from persona_studies.analyse.stats.equivalence import equivalence_p
 from persona_studies.analyse.stats.estimate import Array, fraction, is_constant
 from persona_studies.analyse.stats.multiplicity import Correction, correct
 from persona_studies.analyse.stats.paired import sign_flip
-from persona_studies.design import sources
 from persona_studies.errors import SourceError, StatisticsError
 from persona_studies.paths import Project
 
 PRINCIPLED_CITATION = "Luz de Araujo et al. 2025, Principled Personas, arXiv 2508.19764"
-
-Benchmark = Literal["mmlu_pro", "truthfulqa"]
-
-SOURCES = {
-    "principled_personas_mmlu_pro": "principled-personas-mmlu-pro",
-    "principled_personas_truthfulqa": "principled-personas-truthfulqa",
-}
-
-# Questions of the MMLU-Pro test set by category. Published accuracies are unweighted means over the 14 categories.
-MMLU_PRO_QUESTIONS = {
-    "biology": 717,
-    "business": 789,
-    "chemistry": 1132,
-    "computer science": 410,
-    "economics": 844,
-    "engineering": 969,
-    "health": 818,
-    "history": 381,
-    "law": 1101,
-    "math": 1351,
-    "other": 924,
-    "philosophy": 499,
-    "physics": 1299,
-    "psychology": 798,
-}
-TRUTHFULQA_QUESTIONS = 817
 
 LOW_KNOWLEDGE = ("an uneducated person", "a person with primary school level education")
 NAMES = (
@@ -72,9 +43,9 @@ NAMES = (
 def role(persona: str) -> str:
     """Return what a persona of Principled Personas is for.
 
-    ``none``; ``question_expert`` (written for each question: its field, subfield, topic); ``task_expert`` (of the
-    whole benchmark: fact-checking for TruthfulQA); ``field_expert`` (one field for all questions);
-    ``low_knowledge``; ``education`` (middle school to graduate level); ``placebo_colour``; ``placebo_name``.
+    ``none``; ``question_expert`` (written for each question: its field, subfield, topic); ``field_expert`` (one
+    field for all questions); ``low_knowledge``; ``education`` (middle school to graduate level);
+    ``placebo_colour``; ``placebo_name``.
 
     Raises:
         SourceError: no rule for the persona.
@@ -83,8 +54,6 @@ def role(persona: str) -> str:
         return "none"
     if persona in ("level1", "level2", "level3"):
         return "question_expert"
-    if persona == "an expert in fact-checking":
-        return "task_expert"
     if persona.startswith("an expert in "):
         return "field_expert"
     if persona in LOW_KNOWLEDGE:
@@ -98,11 +67,10 @@ def role(persona: str) -> str:
     raise SourceError(f"Principled Personas has no persona {persona!r} with a known role; see role().")
 
 
-def derive_accuracies(benchmark: Benchmark, wide: Path) -> pd.DataFrame:
-    """Return the published accuracies, one row per persona and model.
+def derive_accuracies(wide: Path) -> pd.DataFrame:
+    """Return the published accuracies on MMLU-Pro, means over its 14 categories, one row per persona and model.
 
     Args:
-        benchmark: ``mmlu_pro`` (mean of 14 category accuracies) or ``truthfulqa`` (817 questions).
         wide: CSV with a row per persona and a column per model; personas without a value for every model are left
             out.
 
@@ -120,7 +88,7 @@ def derive_accuracies(benchmark: Benchmark, wide: Path) -> pd.DataFrame:
         raise SourceError(f"{wide.name} holds accuracies outside [0, 1]; check its pin in data/sources.toml.")
     rows = table.rename_axis("persona").reset_index().melt("persona", var_name="model", value_name="accuracy")
     rows = rows.assign(
-        benchmark=benchmark,
+        benchmark="mmlu_pro",
         role=rows["persona"].map(role),
         series=rows["model"].str.extract(r"^([A-Za-z]+)", expand=False).str.capitalize(),
         citation=PRINCIPLED_CITATION,
@@ -129,15 +97,9 @@ def derive_accuracies(benchmark: Benchmark, wide: Path) -> pd.DataFrame:
     return rows[columns].sort_values(["role", "persona", "model"], ignore_index=True)
 
 
-def derive(table: str, wide: Path) -> str:
-    """Return a derived table of ``data/published``, a key of ``SOURCES``, as CSV."""
-    benchmark: Benchmark = "mmlu_pro" if table == "principled_personas_mmlu_pro" else "truthfulqa"
-    return str(derive_accuracies(benchmark, wide).to_csv(index=False, lineterminator="\n"))
-
-
-def accuracies(project: Project, benchmark: Benchmark = "mmlu_pro") -> pd.DataFrame:
+def accuracies(project: Project) -> pd.DataFrame:
     """Return the committed table that :func:`derive_accuracies` describes."""
-    path = project.published / "expert_personas" / f"principled_personas_{benchmark}.csv"
+    path = project.published / "expert_personas" / "principled_personas_mmlu_pro.csv"
     return pd.read_csv(path, float_precision="round_trip")
 
 
@@ -156,7 +118,7 @@ class Contrast:
 
 AGAINST_NONE = "against no persona"
 AGAINST_PLACEBO = "against placebo"
-EXPERTS = ("question_expert", "task_expert", "field_expert")
+EXPERTS = ("question_expert", "field_expert")
 PLACEBOS = ("placebo_colour", "placebo_name")
 CONTRASTS = (
     *(Contrast(role, "none", AGAINST_NONE) for role in (*EXPERTS, "low_knowledge", *PLACEBOS)),
@@ -169,27 +131,24 @@ EFFECT_COLUMNS = [
 ]
 
 
-def model_effects(table: pd.DataFrame, contrasts: Sequence[Contrast] = CONTRASTS) -> pd.DataFrame:
+def model_effects(table: pd.DataFrame) -> pd.DataFrame:
     """Return every declared contrast in every model.
 
-    Contrasts of a role that the benchmark lacks (``task_expert`` on MMLU-Pro) are left out, on the grounds of the
-    design, not of the data.
-
     Args:
-        table: From :func:`accuracies`, one benchmark.
-        contrasts: The declared contrasts.
+        table: From :func:`accuracies`.
 
     Returns:
         ``benchmark, family, contrast, model, series, personas`` (behind the role), ``accuracy``,
-        ``reference_accuracy``, ``effect`` (the difference of both, in [-1, 1]), in the order declared.
+        ``reference_accuracy``, ``effect`` (the difference of both, in [-1, 1]), in the order declared. A contrast
+        of a role that the table lacks is left out.
 
     Raises:
-        StatisticsError: several benchmarks, or a persona is missing or repeated for a model.
+        StatisticsError: a persona is missing or repeated for a model, or no contrast has both roles.
     """
     means = _role_means(table)
     present = set(means.index.get_level_values("role"))
     rows = []
-    for contrast in contrasts:
+    for contrast in CONTRASTS:
         if not {contrast.role, contrast.reference} <= present:
             continue
         parts = means.loc[contrast.role].join(means.loc[contrast.reference], rsuffix="_reference")
@@ -209,9 +168,6 @@ def model_effects(table: pd.DataFrame, contrasts: Sequence[Contrast] = CONTRASTS
 
 def _role_means(table: pd.DataFrame) -> pd.DataFrame:
     """Return accuracy and number of personas, indexed by role, model and series."""
-    benchmarks = sorted(set(table["benchmark"]))
-    if len(benchmarks) != 1:
-        raise StatisticsError(f"One benchmark at a time, not {len(benchmarks)}: {', '.join(benchmarks)}.")
     cells = table.groupby(["persona", "model"]).size().unstack()
     if (cells != 1).any(axis=None) or table["accuracy"].isna().any():
         raise StatisticsError(
@@ -337,10 +293,3 @@ def _over_units(values: Array, *, margin: float, confidence: float) -> dict[str,
         "p_equivalence": equivalence_p(mean, se, margin=margin, df=k - 1),
         "reason": "",
     }
-
-
-if __name__ == "__main__":
-    here = Project.find()
-    for name, id in SOURCES.items():
-        table = here.published / "expert_personas" / f"{name}.csv"
-        table.write_text(derive(name, sources.fetch(here, id)), "utf-8", newline="\n")

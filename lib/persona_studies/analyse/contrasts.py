@@ -6,33 +6,27 @@ SUPERIOR = "superior"
 INFERIOR = "inferior"
 EQUIVALENT = "equivalent"
 INCONCLUSIVE = "inconclusive"
-NO_GAIN = "no gain"
-NO_LOSS = "no loss"
 BEHIND = " (gate failed)"
 """Stands behind what a contrast came to where its measure failed a check."""
 
 
-def outcome(estimate: float, *, rejected: bool, equivalent: bool, direction: str = "either", gate: str = "") -> str:
+def outcome(estimate: float, *, rejected: bool, equivalent: bool, gate: str = "") -> str:
     """Return what one contrast came to: a rejected null hypothesis goes before equivalence.
 
     A contrast that is both differs from zero by less than the margin; its outcome is the direction.
 
     Args:
         rejected: Whether the test of zero was rejected.
-        equivalent: Whether the difference was shown to be smaller than the margin; in one direction only where the
-            hypothesis denies an effect in that direction.
-        direction: Of the hypothesis.
+        equivalent: Whether the difference was shown to be smaller than the margin.
         gate: Checks of the measure that failed, which mark the outcome.
 
     >>> outcome(0.1, rejected=True, equivalent=False), outcome(0.0, rejected=False, equivalent=True, gate="mass")
     ('superior', 'equivalent (gate failed)')
-    >>> outcome(-0.1, rejected=False, equivalent=True, direction="not positive")
-    'no gain'
     """
     if rejected:
         said = SUPERIOR if estimate > 0 else INFERIOR
     elif equivalent:
-        said = {"not positive": NO_GAIN, "not negative": NO_LOSS}.get(direction, EQUIVALENT)
+        said = EQUIVALENT
     else:
         said = INCONCLUSIVE
     return said + (BEHIND if gate else "")

@@ -39,9 +39,8 @@ def declared(thresholds: Mapping[str, float], values: Mapping[str, float]) -> pd
     return pd.DataFrame(rows, columns=["check", "value", "rule", "threshold", "passes"])
 
 
-def failures(table: pd.DataFrame, measure: str | None = None) -> str:
-    """Return the checks that failed, of one measure or of all, as a reason; empty where none did."""
-    table = table if measure is None else table[table["measure"] == measure]
+def failures(table: pd.DataFrame) -> str:
+    """Return the checks that failed as a reason; empty where none did."""
     bad = table.loc[~table["passes"], "check"].tolist()
     return f"gate: {', '.join(bad)}" if bad else ""
 

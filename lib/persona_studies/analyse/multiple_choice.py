@@ -5,7 +5,7 @@ What every study with such questions does alike; conditions and hypotheses are e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import nan, sqrt
 from typing import Any
 
@@ -13,14 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
-from scipy.special import softmax
 
 from persona_studies.analyse import scoring
 from persona_studies.analyse.stats.equivalence import equivalence_p
 from persona_studies.analyse.stats.paired import sign_flips
 from persona_studies.ask import responses
 from persona_studies.design.multiple_choice import LETTERS
-from persona_studies.errors import ProtocolError, ResponsesError
+from persona_studies.errors import ResponsesError
 
 NOTHING_ASKED = (
     "None of the chosen conditions is asked by the primary measure of this recording: there is nothing to compare. "
@@ -28,94 +27,46 @@ NOTHING_ASKED = (
 )
 
 
-def choices(
-    recorded: pd.DataFrame,
-    asked: pd.DataFrame,
-    measure: str,
-    read: Callable[[str, int], int | None] | None = None,
-) -> pd.DataFrame:
+def choices(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Say which option each cell chooses.
 
-    ``cloze`` takes the option with the highest log-likelihood per character, ``pmi`` the one that gains most
-    over a neutral context (Holtzman et al. 2021). ``letter`` averages the probability of each option, among the
-    labels, over cyclic orders; the mean probability of the right option is the expected accuracy of an answer
-    drawn from it. ``text`` takes the option that a reply names; one that names none is no answer.
+    ``cloze`` takes the option with the highest log-likelihood per character. ``letter`` averages the probability of
+    each option, among the labels, over cyclic orders; the mean probability of the right option is the expected
+    accuracy of an answer drawn from it.
 
     Args:
         asked: Questions: ``item, gold, n_options`` and whatever a study needs beside.
-        measure: ``cloze``, ``pmi``, ``letter`` or ``text``.
-        read: Of ``text``: reply and number of options -> the place it names among those shown, or None.
+        measure: ``cloze`` or ``letter``.
 
     Returns:
-        One row per condition and question: the columns of both, ``chosen`` (0-based), ``correct`` (0 or 1; both NaN
-        where a reply names none) and ``score`` (what is averaged: correct, or the right option's probability).
+        One row per condition and question: the columns of both, ``chosen`` (0-based), ``correct`` (0 or 1) and
+        ``score`` (what is averaged: correct, or the right option's probability).
     """
-    if measure == "text":
-        if read is None:
-            raise ProtocolError("Replies are read by a study's own rule; give it as read=.")
-        replies = recorded[recorded["measure"] == "text"].merge(asked, on="item", suffixes=("", "_asked"))
-        chosen = named_options(replies, read)
-        correct = (chosen == replies["gold"]).astype(float).where(chosen.notna())
-        return replies.assign(chosen=chosen, correct=correct, score=correct)
     parts = []
     for rows, by_option in _by_option(recorded, asked, measure):
         gold = rows["gold"].to_numpy()
         chosen = by_option.argmax(axis=1)
         correct = (chosen == gold).astype(float)
-        parts.append(
-            rows.assign(
-                chosen=chosen,
-                correct=correct,
-                score=by_option[np.arange(len(gold)), gold] if measure == "letter" else correct,
-            )
-        )
+        score = by_option[np.arange(len(gold)), gold] if measure == "letter" else correct
+        parts.append(rows.assign(chosen=chosen, correct=correct, score=score))
     whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return whole
 
 
-def named_options(replies: pd.DataFrame, read: Callable[[str, int], int | None]) -> pd.Series:
-    """Return the option that each reply names, as declared; NaN where it names none or has failed.
-
-    Args:
-        replies: ``text, finish, n_options, order``: order ``k`` showed option ``(i + k) mod n`` at place ``i``.
-        read: Reply and number of options -> the place it names among those shown, or None.
-    """
-    found = [
-        None if place is None else (place + order) % n
-        for n, order, place in (
-            (n, order, read(text, n) if isinstance(text, str) and finish != "failed" else None)
-            for text, finish, n, order in zip(
-                replies["text"], replies["finish"], replies["n_options"], replies["order"], strict=True
-            )
-        )
-    ]
-    return pd.Series(found, index=replies.index, dtype=float)
-
-
-def probabilities(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Return the probability of every option, such that the chosen one has the highest.
-
-    ``cloze``: softmax of log-likelihood per character times the mean length of the question's options, which is on
-    the scale of a whole option's log-likelihood and favours no length. ``pmi``: softmax of the gain over the
-    neutral context. ``letter``: among the labels, averaged over cyclic orders.
+def probabilities(recorded: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
+    """Return the probability of every option among the labels, averaged over cyclic orders.
 
     Args:
         asked: As in :func:`choices`.
-        measure: ``cloze``, ``pmi`` or ``letter``.
 
     Returns:
-        As :func:`choices`, with ``probability``: an array over the options as declared.
+        As :func:`choices`, with ``probability`` (an array over the options as declared) in place of ``score``.
     """
     parts = []
-    for rows, by_option in _by_option(recorded, asked, measure):
-        if measure == "letter":
-            chance = by_option
-        else:
-            length = responses.matrix(rows, "n_chars").mean(axis=1, keepdims=True) if measure == "cloze" else 1.0
-            chance = softmax(by_option * length, axis=1)
+    for rows, by_option in _by_option(recorded, asked, "letter"):
         chosen = by_option.argmax(axis=1)
         correct = (chosen == rows["gold"].to_numpy()).astype(float)
-        parts.append(rows.assign(chosen=chosen, correct=correct, probability=list(chance)))
+        parts.append(rows.assign(chosen=chosen, correct=correct, probability=list(by_option)))
     whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return whole
 
@@ -124,31 +75,20 @@ def _by_option(
     recorded: pd.DataFrame, asked: pd.DataFrame, measure: str
 ) -> Iterator[tuple[pd.DataFrame, NDArray[np.float64]]]:
     """Yield, by number of options, cells with their questions and the value of every option: the highest wins."""
-    kind = "letter" if measure == "letter" else "cloze"
-    cells = recorded[recorded["measure"] == kind].merge(asked, on="item", suffixes=("", "_asked"))
+    cells = recorded[recorded["measure"] == measure].merge(asked, on="item", suffixes=("", "_asked"))
     for n in sorted(set(cells["n_options"])):
         group = cells[cells["n_options"] == n]
         logprob = responses.matrix(group)
-        if measure == "letter":
-            turned = scoring.in_declared_order(logprob, group["order"].to_numpy())
-            chance = pd.DataFrame(scoring.shares(turned), columns=range(n))
-            chance[["condition", "item"]] = group[["condition", "item"]].to_numpy()
-            value = chance.groupby(["condition", "item"], sort=False).mean()
-            mass = (
-                group.astype({"option_mass": float})
-                .groupby(["condition", "item"], sort=False)["option_mass"]
-                .mean()
-            )
-            rows = group.drop_duplicates(["condition", "item"]).set_index(["condition", "item"]).loc[value.index]
-            yield rows.assign(option_mass=mass).reset_index(), value.to_numpy()
+        if measure == "cloze":
+            yield group, logprob / responses.matrix(group, "n_chars")
             continue
-        context = (group["template"] == "neutral").to_numpy()
-        rows = group[~context]
-        if measure == "pmi":
-            base = pd.Series(list(logprob[context]), index=group.loc[context, "item"])
-            yield rows, logprob[~context] - np.stack(list(base.loc[rows["item"]]))
-        else:
-            yield rows, logprob[~context] / responses.matrix(rows, "n_chars")
+        turned = scoring.in_declared_order(logprob, group["order"].to_numpy())
+        chance = pd.DataFrame(scoring.shares(turned), columns=range(n))
+        chance[["condition", "item"]] = group[["condition", "item"]].to_numpy()
+        value = chance.groupby(["condition", "item"], sort=False).mean()
+        mass = group.astype({"option_mass": float}).groupby(["condition", "item"], sort=False)["option_mass"].mean()
+        rows = group.drop_duplicates(["condition", "item"]).set_index(["condition", "item"]).loc[value.index]
+        yield rows.assign(option_mass=mass).reset_index(), value.to_numpy()
 
 
 def paired(

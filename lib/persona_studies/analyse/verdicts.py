@@ -58,6 +58,9 @@ MEANINGS = {
 }
 """One line per verdict, for the legend of a table."""
 
+LEAST_POWER = 0.8
+"""Power for the smallest effect of interest with which a test that is not significant says something."""
+
 LAYERS = ("published", "corrected")
 """The paper's own analysis, and the declared one."""
 
@@ -148,15 +151,14 @@ Found = Mapping[tuple[str, str, str], Evidence]
 """(family, hypothesis, layer) -> what it came to."""
 
 
-def verdict(
-    claim: Claim, evidence: Evidence | None, *, least_power: float = 0.8, unit: str = "items"
-) -> tuple[str, str]:
+def verdict(claim: Claim, evidence: Evidence | None, *, unit: str = "items") -> tuple[str, str]:
     """Return the verdict on a claim and the reason for it in one line.
 
     In this order: not testable here; uninformative (a gate failed, or the estimate is undefined); heterogeneous
     (models or sets move significantly in opposite directions); reproduced or contradicted (rejected, by sign);
     contradicted (equivalent to nothing of interest); inconclusive (the power for the smallest effect of interest is
-    below ``least_power``, or the sign is the opposite without being significant); same direction, not significant.
+    below :data:`LEAST_POWER`, or the sign is the opposite without being significant); same direction, not
+    significant.
 
     A claim of no effect is reproduced by equivalence alone, contradicted by a rejection that is not equivalent,
     and otherwise inconclusive: a test that is not significant shows nothing. A claim of no effect in one direction
@@ -170,7 +172,7 @@ def verdict(
         return UNINFORMATIVE, evidence.reason or "the estimate is undefined"
     if evidence.rising and evidence.falling:
         return HETEROGENEOUS, f"significantly up: {', '.join(evidence.rising)}; down: {', '.join(evidence.falling)}"
-    said, why = _by_direction(claim, evidence, least_power)
+    said, why = _by_direction(claim, evidence)
     if not evidence.sampled and said in (REPRODUCED, CONTRADICTED):
         why = by_number(claim, evidence.estimate)
     if not evidence.corrected:
@@ -248,7 +250,7 @@ def by_number(claim: Claim, estimate: float) -> str:
     return f"the number decides: {number} is {where} {claim.line:g}"
 
 
-def _by_direction(claim: Claim, evidence: Evidence, least_power: float) -> tuple[str, str]:
+def _by_direction(claim: Claim, evidence: Evidence) -> tuple[str, str]:
     """Return verdict and reason for evidence that counts and points one way.
 
     An estimate on the claim's line has no sign, and agrees with neither direction.
@@ -280,7 +282,7 @@ def _by_direction(claim: Claim, evidence: Evidence, least_power: float) -> tuple
         return (REPRODUCED if as_claimed else CONTRADICTED), f"significant after correction, {sign}"
     if evidence.equivalent:
         return CONTRADICTED, f"equivalent to less than {claim.smallest_effect}"
-    if evidence.power is not None and evidence.power < least_power:
+    if evidence.power is not None and evidence.power < LEAST_POWER:
         return INCONCLUSIVE, f"not significant; power {evidence.power:.2f} for an effect of {claim.smallest_effect}"
     if claim.direction == "either":
         return INCONCLUSIVE, "not significant after correction, nor equivalent to no effect"

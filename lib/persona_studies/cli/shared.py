@@ -78,7 +78,7 @@ def planned(
     measure = str(in_force.model_dump().get("measure"))
     if measure != "primary" and any(one.partition("=")[0].strip() == "measure" for one in assignments):
         # Whoever names a measure wants no other asked.
-        cells = plans.of_measures(cells, [plans.DERIVED.get(measure, measure)])
+        cells = plans.of_measures(cells, [measure])
     return cells
 
 

@@ -27,8 +27,6 @@ from persona_studies.paths import named
 IDENTITY = ["measure", "condition", "item", "template", "order", "repeat"]
 HASHES = ["condition_hash", "item_hash", "template_hash"]
 KINDS = ("cloze", "letter", "text")
-# Scores of the parameter `measure` that are made of the answers to another kind: pointwise mutual information.
-DERIVED = {"pmi": "cloze"}
 SCHEMA = pa.schema(
     [
         *((name, pa.int64() if name in ("order", "repeat") else pa.string()) for name in (*IDENTITY, *HASHES)),

@@ -250,18 +250,15 @@ def _held(
     Raises:
         ParameterError: the measure that was asked for is not one of them.
     """
-    from persona_studies.design.plan import DERIVED
-
     held = {*rows["measure"]}
     if not held:
         return wanted
     asked = in_force.model_dump().get("measure")
-    needed = DERIVED.get(str(asked), asked)
     kinds = {*wanted.loc[wanted["measure"].isin(held), "kind"]}
-    if asked not in (None, "primary") and needed not in held | kinds:
+    if asked not in (None, "primary") and asked not in held | kinds:
         raise ParameterError(
             f"measure={asked} is not in the recording of {model}, which holds {', '.join(sorted(held))}. "
-            f"Leave measure out, or record it: --measures {needed}"
+            f"Leave measure out, or record it: --measures {asked}"
         )
     absent = {*wanted["measure"]} - held
     if not absent:

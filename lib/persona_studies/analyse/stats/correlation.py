@@ -116,36 +116,31 @@ def minimum_detectable_correlation(n: int, *, alpha: float, power: float) -> flo
     return _power(n=n, power=power, alpha=alpha) if n >= 5 else nan
 
 
-def d_from_r(r: float, *, split: float = 0.5) -> float:
-    """Return the standardised mean difference that a correlation implies after splitting one variable.
+def d_from_r(r: float) -> float:
+    """Return the standardised mean difference that a correlation implies after one variable is split at its median.
 
-    Let X and Y be standard bivariate normal with correlation r, and let units be split at the quantile
-    ``split`` = q of X, at the point c with Φ(c) = q. Then E[X | X > c] = φ(c)/(1 - q) and
-    E[X | X < c] = -φ(c)/q. As E[Y | X] = rX, the means of Y differ by r·φ(c)/(q(1 - q)). Between groups Y
-    has variance q(1 - q) times that difference squared, r²·φ(c)²/(q(1 - q)); the total is 1, so the pooled
-    within-group variance is 1 - r²·φ(c)²/(q(1 - q)) and
+    Let X and Y be standard bivariate normal with correlation r, and let units be split at the median of X. Then
+    E[X | X > 0] = 2φ(0) = -E[X | X < 0]. As E[Y | X] = rX, the means of Y differ by 4rφ(0). Between groups Y has a
+    quarter of that difference squared as variance; the total is 1, so the pooled within-group variance is
+    1 - 4r²φ(0)², and with φ(0)² = 1/(2π)
 
-        d = r·φ(c)/(q(1 - q)) / sqrt(1 - r²·φ(c)²/(q(1 - q))).
+        d = 2r·sqrt(2/π) / sqrt(1 - 2r²/π), at most 2.65.
 
-    At the median φ(0)² = 1/(2π): d = 2r·sqrt(2/π) / sqrt(1 - 2r²/π), at most 2.65. This is not the usual
-    2r/sqrt(1 - r²), which holds when X *is* the group and is far larger for a strong r.
+    This is not the usual 2r/sqrt(1 - r²), which holds when X *is* the group and is far larger for a strong r.
 
     Args:
         r: Correlation in [-1, 1]; NaN gives NaN.
-        split: Fraction of units in the lower group.
 
     Raises:
-        StatisticsError: r outside [-1, 1], or ``split`` outside (0, 1).
+        StatisticsError: r outside [-1, 1].
 
     Examples:
         >>> round(d_from_r(0.868), 2)
         1.92
     """
-    fraction("split", split)
     if abs(r) > 1:
         raise StatisticsError(f"A correlation lies in [-1, 1], not at {r}.")
-    density = float(stats.norm.pdf(stats.norm.ppf(split)))
-    spread = split * (1 - split)
+    density, spread = float(stats.norm.pdf(0.0)), 0.25
     return float(r * density / spread / np.sqrt(1 - r**2 * density**2 / spread))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import nan, sqrt, tanh
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,7 +31,6 @@ class RandomEffects:
         q_p: p-value of no variation between models.
         k: Effects that entered.
         confidence: Coverage of both intervals.
-        method: Estimator of tau², and of the interval.
         reason: What is undefined, or was left out, and why.
     """
 
@@ -49,7 +47,6 @@ class RandomEffects:
     q_p: float = nan
     k: int = 0
     confidence: float = nan
-    method: str = ""
     reason: str = ""
 
 
@@ -57,24 +54,20 @@ def random_effects(
     effects: ArrayLike,
     variances: ArrayLike,
     *,
-    tau: Literal["pm", "dl"] = "pm",
-    interval: Literal["hksj", "normal"] = "hksj",
     confidence: float = 0.95,
 ) -> RandomEffects:
     """Combine effects by a random-effects model.
 
-    Effects are weighted by 1/(variance + tau²). The prediction interval is
-    estimate ± t(k - 2)·sqrt(tau² + se²), with the se of the normal interval (Higgins, Thompson and
-    Spiegelhalter 2009, JRSS A 172, 137-159). ``statsmodels.stats.meta_analysis.combine_effects`` is not
-    used: its DerSimonian-Laird tau² may be negative and then weighs wrongly, and its Paule-Mandel iteration
-    returns tau² = 0 when rounding carries it past the root.
+    Effects are weighted by 1/(variance + tau²), tau² by Paule and Mandel (1982). The interval is that of Hartung,
+    Knapp, Sidik and Jonkman with t(k - 1), better with few models than a normal one. The prediction interval is
+    estimate ± t(k - 2)·sqrt(tau² + se²), with the se of the normal interval (Higgins, Thompson and Spiegelhalter
+    2009, JRSS A 172, 137-159). ``statsmodels.stats.meta_analysis.combine_effects`` is not used: its Paule-Mandel
+    iteration returns tau² = 0 when rounding carries it past the root.
 
     Args:
         effects: One per model, on a scale where sampling errors are about normal; NaN (undefined there) is
             left out, and the reason says how many were.
         variances: Sampling variance of each.
-        tau: Estimator of tau²: ``pm`` Paule-Mandel, ``dl`` DerSimonian-Laird.
-        interval: ``hksj`` Hartung-Knapp-Sidik-Jonkman with t(k - 1), better with few models; ``normal``.
 
     Returns:
         With one effect: that effect and its normal interval, the rest undefined. Without: all undefined.
@@ -97,14 +90,12 @@ def random_effects(
         raise StatisticsError(f"Sampling variances must be positive: {v.tolist()}.")
     k = len(y)
     left_out = f"{(~usable).sum()} of {len(usable)} effects undefined, left out" if k < len(usable) else ""
-    names = {"pm": "Paule-Mandel", "dl": "DerSimonian-Laird", "hksj": "HKSJ", "normal": "normal"}
-    method = f"{names[tau]}, {names[interval]} interval"
     if k < 2:
         few = "undefined (no effect)" if k == 0 else "one effect: variation between models undefined"
         reason = "; ".join(filter(None, [few, left_out]))
-        alone = RandomEffects(nan, k=k, confidence=confidence, method=method, reason=reason)
+        alone = RandomEffects(nan, k=k, confidence=confidence, reason=reason)
         return alone if k == 0 else _of_one(alone, float(y[0]), sqrt(v[0]))
-    return replace(_pooled(y, v, tau, interval, confidence, left_out), method=method)
+    return _pooled(y, v, confidence, left_out)
 
 
 def _of_one(alone: RandomEffects, effect: float, se: float) -> RandomEffects:
@@ -114,30 +105,28 @@ def _of_one(alone: RandomEffects, effect: float, se: float) -> RandomEffects:
     return replace(alone, estimate=effect, low=effect - half, high=effect + half, p=p, se=se)
 
 
-def _pooled(y: Array, v: Array, tau: str, interval: str, confidence: float, left_out: str) -> RandomEffects:
+def _pooled(y: Array, v: Array, confidence: float, left_out: str) -> RandomEffects:
     """Combine at least two effects; ``left_out`` says how many others were undefined."""
     k, df = len(y), len(y) - 1
     q = _heterogeneity(y, v, 0.0)
-    tau2 = _paule_mandel(y, v) if tau == "pm" else _dersimonian_laird(v, q)
+    tau2 = _paule_mandel(y, v)
     weights = 1 / (v + tau2)
     mean = float(weights @ y / weights.sum())
-    se = used = float(1 / np.sqrt(weights.sum()))
+    se = float(1 / np.sqrt(weights.sum()))
     reasons = [left_out]
     if k == 2:
         reasons.append("prediction interval undefined (2 effects)")
-    if interval == "hksj":
-        used = se * sqrt(_heterogeneity(y, v, tau2) / df)
-        if is_constant(y):
-            used = nan
-            reasons.append("HKSJ interval undefined (identical effects)")
-    reference = stats.t(df) if interval == "hksj" else stats.norm
-    half = float(reference.ppf((1 + confidence) / 2)) * used
+    used = se * sqrt(_heterogeneity(y, v, tau2) / df)
+    if is_constant(y):
+        used = nan
+        reasons.append("HKSJ interval undefined (identical effects)")
+    half = float(stats.t.ppf((1 + confidence) / 2, df)) * used
     further = float(stats.t.ppf((1 + confidence) / 2, k - 2)) * sqrt(tau2 + se**2) if k > 2 else nan
     return RandomEffects(
         estimate=mean,
         low=mean - half,
         high=mean + half,
-        p=float(2 * reference.sf(abs(mean) / used)),
+        p=float(2 * stats.t.sf(abs(mean) / used, df)),
         se=used,
         prediction_low=mean - further,
         prediction_high=mean + further,
@@ -151,20 +140,12 @@ def _pooled(y: Array, v: Array, tau: str, interval: str, confidence: float, left
     )
 
 
-def random_effects_correlation(
-    r: ArrayLike,
-    n: ArrayLike,
-    *,
-    tau: Literal["pm", "dl"] = "pm",
-    interval: Literal["hksj", "normal"] = "hksj",
-    confidence: float = 0.95,
-) -> RandomEffects:
+def random_effects_correlation(r: ArrayLike, n: ArrayLike, *, confidence: float = 0.95) -> RandomEffects:
     """Combine Pearson correlations by :func:`random_effects` on Fisher's z, with variance 1/(n - 3).
 
     Args:
         r: One correlation per model; NaN is left out.
         n: Units behind each.
-        tau: Estimator of tau².
 
     Returns:
         Estimate and both intervals transformed back to correlations; ``se`` and ``tau2`` stay on the scale of
@@ -190,8 +171,6 @@ def random_effects_correlation(
     z = random_effects(
         np.arctanh(values),
         np.where(known, 1 / (units - 3), nan),
-        tau=tau,
-        interval=interval,
         confidence=confidence,
     )
     return replace(
@@ -218,10 +197,3 @@ def _paule_mandel(y: Array, v: Array) -> float:
     # With all weights at most 1/tau², Q is at most this sum over tau².
     most = float(((y - y.mean()) ** 2).sum()) / df
     return float(optimize.brentq(lambda t: _heterogeneity(y, v, t) - df, 0.0, most, xtol=1e-14, rtol=1e-12))
-
-
-def _dersimonian_laird(v: Array, q: float) -> float:
-    """Return the moment estimate of tau², at least 0 (DerSimonian and Laird 1986)."""
-    weights = 1 / v
-    excess = q - (len(v) - 1)
-    return max(0.0, float(excess / (weights.sum() - (weights**2).sum() / weights.sum())))
