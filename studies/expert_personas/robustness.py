@@ -78,7 +78,7 @@ def _means(cells: pd.DataFrame, persona: str, how: Settings) -> list[dict[str, o
         gaps = wordings.sub(wide[NO_PERSONA].reindex(wordings.index), axis=0)
         found |= {f"wording {paraphrase} alone": gaps[paraphrase] for paraphrase in gaps}
     table = multiple_choice.paired(
-        pd.concat(found, axis=1), confidence=how.confidence, margin=1.0, replicates=how.replicates, seed=how.seed
+        pd.concat(found, axis=1), confidence=how.confidence, replicates=how.replicates, seed=how.seed
     )
     return [
         {"reading": reading, "estimate": row["difference"], **{key: row[key] for key in ("n", "low", "high", "p")}}

@@ -79,9 +79,7 @@ def readings(scored: pd.DataFrame, protocol: Protocol, how: Settings) -> pd.Data
     parts = []
     for (reading, unit), wide in values.items():
         gaps = wide[[MEAN, *protocol.design["personas"]]].sub(wide[REFERENCE], axis=0).astype(float)
-        found = multiple_choice.paired(
-            gaps, confidence=how.confidence, margin=1.0, replicates=how.replicates, seed=how.seed
-        )
+        found = multiple_choice.paired(gaps, confidence=how.confidence, replicates=how.replicates, seed=how.seed)
         found = found.rename(columns={"difference": "estimate"}).rename_axis("persona").reset_index()
         parts.append(found.assign(reading=reading, unit=unit))
     columns = ["persona", "reading", "unit", "n", "estimate", "low", "high", "p"]

@@ -120,10 +120,7 @@ def estimated(
 
 def _paired(differences: pd.DataFrame, how: Settings) -> dict[str, dict[str, Any]]:
     """Estimate mean paired differences, items x hypotheses, all with the same patterns of signs."""
-    # The bound has each contrast's own margin and is made elsewhere.
-    found = multiple_choice.paired(
-        differences, confidence=how.confidence, margin=1.0, replicates=how.replicates, seed=how.seed
-    )
+    found = multiple_choice.paired(differences, confidence=how.confidence, replicates=how.replicates, seed=how.seed)
     rows = {}
     for name, row in found.to_dict("index").items():
         strata = differences[name].dropna().index.get_level_values(0).nunique()

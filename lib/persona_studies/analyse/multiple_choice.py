@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from persona_studies.analyse import scoring
-from persona_studies.analyse.stats.equivalence import equivalence_p
 from persona_studies.analyse.stats.paired import sign_flips
 from persona_studies.ask import responses
 from persona_studies.design.multiple_choice import LETTERS
@@ -91,18 +90,16 @@ def _by_option(
         yield rows.assign(option_mass=mass).reset_index(), value.to_numpy()
 
 
-def paired(
-    differences: pd.DataFrame, *, confidence: float, margin: float, replicates: int, seed: int
-) -> pd.DataFrame:
-    """Estimate mean differences over questions, each with a test of zero and one of equivalence.
+def paired(differences: pd.DataFrame, *, confidence: float, replicates: int, seed: int) -> pd.DataFrame:
+    """Estimate mean differences over questions, each with a test of zero.
 
     Args:
         differences: Questions x hypotheses, indexed by benchmark (first level), ``item`` and ``cluster``; NaN is
             left out. Benchmarks weigh the same, however many questions they have.
 
     Returns:
-        One row per hypothesis: ``n, difference, sd, se, low, high, p, p_equivalence``; interval and equivalence by
-        Student's t, stratified by benchmark; p by flipping signs, within clusters together.
+        One row per hypothesis: ``n, difference, sd, se, low, high, p``; interval by Student's t, stratified by
+        benchmark; p by flipping signs, within clusters together.
 
     Raises:
         ResponsesError: there is no hypothesis.
@@ -120,8 +117,7 @@ def paired(
         # Of each benchmark with two questions or more: mean, and square of its standard error.
         strata = [_mean_and_error(d[inside == one]) for one in dict.fromkeys(inside.tolist()) if sizes[one] > 1]
         if not strata:
-            undefined = ["difference", "sd", "se", "low", "high", "p_equivalence"]
-            rows[hypothesis] = {"n": n, **dict.fromkeys(undefined, nan)}
+            rows[hypothesis] = {"n": n, **dict.fromkeys(["difference", "sd", "se", "low", "high"], nan)}
             continue
         means, squares = zip(*strata, strict=True)
         k, estimate = len(strata), float(np.mean(means))
@@ -135,7 +131,6 @@ def paired(
             "se": se,
             "low": estimate - reach,
             "high": estimate + reach,
-            "p_equivalence": equivalence_p(estimate, se, margin=margin, df=n - k) if se > 0 else nan,
         }
     flipped = sign_flips(
         pd.DataFrame(weighted, index=differences.index, columns=differences.columns),
@@ -144,8 +139,7 @@ def paired(
         seed=seed,
     )
     table = pd.DataFrame.from_dict(rows, orient="index").reindex(differences.columns)
-    table.insert(6, "p", flipped["p"])
-    return table
+    return table.assign(p=flipped["p"])
 
 
 def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:

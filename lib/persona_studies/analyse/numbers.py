@@ -42,7 +42,7 @@ def means(
     if wanted.empty:
         return pd.DataFrame(columns=COLUMNS)
     # The sign flips of the same function are not shown here.
-    found = multiple_choice.paired(wanted, confidence=confidence, margin=1.0, replicates=100, seed=1)
+    found = multiple_choice.paired(wanted, confidence=confidence, replicates=100, seed=1)
     plain = wanted.groupby(level=0, sort=False).mean().mean()
     return pd.DataFrame(
         {
