@@ -308,7 +308,7 @@ class Study:
         """Write and show one cell of the experiment, ``example.csv``: prompt, recorded row, score.
 
         Args:
-            plan: The grid that it is a cell of. Texts that a licence keeps out of this repository are None there;
+            plan: The plan that it is a cell of. Texts that a licence keeps out of this repository are None there;
                 the template stands for them, with its places in braces.
             model: The model that answered, whose turn marks the prompt has.
             scores: What is made of the row: formula or rule in words -> value.

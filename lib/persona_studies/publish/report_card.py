@@ -413,7 +413,7 @@ def _info(project: Project, study: str, name: str) -> ModelInfo | None:
 
 
 def incomplete_look(project: Project, part: Part, info: ModelInfo) -> bool:
-    """Return whether a model is one that the protocol declares, and has not answered its whole grid yet.
+    """Return whether a model is one that the protocol declares, and has not answered its whole plan yet.
 
     Looking at its responses then is a look before the stopping rule allows one. The weights decide, whatever name
     they were recorded under.
