@@ -115,7 +115,7 @@ def place(folder: Path, content: bytes, kind: str = "github") -> Path:
 
 def test_the_register_of_this_repository_is_valid() -> None:
     register = sources.load(Project.find(Path(__file__)))
-    assert {"ipip-neo-300", "ipip-neo-300-reversed", "syco-bench-mirror", "sycobench-600"} <= set(register)
+    assert {"ipip-neo-300", "ipip-neo-300-reversed", "vader-lexicon"} <= set(register)
 
 
 @pytest.mark.parametrize(
