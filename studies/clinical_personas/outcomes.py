@@ -82,7 +82,7 @@ def cost(error: Any, ratio: float) -> Any:
     return (ratio * np.maximum(error, 0) + np.maximum(-error, 0)) / (ratio + 1)
 
 
-def errors(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+def errors(scored: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     """Return how likely each kind of triage error is.
 
     Returns:
@@ -96,15 +96,15 @@ def errors(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
         for p, gold in zip(group["probability"], group["gold"], strict=True):
             step = np.arange(len(p)) - gold
             shares = [p[which].sum() for which in (step > 0, step < 0, step >= 2)]
-            kinds.append([*shares, p[2:].sum(), p @ cost(step, chosen.cost_ratio)])
+            kinds.append([*shares, p[2:].sum(), p @ cost(step, parameters.cost_ratio)])
         names = ["under", "over", "severe", "missed", "cost"]
         cells = group[["item", "gold", "care"]].reset_index(drop=True).join(pd.DataFrame(kinds, columns=names))
         each = cells.groupby("item")[[*names, "gold"]].mean()
         row: dict[str, Any] = {"dataset": dataset, "who": who, "n": len(each)}
         for name in names[:3]:
-            row[name], row[f"{name}_low"], row[f"{name}_high"] = mean_interval(each[name], chosen.confidence)
+            row[name], row[f"{name}_low"], row[f"{name}_high"] = mean_interval(each[name], parameters.confidence)
         row["missed"] = float(cells.loc[cells["care"] == "critical"].groupby("item")["missed"].mean().mean())
-        best = min(cost(place - each["gold"].to_numpy(), chosen.cost_ratio).mean() for place in range(len(p)))
+        best = min(cost(place - each["gold"].to_numpy(), parameters.cost_ratio).mean() for place in range(len(p)))
         rows.append(row | {"cost": each["cost"].mean(), "relative_cost": each["cost"].mean() / best})
     return pd.DataFrame(rows)
 
@@ -192,7 +192,7 @@ def moved(scored: pd.DataFrame) -> pd.DataFrame:
 # --- Calibration and agreement ---
 
 
-def calibration(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+def calibration(scored: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     """Return how well each role's probabilities are calibrated, neutral style.
 
     Returns:
@@ -205,23 +205,23 @@ def calibration(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
     for dataset, who, group in groups(neutral(scored)):
         each = group.groupby("item")[["brier", "confidence", "correct"]].mean()
         row: dict[str, Any] = {"dataset": dataset, "who": who, "n": len(each)}
-        row["brier"], row["brier_low"], row["brier_high"] = mean_interval(each["brier"], chosen.confidence)
+        row["brier"], row["brier_low"], row["brier_high"] = mean_interval(each["brier"], parameters.confidence)
         items = group.drop_duplicates("item")
         shares = items.groupby("n_options")["gold"].transform(
             lambda gold: 1 - (gold.value_counts(normalize=True) ** 2).sum()
         )
         row["skill"] = 1 - row["brier"] / float(shares.mean())
         row |= {"confidence": float(each["confidence"].mean()), "likeliest": float(each["correct"].mean())}
-        for bins in chosen.bins:
+        for bins in parameters.bins:
             found = expected_calibration_error(
                 group["confidence"].to_numpy(dtype=float),
                 group["correct"].to_numpy(dtype=float),
                 bins=bins,
                 binning="mass",
                 cluster=group["cluster"].to_numpy(),
-                confidence=chosen.confidence,
-                replicates=min(chosen.replicates, 10_000),
-                seed=chosen.seed,
+                confidence=parameters.confidence,
+                replicates=min(parameters.replicates, 10_000),
+                seed=parameters.seed,
             )
             row |= {f"ece_{bins}": found.estimate, f"ece_{bins}_low": found.low, f"ece_{bins}_high": found.high}
         rows.append(row)

@@ -118,7 +118,7 @@ class Parameters(parameters.Parameters):
         return Settings(self.alpha, 0.95, self.correction, self.permutations, self.seed)
 
 
-def judged_by(protocol: Protocol, chosen: Parameters) -> Protocol:
+def judged_by(protocol: Protocol, own: Parameters) -> Protocol:
     """Return a protocol whose equivalence tests use the margins of the parameters, each for its families."""
     margins = protocol.design["margins"]
     for margin in sorted({*margins.values()}):
@@ -126,7 +126,7 @@ def judged_by(protocol: Protocol, chosen: Parameters) -> Protocol:
         def mine(family: str, each: Hypothesis, margin: str = margin) -> bool:
             return margins.get(family) == margin and each.outcome != "statement"
 
-        protocol = protocol.at_margin(getattr(chosen, margin), mine)
+        protocol = protocol.at_margin(getattr(own, margin), mine)
     return protocol
 
 

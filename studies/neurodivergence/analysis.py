@@ -26,7 +26,7 @@ def scale(rows: pd.DataFrame, metric: str) -> float:
     return sqrt(float(without.groupby("model")[metric].var().mean()))
 
 
-def paired(differences: pd.Series, unit: float, chosen: Parameters) -> dict[str, Any]:
+def paired(differences: pd.Series, unit: float, parameters: Parameters) -> dict[str, Any]:
     """Estimate a mean difference over units and test it against zero, and for equivalence.
 
     Args:
@@ -46,9 +46,9 @@ def paired(differences: pd.Series, unit: float, chosen: Parameters) -> dict[str,
         known = {"difference": mean, "estimate": mean / unit if unit > 0 else nan}
         return {"n": len(d), **dict.fromkeys(empty, nan), "sd": unit, "power_margin": nan, **known}
     about = DescrStatsW(d / unit)
-    low, high = about.tconfint_mean(alpha=1 - chosen.confidence)
-    flipped = sign_flip(d, replicates=chosen.replicates, seed=chosen.seed)
-    reach = stats.t.ppf(1 - chosen.alpha / 2, len(d) - 1)
+    low, high = about.tconfint_mean(alpha=1 - parameters.confidence)
+    flipped = sign_flip(d, replicates=parameters.replicates, seed=parameters.seed)
+    reach = stats.t.ppf(1 - parameters.alpha / 2, len(d) - 1)
     return {
         "n": len(d),
         "difference": float(d.mean()),
@@ -58,15 +58,15 @@ def paired(differences: pd.Series, unit: float, chosen: Parameters) -> dict[str,
         "low": float(low),
         "high": float(high),
         "p": flipped.p,
-        "p_equivalence": float(about.ttost_mean(-chosen.margin, chosen.margin)[0]),
+        "p_equivalence": float(about.ttost_mean(-parameters.margin, parameters.margin)[0]),
         "minimum_detectable": float((reach + stats.t.ppf(0.8, len(d) - 1)) * about.std_mean),
-        "power_margin": power_mean(chosen.margin, about.std_mean, len(d) - 1, alpha=chosen.alpha),
+        "power_margin": power_mean(parameters.margin, about.std_mean, len(d) - 1, alpha=parameters.alpha),
     }
 
 
-def differences(rows: pd.DataFrame, metric: str, late: str, early: str, chosen: Parameters) -> pd.Series:
+def differences(rows: pd.DataFrame, metric: str, late: str, early: str, parameters: Parameters) -> pd.Series:
     """Return the difference between two conditions per unit; models and profiles weigh the same."""
-    if chosen.unit == "response":
+    if parameters.unit == "response":
         wide = rows.pivot_table(index=["query_id", "model", "profile_id"], columns="condition_id", values=metric)
     else:
         cells = rows.groupby(["query_id", "model", "condition_id"])[metric].mean()
@@ -74,13 +74,13 @@ def differences(rows: pd.DataFrame, metric: str, late: str, early: str, chosen: 
     return wide[late] - wide[early]
 
 
-def corrected(table: pd.DataFrame, family: str, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
+def corrected(table: pd.DataFrame, family: str, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
     """Add ``p_adjusted, rejected, equivalent``, corrected within a family; what is not there counts as 1."""
     declared = protocol.families[family]
 
     def within(column: str, **how: Any) -> pd.DataFrame:
         values = table.set_index("hypothesis")[column].reindex(list(declared.hypotheses))
-        done = correct(values, alpha=chosen.alpha, method=chosen.correction, size=declared.size, **how)
+        done = correct(values, alpha=parameters.alpha, method=parameters.correction, size=declared.size, **how)
         return done.loc[table["hypothesis"]]
 
     done = within("p", undefined=declared.undefined)
@@ -93,7 +93,7 @@ def corrected(table: pd.DataFrame, family: str, protocol: Protocol, chosen: Para
     )
 
 
-def contrasts(rows: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
+def contrasts(rows: pd.DataFrame, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
     """Return the planned contrasts over models, corrected within the study.
 
     Returns:
@@ -104,28 +104,28 @@ def contrasts(rows: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.
             "hypothesis": f"{metric}: {contrast}",
             "metric": metric,
             "contrast": contrast,
-            **paired(differences(rows, metric, *PAIRS[contrast], chosen), scale(rows, metric), chosen),
+            **paired(differences(rows, metric, *PAIRS[contrast], parameters), scale(rows, metric), parameters),
         }
-        for metric in chosen.metrics
+        for metric in parameters.metrics
         for contrast in PLANNED
     ]
-    return corrected(pd.DataFrame(found), "pooled", protocol, chosen)
+    return corrected(pd.DataFrame(found), "pooled", protocol, parameters)
 
 
-def directives(rows: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
+def directives(rows: pd.DataFrame, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
     """Return C2 - C1, what the directives add to the profile; columns as of :func:`contrasts`."""
     found = [
         {
             "hypothesis": f"{metric}: C2 - C1",
             "metric": metric,
-            **paired(differences(rows, metric, "C2", "C1", chosen), scale(rows, metric), chosen),
+            **paired(differences(rows, metric, "C2", "C1", parameters), scale(rows, metric), parameters),
         }
-        for metric in chosen.metrics
+        for metric in parameters.metrics
     ]
-    return corrected(pd.DataFrame(found), "directives", protocol, chosen)
+    return corrected(pd.DataFrame(found), "directives", protocol, parameters)
 
 
-def by_model(rows: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
+def by_model(rows: pd.DataFrame, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
     """Return the planned contrasts of each model, corrected together; ``hypothesis`` begins with the model."""
     found = [
         {
@@ -133,16 +133,16 @@ def by_model(rows: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.D
             "model": model,
             "metric": metric,
             "contrast": contrast,
-            **paired(differences(part, metric, *PAIRS[contrast], chosen), scale(part, metric), chosen),
+            **paired(differences(part, metric, *PAIRS[contrast], parameters), scale(part, metric), parameters),
         }
         for model, part in rows.groupby("model", sort=True)
-        for metric in chosen.metrics
+        for metric in parameters.metrics
         for contrast in PLANNED
     ]
-    return corrected(pd.DataFrame(found), "models", protocol, chosen)
+    return corrected(pd.DataFrame(found), "models", protocol, parameters)
 
 
-def interactions(rows: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
+def interactions(rows: pd.DataFrame, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
     """Return whether the models differ in what a condition changes, corrected within the family.
 
     The estimate is the first model's contrast less the second's, paired by query, in standard deviations under C0.
@@ -152,12 +152,12 @@ def interactions(rows: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> 
         As :func:`contrasts`, with ``rising`` and ``falling``: the models whose own estimates have that sign, where
         the difference is significant and the signs are opposite. Empty where this run has not two models.
     """
-    by_query = chosen.model_copy(update={"unit": "query"})
+    by_query = parameters.model_copy(update={"unit": "query"})
     models = sorted(rows["model"].unique())
     if len(models) != 2:
         return pd.DataFrame(columns=["hypothesis", "metric", "contrast", "rising", "falling"])
     found = []
-    for metric in chosen.metrics:
+    for metric in parameters.metrics:
         for contrast in PLANNED:
             first, second = (
                 differences(rows[rows["model"] == model], metric, *PAIRS[contrast], by_query) for model in models
@@ -173,12 +173,12 @@ def interactions(rows: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> 
                     "falling": ", ".join(model for model, mean in means.items() if mean < 0),
                 }
             )
-    table = corrected(pd.DataFrame(found), "interaction", protocol, chosen)
+    table = corrected(pd.DataFrame(found), "interaction", protocol, parameters)
     opposite = table["rejected"] & (table["rising"] != "") & (table["falling"] != "")
     return table.assign(rising=table["rising"].where(opposite, ""), falling=table["falling"].where(opposite, ""))
 
 
-def by_domain(rows: pd.DataFrame, metric: str, chosen: Parameters) -> pd.DataFrame:
+def by_domain(rows: pd.DataFrame, metric: str, parameters: Parameters) -> pd.DataFrame:
     """Return the planned contrasts of a metric in each domain of queries, in the metric's own units.
 
     A domain holds six queries: a sign flip cannot give a p below 2/64. So this describes; it tests nothing.
@@ -189,13 +189,13 @@ def by_domain(rows: pd.DataFrame, metric: str, chosen: Parameters) -> pd.DataFra
     found = []
     for domain, part in rows.groupby("query_domain", sort=True):
         for contrast in PLANNED:
-            told = paired(differences(part, metric, *PAIRS[contrast], chosen), 1.0, chosen)
+            told = paired(differences(part, metric, *PAIRS[contrast], parameters), 1.0, parameters)
             kept = {name: told[name] for name in ("n", "difference", "low", "high")}
             found.append({"domain": domain, "contrast": contrast, **kept})
     return pd.DataFrame(found)
 
 
-def beside(table: pd.DataFrame, refitted: pd.DataFrame, rows: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+def beside(table: pd.DataFrame, refitted: pd.DataFrame, rows: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     """Return the paper's Wald test beside the test by query, in standard deviations.
 
     ``size_of_wald`` is the error rate that a Wald test at alpha has when query differences are as variable as they
@@ -206,13 +206,15 @@ def beside(table: pd.DataFrame, refitted: pd.DataFrame, rows: pd.DataFrame, chos
         metric), ``se_ratio`` (query over Wald), ``size_of_wald``.
     """
     pooled = refitted[refitted["scope"] == "pooled"].set_index(["metric", "contrast"])
-    signs = np.random.default_rng(chosen.seed).choice([-1.0, 1.0], size=(min(chosen.replicates, 20_000), 192))
-    reach, rejects = stats.norm.ppf(0.5 + chosen.confidence / 2), stats.norm.ppf(1 - chosen.alpha / 2)
+    signs = np.random.default_rng(parameters.seed).choice(
+        [-1.0, 1.0], size=(min(parameters.replicates, 20_000), 192)
+    )
+    reach, rejects = stats.norm.ppf(0.5 + parameters.confidence / 2), stats.norm.ppf(1 - parameters.alpha / 2)
     found = []
     for row in table.to_dict("records"):
         unit = row["sd"] or nan
         fit = pooled.reindex([(row["metric"], row["contrast"])]).iloc[0].astype(object)
-        d = differences(rows, row["metric"], *PAIRS[row["contrast"]], chosen).dropna().to_numpy()
+        d = differences(rows, row["metric"], *PAIRS[row["contrast"]], parameters).dropna().to_numpy()
         flipped = signs[:, : len(d)] @ (d - d.mean()) / len(d)
         found.append(
             {
@@ -232,7 +234,7 @@ def beside(table: pd.DataFrame, refitted: pd.DataFrame, rows: pd.DataFrame, chos
 # --- Steps in two parts ---
 
 
-def steps(rows: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
+def steps(rows: pd.DataFrame, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
     """Split step depth: are there steps at all, how long are they where there are, how long is their own line.
 
     Lengths are compared within a model and a query where both conditions have steps, then averaged over models.
@@ -259,10 +261,10 @@ def steps(rows: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.Data
                     "hypothesis": f"{part}: {contrast}",
                     "part": part,
                     "contrast": contrast,
-                    **paired(d, scale(source, metric), chosen),
+                    **paired(d, scale(source, metric), parameters),
                 }
             )
-    return corrected(pd.DataFrame(found), "steps", protocol, chosen)
+    return corrected(pd.DataFrame(found), "steps", protocol, parameters)
 
 
 def step_shares(rows: pd.DataFrame) -> pd.DataFrame:
@@ -287,7 +289,7 @@ def step_shares(rows: pd.DataFrame) -> pd.DataFrame:
 # --- Noise floor ---
 
 
-def noise(rows: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+def noise(rows: pd.DataFrame, table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     """Compare effects with the differences among four answers to one prompt.
 
     C0 has no profile: its four answers per model and query are repetitions at temperature 0.
@@ -301,11 +303,11 @@ def noise(rows: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -> pd.Dat
         that is noise; ``effect_C1, effect_C2``; and ``null_95``: the 95 % quantile of the absolute mean difference
         between two random halves of the repetitions over all queries, the size of "effects" when nothing differs.
     """
-    rng = np.random.default_rng(chosen.seed)
+    rng = np.random.default_rng(parameters.seed)
     halves = rng.permuted(np.tile([1.0, 1.0, -1.0, -1.0], (2000, len(rows) // 12, 1)), axis=2) / 2
     effects = table.set_index(["metric", "contrast"])["estimate"]
     found = []
-    for metric in chosen.metrics:
+    for metric in parameters.metrics:
         unit = scale(rows, metric)
         groups = rows.groupby(["condition_id", "model", "query_id"])[metric]
         spread = groups.var().groupby("condition_id").mean() ** 0.5 / (unit or nan)
@@ -329,25 +331,27 @@ def noise(rows: pd.DataFrame, table: pd.DataFrame, chosen: Parameters) -> pd.Dat
     return pd.DataFrame(found)
 
 
-def differing_calls(measured: pd.DataFrame, chosen: Parameters) -> dict[str, Any]:
+def differing_calls(measured: pd.DataFrame, parameters: Parameters) -> dict[str, Any]:
     """Estimate the share of pairs of calls with one prompt whose texts differ, over queries."""
-    without = measured[(measured["condition_id"] == "C0") & measured["model"].isin(chosen.models)]
+    without = measured[(measured["condition_id"] == "C0") & measured["model"].isin(parameters.models)]
     texts = without.groupby(["query_id", "model"])["text"]
     alike = texts.agg(lambda text: sum(n * (n - 1) for n in text.value_counts()) / (len(text) * (len(text) - 1)))
-    return paired((1 - alike).groupby("query_id").mean(), 1.0, chosen)
+    return paired((1 - alike).groupby("query_id").mean(), 1.0, parameters)
 
 
-def repetitions(measured: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+def repetitions(measured: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     """Count how many different texts four calls with one prompt gave: ``model, queries, different`` (1 to 4)."""
-    without = measured[(measured["condition_id"] == "C0") & measured["model"].isin(chosen.models)]
+    without = measured[(measured["condition_id"] == "C0") & measured["model"].isin(parameters.models)]
     texts = without.groupby(["model", "query_id"])["text"].nunique()
     counted = texts.groupby("model").value_counts().rename("queries").reset_index()
     return counted.rename(columns={"text": "different"}).sort_values(["model", "different"], ignore_index=True)
 
 
-def counted(table: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+def counted(table: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     """Count what each scope rejects: ``test, contrasts, uncorrected, within_metric, within_study, all``."""
     names = {"p": "uncorrected", "within_metric": "within_metric", "within_study": "within_study", "all": "all"}
     groups = table.groupby("test", sort=False)
-    below = {label: groups[column].agg(lambda p: int((p <= chosen.alpha).sum())) for column, label in names.items()}
+    below = {
+        label: groups[column].agg(lambda p: int((p <= parameters.alpha).sum())) for column, label in names.items()
+    }
     return pd.DataFrame({"contrasts": groups.size(), **below}).reset_index()

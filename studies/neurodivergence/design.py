@@ -171,13 +171,13 @@ def judgments(project: Project) -> tuple[pd.DataFrame, int]:
     return pd.DataFrame(scores), len(rows) - len(good)
 
 
-def responses(project: Project, measured: pd.DataFrame, scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
-    """Return one row per response of the chosen models: cell, ``query_domain``, metrics, our measures.
+def responses(project: Project, measured: pd.DataFrame, scored: pd.DataFrame, own: Parameters) -> pd.DataFrame:
+    """Return one row per response of this run's models: cell, ``query_domain``, metrics, our measures.
 
-    Structural and surface metrics are the benchmark's stored columns; judged ones the mean of the chosen judges.
+    Structural and surface metrics are the benchmark's stored columns; judged ones the mean of this run's judges.
     """
     stored = pd.read_csv(sources.fetch(project, "ndbench-metrics"), float_precision="round_trip")
-    judged = scored[scored["judge"].isin(chosen.judges)].groupby(CELL)[list(JUDGED)].mean().reset_index()
+    judged = scored[scored["judge"].isin(own.judges)].groupby(CELL)[list(JUDGED)].mean().reset_index()
     ours = measured[[*CELL, "text", "step_count", "own_line_words"]]
     whole = stored.merge(judged, on=CELL, validate="1:1").merge(ours, on=CELL, validate="1:1")
-    return whole[whole["model"].isin(chosen.models)].reset_index(drop=True)
+    return whole[whole["model"].isin(own.models)].reset_index(drop=True)

@@ -75,7 +75,7 @@ def every_wald(rows: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def reproduction(refitted: pd.DataFrame, published: Published, chosen: Parameters) -> pd.DataFrame:
+def reproduction(refitted: pd.DataFrame, published: Published, parameters: Parameters) -> pd.DataFrame:
     """Return every published contrast beside its refit, where the run has both models, or both judges, it is of.
 
     A published standard error tells whether its fit stopped at an intercept variance of 0; where it did, it is
@@ -88,9 +88,9 @@ def reproduction(refitted: pd.DataFrame, published: Published, chosen: Parameter
     """
     keys = ["scope", "metric", "contrast"]
     both = published.contrasts.merge(refitted, on=keys, suffixes=("", "_here"), how="inner", validate="1:1")
-    if len(chosen.models) < 2:
+    if len(parameters.models) < 2:
         both = both[both["scope"] != "pooled"]
-    if len(chosen.judges) < 2:
+    if len(parameters.judges) < 2:
         both = both[~both["metric"].isin(JUDGED)]
     at_zero = np.isclose(both["se"], both["se_at_zero"], rtol=1e-3)
     refit_se = both["se_at_zero"].where(at_zero, both["se_here"])
@@ -184,7 +184,9 @@ def fits(refitted: pd.DataFrame, reproduced: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def scopes(both: pd.DataFrame, single: pd.DataFrame, refitted: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+def scopes(
+    both: pd.DataFrame, single: pd.DataFrame, refitted: pd.DataFrame, parameters: Parameters
+) -> pd.DataFrame:
     """Adjust the pooled contrasts within metric, within study, and over all contrasts, models included.
 
     Args:
@@ -202,7 +204,7 @@ def scopes(both: pd.DataFrame, single: pd.DataFrame, refitted: pd.DataFrame, cho
         ("Wald, responses", both.set_index("hypothesis")["p_wald"], each["p"]),
         ("sign flip, queries", both.set_index("hypothesis")["p"], single["p"]),
     ):
-        how: dict[str, Any] = {"alpha": chosen.alpha, "method": chosen.correction, "undefined": "one"}
+        how: dict[str, Any] = {"alpha": parameters.alpha, "method": parameters.correction, "undefined": "one"}
         metric = p.groupby(p.index.str.split(":").str[0], sort=False)
         inside = pd.concat([correct(part, size=len(part), **how)["p_adjusted"] for _, part in metric])
         study = correct(p, size=len(p), **how)["p_adjusted"]

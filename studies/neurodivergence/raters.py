@@ -15,7 +15,7 @@ from persona_studies.analyse.stats.reliability import spearman_brown
 from persona_studies.design.protocol import Protocol
 
 
-def agreement(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+def agreement(scored: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     """Return how far the judges agree on each metric: over all queries and in each domain.
 
     Queries are drawn as clusters. Refusal is nominal with two categories, the others ordinal from 0 to 4.
@@ -25,23 +25,23 @@ def agreement(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
         ac2_high`` (quadratic weights), ``kappa`` (quadratic), ``most`` (share of the most frequent score) and
         ``reason`` where alpha or its interval is undefined. Empty with fewer than two judges.
     """
-    if len(chosen.judges) < 2:
+    if len(parameters.judges) < 2:
         return pd.DataFrame()
-    scored = scored[scored["model"].isin(chosen.models)]
+    scored = scored[scored["model"].isin(parameters.models)]
     found = []
-    for metric in (m for m in JUDGED if m in chosen.metrics):
+    for metric in (m for m in JUDGED if m in parameters.metrics):
         wide = scored.pivot_table(index=[*CELL, "query_domain"], columns="judge", values=metric)[
-            list(chosen.judges)
+            list(parameters.judges)
         ].reset_index()
         for domain in ("all", *sorted(wide["query_domain"].unique())):
             part = wide if domain == "all" else wide[wide["query_domain"] == domain]
-            ratings = part[list(chosen.judges)].to_numpy()
+            ratings = part[list(parameters.judges)].to_numpy()
             how: dict[str, Any] = {
                 "categories": (0, 1) if metric == BINARY else range(5),
                 "cluster": part["query_id"].to_numpy(),
-                "confidence": chosen.confidence,
-                "replicates": chosen.replicates,
-                "seed": chosen.seed,
+                "confidence": parameters.confidence,
+                "replicates": parameters.replicates,
+                "seed": parameters.seed,
             }
             level: Level = "nominal" if metric == BINARY else "ordinal"
             alpha = krippendorff_alpha(ratings, level=level, **how)
@@ -95,21 +95,21 @@ def gated(agreed: pd.DataFrame, protocol: Protocol, judges: int) -> pd.DataFrame
     return found.reset_index(drop=True)
 
 
-def self_and_cross(scored: pd.DataFrame, protocol: Protocol, chosen: Parameters) -> pd.DataFrame:
+def self_and_cross(scored: pd.DataFrame, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
     """Return effects as each judge sees them: of the other model's answers, of its own, and the difference.
 
     Returns:
         ``hypothesis, metric, contrast, judged`` (``self, cross, self - cross``), and as :func:`contrasts`;
         differences are corrected together, the effects themselves are not.
     """
-    scored = scored[scored["model"].isin(chosen.models) & scored["judge"].isin(chosen.judges)]
+    scored = scored[scored["model"].isin(parameters.models) & scored["judge"].isin(parameters.judges)]
     parts = {
         "self": scored[scored["judge"] == scored["model"]],
         "cross": scored[scored["judge"] != scored["model"]],
     }
-    query = chosen.model_copy(update={"unit": "query"})
+    query = parameters.model_copy(update={"unit": "query"})
     found = []
-    for metric in (m for m in JUDGED if m in chosen.metrics):
+    for metric in (m for m in JUDGED if m in parameters.metrics):
         unit = scale(scored, metric)
         for contrast in PLANNED:
             d = {
@@ -123,21 +123,21 @@ def self_and_cross(scored: pd.DataFrame, protocol: Protocol, chosen: Parameters)
                     "metric": metric,
                     "contrast": contrast,
                     "judged": name,
-                    **paired(values, unit, chosen),
+                    **paired(values, unit, parameters),
                 }
                 for name, values in d.items()
             ]
     table = pd.DataFrame(found)
     if table.empty:
         return table
-    apart = corrected(table[table["judged"] == "self - cross"], "judges", protocol, chosen)
+    apart = corrected(table[table["judged"] == "self - cross"], "judges", protocol, parameters)
     return table.join(apart[["p_adjusted", "rejected", "equivalent"]])
 
 
-def levels(scored: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+def levels(scored: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     """Return mean scores by judge and by whose answer it is: ``metric, judge, model, relation, C0, C1, C2``."""
-    scored = scored[scored["model"].isin(chosen.models) & scored["judge"].isin(chosen.judges)]
-    judged = [m for m in JUDGED if m in chosen.metrics]
+    scored = scored[scored["model"].isin(parameters.models) & scored["judge"].isin(parameters.judges)]
+    judged = [m for m in JUDGED if m in parameters.metrics]
     means = scored.groupby(["judge", "model", "condition_id"])[judged].mean()
     long = means.rename_axis(columns="metric").stack().unstack("condition_id").reset_index()
     long["relation"] = np.where(long["judge"] == long["model"], "self", "cross")

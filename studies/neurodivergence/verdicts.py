@@ -30,7 +30,7 @@ def tested(
     seen: pd.DataFrame,
     refitted: pd.DataFrame,
     gated: pd.DataFrame,
-    chosen: Parameters,
+    parameters: Parameters,
 ) -> pd.DataFrame:
     """Return what each declared test came to, by the paper's analysis where it has one, and by the declared one.
 
@@ -46,7 +46,7 @@ def tested(
     Returns:
         :data:`EVIDENCE`, :data:`MORE`.
     """
-    reach = stats.norm.ppf(0.5 + chosen.confidence / 2)
+    reach = stats.norm.ppf(0.5 + parameters.confidence / 2)
     fits = {(row["scope"], row["metric"], row["contrast"]): row for row in refitted.to_dict("records")}
     gate = gated.set_index("metric")
     judges = seen[seen["judged"] == "self - cross"] if len(seen) else seen
@@ -111,7 +111,7 @@ def decided(
     gated: pd.DataFrame,
     repeated: dict[str, Any],
     reversed_: int,
-    chosen: Parameters,
+    parameters: Parameters,
 ) -> pd.DataFrame:
     """Return evidence that is no contrast: gates, the share of metrics that change, repetitions, reversals.
 
@@ -146,7 +146,7 @@ def decided(
             limits = {"low": low, "high": high, "why": f"{about}: its interval {side} {line:.2f}"}
             add("agreement", hypothesis, "corrected", alpha, low > line or high < line, **limits)
     changing = both[~both["metric"].isin(JUDGED)]
-    needed = _units_for_most(protocol, changing, chosen)
+    needed = _units_for_most(protocol, changing, parameters)
     for layer, significant in (("published", changing["p_wald_holm"] <= 0.05), ("corrected", changing["rejected"])):
         counts = changing.assign(significant=significant).groupby("contrast")["significant"].agg(["sum", "size"])
         if len(counts):
@@ -157,7 +157,7 @@ def decided(
     # The claim is that calls give the same answer, so its estimate is the share that is the same.
     shown = {"low": 1 - repeated["high"], "high": 1 - repeated["low"], "p_equivalence": repeated["p_equivalence"]}
     differ = bool(repeated["low"] > 0) or (repeated["estimate"] > 0 and np.isnan(repeated["low"]))
-    equal = bool(repeated["p_equivalence"] <= chosen.alpha) or repeated["estimate"] == 0
+    equal = bool(repeated["p_equivalence"] <= parameters.alpha) or repeated["estimate"] == 0
     said = f"{repeated['estimate']:.0%} of repeated calls gave another text"
     same = 1 - repeated["estimate"]
     add("noise", "differing calls", "corrected", same, differ, equivalent=equal, why=said, **shown)
@@ -166,9 +166,9 @@ def decided(
     return pd.DataFrame(rows)
 
 
-def _units_for_most(protocol: Protocol, changing: pd.DataFrame, chosen: Parameters) -> float:
+def _units_for_most(protocol: Protocol, changing: pd.DataFrame, parameters: Parameters) -> float:
     """Return the units with which most metrics would change significantly, were effects as estimated."""
-    level = verdicts.level(protocol.families["pooled"], alpha=chosen.alpha, correction=chosen.correction)
+    level = verdicts.level(protocol.families["pooled"], alpha=parameters.alpha, correction=parameters.correction)
     each = [
         units_needed(row["difference"], row["se"] * row["n"] ** 0.5, alpha=level)
         for row in changing.to_dict("records")
@@ -177,7 +177,7 @@ def _units_for_most(protocol: Protocol, changing: pd.DataFrame, chosen: Paramete
     return float(by_contrast.agg(lambda n: verdicts.most_needed(n.fillna(np.inf))).max())
 
 
-def verdict_table(protocol: Protocol, evidence: pd.DataFrame, chosen: Parameters) -> pd.DataFrame:
+def verdict_table(protocol: Protocol, evidence: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     """Return the verdict on every claim, for each analysis that tests it.
 
     Power and equivalence of the declared tests are those at the claim's own smallest effect; power is at the level
@@ -192,9 +192,11 @@ def verdict_table(protocol: Protocol, evidence: pd.DataFrame, chosen: Parameters
         for layer in verdicts.LAYERS:
             key = (str(claim.family), str(claim.hypothesis), layer)
             if key in rows:
-                level = verdicts.level(protocol.families[key[0]], alpha=chosen.alpha, correction=chosen.correction)
-                found[key] = _evidence(claim, rows[key], level, chosen)
-    return verdicts.table(protocol, found, layer=chosen.layer, model=claims.PUBLISHED_DATA)
+                level = verdicts.level(
+                    protocol.families[key[0]], alpha=parameters.alpha, correction=parameters.correction
+                )
+                found[key] = _evidence(claim, rows[key], level, parameters)
+    return verdicts.table(protocol, found, layer=parameters.layer, model=claims.PUBLISHED_DATA)
 
 
 def recomputed(
@@ -238,7 +240,7 @@ def recomputed(
     return said
 
 
-def _evidence(claim: Claim, row: dict[Any, Any], level: float, chosen: Parameters) -> verdicts.Evidence:
+def _evidence(claim: Claim, row: dict[Any, Any], level: float, parameters: Parameters) -> verdicts.Evidence:
     """Return a row as evidence for a claim."""
     estimate, rejected = float(row["estimate"]), bool(row["rejected"])
     how: dict[str, Any] = {
@@ -250,7 +252,7 @@ def _evidence(claim: Claim, row: dict[Any, Any], level: float, chosen: Parameter
         "why": row["why"] if isinstance(row["why"], str) else "",
     }
     if row["layer"] == "corrected" and row["n"] > 1 and row["sd"] > 0:
-        facts = {"se": row["se"] / row["sd"], "n": int(row["n"]), "level": level, "alpha": chosen.alpha}
+        facts = {"se": row["se"] / row["sd"], "n": int(row["n"]), "level": level, "alpha": parameters.alpha}
         return verdicts.of_mean(claim, estimate=estimate, rejected=rejected, **facts, **how)
     equal, p = bool(row["equivalent"]), float(row["p_equivalence"])
     # The paper tests no equivalence: by its analysis no number of answers shows that there is no effect.
@@ -266,7 +268,7 @@ def finding(
     split: pd.DataFrame,
     checked: pd.DataFrame,
     judged: pd.DataFrame,
-    chosen: Parameters,
+    parameters: Parameters,
 ) -> str:
     """Say what was found, from the computed tables."""
     rejected, wald = int(both["rejected"].sum()), int((both["p_wald_holm"] <= 0.05).sum())
@@ -279,12 +281,12 @@ def finding(
     said = ", ".join(f"{n} {name}" for name, n in own["verdict"].value_counts().items())
     agreed = ", ".join(name.replace("_", " ") for name in passes)
     threshold = float(checked["threshold"].max()) if len(checked) else nan
-    unit = {"query": "queries", "response": "responses"}[chosen.unit]
+    unit = {"query": "queries", "response": "responses"}[parameters.unit]
     any_steps, longer = depth["difference"]
     low, high = (float(depth[name].iloc[1] * depth["sd"].iloc[1]) for name in ("low", "high"))
     return (
         f"Of {len(both)} pooled contrasts, {wald} are significant in the paper's analysis and {rejected} when "
-        f"{unit} are the unit and the whole study is the family ({chosen.correction}); the standard error over "
+        f"{unit} are the unit and the whole study is the family ({parameters.correction}); the standard error over "
         f"{unit} exceeds the published one for {wider} of {len(known)}. With the directives {100 * any_steps:+.0f} "
         f"percentage points of answers have numbered steps, but where there are steps their length changes "
         f"by {longer:+.1f} words [{low:+.1f}, {high:+.1f}]. The reliability of the judges' mean reaches "

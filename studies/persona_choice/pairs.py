@@ -102,7 +102,7 @@ def released(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def chosen(rows: Sequence[Mapping[str, Any]], limit: int, n: int) -> list[dict[str, Any]]:
+def sampled(rows: Sequence[Mapping[str, Any]], limit: int, n: int) -> list[dict[str, Any]]:
     """Return ``n`` pairs of at most ``limit`` words: kinds of conversation in turn, each in the order of hashes.
 
     So every first ``k`` pairs are a sample of the same kind, and hold as many of each kind of conversation.
@@ -162,7 +162,7 @@ def texts(project: Project, protocol: Protocol) -> pd.DataFrame:
         SourceUnavailable: the source cannot be had.
     """
     sizes = protocol.confirmatory.sizes if protocol.confirmatory else {}
-    rows = chosen(released(sources.fetch(project, SOURCE)), protocol.design["words"], sizes["items"])
+    rows = sampled(released(sources.fetch(project, SOURCE)), protocol.design["words"], sizes["items"])
     profiles = sorted({row["user_info"] for row in rows})
     others = strangers(profiles, protocol.design["distance"], protocol.design["shuffle_seed"])
     made = []
