@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -13,6 +14,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from persona_studies.errors import NotebookError
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks
+
+REPOSITORY = Project(Path(__file__).parents[1])
 
 
 @pytest.fixture
@@ -138,3 +141,17 @@ def test_only_cells_of_the_first_screen_stand_above_the_parameters(clean: Projec
     above.metadata.tags = []
     with pytest.raises(NotebookError, match="is code cell 2; it must be the first"):
         notebooks.parameters(notebook)
+
+
+@pytest.mark.parametrize("study", REPOSITORY.names())
+def test_every_notebook_has_the_same_first_screen_and_tables(study: str) -> None:
+    """First the finding, the claims and the main figure, then the experiment once; provenance at the end."""
+    title, screen, *rest = notebooks.read(REPOSITORY.notebook(study)).cells
+    assert title.source.startswith("# ") and screen.metadata.tags == [notebooks.FIRST_SCREEN]
+    kinds = [sorted({*output.data} - {"text/plain"})[0] for output in screen.outputs]
+    assert kinds == ["text/markdown", "text/html", "image/png", "text/markdown"]
+    saved = [found for cell in rest if cell.cell_type == "code" for found in notebooks.saved(cell.source)]
+    wanted = {"verdicts", "provenance"} | ({"responses"} if REPOSITORY.responses(study).is_dir() else set())
+    assert saved[0] == ("table", "example") and saved[-1] == ("table", "provenance")
+    assert wanted <= {name for _, name in saved}
+    assert any("$" in cell.source for cell in rest if cell.cell_type == "markdown"), "no formula of the outcome"
