@@ -103,7 +103,7 @@ def models(over: pd.DataFrame, margin: float) -> Figure:
     )
     for axis, (hypothesis, rows) in zip(axes.flat, parts, strict=True):
         forest(rows.assign(label=several), margin, axis)
-        axis.set_title(str(hypothesis).replace(" and ", "\nand "), fontsize="small")
+        axis.set_title(str(hypothesis).replace(" and ", "\nand ").replace(", ", ",\n"), fontsize="small")
     for axis in axes[:, 1:].flat:
         axis.tick_params(labelleft=False)
     for axis in axes[0]:

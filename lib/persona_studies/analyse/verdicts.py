@@ -427,8 +427,10 @@ def of_models(
         parts = []
         for model, found in models.items():
             mine = {key: replace(each, **more.get(key, {})) for key, each in found.items()}
-            parts.append(table(protocol, mine, layer=layer, model=model, absent=absent.get(model)))
-        return pd.concat(parts, ignore_index=True)
+            made = table(protocol, mine, layer=layer, model=model, absent=absent.get(model))
+            # An empty column has no type of its own to be joined with another's.
+            parts.append(made.dropna(axis="columns", how="all"))
+        return pd.concat(parts, ignore_index=True).reindex(columns=[*COLUMNS])
 
     alone, together = judged({}), judged(_opposite(protocol, models))
     rank = {UNINFORMATIVE: 1, NOT_TESTABLE: 2}

@@ -105,11 +105,11 @@ def _test(project: Project, study: str) -> Path:
 
 
 def _notebook(text: str) -> nbformat.NotebookNode:
-    """Return a notebook; in its text a cell begins with ``# %%``, ``# %% [markdown]`` or ``# %% [parameters]``."""
+    """Return a notebook; in its text a cell begins with ``# %%``, ``# %% [markdown]``, or its tag in brackets."""
     cells: list[nbformat.NotebookNode] = []
-    for kind, source in re.findall(r"^# %%(?: \[(\w+)\])?\n(.*?)(?=^# %%|\Z)", text, re.DOTALL | re.MULTILINE):
+    for kind, source in re.findall(r"^# %%(?: \[([\w-]+)\])?\n(.*?)(?=^# %%|\Z)", text, re.DOTALL | re.MULTILINE):
         cell = new_markdown_cell(source.strip()) if kind == "markdown" else new_code_cell(source.strip())
-        cell.metadata = nbformat.NotebookNode({"tags": ["parameters"]} if kind == "parameters" else {})
+        cell.metadata = nbformat.NotebookNode({} if kind in ("", "markdown") else {"tags": [kind]})
         cell.id = f"cell-{len(cells):02}"
         cells.append(cell)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
