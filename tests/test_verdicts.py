@@ -1,4 +1,5 @@
 import math
+import warnings
 from itertools import product
 from typing import Any
 
@@ -315,3 +316,13 @@ def test_the_units_needed_would_decide(direction: str) -> None:
 def test_without_a_standard_error_nothing_is_said_of_power() -> None:
     found = mean("none", 0.0, se=math.nan)
     assert found.power is None and not found.equivalent and found.needed is None
+
+
+def test_models_are_joined_without_a_warning_and_the_first_that_passed_decides() -> None:
+    """A model without evidence leaves columns empty, whose type says nothing of another model's."""
+    models = {"none": {}, "lost": {("f", "h", "corrected"): LOST}, "up": {("f", "h", "corrected"): UP}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told = verdicts.of_models(declared(first=claim()), models, layer="corrected")
+    assert told["model"].tolist() == ["up", "lost"]
+    assert told["verdict"].tolist() == [verdicts.REPRODUCED, verdicts.UNINFORMATIVE]
