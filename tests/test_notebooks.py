@@ -155,3 +155,17 @@ def test_every_notebook_has_the_same_first_screen_and_tables(study: str) -> None
     assert saved[0] == ("table", "example") and saved[-1] == ("table", "provenance")
     assert wanted <= {name for _, name in saved}
     assert any("$" in cell.source for cell in rest if cell.cell_type == "markdown"), "no formula of the outcome"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("/home/ada/x", True),
+        (r"C:\Users\ada", True),
+        (r"C:\\Users\\ada", True),
+        (r"A:\n{option_1}", False),
+        (r"A:\nSome\n", False),
+    ],
+)
+def test_a_path_of_a_machine_is_told_from_a_line_end(text: str, found: bool) -> None:
+    assert bool(notebooks.ABSOLUTE_PATH.search(text)) == found

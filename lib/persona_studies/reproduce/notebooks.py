@@ -25,7 +25,8 @@ from persona_studies.paths import Project
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-ABSOLUTE_PATH = re.compile(r"(?<![\w/.:])(?:/(?:home|Users|tmp|root|mnt|work)/|[A-Z]:\\\\?[\w])")
+ABSOLUTE_PATH = re.compile(r"(?<![\w/.:])(?:/(?:home|Users|tmp|root|mnt|work)/|[A-Z]:\\\\?(?![nrt][^a-z])[\w-]+\\)")
+"""A folder of somebody's machine. A drive needs a folder below it: the repr of a text may say ``Answer A:\\n``."""
 
 
 # A cell that needs foreign rows names their sources in a tag, as in `source:ndbench-*`.
