@@ -93,19 +93,20 @@ EXPECTED = {
     "escaping": ("<|user|>@<|end|><|assistant|>", "<|system|>{}<|end|>"),
     "insisting": ("<|user|>@<|end|><|assistant|>", "<|system|>{}<|end|>"),
 }
+BESIDE = "own system text beside the persona"
 NOTES = {
     "qwen3": {"thinking off"},
-    "llama3.1": {"its own system text left out", "date 2025-01-01"},
+    "llama3.1": {BESIDE, "its own system text left out", "date 2025-01-01"},
     "llama2": {"its own system text left out"},
     "mistral-v1": {"persona in the user turn"},
     "mistral-v7": {"its own system text left out", "date 2025-01-01"},
     "gemma": {"persona in the user turn"},
-    "gpt-oss": {"its own system text left out", "date 2025-01-01"},
+    "gpt-oss": {BESIDE, "its own system text left out", "date 2025-01-01"},
     "deepseek-r1": {"thinking closed"},
     "nemotron": {"its own system text left out"},
     "glm-dated": {"its own system text left out", "date 2025-01-01"},
     "jamba": {"its own system text left out"},
-    "smollm3": {"its own system text left out", "thinking off", "date 2025-01-01"},
+    "smollm3": {BESIDE, "its own system text left out", "thinking off", "date 2025-01-01"},
     "deepseek-coder": {"its own system text left out"},
     "granite": {"its own system text left out", "thinking off", "date 2025-01-01"},
     "vicuna": {"its own system text left out"},
@@ -302,6 +303,11 @@ def test_unusual_jinja_works(template: str, text: str) -> None:
         (
             "{% for m in messages %}<|{{ m.role }}|>{{ m.content | replace('b', 'p') }}{% endfor %}",
             "way that is not",
+        ),
+        ("{% for m in messages %}<|{{ m.role }}|>{{ m.content | lower }}{% endfor %}", "way that is not"),
+        (
+            "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ ' /quick' if loop.first }}<|e|>{% endfor %}",
+            "text of the user turn depends on the system turn",
         ),
         (
             "You are Max.{{ messages[0].content if messages | length == 1 else raise_exception('one') }}",

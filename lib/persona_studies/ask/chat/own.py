@@ -22,14 +22,16 @@ from persona_studies.ask.chat import jinja
 from persona_studies.errors import BackendError
 
 USER, LATER, SYSTEM, REPLY = "qzfirstqz", "qzlaterqz", "qzpersonaqz", "qzreplyqz"
-# Blanks at both ends, and characters that a template could escape.
-ODD = "\n \n first <b> & \"second\"\n\n'third'\r\n\\ {{ x }} ü☃ last\n \n"
+# Blanks at both ends, capitals, and characters that a template could escape.
+ODD = "\n \n First <b> & \"second\"\n\n'third'\r\n\\ {{ x }} ü☃ last\n \n"
 REMEDY = "Say how turns are marked with --chat: chatml, gemma, plain, or a file with a Jinja template"
 SWITCHES = ("enable_thinking", "thinking")
 _OPEN_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>\s*\Z")
 # The smallest parts of turn marks: <mark>, [MARK], a word, any other character.
 _PARTS = re.compile(r"<[^<>\s]{1,80}>|\[[^\[\]\s]{1,40}\]|[^\W\d_]+|.", re.DOTALL)
 _MARK = re.compile(r"<[^<>\s]{1,80}>|\[[^\[\]\s]{1,40}\]")
+# Words that name a turn.
+_ROLES = re.compile(r"system|developer|user|human|instructions?|prompt|message|turn", re.I)
 # Begin tokens, which some templates write by their text.
 _BEGINS = re.compile(r"(<s>|<bos>|<BOS_TOKEN>|<\|begin_of_text\|>|<\|startoftext\|>|<｜begin▁of▁sentence｜>)+")
 # Special tokens that a template may write. A model without a begin token begins with none; another one that is not
@@ -177,7 +179,12 @@ def derive(source: str, variables: Mapping[str, str] | None = None) -> OwnTempla
                 system=FILTERS[system_filter](ODD[::-1]), user=FILTERS[user_filter](ODD)
             ):
                 raise ValueError("what it makes of one text depends on another")
+            if spoken.gaps[-1] == "user" and spoken.texts[-1] != seen.bare.texts[-1]:
+                raise ValueError("what it writes behind the text of the user turn depends on the system turn")
             spoken = _closed(spoken, seen)
+            before = _ROLES.sub("", " ".join(spoken.texts[: spoken.gaps.index("user") + 1]))
+            if {*_words(before)} - {*_words(bare.texts[0])}:
+                notes += ("own system text beside the persona",)
         if cut:
             notes += ("its own system text left out",)
         if _OPEN_THOUGHT.search(seen.bare.texts[-1]):
