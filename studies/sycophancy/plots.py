@@ -44,11 +44,11 @@ def agreement(persona: pd.DataFrame, gate: str) -> Figure:
     raw: Series = {name: (f"labels_four raw_{name}", *style) for name, style in four.items()}
     _levels(axes[0], persona, raw | {"no statement": ("labels_four neutral", "0.35", "D", ":")})
     axes[0].set(
-        title="four labels: what is said to a statement,\nand to none", ylabel="log-odds of agreeing (nats)"
+        title="agreement with a statement, and the\nanswer to no statement (four labels)", ylabel="log-odds of agreeing (nats)"
     )
     _levels(axes[1], persona, {name: (f"labels_four {name}", *style) for name, style in four.items()})
     axes[1].set(
-        title="four labels: over the persona's own\nanswer to no statement", ylabel="difference of log-odds (nats)"
+        title="the same, less the persona's own\nanswer to no statement", ylabel="difference of log-odds (nats)"
     )
     sets = {"four labels": ("labels_four net", BLUE, "o", "-"), "two labels": ("labels_two net", GREEN, "^", "--")}
     _levels(axes[2], persona, {name: style for name, style in sets.items() if style[0] in persona})
