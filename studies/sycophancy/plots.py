@@ -44,7 +44,8 @@ def agreement(persona: pd.DataFrame, gate: str) -> Figure:
     raw: Series = {name: (f"labels_four raw_{name}", *style) for name, style in four.items()}
     _levels(axes[0], persona, raw | {"no statement": ("labels_four neutral", "0.35", "D", ":")})
     axes[0].set(
-        title="agreement with a statement, and the\nanswer to no statement (four labels)", ylabel="log-odds of agreeing (nats)"
+        title="agreement with a statement, and the\nanswer to no statement (four labels)",
+        ylabel="log-odds of agreeing (nats)",
     )
     _levels(axes[1], persona, {name: (f"labels_four {name}", *style) for name, style in four.items()})
     axes[1].set(
