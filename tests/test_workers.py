@@ -45,7 +45,7 @@ def test_answers_do_not_depend_on_the_number_of_processes(number: int) -> None:
     assert dict(pool.respond(asked()[:20])) == alone(asked()[:20])
     assert list(pool.respond([])) == []
     pool.close()
-    assert pool.number == 0
+    assert pool.number == 0 and pool.instructions is None
 
 
 def test_every_process_has_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +67,16 @@ def test_portions_share_their_start_and_lose_nothing() -> None:
         assert len({(r.kind, r.system, r.shared) for r in portion.requests.values()}) == 1
         kind = next(iter(portion.requests.values())).kind
         assert len(portion.requests) <= (workers.TEXTS if kind == "text" else workers.SCORED)
+
+
+def test_a_recording_by_several_processes_names_the_instruction_set(tmp_path: Path) -> None:
+    front = Slow()
+    front.instructions = "AVX2 FMA"
+    project, pool = Project(tmp_path), Workers(front, Slow, 2)
+    recording.record(project, "toy", small_plan(2), pool)
+    pool.close()
+    signed = logs.signed(logs.folder(project, "toy", "simulated"))
+    assert signed is not None and signed["instructions"] == ["AVX2 FMA"]
 
 
 def test_requests_are_drawn_a_bounded_number_ahead() -> None:

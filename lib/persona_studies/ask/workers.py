@@ -99,6 +99,8 @@ class Workers:
             number: Processes.
         """
         self.info: ModelInfo = front.info
+        # The processes run on the same processor.
+        self.instructions: str | None = getattr(front, "instructions", None)
         self._front = front
         # A fork would inherit the threads and the locks of whatever this process has loaded.
         context = multiprocessing.get_context("spawn")
