@@ -214,7 +214,7 @@ def plot_labels(changes: pd.DataFrame, combined: pd.DataFrame, margin: float) ->
         axis.plot(whole["difference"], last, "D", color="black", ms=6)
         axis.axvspan(-margin, margin, color="0.9", zorder=0)
         axis.axvline(0, color="0.4", lw=1, ls=":")
-        axis.set_title(name)
+        axis.set_title(name.replace(" - ", " − "))
     axes[0].set(yticks=[*range(len(models)), len(models) + 0.4], ylim=(len(models) + 1, -0.6))
     axes[0].set_yticklabels([*(model.split("/")[-1].split("@")[0] for model in models), "all models"])
     figure.supxlabel("change of the assigned level for the same case (right: less urgent)", fontsize=9)

@@ -17,6 +17,7 @@ from measurement import design
 from persona_studies.analyse import figures
 
 COLOURS = sns.color_palette("colorblind")
+SCALES = {"rating_digits": "labels 1 to 5", "rating_upper": "labels A to E", "rating_lower": "labels a to e"}
 MARKERS = {"order": "s", "word": "o", "meaning": "^"}
 GROUPS = {"people": 0, "simulated": 7, "PersonaLLM": 2, "LLMPersonality": 3}
 
@@ -160,8 +161,8 @@ def scales(ratings: pd.DataFrame) -> Figure:
                 mine["rising"], mine["falling"], marker, color=COLOURS[0 if key > 0 else 1], label=label, ms=5
             )
         axis.plot([1, 5], [1, 5], color="0.7", lw=1, zorder=0, label="the same on both")
-        axis.set(xlim=(0.9, 5.1), ylim=(0.9, 5.1), xlabel="rising scale", title=str(name).removeprefix("rating_"))
-    axes[0][0].set(ylabel="falling scale, turned")
+        axis.set(xlim=(0.9, 5.1), ylim=(0.9, 5.1), xlabel="mean rating, rising scale", title=SCALES[str(name)])
+    axes[0][0].set(ylabel="mean rating, falling scale, turned")
     axes[0][0].legend(loc="lower right")
     return figure
 
