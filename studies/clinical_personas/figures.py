@@ -109,11 +109,11 @@ def plot_reliability(table: pd.DataFrame, gpt3: pd.DataFrame) -> Figure:
     datasets, roles = list(dict.fromkeys(table["dataset"])), list(dict.fromkeys(table["who"]))
     colours = sns.color_palette("colorblind", len(roles) + 1)
     figure, axes = plt.subplots(
-        1, len(datasets), figsize=(3.4 * len(datasets), 4.4), layout="constrained", sharey=True, squeeze=False
+        1, len(datasets), figsize=(3.6 * len(datasets), 4), layout="constrained", sharey=True, squeeze=False
     )
     handles: dict[str, Any] = {}
     for axis, dataset in zip(axes[0], datasets, strict=True):
-        axis.plot([0, 1], [0, 1], color="0.6", lw=1, ls=":")
+        axis.axline((0, 0), slope=1, color="0.6", lw=1, ls=":")
         for turn, who in enumerate(roles):
             part = table[(table["dataset"] == dataset) & (table["who"] == who)]
             (handles[who],) = axis.plot(
@@ -124,8 +124,12 @@ def plot_reliability(table: pd.DataFrame, gpt3: pd.DataFrame) -> Figure:
             (handles["GPT-3"],) = axis.plot(
                 gpt3["probability"], gpt3["frequency"], "x-", color="0.25", ms=5, lw=1, label="GPT-3"
             )
-        axis.set(title=NAMES[dataset], xlim=(0, 1.03), ylim=(0, 1.03), xlabel="probability of the likeliest option")
-        axis.set_aspect("equal")
+        # Each panel has the range of its own probabilities: bins that lie close together would hide one another.
+        stated = table.loc[table["dataset"] == dataset, "probability"].tolist()
+        stated += gpt3["probability"].tolist() if dataset == "triage" else []
+        reach = 0.05 * (max(stated) - min(stated)) or 0.05
+        axis.set(title=NAMES[dataset], xlabel="probability of the likeliest option")
+        axis.set(xlim=(min(stated) - reach, max(stated) + reach), ylim=(-0.03, 1.03))
     axes[0][0].set_ylabel("share right")
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
     return figure
@@ -243,6 +247,10 @@ def plot_power(curve: pd.DataFrame, margin: float) -> Figure:
         axis.plot(part["effect"], part["power"], ls=LINES[turn % 4], color=colour, lw=1.8, label=label)
     axis.axhline(0.8, color="0.5", lw=1, ls=":")
     axis.axvline(margin, color="0.5", lw=1, ls="--")
-    axis.set(xlabel="true difference in accuracy", ylabel="power", ylim=(0, 1.02), xlim=(0, curve["effect"].max()))
-    axis.legend(loc="lower right")
+    axis.annotate("smallest effect", (margin, 0.5), xytext=(-3, 0), textcoords="offset points", ha="right")
+    # As far as there is something to see: every curve near 1, and the smallest effect.
+    far = max(margin, curve.loc[curve["power"] < 0.99, "effect"].max())
+    axis.set(xlabel="true difference in accuracy", ylabel="power", ylim=(0, 1.02))
+    axis.set_xlim(0, min(1.25 * far, curve["effect"].max()))
+    axis.legend(loc="lower right", frameon=True, framealpha=1, edgecolor="white")
     return figure
