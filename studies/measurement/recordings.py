@@ -147,8 +147,7 @@ def finding(
     people = known[known.index.str.startswith("people")]
     row = judged[(judged["claim"] == "SH2") & (judged["layer"] == "corrected")].iloc[0]
     kappa, low, high = (released.CONSISTENT + row[name] for name in ("estimate", "low", "high"))
-    own = "; ".join(said)
-    own = f"**{own[:1].upper()}{own[1:]}.** " if said else ""
+    own = f"**{' '.join(said)}** " if said else ""
     return (
         f"{own}Released answers without a persona fail elsewhere: four flan-t5 models repeat {order.min():.0%} to "
         f"{order.max():.0%} of their answers when the options are swapped, but contradict themselves when a "
@@ -164,8 +163,8 @@ def _of_model(protocol: Protocol, model: str, tests: pd.DataFrame) -> str:
     good, bad = recorded[recorded["passes"]], recorded[~recorded["passes"]]
     means = {word: each["means"] for word, each in protocol.design["instead"].items()}
     other = [f"{means[str(word)]} ({n})" for word, n in bad["measures"].value_counts().items()]
-    words = f"in {model}, {len(good) or 'none'} of {len(recorded)} tests measure{'s' * (len(good) < 2)} what "
+    words = f"In {model}, {len(good) or 'none'} of {len(recorded)} tests measure{'s' * (len(good) < 2)} what "
     words += "they should" if len(good) > 1 else "it should"
     if 0 < len(good) <= 3:
-        words += f" ({', '.join(good['test'])})"
-    return words + (f", but {', '.join(other)}" if other else "")
+        words += f" ({'; '.join(good['test'])})"
+    return words + (f"; {'the others' if len(good) else 'they'} show {' or '.join(other)}." if other else ".")
