@@ -71,7 +71,7 @@ def test_what_the_front_page_says_adds_up(documents: dict[Path, dict[str, str]])
     assert f"{own[0]} questions of our own" in picture
 
 
-def test_a_reason_has_eight_words_at_most_and_what_would_decide() -> None:
+def test_a_reason_has_nine_words_at_most_and_what_would_decide() -> None:
     for part in scoreboard.board(PROJECT).parts:
         for row in part.all:
             why = re.sub(r"; (?:[\d,]+|no number of) [\w ]+ would decide$", "", row.why)

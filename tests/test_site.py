@@ -415,6 +415,13 @@ def test_every_filter_finds_what_it_counts(project: Project, pages: dict[str, Be
         assert len(rows) == n and f":has(#{name}:checked) :is(.claim:not(.{kind})" in style
     for name in data:
         assert index.select(f"tr.claim.{name}") and f":has(#{name}:checked) :is(.claim:not(.{name})" in style
+    for name, (kind, _) in wanted.items():
+        for column in data:
+            both = f".index:has(#{name}:checked):has(#{column}:checked)"
+            assert f"{both} .part:not(:has(.claim.{kind}.{column}))" in style
+            assert (f"{both} .empty {{ display: block; }}" in style) != bool(
+                index.select(f".claim.{kind}.{column}")
+            )
     assert {tag["for"] for tag in index.select("label")} == offered
 
 

@@ -22,7 +22,7 @@ NEEDED = ("claim", "layer", "statement", "published", "estimate", "low", "high",
 OPTIONAL = ("model", "recomputed", "gate")
 MODELS = 3
 """So many recorded models have a column; a study's page shows the others."""
-WORDS = 8
+WORDS = 9
 """A reason has at most so many words."""
 LONG = 64
 """Names of models that take more characters are counted."""
@@ -202,8 +202,8 @@ def load(project: Project) -> pd.DataFrame:
     Columns: ``study``, those of :data:`NEEDED` and :data:`OPTIONAL`, ``source`` (where the claim is made),
     ``answered`` (who answered behind a number of published data), ``claimed`` (what it says about the estimate),
     ``ours`` (whether it is a question of the study itself), ``line`` (the value that it compares it with), ``here``
-    (the estimate with its interval, as text), ``unit`` (a name of :func:`persona_studies.analyse.claims.units`) and
-    ``sign``.
+    (the estimate with its interval, as text), ``short`` (the reason as the scoreboard shows it), ``unit`` (a name
+    of :func:`persona_studies.analyse.claims.units`) and ``sign``.
 
     Raises:
         PersonaStudiesError: a study has no verdicts, they lack a column, or they name a claim that its protocol
@@ -246,7 +246,8 @@ def _study(project: Project, study: str) -> pd.DataFrame:
     if not path.is_file():
         raise PersonaStudiesError(f"{place} is missing; run make study STUDY={study}, then make accept.")
     found = tables.load(path)
-    made = protocol.load(project.protocol(study)).claims
+    declared = protocol.load(project.protocol(study))
+    made = declared.claims
     known = claims.declared_units(project)
     unit = known.get(study, {})
     estimated = set(found.loc[found["estimate"].notna(), "claim"]) if set(NEEDED) <= set(found) else set()
@@ -263,15 +264,17 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         name: found[name].fillna("").astype(str) if name in found else "" for name in OPTIONAL
     }
     mine = [made[name] for name in found["claim"]]
+    names = [name for family in declared.families.values() for name in family.hypotheses]
     who = _answered(project, study)
     return found[list(NEEDED)].assign(
         **optional,
         study=study,
         source=[claim.source for claim in mine],
         answered=[who.get(name, who.get("all", "")) for name in found["claim"]],
-        claimed=[_claimed(claim) for claim in mine],
+        claimed=[_claimed(made[name], unit.get(name, "")) for name in found["claim"]],
         ours=[claim.ours for claim in mine],
         line=[claim.line for claim in mine],
+        short=[brief(why, said, names) for why, said in zip(found["why"], found["verdict"], strict=True)],
         here=[_here(*row) for row in found[["estimate", "low", "high"]].itertuples(index=False)],
         unit=[
             "" if pd.isna(estimate) else unit.get(name, "")
@@ -320,23 +323,30 @@ def _row(found: pd.DataFrame) -> Row:
         recomputed=recomputed,
         numbers=numbers,
         verdict=first["verdict"],
-        why=brief(first["why"], first["verdict"]),
+        why=first["short"],
         paper="" if papers["verdict"] == first["verdict"] else papers["verdict"],
         clarity=0.0 if pd.isna(first["low"]) else 2 * distance / (first["high"] - first["low"] or math.inf),
     )
 
 
-def _claimed(claim: Claim) -> str:
-    """Say what a claim says about its estimate.
+def _claimed(claim: Claim, unit: str = "") -> str:
+    """Say what a claim says about its estimate; a share lies between 0 and 1.
 
-    >>> _claimed(Claim(statement="", source="", published="", family="f", hypothesis="h", smallest_effect=0.02))
+    >>> about = {"statement": "", "source": "", "published": "", "family": "f", "hypothesis": "h"}
+    >>> _claimed(Claim(**about, smallest_effect=0.02))
     'above 0'
+    >>> _claimed(Claim(**about, direction="none", line=1, smallest_effect=0.2), "share of equal answers")
+    'at least 0.8'
     """
     line, margin = f"{claim.line:g}", claim.smallest_effect or 0
+    low, high = claim.line - margin, claim.line + margin
+    between = f"between {low:g} and {high:g}"
+    if unit.startswith("share of ") and (low <= 0) != (high >= 1):
+        between = f"at most {high:g}" if low <= 0 else f"at least {low:g}"
     said = {
         "positive": f"above {line}",
         "negative": f"below {line}",
-        "none": f"between {claim.line - margin:g} and {claim.line + margin:g}",
+        "none": between,
         "not positive": f"at most {line}",
         "not negative": f"at least {line}",
         "either": f"not {line}",
@@ -360,6 +370,8 @@ CHECKS = {
 
 # What a reason of a study says -> what the scoreboard says, in order.
 SHORTER = {
+    r"^not significant; power": "not significant at the corrected level; power",
+    r"^neither significant nor": "neither significant after correction nor",
     r" for an effect of [\d.]+": "",
     r"^(not recorded yet): .*": r"\1",
     r"^significant after correction, and not equivalent to less than": "significant, not shown smaller than",
@@ -369,17 +381,17 @@ SHORTER = {
 }
 
 
-def brief(why: str, verdict: str = "") -> str:
+def brief(why: str, verdict: str = "", names: Iterable[str] = ()) -> str:
     """Return a reason in at most :data:`WORDS` words: the clauses that fit, or its first words.
 
     What an open claim would take stands behind them. Where several hypotheses decide, the reason is that of the one
-    that came to the claim's own verdict.
+    that came to the claim's own verdict. ``names`` are those of the study's hypotheses: a name with a comma is one.
 
     >>> brief("not significant; power 0.02 for an effect of 0.2; 544 queries would decide")
-    'not significant; power 0.02; 544 queries would decide'
+    'not significant at the corrected level; power 0.02; 544 queries would decide'
     >>> brief("no test; interval includes 0; no number of questions would decide; the letter a is chosen")
     'no test; interval includes 0; no number of questions would decide'
-    >>> brief("no ratings are public, and no clinician rates here")
+    >>> brief("no ratings are public, and no clinician rates anything here")
     'no ratings are public'
     >>> brief("significant after correction, and not equivalent to less than 0.2")
     'significant, not shown smaller than 0.2'
@@ -393,15 +405,18 @@ def brief(why: str, verdict: str = "") -> str:
     'failed: answers outside the options, order changes answers'
     >>> brief("significantly up: gpt-5-chat, mistral-7b-instruct; down: qwen2.5-72b-instruct, llama-3.3-70b")
     '2 significantly up, 2 significantly down'
+    >>> listed = "significantly up: PRISM GPT-4o key, rerun, PRISM GPT-4o key; down: PRISM GPT-3.5 all"
+    >>> brief(listed, "heterogeneous", ["PRISM GPT-4o key, rerun", "PRISM GPT-4o key"])
+    '2 significantly up, 1 significantly down'
     >>> brief("reproduced: significant after correction; inconclusive: not significant", "inconclusive")
     'not significant'
     """
     if verdict and (own := re.search(rf"(?:^|; ){re.escape(verdict)}: (.+?)(?=; (?:{'|'.join(ORDER)}): |$)", why)):
         why = own[1]
     if needed := re.search(r"; ((?:[\d,]+|no number of) [\w ]+ would decide)", why):
-        return f"{brief(why.replace(needed[0], ''))}; {needed[1]}"
+        return f"{brief(why.replace(needed[0], ''), names=names)}; {needed[1]}"
     if len(why) > LONG and (apart := re.fullmatch(r"significantly up: (.+); down: (.+)", why)):
-        up, down = (len(names.split(", ")) for names in apart.groups())
+        up, down = (_count(listed, names) for listed in apart.groups())
         return f"{up} significantly up, {down} significantly down"
     if why.startswith(("gate: ", "gate, ")):
         failed = re.findall(r"(?:^|; )(?:gate: |(?:gate, )?[a-z_]+: )([^:;]+)(?=;|$)", why)
@@ -419,6 +434,17 @@ def brief(why: str, verdict: str = "") -> str:
         if clauses:
             return mark.join(clauses)
     return " ".join(plain.split()[:WORDS]).rstrip(",;:") + "…"
+
+
+def _count(listed: str, names: Iterable[str]) -> int:
+    """Return how many names are listed, where a name may have a comma of its own.
+
+    >>> _count("a, b, rerun, c", ["b", "b, rerun"])
+    3
+    """
+    for name in sorted((name for name in names if ", " in name), key=len, reverse=True):
+        listed = re.sub(rf"(^|, ){re.escape(name)}(?=, |$)", r"\1-", listed)
+    return len(listed.split(", "))
 
 
 def _fitting(checks: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ from persona_studies.design import protocol
 from persona_studies.errors import NotebookError
 from persona_studies.paths import Project
 from persona_studies.publish import guide, scoreboard, strip
-from persona_studies.publish.scoreboard import Part
+from persona_studies.publish.scoreboard import Board, Part
 from persona_studies.reproduce import notebooks
 
 if TYPE_CHECKING:
@@ -95,12 +95,27 @@ def build(project: Project) -> Path:
     for name, page in pages.items():
         (project.site / name).write_text(page.rstrip() + "\n", encoding="utf-8")
     (project.site / "scoreboard.svg").write_text(strip.draw(board), encoding="utf-8")
-    shutil.copyfile(TEMPLATES / "site" / "style.css", project.site / "style.css")
+    style = (TEMPLATES / "site" / "style.css").read_text(encoding="utf-8")
+    (project.site / "style.css").write_text(style + _both_filters(board), encoding="utf-8")
     for study in studies:
         for file, origin in study.files():
             (project.site / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(origin, project.site / file)
     return project.site
+
+
+def _both_filters(board: Board) -> str:
+    """Return the style that hides a study without a claim of both filters, and says where no study has one."""
+    columns = {f"of-{place}": name for place, name in enumerate(board.models, start=1)}
+    columns["of-data"] = claims.PUBLISHED_DATA
+    rules = []
+    for word, n in board.counts().items():
+        for column, name in columns.items() if n else ():
+            asked = f".index:has(#show-{slug(word)}:checked):has(#{column}:checked)"
+            rules.append(f"{asked} .part:not(:has(.claim.{slug(word)}.{column})) {{ display: none; }}")
+            if not any(row.verdict == word and name in row.numbers for part in board.parts for row in part.rows):
+                rules.append(f"{asked} .empty {{ display: block; }}")
+    return "".join(f"{rule}\n" for rule in rules)
 
 
 class _Study:
