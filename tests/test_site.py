@@ -369,6 +369,12 @@ def test_a_page_with_what_it_loads_is_small(project: Project, pages: dict[str, B
         assert sum((project.site / file).stat().st_size for file in files) < LIMIT, name
 
 
+def test_a_formula_is_drawn_and_keeps_its_text(project: Project, pages: dict[str, BeautifulSoup]) -> None:
+    formulas = [img for page in pages.values() for img in page.select(".formula img")]
+    assert formulas and all((project.site / str(img["src"])).is_file() and img["alt"] for img in formulas)
+    assert not any("$$" in page.get_text() for page in pages.values())
+
+
 def test_links_lead_somewhere(
     project: Project, pages: dict[str, BeautifulSoup], ids: dict[str, dict[str, Tag]]
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import re
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ import pandas as pd
 from bs4 import BeautifulSoup, Tag
 from bs4.element import NavigableString
 from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.font_manager import FontProperties
+from matplotlib.mathtext import math_to_image
 from PIL import Image
 
 from persona_studies.analyse import claims, verdicts
@@ -51,6 +55,7 @@ ATTRIBUTES = {
 ALIGNED = {"gt_right": "right", "gt_center": "center"}
 WORDY = {"long": 60, "medium": 24}  # characters of a cell from which it is not squeezed into a narrow column
 GUIDE = "how-to-read"  # no study's name has a hyphen
+FORMULA = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
 RESERVED = {"main", "contents", "contents-title", "files", "tables", "figures"}  # identifiers of the template
 
 
@@ -101,6 +106,9 @@ def build(project: Project) -> Path:
         for file, origin in study.files():
             (project.site / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(origin, project.site / file)
+        for file, svg in study.formulas.items():
+            (project.site / file).parent.mkdir(exist_ok=True)
+            (project.site / file).write_bytes(svg)
     return project.site
 
 
@@ -137,6 +145,7 @@ class _Study:
         self.behind: dict[str, list[str]] = {}
         self.captions: dict[str, str] = {}
         self.headings: list[Heading] = []
+        self.formulas: dict[str, bytes] = {}
         self.first: Picture | None = None
         self.words = Markup("")
 
@@ -181,7 +190,18 @@ class _Study:
                 name for name in (wanted, *(f"{wanted}-{n}" for n in range(2, 1000))) if name not in taken
             )
             self.headings.append(Heading(int(tag.name[1]), str(tag["id"]), text))
+        for text in soup.find_all(string=FORMULA):
+            text.replace_with(BeautifulSoup(FORMULA.sub(self.formula, str(Markup.escape(text))), "html.parser"))
         return _scrolling(soup)
+
+    def formula(self, found: re.Match[str]) -> str:
+        """Return a formula of its own line as a picture with its LaTeX as text; unchanged where that fails."""
+        latex = str(Markup(found[1]).unescape()).strip()
+        if (svg := _drawn(latex)) is None:
+            return found[0]
+        file = f"{self.name}/formulas/{len(self.formulas) + 1}.svg"
+        self.formulas[file] = svg
+        return str(Markup('<span class="paper formula"><img src="{}" alt="{}"></span>').format(file, latex))
 
     def picture(self, output: NotebookNode) -> Picture:
         """Return the figure that an output shows.
@@ -269,6 +289,18 @@ def _scrolling(soup: BeautifulSoup) -> Markup:
         for head in table.find_all("th"):
             head["scope"] = "col"
     return Markup(str(soup))
+
+
+def _drawn(latex: str) -> bytes | None:
+    """Return a formula as SVG, the same bytes each time; None where it cannot be drawn."""
+    known = re.sub(r"\\[bB]igg?(?![a-zA-Z])", "", latex).replace(r"\frac", r"\dfrac")  # matplotlib knows no \big
+    drawn = io.BytesIO()
+    with rc_context({"svg.hashsalt": "formula", "mathtext.fontset": "cm"}):
+        try:
+            math_to_image(f"${known}$", drawn, prop=FontProperties(size=13), format="svg")
+        except ValueError:
+            return None
+    return re.sub(rb"<metadata>.*?</metadata>", b"", drawn.getvalue(), flags=re.DOTALL)
 
 
 def _exporter(filters: dict[str, Any]) -> Any:
