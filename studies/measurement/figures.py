@@ -81,17 +81,16 @@ def consistent(table: pd.DataFrame) -> Figure:
             wide["order"], wide[kind], c=yes[wide.index], cmap="viridis", vmin=0, vmax=1, marker=MARKERS[kind], s=55
         )
         axis.scatter([], [], color="0.5", marker=MARKERS[kind], label=f"negation by {kind}")
-    inconsistent = wide.index[wide["order"] <= 0.4].tolist()
-    for name, row in wide.iterrows():
-        # Whoever is inconsistent over order lies on one spot: their names stand above each other.
-        above = 7 + 14 * inconsistent.index(name) if name in inconsistent else 0
+    # Whoever answers by place alone lies on one spot: their names stand together.
+    for (order, word), names in wide.groupby([wide["order"].round(2), wide["word"].round(2)]).groups.items():
+        left = order > 0.2
         axis.annotate(
-            str(name).removeprefix("flan-"),
-            (row["order"], row["word"]),
-            xytext=(9 if name in inconsistent else -9, above),
+            "\n".join(name.removeprefix("flan-").replace("-instruct", "") for name in names),
+            (order, word),
+            xytext=(-9, 0) if left else (9, -4),
             textcoords="offset points",
-            ha="left" if name in inconsistent else "right",
-            va="bottom" if name in inconsistent or yes[str(name)] > 0.5 else "top",
+            ha="right" if left else "left",
+            va="bottom" if left and yes[names].max() > 0.5 else "top",
             fontsize="small",
         )
     least = min(-0.25, float(np.nanmin(wide[["order", "word", "meaning"]].to_numpy())) - 0.05)
