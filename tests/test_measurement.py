@@ -205,8 +205,8 @@ def test_models_whose_gates_passed_are_combined(able: recordings.Recorded, first
         released.flan_table(FACTS, 0.95),
     )
     assert text.startswith(
-        "**In able, 8 of 8 tests measure what they should. In first, none of 6 tests measures what it should; they "
-        "show which option stands first (6).** "
+        "**In able, 8 of 8 recorded tests pass their checks. In first, none of 6 recorded tests passes its checks; "
+        "they show a label or its place (6).** "
     )
     assert "kappa 0.10 [0.00, 0.20]" in text
 
@@ -487,7 +487,7 @@ def test_an_open_claim_about_several_tests_says_how_many_units_would_decide_most
     # A standard deviation of 1.5 over units, and .1 to be found, at the level of the family.
     why = counted_and_why([1, 1, 1], [False] * 3, [False] * 3, "positive")[1]
     needed = units_needed(0.1, 1.5, alpha=0.05 / PROTOCOL.families["order"].size)
-    assert why.endswith(f"; {needed:,.0f} items would decide")
+    assert why.endswith(f"; {needed:,.0f} items in each test would decide")
 
 
 def test_every_figure_is_drawn_of_a_whole_recording(able: recordings.Recorded, first: recordings.Recorded) -> None:

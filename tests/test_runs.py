@@ -18,7 +18,7 @@ from jupyter_client.manager import AsyncKernelManager
 from persona_studies.ask import packing
 from persona_studies.errors import NotebookError, ParameterError, PersonaStudiesError, RunError
 from persona_studies.paths import Project
-from persona_studies.reproduce import engine, folders, ready, runs
+from persona_studies.reproduce import engine, folders, ready, runs, verify
 from tests.test_recording import small_plan
 
 Make = Callable[..., Project]
@@ -254,6 +254,14 @@ def test_a_kernel_needs_no_port_where_sockets_have_names(tmp_path: Path) -> None
     engine.connect(far, tmp_path / ("a folder with a name too long for a socket " * 3))
     assert (near.transport, near.ip) == ("ipc", str(tmp_path / "kernel-ipc"))
     assert (far.transport, far.transport_encryption) == ("tcp", "required")
+
+
+def test_a_notebook_that_prints_where_the_checkout_lies_is_not_accepted(make_project: Make) -> None:
+    """Such as a warning, which names the file that it comes from: it would differ in every other checkout."""
+    project = make_project("import os, warnings\nwarnings.warn(os.environ['PERSONA_STUDIES_ROOT'])")
+    runs.run(project, "toy")
+    with pytest.raises(PersonaStudiesError, match="toy cannot be accepted: its notebook prints"):
+        verify.accept(project, "toy", confirm=lambda _: True)
 
 
 SLOW_TO_END = """

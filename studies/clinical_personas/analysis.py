@@ -164,7 +164,8 @@ def gated(
         values["above_chance"] = gates.above_chance(each, how.confidence)
         if name == "letter":
             both = cases[cases["who"].isin(protocol.design["second_wording"])]
-            values["kappa"] = min(_kappa(part, how) for _, part in mine.groupby("dataset", sort=False))
+            # A constant answer has no interval: NaN, which min would pass over and which fails the gate.
+            values["kappa"] = float(np.min([_kappa(part, how) for _, part in mine.groupby("dataset", sort=False)]))
             values["repeatability"] = gates.repeatability(both, "who", "wording")
         parts.append(gates.declared(protocol.measures[name].gate, values).assign(part=PARTS[name]))
     if "text" in held:
@@ -334,11 +335,15 @@ def finding(claims: pd.DataFrame, found: Analysis | None, public: pd.DataFrame) 
         unasked = "No model has been asked under this protocol yet: nothing is known here about personas."
         return f"**{others}** {unasked} {counts}"
     if why := gates.failures(found.gate[found.gate["part"] == PARTS["letter"]]):
-        mine = found.scored[found.scored["who"] == REFERENCE].groupby("dataset", sort=False)["score"].mean()
-        reached = ", ".join(f"{name} {value:.2f}" for name, value in mine.items())
+        asked = found.scored[(found.scored["who"] == REFERENCE) & found.scored["dataset"].isin(CASES)]
+        mine = asked.groupby("dataset", sort=False)[["score", "n_options"]].mean()
+        reached = ", ".join(
+            f"{name} {row['score']:.2f} (chance {1 / row['n_options']:.2f})" for name, row in mine.iterrows()
+        )
         return (
             f"**{others}** In {found.model}, letters fail their checks ({why.removeprefix('gate: ')}), so that "
-            f"nothing is decided by its answers. Its accuracy as a helpful assistant: {reached}. {counts}"
+            f"nothing is decided by its answers. As a helpful assistant it gives the right answer a mean "
+            f"probability of: {reached}; at least .10 above chance is asked. {counts}"
         )
     tests = found.tests.set_index("hypothesis").to_dict("index")
     critical, primary, both = (

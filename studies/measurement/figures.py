@@ -23,7 +23,7 @@ GROUPS = {"people": 0, "simulated": 7, "PersonaLLM": 2, "LLMPersonality": 3}
 
 
 def main(tests: pd.DataFrame, who: pd.DataFrame) -> Figure:
-    """Draw what every test measures in every recorded model, and alpha and pole r of whoever answered elsewhere.
+    """Draw what every test measures in every recorded model, and alpha and pole r of whoever answered.
 
     Args:
         tests: Of :func:`measurement.recordings.measured`.
@@ -33,12 +33,12 @@ def main(tests: pd.DataFrame, who: pd.DataFrame) -> Figure:
         1, 2, figsize=(12.5, 5.4), layout="constrained", width_ratios=[0.6 + 0.4 * tests["model"].nunique(), 1.6]
     )
     _tests(left, tests)
-    _measures(right, who[~who["who"].str.startswith("recorded")])
+    _measures(right, who)
     return figure
 
 
 def _tests(axis: Axes, tests: pd.DataFrame) -> None:
-    """Write what every test measures; blue: what it should, orange: something else, white: not recorded."""
+    """Write what every test measures; blue: its checks pass, orange: something else, white: not recorded."""
     if tests.empty:
         axis.text(0.5, 0.5, "no model is recorded", ha="center")
         axis.axis("off")
@@ -61,7 +61,7 @@ def _tests(axis: Axes, tests: pd.DataFrame) -> None:
     )
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    kinds = {"what it should": COLOURS[0], "something else": COLOURS[1]}
+    kinds = {"its checks pass": COLOURS[0], "something else": COLOURS[1]}
     handles: list[Any] = [Patch(fc=colour, ec="0.6", alpha=0.35, label=name) for name, colour in kinds.items()]
     handles.append(Patch(fc="white", ec="0.6", label="not recorded yet"))
     axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.3, -0.1), ncols=3, fontsize="small")
@@ -129,10 +129,10 @@ def _measures(axis: Axes, who: pd.DataFrame) -> None:
     axis.axvspan(0.3, 1.02, color="0.93", zorder=0)
     axis.set(
         yticks=range(len(shown)),
-        yticklabels=shown["who"],
+        yticklabels=[str(name).removeprefix("recorded: ").replace("-instruct", "") for name in shown["who"]],
         xlim=(-1.05, 1.02),
         xlabel="correlation, or alpha (cut at −1)",
-        title="Do both halves of a questionnaire agree, elsewhere?",
+        title="Do both keyed halves of a questionnaire agree?",
     )
     handles: list[Any] = [
         Line2D([], [], marker="o", ls="", color="0.3", ms=8, label="r of both keyed halves"),

@@ -111,7 +111,7 @@ def counted(
     if valid.empty:
         why = "; ".join(dict.fromkeys(each for each in mine["gate"] if each)) or "the estimates are undefined"
         return verdicts.Evidence(estimate=np.nan, rejected=False, informative=False, reason=why, gated=True)
-    wanted, n = declared["direction"], len(valid)
+    wanted, n, margin = declared["direction"], len(valid), declared.get("smallest", smallest)
     if wanted == "none":
         agree = valid["bounded"]
         against = valid["rejected"] & ~valid["bounded"]
@@ -124,6 +124,7 @@ def counted(
     words = "equivalent" if wanted == "none" else "significant as claimed"
     other = "significant and not equivalent" if wanted == "none" else "significant against the claim"
     left = f" ({len(mine) - n} more are not recorded, failed their gate or are undefined)" if len(mine) > n else ""
+    small = f", {n} of {n} smaller than {margin:g}" if wanted != "none" and yes and valid["bounded"].all() else ""
     mixed = wanted != "none" and yes > 0 and no > 0
     return verdicts.Evidence(
         estimate=yes / n,
@@ -131,9 +132,9 @@ def counted(
         equivalent=bool(wanted != "none" and valid["bounded"].all() and not yes),
         rising=tuple(valid.loc[agree, "hypothesis"]) if mixed else (),
         falling=tuple(valid.loc[against, "hypothesis"]) if mixed else (),
-        why=f"{yes} of {n} {words}, {no} {other}{left}",
-        needed=_units(protocol, valid.assign(agree=agree), declared.get("smallest", smallest), wanted, how),
-        unit=protocol.families[valid["family"].iloc[0]].unit,
+        why=f"{yes} of {n} {words}, {no} {other}{small}{left}",
+        needed=_units(protocol, valid.assign(agree=agree), margin, wanted, how),
+        unit=f"{protocol.families[valid['family'].iloc[0]].unit} in each test",
         gated=declared["family"] in live.FAMILIES,
     )
 

@@ -448,9 +448,11 @@ def convergence(matrix: pd.DataFrame) -> pd.DataFrame:
 
 
 def crossed(made: Scores) -> pd.DataFrame:
-    """Return keyed ratings, the mean of both conditions: ``domain, item, wording, scale, labels, value``."""
+    """Return ratings as given, the mean of both conditions: ``domain, item, wording, scale, labels, value``.
+
+    They are not turned by the item's key: half of the items are, and a shift of a scale would look like theirs.
+    """
     cells = made.rating[made.rating["measure"].str.startswith("rating_")]
-    value = np.where(cells["key"] > 0, cells["rating"], 6 - cells["rating"])
-    table = cells.assign(value=value, labels=cells["measure"].str.removeprefix("rating_"))
+    table = cells.assign(value=cells["rating"], labels=cells["measure"].str.removeprefix("rating_"))
     cellwise = table.groupby(["domain", "item", "wording", "scale", "labels"], sort=False)["value"].mean()
     return cellwise.reset_index()

@@ -141,7 +141,7 @@ def finding(
         who: Of whoever answered a questionnaire, with ``pole_r``.
         consistency: Of :func:`measurement.released.flan_table`.
     """
-    said = [_of_model(protocol, str(model), part) for model, part in tests.groupby("model", sort=False)]
+    said = [_of_model(protocol, str(model), part, who) for model, part in tests.groupby("model", sort=False)]
     order = consistency[consistency["who"].str.startswith("flan") & (consistency["kind"] == "order")]["agreement"]
     known = who.set_index("who")["pole_r"]
     people = known[known.index.str.startswith("people")]
@@ -152,19 +152,23 @@ def finding(
         f"{own}Released answers without a persona fail elsewhere: four flan-t5 models repeat {order.min():.0%} to "
         f"{order.max():.0%} of their answers when the options are swapped, but contradict themselves when a "
         f"statement is negated (mean kappa {kappa:.2f} [{low:.2f}, {high:.2f}]; below .4 is low), and in 2,500 "
-        "settings of one chat model the two keyed halves of a scale correlate "
+        "settings of one chat model the two keyed halves of a scale correlate (median over domains) "
         f"{known['LLMPersonality: settings']:.2f}, where people reach {people.min():.2f} to {people.max():.2f} and "
         f"GPT-4 with assigned personas {known['PersonaLLM: GPT-4']:.2f}."
     )
 
 
-def _of_model(protocol: Protocol, model: str, tests: pd.DataFrame) -> str:
+def _of_model(protocol: Protocol, model: str, tests: pd.DataFrame, who: pd.DataFrame) -> str:
     recorded = tests[tests["measures"] != "not recorded yet"]
     good, bad = recorded[recorded["passes"]], recorded[~recorded["passes"]]
     means = {word: each["means"] for word, each in protocol.design["instead"].items()}
     other = [f"{means[str(word)]} ({n})" for word, n in bad["measures"].value_counts().items()]
-    words = f"In {model}, {len(good) or 'none'} of {len(recorded)} tests measure{'s' * (len(good) < 2)} what "
-    words += "they should" if len(good) > 1 else "it should"
+    words = f"In {model}, {len(good) or 'none'} of {len(recorded)} recorded tests pass{'es' * (len(good) < 2)} "
+    words += "their checks" if len(good) > 1 else "its checks"
     if 0 < len(good) <= 3:
         words += f" ({'; '.join(good['test'])})"
-    return words + (f"; {'the others' if len(good) else 'they'} show {' or '.join(other)}." if other else ".")
+    words += f"; {'the others' if len(good) else 'they'} show {' or '.join(other)}" if other else ""
+    for row in who[who["who"] == f"recorded: {model}, settings"].dropna(subset=["pole_r"]).to_dict("records"):
+        words += f". Over its settings the two keyed halves of a scale correlate {row['pole_r']:.2f}"
+        words += "" if row["flag"] == "none" else f", which is {row['flag']} and no trait"
+    return f"{words}."

@@ -105,7 +105,8 @@ def conclude(
 def by_model(analyses: Mapping[str, Any], what: str) -> pd.DataFrame:
     """Return a table of every analysis, such as ``gate`` or ``tests``, with the model in front."""
     parts = [getattr(analysis, what).assign(model=model) for model, analysis in analyses.items()]
-    whole = pd.concat(parts, ignore_index=True)
+    # A table without rows says nothing about the types of its columns.
+    whole = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     return pd.DataFrame(whole, columns=["model", *whole.columns.drop("model")])
 
 

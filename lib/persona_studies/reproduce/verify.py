@@ -331,6 +331,11 @@ def accept(project: Project, study: str, *, confirm: Callable[[Report], bool]) -
     problems = [*_freshness(project, study, folder), *_recordings(project, study)]
     if bad := [line for artifact in problems if not artifact.ok for line in artifact.detail]:
         raise PersonaStudiesError(f"{study} cannot be accepted: {'; '.join(bad)}")
+    if str(project.root) in (folder / f"{study}.ipynb").read_text(encoding="utf-8"):
+        raise PersonaStudiesError(
+            f"{study} cannot be accepted: its notebook prints {project.root}, as a warning does, and would differ "
+            f"elsewhere. Mend what prints it, then run make run-{study}."
+        )
     difference = compare(project, study, folder)
     if not confirm(difference):
         return None
