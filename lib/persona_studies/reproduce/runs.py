@@ -63,7 +63,7 @@ def key(project: Project, study: str, overrides: Mapping[str, Any]) -> dict[str,
         raise NotebookError(f"{path.name} is not a notebook: {error!r}; restore it with git checkout.") from error
     return {
         "notebook": _digest(json.dumps(texts).encode()),
-        "code": _tree(project.root, [project.folder(study), *imports.modules(project, study).values()], "*.py"),
+        "code": _digest((_tree(project.root, [project.folder(study)], "*.py") + _library(project, study)).encode()),
         "lock": _tree(project.root, [project.root / "uv.lock"]),
         "protocol": _tree(project.root, [project.folder(study)], "*.toml"),
         "data": _tree(project.root, reads.data(project, study)),
@@ -179,6 +179,10 @@ def _make(project: Project, study: str, folder: Path, made: dict[str, Any], allo
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _library(project: Project, study: str) -> str:
+    return _tree(imports.LIBRARY, imports.modules(project, study).values())
 
 
 def _tree(root: Path, places: Iterable[Path], pattern: str = "*") -> str:
