@@ -269,12 +269,16 @@ def finding(claims: pd.DataFrame, analyses: Mapping[str, Analysis]) -> str:
             f"**{others}** In {model}, letters fail their checks ({checks}), so that nothing is decided by its "
             f"answers. Accuracy without a persona: {reached}."
         )
-    filler = first.tests.set_index("hypothesis").to_dict("index")[f"filler - {NO_PERSONA} | all, accuracy"]
+    tests = first.tests.drop_duplicates("hypothesis").set_index("hypothesis").to_dict("index")
+    filler = tests[f"filler - {NO_PERSONA} | all, accuracy"]
+    alike = tests["low knowledge - placebo trait | all, accuracy"]
+    short = tests[f"expert, short - {NO_PERSONA} | in-domain, accuracy"]
     return (
         f"**In {model}, an elaborate expert persona of the question's field changes accuracy by "
-        f"{size('in_domain')} against no persona, an expert of an unrelated field by {size('off_domain')}, and a "
-        f"persona that knows little by {size('low_knowledge')}.** A filler text that describes nobody changes it "
-        f"by {shown(filler)}. Against a placebo trait the expert changes it by {size('placebo_yardstick')}. "
+        f"{size('in_domain')} against no persona, a short one by {shown(short)}, an unrelated field's expert by "
+        f"{size('off_domain')}, and a persona that knows little by {size('low_knowledge')}.** A filler text that "
+        f"describes nobody changes it by {shown(filler)}. Against a placebo trait the expert changes it by "
+        f"{size('placebo_yardstick')}, and the persona that knows little by {shown(alike)}. "
         f"Accuracy without a persona: {reached}. {others}"
     )
 
