@@ -82,15 +82,16 @@ def consistent(table: pd.DataFrame) -> Figure:
         )
         axis.scatter([], [], color="0.5", marker=MARKERS[kind], label=f"negation by {kind}")
     # Whoever answers by place alone lies on one spot: their names stand together.
-    for (order, word), names in wide.groupby([wide["order"].round(2), wide["word"].round(2)]).groups.items():
-        left = order > 0.2
+    spots = wide.assign(x=wide["order"].round(2), y=wide["word"].round(2))
+    for _, spot in spots.groupby(["x", "y"]):
+        left = bool(spot["x"].iloc[0] > 0.2)
         axis.annotate(
-            "\n".join(name.removeprefix("flan-").replace("-instruct", "") for name in names),
-            (order, word),
+            "\n".join(str(name).removeprefix("flan-").replace("-instruct", "") for name in spot.index),
+            (spot["x"].iloc[0], spot["y"].iloc[0]),
             xytext=(-9, 0) if left else (9, -4),
             textcoords="offset points",
             ha="right" if left else "left",
-            va="bottom" if left and yes[names].max() > 0.5 else "top",
+            va="bottom" if left and yes[spot.index].max() > 0.5 else "top",
             fontsize="small",
         )
     least = min(-0.25, float(np.nanmin(wide[["order", "word", "meaning"]].to_numpy())) - 0.05)
