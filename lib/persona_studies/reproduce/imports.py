@@ -85,7 +85,7 @@ def _of_study(project: Project, study: str) -> Iterator[str]:
     for text in texts:
         yield from _imported(text, "")
     for place in sorted(project.folder(study).rglob("*.py")):
-        yield from _imported(place.read_text(encoding="utf-8"), "")
+        yield from _imported(place.read_bytes(), "")
 
 
 def _reached(names: set[str]) -> dict[str, Path]:
@@ -112,14 +112,14 @@ def _file(name: str) -> Path | None:
 
 @cache
 def _of_file(place: Path, changed: int, package: str) -> frozenset[str]:
-    return frozenset(_imported(place.read_text(encoding="utf-8"), package))
+    return frozenset(_imported(place.read_bytes(), package))
 
 
-def _imported(text: str, package: str) -> Iterator[str]:
+def _imported(text: str | bytes, package: str) -> Iterator[str]:
     """Yield the names that a source imports; of one that is no Python, none."""
     try:
         tree = ast.parse(text)
-    except SyntaxError:
+    except (SyntaxError, ValueError):
         # Whoever runs it says what is wrong, or, of a line for IPython, the kernel refuses what stands beside it.
         return
     for node in ast.walk(tree):
