@@ -598,6 +598,17 @@ def _reached_by_larger(frame: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _differences(frame: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return the columns that say how far two sets of answers lie apart, of :func:`parity.compare`."""
+    return {
+        "cells": frame["cells"],
+        "largest difference": frame["largest_difference"].map("{:.2g}".format),
+        "median": frame["median_difference"].map("{:.2g}".format),
+        "largest of contrasts": frame["largest_contrast_difference"].map("{:.2g}".format),
+        "same best option": frame["argmax_agreement"].map("{:.0%}".format),
+    }
+
+
 def _parity(frame: pd.DataFrame) -> str:
     """Return what parity.py found as a table of Markdown: differences in nats."""
     shown = pd.DataFrame(
@@ -605,11 +616,7 @@ def _parity(frame: pd.DataFrame) -> str:
             "backend": frame["backend"],
             "schedule": frame["schedule"],
             "weights in": frame["precision"],
-            "cells": frame["cells"],
-            "largest difference": frame["largest_difference"].map("{:.2g}".format),
-            "median": frame["median_difference"].map("{:.2g}".format),
-            "largest of contrasts": frame["largest_contrast_difference"].map("{:.2g}".format),
-            "same best option": frame["argmax_agreement"].map("{:.0%}".format),
+            **_differences(frame),
         }
     )
     return shown.to_markdown(index=False, disable_numparse=True)
@@ -621,11 +628,7 @@ def _as_filed(frame: pd.DataFrame) -> str:
         {
             "study": frame["study"].str.replace("_", " "),
             "measure": frame["measure"],
-            "cells": frame["cells"],
-            "largest difference": frame["largest_difference"].map("{:.2g}".format),
-            "median": frame["median_difference"].map("{:.2g}".format),
-            "largest of contrasts": frame["largest_contrast_difference"].map("{:.2g}".format),
-            "same best option": frame["argmax_agreement"].map("{:.0%}".format),
+            **_differences(frame),
         }
     )
     models = ", ".join(frame["model"].unique())
