@@ -59,10 +59,15 @@ def text_of(tokens: int, seed: str, count: Count, *, opening: str, ending: str =
             break
         text = longer
     while (n := count(text + ending)) < tokens:
-        word = next((w for w in rng.sample(FILLERS, len(FILLERS)) if count(f"{text} {w}{ending}") == n + 1), None)
-        if word is None:
+        words = rng.sample(FILLERS, len(FILLERS))
+        # A word may cost two tokens where it parts a full stop from a line end that were one.
+        fitting = [w for more in (1, 2) for w in words if count(f"{text} {w}{ending}") == n + more <= tokens]
+        if fitting:
+            text = f"{text} {fitting[0]}"
+        elif text == opening:
             raise ValueError(f"No filler word is one token after {text[-20:]!r}.")
-        text = f"{text} {word}"
+        else:
+            text = f"{text.rpartition('. ')[0]}." if ". " in text[len(opening) :] else opening
     return text + ending
 
 

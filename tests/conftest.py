@@ -25,9 +25,9 @@ from persona_studies.ask import packing, recording
 from persona_studies.design import sources
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks, runs, verify
-from tests.local_hub import Client, LocalHub
-from tests.simulated import SimulatedBackend
-from tests.test_recording import answer, small_plan
+from tests.kit.grids import answer, small_plan
+from tests.kit.local_hub import Client, LocalHub
+from tests.kit.simulated import SimulatedBackend
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -153,7 +153,7 @@ MODEL = """    model: str = Field(description="a model")
 
 
 def plan(project, protocol, parameters, *, texts=False):
-    from tests.test_recording import small_plan
+    from tests.kit.grids import small_plan
     return small_plan(parameters.rounds)
 """
 

@@ -274,3 +274,12 @@ def test_a_notebook_imports_its_own_folder_and_the_faces_of_design_and_analyse()
         names = imported(source, graph) - {"persona_studies.study"}
         assert [name for name in names if name.split(".")[1] not in ("design", "analyse")] == [], study
         assert hidden(names) == [], study
+
+
+def test_tests_lie_where_what_they_test_lies() -> None:
+    wings = {path.name for path in (ROOT / "lib" / "persona_studies").iterdir() if (path / "__init__.py").is_file()}
+    places = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
+    assert {place.name for place in places} - {"tests"} == {*wings, "studies"}
+    studies = {path.stem for path in (ROOT / "studies").glob("*.ipynb")}
+    of_studies = [path.stem.removeprefix("test_") for path in (ROOT / "tests" / "studies").glob("test_*.py")]
+    assert all(any(name.startswith(study) for name in of_studies) for study in studies)

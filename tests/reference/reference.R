@@ -1,4 +1,4 @@
-# Reference values for tests/test_stats_*.py, from packages or formulas that share no code with the library.
+# Reference values for tests/analyse/test_stats_*.py, from packages or formulas that share no code with the library.
 # Run in this folder: Rscript reference.R
 suppressPackageStartupMessages({
   library(jsonlite); library(psych); library(metafor); library(effectsize); library(pwr)

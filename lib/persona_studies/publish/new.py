@@ -101,7 +101,7 @@ def _problem(project: Project, study: str) -> str | None:
 
 
 def _test(project: Project, study: str) -> Path:
-    return project.root / "tests" / f"test_{study}.py"
+    return project.root / "tests" / "studies" / f"test_{study}.py"
 
 
 def _notebook(text: str) -> nbformat.NotebookNode:
