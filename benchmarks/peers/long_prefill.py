@@ -30,8 +30,8 @@ class LongPrefill:
     def answer(self, cells: list[job.Cell]) -> list[list[float | None]]:
         row = [token for cell in cells for token in cell["tokens"]][:TOKENS]
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
-        batch = llama_cpp.llama_batch_get_one((llama_cpp.llama_token * len(row))(*row), len(row))
-        if llama_cpp.llama_decode(self.context, batch):
+        tokens = (llama_cpp.llama_token * len(row))(*row)  # a batch holds only its address
+        if llama_cpp.llama_decode(self.context, llama_cpp.llama_batch_get_one(tokens, len(row))):
             raise SystemExit("llama.cpp could not decode the prefill")
         self.computed += len(row)
         return [[None] * len(cell["options"]) for cell in cells]
