@@ -557,7 +557,7 @@ def _larger(frame: pd.DataFrame) -> str:
     rows, notes = [], []
     for row in frame.to_dict("records"):
         shown = {key: row[key] for key in ("beside", "workload", "engine")}
-        if row["reason"]:
+        if isinstance(row["reason"], str) and row["reason"]:  # empty in a frame, missing once read from a file
             notes.append(f"- {row['engine']}, {row['workload']}: {row['reason']}")
         if row["status"] != "measured":
             rows.append({**shown, "evaluations/s": row["status"]})

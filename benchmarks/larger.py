@@ -1,6 +1,6 @@
 """A larger model as filed beside lm-evaluation-harness and llama-cpp-python: same cells, one run.
 
-    python benchmarks/larger.py             # about 25 minutes of one core, 8 GB of disk, 10 GB of memory
+    python benchmarks/larger.py             # about an hour of one core, 8 GB of disk, 10 GB of memory
     python benchmarks/bench.py --tables     # rewrite the generated parts of README.md
 
 Everything is measured twice, alone and beside a loop that uses a core; one thread per engine, as ``record`` asks.
@@ -92,6 +92,14 @@ def main() -> int:
         given.limit,
         ENGINES,
     )
+    facts = {
+        "day": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "model": given.model,
+        "cpu": bench.processor(),
+        "cores": os.cpu_count(),
+        "rounds": given.rounds,
+        "others": given.others,
+    }
     parts = []
     for beside in ("nothing", "a busy process"):
         run.folder = folder / beside.replace(" ", "-")
@@ -104,16 +112,9 @@ def main() -> int:
                 noise.kill()
                 noise.wait()
         parts.append(table(rounds, beside))
-    facts = {
-        "day": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "model": given.model,
-        "cpu": bench.processor(),
-        "cores": os.cpu_count(),
-        "rounds": given.rounds,
-        "others": given.others,
-    }
-    found = pd.concat(parts, ignore_index=True).assign(**facts)
-    found.to_csv(TARGET, index=False, lineterminator="\n", encoding="utf-8", float_format="%.6g")
+        # At once: the second half takes as long again, and may be stopped.
+        found = pd.concat(parts, ignore_index=True).assign(**facts)
+        found.to_csv(TARGET, index=False, lineterminator="\n", encoding="utf-8", float_format="%.6g")
     failed = bool((found["status"] == "failed").any())
     if not failed:
         shutil.rmtree(folder)

@@ -161,7 +161,7 @@ def test_what_failed_is_shown_with_its_reason() -> None:
     assert re.search(r"inspect_ai[^\n]*\| failed ", text)
 
 
-def test_a_larger_model_is_compared_with_the_harness_and_with_one_long_prefill() -> None:
+def test_a_larger_model_is_compared_with_the_harness_and_with_one_long_prefill(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = []
     for role, rate, computed in (("own", 0.8, 60.0), ("harness", 0.1, 27.0), ("prefill", 9.0, 75.0)):
         row: dict[str, Any] = dict.fromkeys(bench.ROUNDS)
@@ -171,8 +171,9 @@ def test_a_larger_model_is_compared_with_the_harness_and_with_one_long_prefill()
     rows.append(dict.fromkeys(bench.ROUNDS) | {"engine": "completions", "workload": "letter", "status": "failed"})
     rows[-1] |= {"round": 1, "reason": "no room"}
     facts = {"day": "2026-01-01", "model": "m", "cpu": "c", "cores": 2, "rounds": 1, "others": "nothing"}
-    frame = larger.table(pd.DataFrame(rows), "nothing").assign(**facts)
-    text = bench._larger(frame)
+    larger.table(pd.DataFrame(rows), "nothing").assign(**facts).to_csv(tmp_path / "larger.csv", index=False)
+    text = bench._larger(pd.read_csv(tmp_path / "larger.csv"))
+    assert "nan" not in text
     assert "beside nothing: 8 times lm-evaluation-harness; wanted 4: **met**" in text
     assert (
         "beside nothing: 0.8 of the computed tokens a second of one long prefill; wanted 0.85: **missed**" in text
