@@ -6,6 +6,8 @@ traceback and exits with ``exit_code``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -84,6 +86,15 @@ def quoted(value: object) -> str:
     """
     text = repr(value)
     return text if len(text) <= LONGEST else text[:LONGEST] + "…"
+
+
+def nearest(value: str, known: Iterable[str]) -> str:
+    """Return the known name that is most like a mistyped one, as a question behind a blank; nothing where none is.
+
+    >>> nearest("sycofancy", ["measurement", "sycophancy"]), nearest("x", ["measurement"])
+    (" Did you mean 'sycophancy'?", '')
+    """
+    return "".join(f" Did you mean {near!r}?" for near in get_close_matches(value, [*known], n=1))
 
 
 def visible(text: str, kept: str = "\n\t") -> str:

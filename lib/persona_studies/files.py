@@ -1,4 +1,4 @@
-"""Files: their hash, reading TOML once, and writing in one step."""
+"""Files: their hash, reading TOML once and by its declared form, and writing in one step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from persona_studies.errors import PersonaStudiesError, problems
+
+T = TypeVar("T")
 
 
 def sha256(*paths: Path) -> str:
@@ -31,6 +35,31 @@ def toml(text: str) -> Mapping[str, Any]:
         tomllib.TOMLDecodeError: the text is not TOML.
     """
     return tomllib.loads(text.removeprefix("\ufeff"))
+
+
+def declared(path: Path, form: type[T], refusal: type[PersonaStudiesError]) -> T:
+    """Return the content of a TOML file in its declared form, a type of pydantic; no caller may change it.
+
+    Raises:
+        PersonaStudiesError: of the kind ``refusal``: no such file, not TOML, or an entry out of form.
+    """
+    from pydantic import ValidationError
+
+    try:
+        found: T = _formed(path.read_text("utf-8"), form)
+    except ValidationError as error:
+        raise refusal(f"{path} breaks its form, mend it there: {'; '.join(problems(error))}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise refusal(f"{path} cannot be read: {error}; restore it with git checkout.") from error
+    return found
+
+
+@lru_cache(maxsize=64)
+def _formed(text: str, form: Any) -> Any:
+    """Return a TOML text in a form; a run asks for its sources once per file."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(form).validate_python(toml(text))
 
 
 @contextmanager

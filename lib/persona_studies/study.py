@@ -81,9 +81,9 @@ class Study:
         declared = notebooks.parameters(notebooks.read(self.project.notebook(self.name)))
         return pd.DataFrame(
             [
-                {"parameter": name, "declared": json.dumps(default.value), "this_run": json.dumps(value)}
+                {"parameter": name, "declared": json.dumps(default), "this_run": json.dumps(value)}
                 for name, default in declared.items()
-                if (value := self.parameters.model_dump(mode="json")[name]) != default.value
+                if (value := self.parameters.model_dump(mode="json")[name]) != default
             ],
             columns=["parameter", "declared", "this_run"],
         )

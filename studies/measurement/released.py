@@ -277,10 +277,10 @@ def correlations(table: pd.DataFrame, how: Settings) -> dict[str, Row]:
     for scale in SCALE_NAMES:
         for deed in BEHAVIOURS.values():
             found = correlation(table[scale].to_numpy(), table[deed].to_numpy(), confidence=how.confidence)
-            same = equivalence_correlation(found.estimate, found.n, margin=0.3, alpha=how.alpha)
+            same = equivalence_correlation(found.estimate, found.n, margin=0.3)
             rows[f"{scale}, {deed}"] = {
                 **{"n": found.n, "estimate": found.estimate, "se": nan, "df": nan},
-                **{"low": found.low, "high": found.high, "p": found.p, "p_bound": same.p},
+                **{"low": found.low, "high": found.high, "p": found.p, "p_bound": same},
             }
     return rows
 

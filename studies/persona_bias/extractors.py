@@ -185,9 +185,9 @@ def sensitivity(replies: pd.DataFrame, *, reference: str) -> pd.DataFrame:
                 "pairs": len(both),
                 "b": b,
                 "c": c,
-                "difference": test.difference if test else nan,
-                "low": test.difference_low if test else nan,
-                "high": test.difference_high if test else nan,
+                "difference": test.estimate if test else nan,
+                "low": test.low if test else nan,
+                "high": test.high if test else nan,
                 "p": test.p if test else nan,
             }
         )

@@ -166,7 +166,7 @@ def directions(counts: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
             said = int(row["answered"] + row["hedged"]), human.get((row["model"], row["extractor"]), 0)
             n = int(row[f"pairs{suffix}"]) if any(said) else 0
             test = mcnemar(int(row[f"b{suffix}"]), int(row[f"c{suffix}"]), n, confidence=confidence)
-            sign = "better" if test.difference > 0 else "worse" if test.difference < 0 else "equal"
+            sign = "better" if test.estimate > 0 else "worse" if test.estimate < 0 else "equal"
             rows.append(
                 {
                     **{name: row[name] for name in ("model", "persona", "extractor")},
@@ -175,9 +175,9 @@ def directions(counts: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
                     "pairs": n,
                     "answered": said[0],
                     "answered_human": said[1],
-                    "difference": test.difference,
-                    "low": test.difference_low,
-                    "high": test.difference_high,
+                    "difference": test.estimate,
+                    "low": test.low,
+                    "high": test.high,
                     "p": test.p,
                     "direction": sign if n else "undefined",
                 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +15,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from persona_studies.design.protocol import Protocol
-from persona_studies.errors import SourceError, SourceUnavailable, quoted
+from persona_studies.errors import SourceError, SourceUnavailable, nearest, quoted
 
 HUB = "https://huggingface.co"
 KINDS = (".parquet", ".csv", ".json", ".jsonl")
@@ -96,9 +95,7 @@ def _endpoint() -> str:
 def _repository(protocol: Protocol, name: str) -> str:
     known = protocol.design["elsewhere"]
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise SourceError(f"Unknown data set {quoted(name)}.{hint} Known: {', '.join(known)}.")
+        raise SourceError(f"Unknown data set {quoted(name)}.{nearest(name, known)} Known: {', '.join(known)}.")
     return str(known[name]["repository"])
 
 

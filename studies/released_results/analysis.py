@@ -87,7 +87,6 @@ def tested_correlation(
 ) -> dict[str, float]:
     """Return Pearson's r with Fisher's interval, its smallest detectable value, and equivalence at ``margin_r``."""
     found = correlation(np.asarray(x), np.asarray(y), confidence=parameters.confidence)
-    same = equivalence_correlation(found.estimate, found.n, margin=parameters.margin_r, alpha=parameters.alpha)
     return {
         "estimate": found.estimate,
         "low": found.low,
@@ -98,7 +97,7 @@ def tested_correlation(
             found.n, alpha=parameters.alpha, power=parameters.power
         ),
         "margin": parameters.margin_r,
-        "p_equivalence": same.p,
+        "p_equivalence": equivalence_correlation(found.estimate, found.n, margin=parameters.margin_r),
         "se": nan,
     }
 

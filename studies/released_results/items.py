@@ -49,7 +49,6 @@ def mcnemar(answered: pd.DataFrame, parameters: Parameters) -> dict[str, Any]:
     n = len(answered)
     apart = answered["retrieval"].astype(float) - answered["blind"].astype(float)
     low, high = _cluster(apart, answered["persona_id"], parameters)
-    same = equivalence_paired_proportions(b, c, n, margin=parameters.margin, alpha=parameters.alpha)
     se = float(apart.std(ddof=1) / np.sqrt(n))
     return {
         "unit": "question",
@@ -60,7 +59,7 @@ def mcnemar(answered: pd.DataFrame, parameters: Parameters) -> dict[str, Any]:
         "p": float(sp.binomtest(b, b + c).pvalue) if b + c else 1.0,
         "minimum_detectable": analysis.minimum_detectable(se, parameters),
         "margin": parameters.margin,
-        "p_equivalence": same.p,
+        "p_equivalence": max(equivalence_paired_proportions(b, c, n, margin=parameters.margin)),
         "se": se,
         "b": b,
         "c": c,
@@ -187,7 +186,6 @@ def matching(dialogues: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
             replicates=parameters.replicates,
             seed=parameters.seed,
         ).to_dict("index")["correlation"]
-        same = equivalence_correlation(observed, len(ranks), margin=parameters.margin_r, alpha=parameters.alpha)
         extreme = int((np.abs(null) >= abs(observed) - 1e-12).sum())
         found.append(
             {
@@ -205,7 +203,7 @@ def matching(dialogues: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
                     len(ranks), alpha=parameters.alpha, power=parameters.power
                 ),
                 "margin": parameters.margin_r,
-                "p_equivalence": same.p,
+                "p_equivalence": equivalence_correlation(observed, len(ranks), margin=parameters.margin_r),
             }
         )
     return analysis.rows(found)

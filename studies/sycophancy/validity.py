@@ -12,8 +12,9 @@ import pandas as pd
 from persona_studies.analyse import gates, scoring
 from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.correlation import correlation
+from persona_studies.analyse.stats.estimate import Estimate
 from persona_studies.analyse.stats.paired import sign_flip
-from persona_studies.analyse.stats.reliability import Reliability, split_half
+from persona_studies.analyse.stats.reliability import split_half
 from persona_studies.analyse.stats.resampling import cluster_bootstrap
 from persona_studies.ask import responses
 from persona_studies.design.protocol import Protocol
@@ -48,7 +49,7 @@ def gated(
     return table[columns].astype({"passes": bool})
 
 
-def halves_agree(agree: pd.DataFrame, outcome: str, people: list[str], how: Settings) -> Reliability:
+def halves_agree(agree: pd.DataFrame, outcome: str, people: list[str], how: Settings) -> Estimate:
     """Return the split-half reliability of persons' mean over statements; halves are split by claim."""
     values = scores.statements(agree, outcome).loc[people]
     return split_half(

@@ -20,7 +20,7 @@ def test_omega_equals_psych(case: dict) -> None:
     assert result.estimate == pytest.approx(case["omega"], abs=2e-6)
     # psych::omega divides by the observed instead of the fitted variance of the sum.
     assert result.estimate == pytest.approx(case["omega_psych"], abs=6e-3)
-    assert (result.n, result.items) == np.shape(case["items"])
+    assert result.n == len(case["items"])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"items={len(case['loadings'])}")
@@ -57,7 +57,6 @@ def test_split_half_recovers_the_reliability_of_parallel_columns() -> None:
     result = split_half(values, replicates=100, seed=1)
     assert result.estimate == pytest.approx(20 / 24, abs=0.02)
     assert result == split_half(values, replicates=100, seed=1)
-    assert result.items == 20
     with_gaps = np.where(rng.random(values.shape) < 0.1, nan, values)
     assert split_half(with_gaps, replicates=100, seed=1).estimate == pytest.approx(18 / 22, abs=0.03)
 

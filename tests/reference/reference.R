@@ -22,15 +22,8 @@ families <- lapply(1:120, function(i) {
 write(families, "multiplicity")
 
 # --- Paired proportions -------------------------------------------------------------------------------------------
-# Mid-p and its odds-ratio limits by summing binomial probabilities.
+# Mid-p by summing binomial probabilities.
 midp_tail <- function(x, m, p) sum(dbinom(seq_len(x) - 1, m, p)) + dbinom(x, m, p) / 2
-midp_limits <- function(b, m, level) {
-  tail <- (1 - level) / 2
-  upper <- if (b == m) 1 else uniroot(function(p) midp_tail(b, m, p) - tail, c(1e-12, 1 - 1e-12), tol = 1e-14)$root
-  lower <- if (b == 0) 0 else
-    uniroot(function(p) midp_tail(b, m, p) - (1 - tail), c(1e-12, 1 - 1e-12), tol = 1e-14)$root
-  c(lower, upper) / (1 - c(lower, upper))
-}
 # Tango's statistic with the nuisance probability found by maximising the multinomial likelihood numerically,
 # not by his quadratic.
 tango_z <- function(delta, b, c, n) {
@@ -56,11 +49,9 @@ tango_limits <- function(b, c, n, level) {
 pairs <- list(c(1, 7, 21), c(40, 20, 160), c(0, 1, 44), c(10, 3, 50), c(0, 0, 30), c(5, 0, 12), c(0, 9, 20),
               c(8, 8, 40), c(120, 95, 1000), c(431, 388, 4950), c(1, 0, 1), c(3, 2, 5))
 write(lapply(pairs, function(t) {
-  b <- t[1]; c <- t[2]; n <- t[3]; m <- b + c
-  odds <- if (m == 0) c(0, NA) else midp_limits(b, m, 0.95)
+  b <- t[1]; c <- t[2]; n <- t[3]
   tost <- c(1 - pnorm(tango_z(-0.1, b, c, n)), pnorm(tango_z(0.1, b, c, n)))
-  list(b = b, c = c, n = n, p = min(1, 2 * midp_tail(min(b, c), m, 0.5)), odds_low = odds[1],
-       odds_high = if (is.finite(odds[2])) odds[2] else NA, tango = tango_limits(b, c, n, 0.95),
+  list(b = b, c = c, n = n, p = min(1, 2 * midp_tail(min(b, c), b + c, 0.5)), tango = tango_limits(b, c, n, 0.95),
        tango90 = tango_limits(b, c, n, 0.90), margin = 0.1, p_lower = tost[1], p_upper = tost[2])
 }), "paired")
 

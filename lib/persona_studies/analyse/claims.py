@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
-
 import pandas as pd
 
+from persona_studies import files
 from persona_studies.analyse import verdicts
 from persona_studies.design import protocol
 from persona_studies.errors import PersonaStudiesError
@@ -84,8 +83,7 @@ def table(project: Project, study: str, found: pd.DataFrame) -> pd.DataFrame:
 
 def units(project: Project) -> dict[str, str]:
     """Return what each unit means, from ``data/units.toml``."""
-    meanings: dict[str, str] = declared_units(project)["meanings"]
-    return meanings
+    return declared_units(project)["meanings"]
 
 
 def units_of(project: Project, study: str) -> dict[str, str]:
@@ -97,10 +95,6 @@ def declared_units(project: Project) -> dict[str, dict[str, str]]:
     """Return ``data/units.toml``: ``meanings``, and the unit of each claim by study.
 
     Raises:
-        PersonaStudiesError: it is missing, or not TOML.
+        PersonaStudiesError: it is missing, not TOML, or not of that form.
     """
-    path = project.data / "units.toml"
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise PersonaStudiesError(f"data/units.toml cannot be read: {error}") from error
+    return files.declared(project.data / "units.toml", dict[str, dict[str, str]], PersonaStudiesError)

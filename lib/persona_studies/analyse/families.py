@@ -342,17 +342,16 @@ def of_counts(b: int, c: int, n: int, *, contrast: Hypothesis, how: Settings) ->
     """
     if n == 0:
         return {"n": 0, **dict.fromkeys(ESTIMATES[1:], nan)}
-    test = mcnemar(b, c, n, confidence=how.confidence)
-    bound = equivalence_paired_proportions(b, c, n, margin=contrast.smallest_effect, alpha=how.alpha)
-    one = {"not positive": bound.p_upper, "not negative": bound.p_lower}
-    margin = contrast.smallest_effect
+    test, margin = mcnemar(b, c, n, confidence=how.confidence), contrast.smallest_effect
+    lower, upper = equivalence_paired_proportions(b, c, n, margin=margin)
+    one = {"not positive": upper, "not negative": lower}
     return {
         "n": n,
-        "estimate": test.difference,
+        "estimate": test.estimate,
         "se": sqrt(max(b + c - (b - c) ** 2 / n, 0)) / n if b + c else sqrt(margin * (1 - margin) / n),
         "df": nan,
-        "low": test.difference_low,
-        "high": test.difference_high,
+        "low": test.low,
+        "high": test.high,
         "p": float(distributions.binomtest(b, b + c).pvalue) if b + c else 1.0,
-        "p_bound": one.get(contrast.direction, bound.p),
+        "p_bound": one.get(contrast.direction, max(lower, upper)),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import nan
 
 import pandas as pd
@@ -92,13 +92,12 @@ def statuses(
     return pd.DataFrame(rows if n else [], columns=COLUMNS)
 
 
-def stacked(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+def stacked(parts: Iterable[pd.DataFrame], columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     """Put the numbers of a study together; none make an empty table."""
     kept = [part for part in parts if len(part)]
-    return pd.concat(kept, ignore_index=True)[COLUMNS] if kept else pd.DataFrame(columns=COLUMNS)
+    return pd.concat(kept, ignore_index=True)[[*columns]] if kept else pd.DataFrame(columns=[*columns])
 
 
 def checked(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Put the checks of a study's gates together: :data:`CHECKS`."""
-    kept = [part for part in parts if len(part)]
-    return pd.concat(kept, ignore_index=True)[CHECKS] if kept else pd.DataFrame(columns=CHECKS)
+    return stacked(parts, CHECKS)

@@ -30,7 +30,6 @@ def estimate(plan: pd.DataFrame, backend: Backend, say: Callable[[str], None] = 
 
     Args:
         plan: Cells with their prompts.
-        backend: The model.
         say: Is told which measure is timed next.
 
     Returns:

@@ -165,7 +165,6 @@ def sign(log: Path, info: ModelInfo, started: str | None = None, sitting: Mappin
 
     Args:
         log: Folder of the logs.
-        info: The model.
         started: Date; today where the log has none.
         sitting: Of :func:`together`.
     """

@@ -12,13 +12,12 @@ A model is named in a parameter or on the command line as
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from persona_studies.ask import model_files, registry
 from persona_studies.ask.backends import Backend
-from persona_studies.errors import BackendError, quoted
+from persona_studies.errors import BackendError, nearest, quoted
 from persona_studies.paths import Project
 
 KINDS = ("gguf", "hf", "openai")
@@ -64,7 +63,6 @@ def known(project: Project, model: str, name: str | None = None) -> str:
     """Return the name that a model is recorded under, or refuse a model that cannot be loaded by its name.
 
     Args:
-        project: Holds the registry.
         model: As described above.
         name: Name to record under; None derives it from the model's.
 
@@ -84,10 +82,8 @@ def known(project: Project, model: str, name: str | None = None) -> str:
             )
         if model.startswith(("/", "~", ".")):
             raise BackendError(f"No model file or folder {model}; a file's name ends in .gguf.")
-        near = get_close_matches(model, entries, n=1)
-        if kind.lower() in KINDS and rest:
-            near = [f"{kind.lower()}:{rest}"]
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        mended = kind.lower() in KINDS and rest
+        hint = f" Did you mean {f'{kind.lower()}:{rest}'!r}?" if mended else nearest(model, entries)
         raise BackendError(
             f"Unknown model {model!r}.{hint} Known: {', '.join(entries)}; or gguf:PATH, hf:OWNER/NAME@REVISION, "
             "openai:MODEL."
@@ -118,7 +114,6 @@ def load(
     """Load a model.
 
     Args:
-        project: Holds the registry.
         model: As described above.
         name: Name to record under; None derives it from the model's.
         backend: ``llama.cpp`` or ``transformers`` for a GGUF file; None takes llama.cpp.

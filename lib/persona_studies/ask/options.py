@@ -23,7 +23,6 @@ def answerable(
     """Return the cells that a model can be asked, of the measures that were named.
 
     Args:
-        cells: A plan.
         asker: The model; an endpoint is asked what it can answer.
         measures: Of ``--measures``: names or kinds, separated by commas; None is whatever can be asked.
         say: Is told what is left out, and why.

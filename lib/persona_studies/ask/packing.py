@@ -36,10 +36,7 @@ def pack(
     there, in another checkout too; ``record.json`` counts planned and recorded cells until it is complete.
 
     Args:
-        project: Holds the logs, and receives the recording.
-        study: Name of the study.
         plan: Cells that belong to the recording.
-        model: Name of the recording.
         failed: Whether planned cells may have failed; ``record.json`` then counts them.
         partly: Whether planned cells may be missing, or have failed.
         asked_with: Options of ``record`` that plan these cells, for the message that tells how to go on.
@@ -128,7 +125,6 @@ def take_in(project: Project, origin: Path) -> pd.DataFrame:
     """Check recordings that were made elsewhere and merge them into the project's logs.
 
     Args:
-        project: Receives the rows.
         origin: What ``record --out`` wrote, ``<study>/<model>/``, at any depth below this folder. Stays as it is.
 
     Returns:

@@ -65,7 +65,6 @@ def tokenise(
     of the request is read as plain text, so it cannot end a turn.
 
     Args:
-        request: What is asked.
         chat: How the model marks turns.
         encode: ``(text, special)`` -> token ids; ``special`` reads turn markers as such.
         model: Name for error messages.

@@ -56,7 +56,6 @@ def check_sitting(project: Project, study: str, name: str, sitting: Mapping[str,
     """Refuse a sitting whose answers would be to other calls than those under its name, or of another model.
 
     Args:
-        project, study, name, out: Where the recording lies.
         sitting: What :func:`persona_studies.ask.logs.together` keeps of a sitting.
 
     Raises:

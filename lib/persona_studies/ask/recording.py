@@ -55,8 +55,6 @@ def load(
     """Load a model to record with, in the precision of what is recorded under its name already.
 
     Args:
-        project: Holds the recordings.
-        study: Name of the study.
         model: As :mod:`persona_studies.ask.models` describes.
         name: Name to record under; None derives it from the model's.
         out: Folder for the answers, as :func:`record` takes it.
@@ -117,10 +115,6 @@ def pending(
     """Return the cells of a plan that have no response, neither in the logs nor in the committed recording.
 
     Args:
-        project: Where they lie.
-        study: Name of the study.
-        plan: Cells.
-        info: The model.
         out: Folder of logs beside the project's own.
         reask: Whether a failed cell counts as one without a response.
 
@@ -155,10 +149,7 @@ def record(
     is in flight. Cells that share the start of their prompt are asked one after the other.
 
     Args:
-        project: Where the logs lie.
-        study: Name of the study.
         plan: Cells with their prompts.
-        backend: The model.
         shard: ``(i, n)``: this process takes every n-th condition, starting with the i-th.
         limit: Ask at most so many cells in this sitting.
         hours: Stop after so many hours.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from persona_studies.errors import BackendError, problems
+from persona_studies import files
+from persona_studies.errors import BackendError
 from persona_studies.paths import Project
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -91,10 +91,4 @@ def load(project: Project) -> dict[str, Model]:
     Raises:
         BackendError: no such file, not TOML, or an entry out of form.
     """
-    path = project.data / "models.toml"
-    try:
-        return TypeAdapter(dict[str, Model]).validate_python(tomllib.loads(path.read_text("utf-8")))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BackendError(f"{path} cannot be read: {error}; restore it with git checkout.") from error
-    except ValidationError as error:
-        raise BackendError(f"{path} breaks its form, mend it there: {'; '.join(problems(error))}") from error
+    return files.declared(project.data / "models.toml", dict[str, Model], BackendError)

@@ -55,7 +55,6 @@ def write(
     Args:
         rows: Answers, each cell once (:func:`merge`).
         plan: Cells that must be there.
-        folder: Receives the files.
         failed: Whether a planned cell may have failed.
         partly: Whether a planned cell may lack a row, or have failed.
 
@@ -142,9 +141,6 @@ def load(project: Project, study: str, model: str, plan: pd.DataFrame, *, partly
     Measures that the recording does not hold at all are left out: not every model can be asked every measure.
 
     Args:
-        project: Where the recordings lie.
-        study: Name of the study.
-        model: Name of the recording.
         plan: Cells that are wanted.
         partly: Whether planned cells may be missing from the recording; they are then missing here.
 
@@ -221,7 +217,6 @@ def read_parquet(path: Path, sha256: str | None = None) -> pd.DataFrame:
     """Read one measure's file.
 
     Args:
-        path: The file.
         sha256: The hash that ``record.json`` names. A file that has it is sound; otherwise every row is checked
             against its checksum.
 

@@ -135,7 +135,6 @@ def as_recorded(plan: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         plan: Cells with the column ``kind``.
-        rows: Recorded rows.
     """
     cell = [name for name in IDENTITY if name != "order"]
     drawn = plan["kind"] == "text"

@@ -17,8 +17,6 @@ def to_record(project: Project, study: str, described: Mapping[str, Any], given:
     """Return the command that goes on with a recording.
 
     Args:
-        project: Holds the registry of models.
-        study: Name of the study.
         described: What its ``record.json`` says.
         given: Parameters of the run that lacks responses.
     """

@@ -43,7 +43,6 @@ def fetch(name: str, model: Model) -> Path:
 
     Args:
         name: Name of the model, for messages.
-        model: Its entry.
 
     Raises:
         BackendError: no source has the file, it is not what its hash says, or the disk is too small.

@@ -218,7 +218,6 @@ def wanted(
     """Return how many processes serve a recording; 1 where the model itself serves best.
 
     Args:
-        front: The model.
         cells: Cells that are to be asked.
         workers: Processes; None takes one per idle core.
         threads: Threads of a process that were asked for; a choice of threads is one of a single process.

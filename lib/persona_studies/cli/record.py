@@ -5,20 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from persona_studies.cli.shared import (
-    Assignments,
-    Study,
-    Together,
-    given,
-    planned,
-    say,
-    shard_of,
-    short,
-)
+from persona_studies.cli import flags
+from persona_studies.cli.shared import given, planned, say, shard_of, short
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
 
@@ -29,99 +21,41 @@ if TYPE_CHECKING:
     from persona_studies.ask.backends.endpoint.budget import Budget
     from persona_studies.ask.recording import Progress
 
-Model = Annotated[
-    str, typer.Option(help="Of data/models.toml, or gguf:PATH, hf:OWNER/NAME@REVISION, openai:MODEL.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate only, record nothing.")]
-Shard = Annotated[str, typer.Option(metavar="I/N", help="Record the I-th of N shares, for several processes.")]
-Sample = Annotated[
-    int | None,
-    typer.Option(min=1, help="Ask so many cells only, drawn by a hash: everybody asks the same."),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Stop after so many cells.")]
-Hours = Annotated[float | None, typer.Option(min=0, help="Stop after so many hours.")]
-Cells = Annotated[
-    Path | None, typer.Option("--plan", help="Cells that `persona-studies plan` wrote; needs no sources.")
-]
-Out = Annotated[Path | None, typer.Option(help="Folder for the answers; `persona-studies import` takes them in.")]
-Name = Annotated[str | None, typer.Option(help="Name to record under.")]
-Runtime = Annotated[str | None, typer.Option(help="llama.cpp or transformers, for a GGUF file.")]
-Schedule = Annotated[
-    str | None, typer.Option(help="llama.cpp: canonical, parallel; transformers: batched, single.")
-]
-Precision = Annotated[
-    str | None, typer.Option(help="file, f32, f16 or bf16; default: what is recorded already, or the model's.")
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Processes of llama.cpp, of one thread each; default: one per idle core."),
-]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each process of llama.cpp; 1.")]
-Api = Annotated[str | None, typer.Option(help="Of an endpoint: chat or completions; chat.")]
-Chat = Annotated[
-    str | None,
-    typer.Option(
-        help="How turns are marked: chatml, gemma, plain, or a file with a Jinja template. Default: the model's "
-        "own template; needed for --api completions."
-    ),
-]
-Revision = Annotated[
-    str | None, typer.Option(help="Of the weights behind an endpoint, which cannot be asked for it.")
-]
-Concurrency = Annotated[int | None, typer.Option(min=1, help="Calls to an endpoint at the same time; 8.")]
-SystemRole = Annotated[
-    str | None, typer.Option(help="Where a persona stands in a chat of an endpoint: system, or user; system.")
-]
-Measures = Annotated[
-    str | None,
-    typer.Option(metavar="A,B", help="Measures or kinds of measures; default: all that the model can be asked."),
-]
-Reask = Annotated[str, typer.Option(help="Which cells to ask again: failed, or never (they then stay failed).")]
-Timeout = Annotated[float | None, typer.Option(help="Seconds to wait for an endpoint's answer; 60.")]
-Retries = Annotated[int | None, typer.Option(help="How often a failed call is repeated; 6.")]
-TopLogprobs = Annotated[int | None, typer.Option(help="Alternatives to ask an endpoint for, 1 to 20; 20.")]
-Extra = Annotated[str | None, typer.Option(metavar="JSON", help="Further fields of every call to an endpoint.")]
-MaxCalls = Annotated[int | None, typer.Option(min=1, help="Cap on calls to an endpoint.")]
-MaxTokens = Annotated[int | None, typer.Option(min=1, help="Cap on tokens of an endpoint.")]
-MaxMoney = Annotated[float | None, typer.Option(min=0, help="Cap on what an endpoint costs.")]
-PriceIn = Annotated[float, typer.Option(min=0, help="Price of a million prompt tokens.")]
-PriceOut = Annotated[float, typer.Option(min=0, help="Price of a million generated tokens.")]
-
 
 def record(
-    study: Study,
-    model: Model = "smollm2-135m-instruct",
-    parameter: Assignments = None,
-    params: Together = "",
-    dry_run: DryRun = False,
-    shard: Shard = "1/1",
-    sample: Sample = None,
-    limit: Limit = None,
-    hours: Hours = None,
-    cells: Cells = None,
-    out: Out = None,
-    name: Name = None,
-    backend: Runtime = None,
-    schedule: Schedule = None,
-    precision: Precision = None,
-    workers: Workers = None,
-    threads: Threads = None,
-    api: Api = None,
-    chat: Chat = None,
-    revision: Revision = None,
-    concurrency: Concurrency = None,
-    system_role: SystemRole = None,
-    measures: Measures = None,
-    reask: Reask = "failed",
-    timeout: Timeout = None,
-    retries: Retries = None,
-    top_logprobs: TopLogprobs = None,
-    extra: Extra = None,
-    max_calls: MaxCalls = None,
-    max_tokens: MaxTokens = None,
-    max_money: MaxMoney = None,
-    price_in: PriceIn = 0.0,
-    price_out: PriceOut = 0.0,
+    study: flags.Study,
+    model: flags.Model = "smollm2-135m-instruct",
+    parameter: flags.Assignments = None,
+    params: flags.Together = "",
+    dry_run: flags.DryRun = False,
+    shard: flags.Shard = "1/1",
+    sample: flags.Sample = None,
+    limit: flags.Limit = None,
+    hours: flags.Hours = None,
+    cells: flags.Cells = None,
+    out: flags.Out = None,
+    name: flags.Name = None,
+    backend: flags.Runtime = None,
+    schedule: flags.Schedule = None,
+    precision: flags.Precision = None,
+    workers: flags.Workers = None,
+    threads: flags.Threads = None,
+    api: flags.Api = None,
+    chat: flags.Chat = None,
+    revision: flags.Revision = None,
+    concurrency: flags.Concurrency = None,
+    system_role: flags.SystemRole = None,
+    measures: flags.Measures = None,
+    reask: flags.Reask = "failed",
+    timeout: flags.Timeout = None,
+    retries: flags.Retries = None,
+    top_logprobs: flags.TopLogprobs = None,
+    extra: flags.Extra = None,
+    max_calls: flags.MaxCalls = None,
+    max_tokens: flags.MaxTokens = None,
+    max_money: flags.MaxMoney = None,
+    price_in: flags.PriceIn = 0.0,
+    price_out: flags.PriceOut = 0.0,
 ) -> None:
     """Ask a model every cell of a study's plan. Interrupted at any moment, it continues where it stopped.
 

@@ -7,26 +7,17 @@ from typing import Annotated
 
 import typer
 
-from persona_studies.cli.shared import (
-    Assignments,
-    Grid,
-    Study,
-    Together,
-    given,
-    one_of,
-    planned,
-    say,
-    short,
-)
+from persona_studies.cli import flags
+from persona_studies.cli.shared import given, one_of, planned, say, short
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
 
 
 def plan(
-    study: Study,
+    study: flags.Study,
     out: Annotated[Path, typer.Option(help="File to write, e.g. cells.parquet.")],
-    parameter: Assignments = None,
-    params: Together = "",
+    parameter: flags.Assignments = None,
+    params: flags.Together = "",
     file: Annotated[
         Path | None, typer.Option("--runs", help="Of `persona-studies grid`: the cells of all its runs, each once.")
     ] = None,
@@ -48,7 +39,7 @@ def plan(
 def grid_(
     studies: Annotated[list[str], typer.Argument(help="Names of studies.")],
     out: Annotated[Path, typer.Option(help="File to write, e.g. grid.json.")],
-    grid: Grid = "",
+    grid: flags.Grid = "",
     model_names: Annotated[
         str, typer.Option("--models", metavar='"MODEL ..."', help="Models to record first, named as for record.")
     ] = "",
@@ -70,10 +61,10 @@ def grid_(
 
 
 def pack(
-    study: Study,
+    study: flags.Study,
     model: Annotated[str, typer.Argument(help="Name it is recorded under.")],
-    parameter: Assignments = None,
-    params: Together = "",
+    parameter: flags.Assignments = None,
+    params: flags.Together = "",
     partly: Annotated[bool, typer.Option("--partly", help="Pack also where planned cells are missing.")] = False,
 ) -> None:
     """Write what the logs of a recording hold into data/responses, from where `record` goes on in any checkout.
@@ -92,8 +83,8 @@ def pack(
 
 def import_(
     origin: Annotated[Path, typer.Argument(help="What record --out wrote.")],
-    parameter: Assignments = None,
-    params: Together = "",
+    parameter: flags.Assignments = None,
+    params: flags.Together = "",
     file: Annotated[
         Path | None, typer.Option("--plan", help="Cells that were to be recorded, instead of parameters.")
     ] = None,
@@ -128,7 +119,7 @@ def import_(
 
 
 def upload(
-    study: Study,
+    study: flags.Study,
     model: Annotated[str, typer.Argument(help="Name it is recorded under.")],
     repo: Annotated[str, typer.Option(help="OWNER/NAME of the data set on the hub.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new data set private.")] = False,
@@ -142,7 +133,7 @@ def upload(
 
 
 def fetch(
-    study: Study,
+    study: flags.Study,
     model: Annotated[str, typer.Argument(help="Name it is recorded under.")],
 ) -> None:
     """Download an uploaded recording at its pinned revision and check it."""

@@ -7,29 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from persona_studies.cli.record import (
-    Api,
-    Chat,
-    Concurrency,
-    DryRun,
-    Extra,
-    MaxCalls,
-    MaxMoney,
-    MaxTokens,
-    Name,
-    Precision,
-    PriceIn,
-    PriceOut,
-    Retries,
-    Revision,
-    SystemRole,
-    Threads,
-    Timeout,
-    TopLogprobs,
-    Workers,
-    budget_of,
-    say_spent,
-)
+from persona_studies.cli import flags
+from persona_studies.cli.record import budget_of, say_spent
 from persona_studies.cli.shared import say, short
 from persona_studies.errors import ParameterError, ResponsesError
 from persona_studies.paths import Project
@@ -53,25 +32,25 @@ def report(
     quick: Quick = False,
     cells: Cells = None,
     hours: Hours = None,
-    dry_run: DryRun = False,
-    name: Name = None,
-    precision: Precision = None,
-    workers: Workers = None,
-    threads: Threads = None,
-    api: Api = None,
-    chat: Chat = None,
-    revision: Revision = None,
-    concurrency: Concurrency = None,
-    system_role: SystemRole = None,
-    timeout: Timeout = None,
-    retries: Retries = None,
-    top_logprobs: TopLogprobs = None,
-    extra: Extra = None,
-    max_calls: MaxCalls = None,
-    max_tokens: MaxTokens = None,
-    max_money: MaxMoney = None,
-    price_in: PriceIn = 0.0,
-    price_out: PriceOut = 0.0,
+    dry_run: flags.DryRun = False,
+    name: flags.Name = None,
+    precision: flags.Precision = None,
+    workers: flags.Workers = None,
+    threads: flags.Threads = None,
+    api: flags.Api = None,
+    chat: flags.Chat = None,
+    revision: flags.Revision = None,
+    concurrency: flags.Concurrency = None,
+    system_role: flags.SystemRole = None,
+    timeout: flags.Timeout = None,
+    retries: flags.Retries = None,
+    top_logprobs: flags.TopLogprobs = None,
+    extra: flags.Extra = None,
+    max_calls: flags.MaxCalls = None,
+    max_tokens: flags.MaxTokens = None,
+    max_money: flags.MaxMoney = None,
+    price_in: flags.PriceIn = 0.0,
+    price_out: flags.PriceOut = 0.0,
 ) -> None:
     """Record what is missing of all model studies for one model, and write what personas do to it on one page.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,25 +17,6 @@ if TYPE_CHECKING:
     from persona_studies.reproduce.verify import Report
 
 # Everything else is imported where it is used: `--help` and an up-to-date `run` must answer at once.
-
-Study = Annotated[str, typer.Argument(help="Name of the study.")]
-Studies = Annotated[list[str] | None, typer.Argument(help="Names of studies; all when none is given.")]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter; may be repeated."),
-]
-Together = Annotated[
-    str, typer.Option("--params", metavar='"NAME=VALUE ..."', help="Several parameters, separated by blanks.")
-]
-
-Grid = Annotated[
-    str,
-    typer.Option(
-        "--grid",
-        metavar='"NAME=A,B ..."',
-        help="Choices of each parameter, separated by commas; by bars where the parameter is a list.",
-    ),
-]
 
 
 def given(parameter: list[str] | None, params: str) -> list[str]:

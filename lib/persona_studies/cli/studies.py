@@ -10,18 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from persona_studies.cli.shared import (
-    Assignments,
-    Grid,
-    Studies,
-    Study,
-    Together,
-    complain,
-    given,
-    print_report,
-    say,
-    short,
-)
+from persona_studies.cli import flags
+from persona_studies.cli.shared import complain, given, print_report, say, short
 from persona_studies.errors import ParameterError, PersonaStudiesError
 from persona_studies.paths import Project
 
@@ -31,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def run(
-    studies: Studies = None,
-    parameter: Assignments = None,
-    params: Together = "",
+    studies: flags.Studies = None,
+    parameter: flags.Assignments = None,
+    params: flags.Together = "",
     force: Annotated[bool, typer.Option("--force", help="Run although nothing has changed.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; only with one study.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Studies at the same time.")] = 1,
@@ -68,7 +58,7 @@ def run(
 
 
 def reproduce(
-    studies: Studies = None,
+    studies: flags.Studies = None,
     force: Annotated[bool, typer.Option("--force", help="Run although nothing has changed.")] = False,
     jobs: Annotated[
         int | None,
@@ -120,7 +110,7 @@ def new(study: Annotated[str, typer.Argument(help="Name: small letters, digits, 
     say(f"To record it: make record STUDY={study} MODEL=smollm2-135m-instruct; then make accept STUDY={study}")
 
 
-def verify(studies: Studies = None) -> None:
+def verify(studies: flags.Studies = None) -> None:
     """Compare build/ with the committed reference: one line per artifact, exit 1 when something differs.
 
     What needs a source that is not available is listed as not rebuilt, which counts as no difference.
@@ -135,7 +125,7 @@ def verify(studies: Studies = None) -> None:
 
 
 def accept(
-    studies: Studies = None,
+    studies: flags.Studies = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Make build/ the committed reference, after showing what changes."""
@@ -155,8 +145,8 @@ def accept(
 
 
 def sweep(
-    study: Study,
-    grid: Grid,
+    study: flags.Study,
+    grid: flags.Grid,
     table: Annotated[str | None, typer.Option(help="Take the estimate from this table, not the verdicts.")] = None,
     row: Annotated[list[str] | None, typer.Option(help="Text in the table's row; may be repeated.")] = None,
     estimate: Annotated[str, typer.Option(help="Column of the table.")] = "estimate",
@@ -251,14 +241,13 @@ def list_() -> None:
         say(f"{study:<20} {state:<10} {load(project.protocol(study)).title}")
 
 
-def show(study: Study) -> None:
+def show(study: flags.Study) -> None:
     """Show a study's question, its parameters with their allowed values, its claims and its artifacts."""
     from persona_studies.design.protocol import load
     from persona_studies.reproduce import notebooks, ready
 
     project = Project.find()
-    declared = notebooks.parameters(notebooks.read(project.notebook(ready.known(project, study))))
-    defaults = {name: default.value for name, default in declared.items()}
+    defaults = notebooks.parameters(notebooks.read(project.notebook(ready.known(project, study))))
     protocol = load(project.protocol(study))
     say(f"{protocol.title}\n{protocol.question}\n\nParameters")
     for row in ready.parameters_class(project, study).describe(defaults).itertuples():

@@ -16,7 +16,6 @@ import io
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
-from difflib import get_close_matches
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -28,7 +27,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from persona_studies.errors import BankError, quoted
+from persona_studies.errors import BankError, nearest, quoted
 
 SEPARATORS = ",;\t"
 AGAIN = 'save it again as "CSV UTF-8", with commas between cells'
@@ -130,8 +129,7 @@ def _at(number: int, column: str, value: str, problem: str) -> str:
 
 
 def _near(value: str, known: Collection[str]) -> str:
-    near = get_close_matches(value, [*known], n=1)
-    return f" Did you mean {near[0]!r}?" if near else f" Known: {quoted(', '.join(sorted(known)))[1:-1]}."
+    return nearest(value, known) or f" Known: {quoted(', '.join(sorted(known)))[1:-1]}."
 
 
 @lru_cache(maxsize=32)
@@ -280,8 +278,7 @@ def _misfit(problem: ErrorDetails) -> tuple[str, str]:
     if kind == "value_error":
         return column, f"{context['error']}."
     if kind == "literal_error":
-        near = get_close_matches(str(problem["input"]), re.findall(r"'([^']*)'", context["expected"]), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = nearest(str(problem["input"]), re.findall(r"'([^']*)'", context["expected"]))
         return column, f"must be {context['expected']}.{hint}"
     return column, f"does not fit: {problem['msg'][:1].lower()}{problem['msg'][1:]}."
 

@@ -264,7 +264,6 @@ def read(
 
     Returns:
         Questions as :func:`questions` with texts; and counts by reason.
-
     """
     known = BENCHMARKS[benchmark]
     parts = []

@@ -7,14 +7,13 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from persona_studies.errors import ParameterError, quoted
+from persona_studies.errors import ParameterError, nearest, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,8 +132,7 @@ class Parameters(BaseModel):
 
     @classmethod
     def _unknown(cls, name: str) -> str:
-        near = get_close_matches(name, cls.model_fields, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = nearest(name, cls.model_fields)
         return f"Unknown parameter {quoted(name)}.{hint} Parameters: {', '.join(cls.model_fields)}."
 
     @classmethod
@@ -147,8 +145,7 @@ class Parameters(BaseModel):
         if name not in cls.model_fields:
             return str(error["msg"])
         value = error["input"]
-        near = get_close_matches(str(value), _choices(cls.model_fields[name].annotation), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = nearest(str(value), _choices(cls.model_fields[name].annotation))
         allowed = _allowed(cls.model_fields[name])
         return f"Parameter {name!r} cannot be {quoted(value)}: {error['msg']}.{hint} Allowed: {allowed}."
 

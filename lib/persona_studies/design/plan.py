@@ -11,7 +11,6 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from persona_studies import files
-from persona_studies.errors import ParameterError, ProtocolError, quoted
+from persona_studies.errors import ParameterError, ProtocolError, nearest, quoted
 from persona_studies.paths import named
 
 IDENTITY = ["measure", "condition", "item", "template", "order", "repeat"]
@@ -197,12 +196,10 @@ def of_measures(plan: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     known = [*dict.fromkeys([*plan["measure"], *plan["kind"]])]
     for name in measures:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             names, kinds = (", ".join(dict.fromkeys(plan[column])) for column in ("measure", "kind"))
             raise ParameterError(
-                f"--measures {quoted(name)} is not a measure of this plan.{hint} Its measures: {names}; "
-                f"their kinds: {kinds}."
+                f"--measures {quoted(name)} is not a measure of this plan.{nearest(name, known)} Its measures: "
+                f"{names}; their kinds: {kinds}."
             )
     only_kinds = set(measures) - set(plan["measure"])
     kept = plan[plan["measure"].isin(measures) | plan["kind"].isin(only_kinds)]

@@ -18,12 +18,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 import zipfile
 from collections.abc import Iterable
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 from urllib.parse import quote
@@ -31,10 +28,10 @@ from urllib.parse import quote
 import huggingface_hub
 import pooch
 from huggingface_hub.errors import GatedRepoError
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from persona_studies import network
-from persona_studies.errors import SourceError, SourceUnavailable, problems
+from persona_studies import files, network
+from persona_studies.errors import SourceError, SourceUnavailable, nearest
 from persona_studies.paths import Project
 
 GITHUB = "https://raw.githubusercontent.com"
@@ -133,16 +130,9 @@ def load(project: Project) -> dict[str, Source]:
     Raises:
         SourceError: not TOML, an unknown key, a value out of form, or a source named twice.
     """
-    try:
-        entries = _entries(project.sources.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SourceError(f"{project.sources} cannot be read: {error}; restore it with git checkout.") from error
-    except ValidationError as error:
-        said = "; ".join(problems(error))
-        raise SourceError(f"{project.sources} breaks its form, mend it there: {said}") from error
     register: dict[str, Source] = {}
     places: dict[PurePosixPath, str] = {}
-    for entry in entries:
+    for entry in files.declared(project.sources, _Register, SourceError).source:
         if entry.id in register:
             raise SourceError(f"{project.sources} has two sources with the id {entry.id!r}; rename one.")
         if entry.location in places:
@@ -153,12 +143,6 @@ def load(project: Project) -> dict[str, Source]:
         register[entry.id] = entry
         places[entry.location] = entry.id
     return register
-
-
-@lru_cache(maxsize=4)
-def _entries(text: str) -> list[Source]:
-    """Return the entries of a register; a run asks for them once per file."""
-    return _Register.model_validate(tomllib.loads(text)).source
 
 
 def cache_folder() -> Path:
@@ -234,8 +218,7 @@ def unavailable(project: Project, patterns: Iterable[str]) -> dict[str, str]:
 def _find(project: Project, id: str) -> Source:
     known = load(project)
     if id not in known:
-        near = get_close_matches(id, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = nearest(id, known)
         raise SourceError(f"Unknown source {id!r}.{hint} Known: {', '.join(known)} (data/sources.toml).")
     return known[id]
 
@@ -257,7 +240,7 @@ def _locate(source: Source) -> Path | None:
 
 
 def _verify(source: Source, path: Path, remedy: str) -> None:
-    size, digest = _folder(source, path) if source.files else (path.stat().st_size, _sha256(path))
+    size, digest = _folder(source, path) if source.files else (path.stat().st_size, files.sha256(path))
     if digest != source.sha256 or size != source.bytes:
         raise SourceError(
             f"Source {source.id!r}: {path} is not the pinned file. Expected {source.bytes} bytes, "
@@ -265,16 +248,11 @@ def _verify(source: Source, path: Path, remedy: str) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
-    found: str = pooch.file_hash(str(path), alg="sha256")
-    return found
-
-
 def _folder(source: Source, path: Path) -> tuple[int, str]:
     """Return the size of a folder's files together, and the sha256 of the list of theirs."""
     names = sorted(file.name for file in path.glob(source.files))
     within = source.path.rpartition("/")[0]
-    lines = "".join(f"{_sha256(path / name)}  {within}/{name}\n" for name in names)
+    lines = "".join(f"{files.sha256(path / name)}  {within}/{name}\n" for name in names)
     return sum((path / name).stat().st_size for name in names), hashlib.sha256(lines.encode()).hexdigest()
 
 

@@ -11,15 +11,14 @@ import io
 import json
 import shutil
 import tempfile
-import tomllib
 from pathlib import Path
 
 import huggingface_hub
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from persona_studies import files, network
 from persona_studies.ask import responses
-from persona_studies.errors import ResponsesError, SourceError, problems
+from persona_studies.errors import ResponsesError, SourceError
 from persona_studies.paths import Project
 
 RECORD = "record.json"
@@ -48,13 +47,7 @@ def register(project: Project) -> dict[str, Pin]:
         SourceError: the file is not TOML, or an entry is out of form.
     """
     path = project.data / "recordings.toml"
-    try:
-        entries = tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
-        return TypeAdapter(dict[str, Pin]).validate_python(entries)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SourceError(f"{path} cannot be read: {error}; restore it with git checkout.") from error
-    except ValidationError as error:
-        raise SourceError(f"{path} breaks its form, mend it there: {'; '.join(problems(error))}") from error
+    return files.declared(path, dict[str, Pin], SourceError) if path.is_file() else {}
 
 
 def upload(project: Project, study: str, model: str, repo: str, *, private: bool = False) -> Pin:

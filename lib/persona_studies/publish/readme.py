@@ -184,7 +184,7 @@ def _artifacts(project: Project, study: str) -> str:
 def _parameters(project: Project, study: str) -> str:
 
     declared = notebooks.parameters(notebooks.read(project.notebook(study)))
-    described = ready.parameters_class(project, study).describe({n: d.value for n, d in declared.items()})
+    described = ready.parameters_class(project, study).describe(declared)
     described["default"] = "`" + described["default"] + "`"
     return _table(described)
 

@@ -245,12 +245,11 @@ def compare(project: Project, study: str, folder: Path) -> Changes:
             verdicts = compare_verdicts(a, b)
         found.append(compare_rows(stem, artifact.status, a, b, allowed))
     reference = notebooks.read(project.notebook(study))
-    declared = notebooks.parameters(reference)
     return Changes(
         study=study,
         title=notebooks.title(reference),
         record=record,
-        declared={name: default.value for name, default in declared.items()},
+        declared=notebooks.parameters(reference),
         folder=folder.relative_to(project.root).as_posix() if folder.is_relative_to(project.root) else str(folder),
         verdicts=verdicts,
         tables=tuple(found),
@@ -276,8 +275,7 @@ def compare_verdicts(reference: pd.DataFrame, ours: pd.DataFrame) -> tuple[Verdi
         rows = [side.get(key) for side in sides]
         known = rows[1] or rows[0] or {}
         old, new = (
-            None if row is None else (str(row["verdict"]), _interval(row, "estimate"), _text(row.get("why")))
-            for row in rows
+            None if row is None else (str(row["verdict"]), _interval(row), _text(row.get("why"))) for row in rows
         )
         claim, layer, _ = key
         found.append(Verdict(claim, layer, _text(known.get("statement")), _text(known.get("published")), old, new))
@@ -442,8 +440,8 @@ def _differs(x: pd.Series, y: pd.Series, allowed: float) -> Any:
     return ~((x.astype(object) == y.astype(object)) | (x.isna() & y.isna())).to_numpy(dtype=bool)
 
 
-def _interval(row: Mapping[Any, Any], name: str) -> Interval:
-    return Interval(*(float(row.get(column, math.nan)) for column in (name, "low", "high")))
+def _interval(row: Mapping[Any, Any]) -> Interval:
+    return Interval(*(float(row.get(column, math.nan)) for column in ("estimate", "low", "high")))
 
 
 def _text(value: Any) -> str:

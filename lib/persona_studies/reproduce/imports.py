@@ -74,16 +74,25 @@ class _Watch:
         )
 
 
-def _of_study(project: Project, study: str) -> Iterator[str]:
-    """Yield what a notebook and the modules in its folder import."""
+def cells(project: Project, study: str) -> list[list[str]]:
+    """Return the type and the source of each cell of a notebook; without nbformat, which takes long to import.
+
+    Raises:
+        NotebookError: the file is not a notebook.
+    """
     path = project.notebook(study)
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return [[cell["cell_type"], "".join(cell["source"])] for cell in found]
     except (ValueError, LookupError, TypeError) as error:
         raise NotebookError(f"{path.name} is not a notebook: {error!r}; restore it with git checkout.") from error
-    for text in texts:
-        yield from _imported(text, "")
+
+
+def _of_study(project: Project, study: str) -> Iterator[str]:
+    """Yield what a notebook and the modules in its folder import."""
+    for kind, text in cells(project, study):
+        if kind == "code":
+            yield from _imported(text, "")
     for place in sorted(project.folder(study).rglob("*.py")):
         yield from _imported(place.read_bytes(), "")
 

@@ -44,14 +44,6 @@ STANDARD = {
 }
 
 
-@dataclass(frozen=True)
-class Default:
-    """A parameter as the notebook declares it."""
-
-    value: Any
-    comment: str
-
-
 def nbformat() -> ModuleType:
     """Return the package nbformat, imported where it is used.
 
@@ -116,8 +108,8 @@ def parameters_cell(notebook: NotebookNode) -> NotebookNode:
     return first
 
 
-def parameters(notebook: NotebookNode) -> dict[str, Default]:
-    """Return the declared parameters in order: one literal a line, each with a comment.
+def parameters(notebook: NotebookNode) -> dict[str, Any]:
+    """Return the declared parameters and their values in order: one literal a line, each with a comment.
 
     Raises:
         NotebookError: anything else stands in the cell, a name occurs twice, or a comment is missing.
@@ -135,7 +127,7 @@ def parameters(notebook: NotebookNode) -> dict[str, Default]:
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    found: dict[str, Default] = {}
+    found: dict[str, Any] = {}
     for statement in body:
         where = f"The parameters cell, line {statement.lineno}"
         if not (
@@ -153,7 +145,7 @@ def parameters(notebook: NotebookNode) -> dict[str, Default]:
             raise NotebookError(f"{where}: {name!r} is assigned twice; keep one.")
         if not comments.get(statement.end_lineno or statement.lineno):
             raise NotebookError(f"{where}: {name!r} has no comment; say behind a # what it is.")
-        found[name] = Default(value, comments[statement.end_lineno or statement.lineno])
+        found[name] = value
     return found
 
 

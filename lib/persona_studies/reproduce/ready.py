@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterable
-from difflib import get_close_matches
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from persona_studies.errors import NotebookError, ParameterError, RunError, SourceUnavailable, quoted
+from persona_studies.errors import NotebookError, ParameterError, RunError, SourceUnavailable, nearest, quoted
 from persona_studies.paths import Project
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ def known(project: Project, study: str) -> str:
     """
     names = project.names()
     if study not in names:
-        near = get_close_matches(study, names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = nearest(study, names)
         raise ParameterError(f"Unknown study {quoted(study)}.{hint} Studies: {', '.join(names) or 'none'}.")
     return study
 
@@ -47,7 +45,7 @@ def resolve(project: Project, study: str, assignments: Iterable[str]) -> tuple[P
 
     path = project.notebook(known(project, study))
     try:
-        declared = notebooks.parameters(notebooks.read(path))
+        defaults = notebooks.parameters(notebooks.read(path))
     except NotebookError as error:
         raise NotebookError(f"{path.name}: {str(error).removeprefix(f'{path.name} ')}") from error
     if foreign := notebooks.foreign(project, study):
@@ -55,7 +53,6 @@ def resolve(project: Project, study: str, assignments: Iterable[str]) -> tuple[P
         raise NotebookError(f"{foreign[0]}{more}")
     model = parameters_class(project, study)
     given = model.parse(assignments)
-    defaults = {name: default.value for name, default in declared.items()}
     in_force = model.check({**defaults, **given})
     values = in_force.model_dump(mode="json")
     return in_force, {name: values[name] for name in given if values[name] != defaults.get(name)}
@@ -149,8 +146,7 @@ def _recorded(project: Project, study: str, parameter: str, model: str | None) -
     if model == "":
         responses.meant(project, study, model)
     elif model is not None and slug(model) not in recorded:
-        near = get_close_matches(model, recorded, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = nearest(model, recorded)
         raise ParameterError(
             f"Parameter {parameter!r} cannot be {quoted(model)}: it has no recorded responses for {study}.{hint} "
             f"Recorded: {', '.join(recorded) or 'none'}. To record it: make record STUDY={study} MODEL={model}"

@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any
 
 from persona_studies import files
-from persona_studies.errors import NotebookError, RunError
+from persona_studies.errors import RunError
 from persona_studies.paths import Project
 from persona_studies.reproduce import execute, folders, imports, reads, ready
 
@@ -55,14 +55,8 @@ def key(project: Project, study: str, overrides: Mapping[str, Any]) -> dict[str,
     Raises:
         NotebookError: the file is not a notebook.
     """
-    path = project.notebook(study)
-    try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        texts = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
-    except (ValueError, LookupError, TypeError) as error:
-        raise NotebookError(f"{path.name} is not a notebook: {error!r}; restore it with git checkout.") from error
     return {
-        "notebook": _digest(json.dumps(texts).encode()),
+        "notebook": _digest(json.dumps(imports.cells(project, study)).encode()),
         "code": _digest((_tree(project.root, [project.folder(study)], "*.py") + _library(project, study)).encode()),
         "lock": _tree(project.root, [project.root / "uv.lock"]),
         "protocol": _tree(project.root, [project.folder(study)], "*.toml"),

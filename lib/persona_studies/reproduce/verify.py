@@ -115,14 +115,8 @@ def verify(project: Project, studies: Iterable[str]) -> Report:
             found.append(Artifact(study, "build", MISSING, ("Not built; run make reproduce.",)))
             continue
         if folders.description(folder) is None:
-            found.append(
-                Artifact(
-                    study,
-                    "build",
-                    BROKEN,
-                    (f"its run.json cannot be read; delete build/{study}, then run make reproduce.",),
-                )
-            )
+            said = f"its run.json cannot be read; delete build/{study}, then run make reproduce."
+            found.append(Artifact(study, "build", BROKEN, (said,)))
             continue
         found += _freshness(project, study, folder)
         found += compare(project, study, folder).artifacts
@@ -411,13 +405,11 @@ def _manifest(project: Project, study: str) -> list[Artifact]:
         said = f"{path.name} cannot be read ({error}); restore it with git checkout, or run make accept."
         return [Artifact(study, "reference files", BROKEN, (said,))]
     present = _digests(project, study)
-    lines = [f"{name} is gone since the reference was accepted" for name in manifest if name not in present]
-    lines += [f"{name} was added since the reference was accepted" for name in present if name not in manifest]
-    lines += [
-        f"{name} was changed since the reference was accepted"
-        for name in present
-        if name in manifest and present[name] != manifest[name]
-    ]
+    lines = []
+    for name in dict.fromkeys([*manifest, *present]):
+        if manifest.get(name) != present.get(name):
+            what = "is gone" if name not in present else "was changed" if name in manifest else "was added"
+            lines.append(f"{name} {what} since the reference was accepted")
     return [Artifact(study, "reference files", DIFFERS if lines else IDENTICAL, tuple(lines))]
 
 

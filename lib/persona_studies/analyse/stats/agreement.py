@@ -322,15 +322,14 @@ def _estimate(
     n = len(terms)
     _, rows = np.unique(cluster, return_inverse=True)
     groups = int(rows.max()) + 1 if n else 0
-    method = f"bootstrap of {groups} clusters, bias-corrected percentiles, {replicates} replicates"
     if groups < 2:
         reason = "undefined (fewer than 2 units or clusters with two ratings)"
-        return Estimate(nan, n=n, confidence=confidence, method=method, reason=reason)
+        return Estimate(nan, n=n, reason=reason)
     estimate = float(statistic(terms.sum(axis=0)))
     if np.isnan(estimate):
-        return Estimate(nan, n=n, confidence=confidence, method=method, reason=f"undefined ({undefined})")
+        return Estimate(nan, n=n, reason=f"undefined ({undefined})")
     sums = np.zeros((groups, terms.shape[1]))
     np.add.at(sums, rows, terms)
     rng = np.random.default_rng(seed)
     parts = [statistic(draw(rng, groups, size).T @ sums) for size in in_chunks(replicates, groups)]
-    return bias_corrected(estimate, np.concatenate(parts), confidence, n, method)
+    return bias_corrected(estimate, np.concatenate(parts), confidence, n)

@@ -100,19 +100,18 @@ def expected_calibration_error(
     groups = _groups(probability, outcome, cluster)
     stated, observed = _units(probability, outcome, bins)
     n, k = len(stated), len(np.unique(groups))
-    method = f"ECE, {bins} bins of equal {binning}, bootstrap, {replicates} replicates"
     if n == 0:
-        return Estimate(nan, n=0, confidence=confidence, method=method, reason="undefined (no units)")
+        return Estimate(nan, n=0, reason="undefined (no units)")
     surplus, sizes = _surplus(stated, observed, groups, bins, binning)
     gap = surplus.sum(axis=1) / n
     estimate = float(np.abs(gap).sum())
     if k < 2:
         reason = "interval undefined (fewer than 2 units or clusters)"
-        return Estimate(estimate, n=k, confidence=confidence, method=method, reason=reason)
+        return Estimate(estimate, n=k, reason=reason)
     gaps = _resampled(surplus, sizes, replicates, seed)
     level = (1 + confidence) / 2
     high, distance = (float(np.quantile(np.abs(g).sum(axis=0), level)) for g in (gaps, gaps - gap[:, None]))
-    return Estimate(estimate, max(0.0, estimate - distance), high, confidence, nan, k, method)
+    return Estimate(estimate, max(0.0, estimate - distance), high, n=k)
 
 
 def _groups(probability: ArrayLike, outcome: ArrayLike, cluster: ArrayLike | pd.Series | None) -> NDArray[np.int64]:

@@ -48,19 +48,18 @@ def correlation(
     fraction("confidence", confidence)
     a, b = complete(x=x, y=y)
     n = len(a)
-    name = {"pearson": "Pearson, Fisher z", "spearman": "Spearman, Fisher z (Bonett and Wright)"}[method]
     if n < 3:
-        return Estimate(nan, n=n, confidence=confidence, method=name, reason="undefined (fewer than 3 units)")
+        return Estimate(nan, n=n, reason="undefined (fewer than 3 units)")
     if is_constant(a) or is_constant(b):
-        return Estimate(nan, n=n, confidence=confidence, method=name, reason=CONSTANT)
+        return Estimate(nan, n=n, reason=CONSTANT)
     test = stats.pearsonr(a, b) if method == "pearson" else stats.spearmanr(a, b)
     r = float(np.clip(test.statistic, -1, 1))
     if n == 3:
         reason = "interval undefined (3 units)"
-        return Estimate(r, n=n, confidence=confidence, p=float(test.pvalue), method=name, reason=reason)
+        return Estimate(r, n=n, p=float(test.pvalue), reason=reason)
     se = sqrt((1.0 if method == "pearson" else 1 + r**2 / 2) / (n - 3))
     low, high = _fisher_interval(r, se, confidence)
-    return Estimate(r, low, high, confidence, float(test.pvalue), n, name)
+    return Estimate(r, low, high, float(test.pvalue), n)
 
 
 def pearson(x: Array, y: Array, axis: int = -1) -> Array:

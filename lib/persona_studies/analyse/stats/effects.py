@@ -38,21 +38,20 @@ def hedges_g(x: ArrayLike, y: ArrayLike, *, confidence: float = 0.95) -> Estimat
     fraction("confidence", confidence)
     a, b = (values[~np.isnan(values)] for values in (vector("x", x), vector("y", y)))
     n = len(a) + len(b)
-    method = "Hedges' g, noncentral t"
     if min(len(a), len(b)) < 2:
         reason = "undefined (a group has fewer than 2 units)"
-        return Estimate(nan, n=n, confidence=confidence, method=method, reason=reason)
+        return Estimate(nan, n=n, reason=reason)
     df = n - 2
     pooled = sqrt(((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / df)
     if pooled <= 1e-12 * max(np.abs(a).max(), np.abs(b).max()):
-        return Estimate(nan, n=n, confidence=confidence, method=method, reason=CONSTANT)
+        return Estimate(nan, n=n, reason=CONSTANT)
     scale = sqrt(1 / len(a) + 1 / len(b))
     t = float((a.mean() - b.mean()) / pooled / scale)
     correction = float(np.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / sqrt(df / 2))
     tail = (1 - confidence) / 2
     low, high = (_noncentrality(t, df, level) * scale * correction for level in (1 - tail, tail))
     p = float(2 * stats.t.sf(abs(t), df))
-    return Estimate(t * scale * correction, low, high, confidence, p, n, method)
+    return Estimate(t * scale * correction, low, high, p, n)
 
 
 def _noncentrality(t: float, df: int, level: float) -> float:

@@ -2,126 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import atanh, inf, isnan, nan, sqrt, tanh
+from math import atanh, inf, isnan, nan, sqrt
 
 from scipy import special, stats
 
 from persona_studies.analyse.stats.estimate import fraction
-from persona_studies.analyse.stats.paired import paired_counts, tango_interval, tango_score
+from persona_studies.analyse.stats.paired import paired_counts, tango_score
 from persona_studies.errors import StatisticsError
 
 
-@dataclass(frozen=True)
-class Equivalence:
-    """Result of two one-sided tests.
+def equivalence_correlation(r: float, n: int, *, margin: float) -> float:
+    """Return the larger p of two one-sided tests that a Pearson correlation lies outside ±margin, by Fisher's z.
 
-    Attributes:
-        estimate: The effect.
-        low: Lower limit of the interval with coverage 1 - 2 alpha.
-        high: Upper limit.
-        margin: Effects between -margin and margin are of no interest.
-        p_lower: p-value of an effect at or below -margin.
-        p_upper: p-value of an effect at or above margin.
-        p: The larger of both.
-        equivalent: Whether p is at most alpha; the interval then lies within the margins.
-        alpha: Error rate of each test.
-        n: Units, or pairs.
-        method: Statistic used.
-        reason: Why undefined; empty otherwise.
-    """
-
-    estimate: float
-    low: float
-    high: float
-    margin: float
-    p_lower: float
-    p_upper: float
-    p: float
-    equivalent: bool
-    alpha: float
-    n: int
-    method: str
-    reason: str = ""
-
-
-def equivalence_correlation(r: float, n: int, *, margin: float, alpha: float) -> Equivalence:
-    """Test whether a Pearson correlation lies within ±margin, by Fisher's z.
-
-    Each one-sided test refers (atanh(r) ± atanh(margin))·sqrt(n - 3) to the normal distribution (Goertzen and
-    Cribbie 2010, British Journal of Mathematical and Statistical Psychology 63, 527-537; so does TOSTER).
+    Each refers (atanh(r) ± atanh(margin))·sqrt(n - 3) to the normal distribution (Goertzen and Cribbie 2010,
+    British Journal of Mathematical and Statistical Psychology 63, 527-537; so does TOSTER).
 
     Args:
-        r: Observed correlation; NaN, such as for a constant variable, is undefined.
+        r: Observed correlation; NaN, such as for a constant variable, is undefined, as are fewer than 4 units.
         margin: Smallest correlation of interest, in (0, 1).
-        alpha: Error rate of each test, in (0, 0.5).
 
     Raises:
-        StatisticsError: r outside [-1, 1], or margin or alpha out of range.
+        StatisticsError: r outside [-1, 1], or margin out of range.
 
     Examples:
-        >>> test = equivalence_correlation(0.02, 1000, margin=0.10, alpha=0.05)
-        >>> test.equivalent, round(test.p, 4), round(test.high, 3)
-        (True, 0.0056, 0.072)
+        >>> round(equivalence_correlation(0.02, 1000, margin=0.10), 4)
+        0.0056
     """
     fraction("margin", margin)
-    _check_alpha(alpha)
     if abs(r) > 1:
         raise StatisticsError(f"A correlation lies in [-1, 1], not at {r}.")
-    method = "TOST, Fisher z"
     if isnan(r) or n < 4:
-        reason = "undefined (no correlation)" if isnan(r) else "undefined (fewer than 4 units)"
-        return Equivalence(r, nan, nan, margin, nan, nan, nan, False, alpha, n, method, reason)
-    z = atanh(r) if abs(r) < 1 else inf * r
-    root = sqrt(n - 3)
-    half = float(stats.norm.isf(alpha)) / root
-    p_lower = float(stats.norm.sf((z + atanh(margin)) * root))
-    p_upper = float(stats.norm.cdf((z - atanh(margin)) * root))
-    p = max(p_lower, p_upper)
-    return Equivalence(r, tanh(z - half), tanh(z + half), margin, p_lower, p_upper, p, p <= alpha, alpha, n, method)
+        return nan
+    z = atanh(abs(r)) if abs(r) < 1 else inf
+    return float(stats.norm.cdf((z - atanh(margin)) * sqrt(n - 3)))
 
 
-def equivalence_paired_proportions(b: int, c: int, n: int, *, margin: float, alpha: float) -> Equivalence:
-    """Test whether two paired proportions differ by less than a margin, by Tango's score statistic.
+def equivalence_paired_proportions(b: int, c: int, n: int, *, margin: float) -> tuple[float, float]:
+    """Return p of the tests that a difference (b - c)/n of paired proportions is at most -margin, at least margin.
+
+    By Tango's score statistic, so that they are defined without discordant pairs as well, and then depend on n.
+    The proportions differ by less than the margin where the larger p is at most alpha; Tango's interval with
+    coverage 1 - 2 alpha then lies within ±margin.
 
     Args:
         b: Pairs with the outcome in the first condition only.
         c: Pairs with the outcome in the second condition only.
+        n: All pairs; without any, both p are undefined.
         margin: Smallest difference of interest, in (0, 1).
-        alpha: Error rate of each test, in (0, 0.5).
-
-    Returns:
-        On the difference (b - c)/n; the interval is Tango's. Without discordant pairs the tests are defined
-        as well, and depend on n.
 
     Raises:
-        StatisticsError: impossible counts, or margin or alpha out of range.
+        StatisticsError: impossible counts, or margin out of range.
 
     References:
         Tango (1998), Statistics in Medicine 17, 891-908.
 
     Examples:
-        >>> equivalence_paired_proportions(40, 41, 1000, margin=0.05, alpha=0.05).equivalent
+        >>> max(equivalence_paired_proportions(40, 41, 1000, margin=0.05)) <= 0.05
         True
-        >>> equivalence_paired_proportions(0, 0, 20, margin=0.05, alpha=0.05).equivalent
+        >>> max(equivalence_paired_proportions(0, 0, 20, margin=0.05)) <= 0.05
         False
     """
     fraction("margin", margin)
-    _check_alpha(alpha)
     b, c, n = paired_counts(b, c, n)
-    method = "TOST, Tango score"
     if n == 0:
-        return Equivalence(nan, nan, nan, margin, nan, nan, nan, False, alpha, 0, method, "undefined (no pairs)")
-    p_lower = float(stats.norm.sf(tango_score(b, c, n, -margin)))
-    p_upper = float(stats.norm.cdf(tango_score(b, c, n, margin)))
-    low, high = tango_interval(b, c, n, confidence=1 - 2 * alpha)
-    p = max(p_lower, p_upper)
-    return Equivalence((b - c) / n, low, high, margin, p_lower, p_upper, p, p <= alpha, alpha, n, method)
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 < alpha < 0.5:
-        raise StatisticsError(f"alpha must lie strictly between 0 and 0.5, not {alpha}.")
+        return nan, nan
+    lower, upper = (tango_score(b, c, n, limit) for limit in (-margin, margin))
+    return float(stats.norm.sf(lower)), float(stats.norm.cdf(upper))
 
 
 def equivalence_p(estimate: float, se: float, *, margin: float, df: float = inf) -> float:

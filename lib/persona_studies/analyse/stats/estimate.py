@@ -24,20 +24,16 @@ class Estimate:
         estimate: Point estimate; NaN where undefined.
         low: Lower limit of the interval; NaN where undefined.
         high: Upper limit.
-        confidence: Nominal coverage of the interval, in (0, 1).
         p: Two-sided p-value of no effect; NaN where no such test belongs to the method.
         n: Units that entered, after incomplete ones were left out.
-        method: How the interval, or else the p-value, was made.
         reason: Why something is undefined; empty when nothing is.
     """
 
     estimate: float
     low: float = nan
     high: float = nan
-    confidence: float = nan
     p: float = nan
     n: int = 0
-    method: str = ""
     reason: str = ""
 
 
@@ -58,14 +54,9 @@ def vector(name: str, values: ArrayLike) -> Array:
     Raises:
         StatisticsError: not numbers, not one-dimensional, or infinite.
     """
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise StatisticsError(f"{name} must hold numbers: {error}") from error
+    array = _finite(name, values)
     if array.ndim != 1:
         raise StatisticsError(f"{name} must be one-dimensional, not of shape {array.shape}.")
-    if np.isinf(array).any():
-        raise StatisticsError(f"{name} holds infinite values; a missing value is NaN.")
     return array
 
 
@@ -75,12 +66,17 @@ def matrix(name: str, values: ArrayLike) -> Array:
     Raises:
         StatisticsError: not numbers, not two-dimensional, empty, or infinite.
     """
+    array = _finite(name, values)
+    if array.ndim != 2 or not array.size:
+        raise StatisticsError(f"{name} must be a matrix with rows and columns, not of shape {array.shape}.")
+    return array
+
+
+def _finite(name: str, values: ArrayLike) -> Array:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise StatisticsError(f"{name} must hold numbers: {error}") from error
-    if array.ndim != 2 or not array.size:
-        raise StatisticsError(f"{name} must be a matrix with rows and columns, not of shape {array.shape}.")
     if np.isinf(array).any():
         raise StatisticsError(f"{name} holds infinite values; a missing value is NaN.")
     return array

@@ -38,8 +38,7 @@ def correct(
             ``error`` refuses it.
 
     Returns:
-        Indexed like ``p``: ``p`` (as given), ``p_adjusted``, ``rejected``, ``family_size``, ``method``,
-        ``reason`` (empty, or "undefined, counted as p = 1").
+        Indexed like ``p``: ``p_adjusted``, ``rejected``, ``family_size``.
 
     Raises:
         StatisticsError: the number of hypotheses is not ``size``; a name occurs twice; a p-value lies outside
@@ -54,20 +53,9 @@ def correct(
         {'model a': 0.03, 'model b': 0.08, 'model c': 1.0}
     """
     fraction("alpha", alpha)
-    values = _declared(p, size, undefined)
-    missing = np.isnan(values)
-    adjusted = _adjusted(np.where(missing, 1.0, values), method)
-    return pd.DataFrame(
-        {
-            "p": values,
-            "p_adjusted": adjusted,
-            "rejected": adjusted <= alpha,
-            "family_size": size,
-            "method": method,
-            "reason": np.where(missing, "undefined, counted as p = 1", ""),
-        },
-        index=p.index,
-    )
+    adjusted = _adjusted(np.nan_to_num(_declared(p, size, undefined), nan=1.0), method)
+    found = {"p_adjusted": adjusted, "rejected": adjusted <= alpha, "family_size": size}
+    return pd.DataFrame(found, index=p.index)
 
 
 def _declared(p: pd.Series, size: int, undefined: str) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from math import inf, nan, sqrt
 
 import numpy as np
@@ -19,49 +19,14 @@ from persona_studies.errors import StatisticsError
 MOST_EXACT = 36
 
 
-@dataclass(frozen=True)
-class McNemar:
-    """Comparison of two paired proportions.
-
-    Attributes:
-        b: Pairs with the outcome in the first condition only.
-        c: Pairs with the outcome in the second condition only.
-        n: All pairs.
-        p: Two-sided mid-p.
-        odds_ratio: Matched odds ratio b / c; infinite without c, NaN without discordant pairs.
-        odds_ratio_low: Lower limit.
-        odds_ratio_high: Upper limit; may be infinite.
-        difference: Proportion in the first minus proportion in the second condition, (b - c) / n.
-        difference_low: Lower limit.
-        difference_high: Upper limit.
-        confidence: Coverage of both intervals.
-        reason: What is undefined and why; empty when nothing is.
-    """
-
-    b: int
-    c: int
-    n: int
-    p: float
-    odds_ratio: float
-    odds_ratio_low: float
-    odds_ratio_high: float
-    difference: float
-    difference_low: float
-    difference_high: float
-    confidence: float
-    reason: str = ""
-
-
-def mcnemar(b: int, c: int, n: int, *, confidence: float = 0.95) -> McNemar:
-    """Test two paired proportions by McNemar's mid-p, with matched odds ratio and difference.
+def mcnemar(b: int, c: int, n: int, *, confidence: float = 0.95) -> Estimate:
+    """Test two paired proportions by McNemar's mid-p, and estimate their difference, (b - c) / n.
 
     - p is twice the smaller tail of Binomial(b + c, 1/2), counting half of the observed probability
       (Fagerland, Lydersen and Laake 2013, BMC Medical Research Methodology 13:91). For b = c it is 1, also
       without discordant pairs, where ``statsmodels``' asymptotic test has p = 0.
-    - The interval of the odds ratio turns the mid-p limits of b/(b + c) into odds, so that it excludes 1
-      exactly when p < 1 - confidence.
-    - The interval of the difference is Tango's score interval (1998, Statistics in Medicine 17, 891-908),
-      which is defined for every table.
+    - The interval is Tango's score interval (1998, Statistics in Medicine 17, 891-908), which is defined for every
+      table.
 
     Args:
         b: Pairs with the outcome in the first condition only.
@@ -73,7 +38,7 @@ def mcnemar(b: int, c: int, n: int, *, confidence: float = 0.95) -> McNemar:
 
     Examples:
         >>> test = mcnemar(1, 7, 21)
-        >>> round(test.p, 4), round(test.difference_low, 3), round(test.difference_high, 3)
+        >>> round(test.p, 4), round(test.low, 3), round(test.high, 3)
         (0.0391, -0.517, -0.026)
         >>> mcnemar(0, 0, 30).p
         1.0
@@ -81,26 +46,10 @@ def mcnemar(b: int, c: int, n: int, *, confidence: float = 0.95) -> McNemar:
     fraction("confidence", confidence)
     b, c, n = paired_counts(b, c, n)
     if n == 0:
-        return McNemar(b, c, n, nan, nan, nan, nan, nan, nan, nan, confidence, "undefined (no pairs)")
-    m = b + c
-    tail = (1 - confidence) / 2
-    low = 0.0 if b == 0 else _mid_p_limit(b, m, 1 - tail)
-    high = 1.0 if c == 0 else _mid_p_limit(b, m, tail)
-    difference_low, difference_high = tango_interval(b, c, n, confidence=confidence)
-    return McNemar(
-        b=b,
-        c=c,
-        n=n,
-        p=min(1.0, 2 * _mid_p(min(b, c), m, 0.5)),
-        odds_ratio=_odds(b, c),
-        odds_ratio_low=_odds(low, 1 - low),
-        odds_ratio_high=_odds(high, 1 - high),
-        difference=(b - c) / n,
-        difference_low=difference_low,
-        difference_high=difference_high,
-        confidence=confidence,
-        reason="" if m else "odds ratio undefined (no discordant pairs)",
-    )
+        return Estimate(nan, n=n, reason="undefined (no pairs)")
+    few, m = min(b, c), b + c
+    p = min(1.0, 2 * float(stats.binom.cdf(few, m, 0.5) - stats.binom.pmf(few, m, 0.5) / 2))
+    return Estimate((b - c) / n, *tango_interval(b, c, n, confidence=confidence), p, n)
 
 
 def tango_score(b: int, c: int, n: int, difference: float) -> float:
@@ -232,12 +181,11 @@ def _sign_flips(values: Array, cluster: ArrayLike | pd.Series | None, replicates
         p[drawn] = (extreme + 1) / (replicates + 1)
     found = []
     for hypothesis in range(values.shape[1]):
-        method = "sign flip, all patterns" if exact[hypothesis] else f"sign flip, {replicates} replicates"
         if n[hypothesis] == 0:
-            found.append(Estimate(nan, n=0, method=method, reason="undefined (no differences)"))
+            found.append(Estimate(nan, n=0, reason="undefined (no differences)"))
             continue
         estimate = float(values[known[:, hypothesis], hypothesis].mean())
-        found.append(Estimate(estimate, p=float(p[hypothesis]), n=int(n[hypothesis]), method=method))
+        found.append(Estimate(estimate, p=float(p[hypothesis]), n=int(n[hypothesis])))
     return found
 
 
@@ -288,21 +236,6 @@ def paired_counts(b: int, c: int, n: int) -> tuple[int, int, int]:
     if b + c > n:
         raise StatisticsError(f"{b} + {c} discordant pairs among {n} pairs.")
     return int(b), int(c), int(n)
-
-
-def _mid_p(x: int, m: int, p: float) -> float:
-    """Return P(X < x) + P(X = x)/2 for X ~ Binomial(m, p)."""
-    return float(stats.binom.cdf(x, m, p) - stats.binom.pmf(x, m, p) / 2)
-
-
-def _mid_p_limit(x: int, m: int, level: float) -> float:
-    return float(optimize.brentq(lambda p: _mid_p(x, m, p) - level, 0, 1, xtol=1e-15, rtol=1e-14))
-
-
-def _odds(favourable: float, unfavourable: float) -> float:
-    if unfavourable == 0:
-        return inf if favourable else nan
-    return favourable / unfavourable
 
 
 def _tango_spread(b: int, c: int, n: int, difference: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import nan
 
 import numpy as np
@@ -10,30 +9,11 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from persona_studies.analyse.stats.correlation import pearson
-from persona_studies.analyse.stats.estimate import codes, is_constant, matrix, same_units
+from persona_studies.analyse.stats.estimate import Estimate, codes, is_constant, matrix, same_units
 from persona_studies.errors import StatisticsError
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """Reliability of a sum or mean score.
-
-    Attributes:
-        estimate: Proportion of the score's variance that is not error; NaN where undefined.
-        n: Units with complete data.
-        items: Items, or columns, that make up the score.
-        method: How it was estimated.
-        reason: Why it is undefined; empty otherwise.
-    """
-
-    estimate: float
-    n: int
-    items: int
-    method: str
-    reason: str = ""
-
-
-def omega(items: ArrayLike | pd.DataFrame) -> Reliability:
+def omega(items: ArrayLike | pd.DataFrame) -> Estimate:
     """Return McDonald's omega total of a scale with one common factor.
 
     The one-factor model is fitted to the correlations of the items by iterated principal axes (statsmodels),
@@ -64,15 +44,14 @@ def omega(items: ArrayLike | pd.DataFrame) -> Reliability:
     scores = matrix("items", items)
     scores = scores[~np.isnan(scores).any(axis=1)]
     n, k = scores.shape
-    method = "omega total, one factor, minimum residual"
     if k < 3:
-        return Reliability(nan, n, k, method, "undefined (fewer than 3 items)")
+        return Estimate(nan, n=n, reason="undefined (fewer than 3 items)")
     if n <= k:
-        return Reliability(nan, n, k, method, f"undefined ({n} units for {k} items)")
+        return Estimate(nan, n=n, reason=f"undefined ({n} units for {k} items)")
     flat = [position for position in range(k) if is_constant(scores[:, position])]
     if flat:
         names = items.columns[flat] if isinstance(items, pd.DataFrame) else flat
-        return Reliability(nan, n, k, method, f"undefined (constant: {', '.join(map(str, names))})")
+        return Estimate(nan, n=n, reason=f"undefined (constant: {', '.join(map(str, names))})")
     from statsmodels.multivariate.factor import Factor
 
     correlations = np.corrcoef(scores, rowvar=False)
@@ -80,9 +59,9 @@ def omega(items: ArrayLike | pd.DataFrame) -> Reliability:
     fit = Factor(corr=correlations, n_factor=1, method="pa", smc=not singular).fit(maxiter=10_000, tol=1e-10)
     loadings = np.asarray(fit.loadings)[:, 0]
     if (loadings**2 > 1 - 1e-6).any():
-        return Reliability(nan, n, k, method, "undefined (Heywood case)")
+        return Estimate(nan, n=n, reason="undefined (Heywood case)")
     common = loadings.sum() ** 2
-    return Reliability(float(common / (common + (1 - loadings**2).sum())), n, k, method)
+    return Estimate(float(common / (common + (1 - loadings**2).sum())), n=n)
 
 
 def spearman_brown(r: float, parts: int = 2) -> float:
@@ -107,7 +86,7 @@ def split_half(
     column_cluster: ArrayLike | pd.Series | None = None,
     replicates: int,
     seed: int,
-) -> Reliability:
+) -> Estimate:
     """Return the mean split-half reliability of row means over random halves of the columns.
 
     Each split puts half of the columns (one fewer for an odd number) on one side, correlates the two row
@@ -136,9 +115,8 @@ def split_half(
     n, width = cells.shape
     columns = np.arange(width) if column_cluster is None else codes("column_cluster", column_cluster, width)
     k = int(columns.max()) + 1
-    method = f"split half, Spearman-Brown, mean of {replicates} splits"
     if n < 3 or k < 2:
-        return Reliability(nan, n, k, method, "undefined (fewer than 3 rows or 2 columns)")
+        return Estimate(nan, n=n, reason="undefined (fewer than 3 rows or 2 columns)")
     rng = np.random.default_rng(seed)
     order = rng.permuted(np.broadcast_to(np.arange(k), (replicates, k)), axis=1)
     first = (order < k // 2)[:, columns].T.astype(np.float64)
@@ -146,8 +124,8 @@ def split_half(
     filled = np.nan_to_num(cells)
     drawn, rest = known @ first, known @ (1 - first)
     if (drawn == 0).any() or (rest == 0).any():
-        return Reliability(nan, n, k, method, "undefined (a row has no cell in one half)")
+        return Estimate(nan, n=n, reason="undefined (a row has no cell in one half)")
     r = pearson(filled @ first / drawn, filled @ (1 - first) / rest, axis=0)
     if np.isnan(r).any():
-        return Reliability(nan, n, k, method, "undefined (constant)")
-    return Reliability(float(np.mean(2 * r / (1 + np.abs(r)))), n, k, method)
+        return Estimate(nan, n=n, reason="undefined (constant)")
+    return Estimate(float(np.mean(2 * r / (1 + np.abs(r)))), n=n)

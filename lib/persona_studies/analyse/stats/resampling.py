@@ -66,13 +66,12 @@ def bca(
     fraction("confidence", confidence)
     arrays = complete(**{f"sample {number + 1}": sample for number, sample in enumerate(samples)})
     n = len(arrays[0])
-    method = f"BCa bootstrap, {replicates} replicates"
     if n < 2:
         reason = "undefined (fewer than 2 units)"
-        return Estimate(nan, n=n, confidence=confidence, method=method, reason=reason)
+        return Estimate(nan, n=n, reason=reason)
     estimate = float(statistic(*arrays, axis=-1))
     if np.isnan(estimate):
-        return Estimate(nan, n=n, confidence=confidence, method=method, reason=CONSTANT)
+        return Estimate(nan, n=n, reason=CONSTANT)
     how = {"confidence_level": confidence, "n_resamples": replicates, "rng": np.random.default_rng(seed)}
     with warnings.catch_warnings():
         # scipy warns and returns NaN for a degenerate distribution; the reason below says so instead.
@@ -87,7 +86,7 @@ def bca(
         reason = "interval undefined (acceleration or bias correction has no finite value)"
     if reason:
         low = high = nan
-    return Estimate(estimate, low, high, confidence, nan, n, method, reason)
+    return Estimate(estimate, low, high, n=n, reason=reason)
 
 
 def cluster_bootstrap(
@@ -128,7 +127,6 @@ def cluster_bootstrap(
     usable = ~(np.isnan(y) | np.isnan(a))
     rows = codes("cluster", cluster, len(y))[usable]
     _, rows = np.unique(rows, return_inverse=True)
-    method = f"cluster bootstrap, bias-corrected percentiles, {replicates} replicates"
     return _bootstrap(
         y[usable, None],
         None if predictor is None else a[usable],
@@ -137,7 +135,6 @@ def cluster_bootstrap(
         confidence,
         replicates,
         seed,
-        method,
     )
 
 
@@ -196,9 +193,8 @@ def two_way_bootstrap(
         raise StatisticsError(f"predictor has {len(a)} values for {n_rows} rows.")
     usable = ~np.isnan(cells).all(axis=1) & ~np.isnan(a)
     _, rows = np.unique(rows[usable], return_inverse=True)
-    method = f"two-way bootstrap, {interval}, {replicates} replicates"
     known = None if predictor is None else a[usable]
-    return _bootstrap(cells[usable], known, rows, columns, confidence, replicates, seed, method, interval)
+    return _bootstrap(cells[usable], known, rows, columns, confidence, replicates, seed, interval)
 
 
 def _bootstrap(
@@ -209,7 +205,6 @@ def _bootstrap(
     confidence: float,
     replicates: int,
     seed: int,
-    method: str,
     interval: Interval = "bias-corrected percentiles",
 ) -> pd.DataFrame:
     """Bootstrap over row clusters and, unless ``columns`` is None, column clusters."""
@@ -220,7 +215,7 @@ def _bootstrap(
     n = int(rows.max()) + 1 if rows.size else 0
     if n < 2:
         reason = "undefined (fewer than 2 rows or clusters)"
-        undefined = Estimate(nan, confidence=confidence, n=n, method=method, reason=reason)
+        undefined = Estimate(nan, n=n, reason=reason)
         return pd.DataFrame([undefined] * len(names), index=pd.Index(names, name="statistic"))
     # Columns that are drawn together enter only through their sums.
     grouped = np.arange(cells.shape[1]) if columns is None else columns
@@ -241,9 +236,9 @@ def _bootstrap(
         parts.append(_statistics(np.broadcast_to(means, (len(cells), size)), predictor, row_weights))
     distribution = np.concatenate(parts, axis=1)
     estimates = [
-        bias_corrected(float(value), replicated, confidence, n, method)
+        bias_corrected(float(value), replicated, confidence, n)
         if interval == "bias-corrected percentiles"
-        else _standard_error(float(value), replicated, confidence, n, method, fisher=name == "correlation")
+        else _standard_error(float(value), replicated, confidence, n, fisher=name == "correlation")
         for name, value, replicated in zip(names, observed, distribution, strict=True)
     ]
     return pd.DataFrame(estimates, index=pd.Index(names, name="statistic"))
@@ -298,38 +293,36 @@ def _statistics(means: Array, predictor: Array | None, weights: Array) -> Array:
     return np.stack([mean, r, sas / saa])
 
 
-def bias_corrected(estimate: float, distribution: Array, confidence: float, n: int, method: str) -> Estimate:
+def bias_corrected(estimate: float, distribution: Array, confidence: float, n: int) -> Estimate:
     """Return the bias-corrected percentile interval."""
     if np.isnan(estimate):
-        return Estimate(nan, confidence=confidence, n=n, method=method, reason=CONSTANT)
+        return Estimate(nan, n=n, reason=CONSTANT)
     reason = _unusable(distribution)
     ties = np.isclose(distribution, estimate, rtol=1e-12, atol=0)
     below = (np.sum((distribution < estimate) & ~ties) + ties.sum() / 2) / len(distribution)
     if not reason and not 0 < below < 1:
         reason = "interval undefined (all replicates lie on one side of the estimate)"
     if reason:
-        return Estimate(estimate, confidence=confidence, n=n, method=method, reason=reason)
+        return Estimate(estimate, n=n, reason=reason)
     shift = 2 * stats.norm.ppf(below)
     half = stats.norm.ppf((1 + confidence) / 2)
     low, high = np.quantile(distribution, stats.norm.cdf([shift - half, shift + half]))
-    return Estimate(estimate, float(low), float(high), confidence, nan, n, method)
+    return Estimate(estimate, float(low), float(high), n=n)
 
 
-def _standard_error(
-    estimate: float, distribution: Array, confidence: float, n: int, method: str, *, fisher: bool
-) -> Estimate:
+def _standard_error(estimate: float, distribution: Array, confidence: float, n: int, *, fisher: bool) -> Estimate:
     """Return the normal interval with the standard deviation of the replicates, for a correlation of Fisher's z."""
     if np.isnan(estimate):
-        return Estimate(nan, confidence=confidence, n=n, method=method, reason=CONSTANT)
+        return Estimate(nan, n=n, reason=CONSTANT)
     reason = _unusable(distribution)
     if fisher and not reason and (abs(estimate) == 1 or (np.abs(distribution) == 1).any()):
         reason = "interval undefined (a correlation is exactly 1 or -1)"
     if reason:
-        return Estimate(estimate, confidence=confidence, n=n, method=method, reason=reason)
+        return Estimate(estimate, n=n, reason=reason)
     to, back = (np.arctanh, np.tanh) if fisher else (np.asarray, np.asarray)
     reach = stats.norm.ppf((1 + confidence) / 2) * np.std(to(distribution), ddof=1)
     low, high = back(to(estimate) + np.array([-reach, reach]))
-    return Estimate(estimate, float(low), float(high), confidence, nan, n, method)
+    return Estimate(estimate, float(low), float(high), n=n)
 
 
 def _unusable(distribution: Array) -> str:

@@ -36,12 +36,10 @@ class Rendering:
     Attributes:
         text: The prompt; None when there is none.
         problem: Why there is none.
-        refused: Whether the template itself refuses the conversation (``raise_exception``).
     """
 
     text: str | None
     problem: str = ""
-    refused: bool = False
 
 
 def render(
@@ -135,7 +133,7 @@ def _rendered(template: jinja2.Template, given: Mapping[str, Any], until: float)
                 return {"text": None, "problem": "it does not end"}
             pieces.append(piece)
     except _RefusalError as error:
-        return {"text": None, "problem": f"it says: {error}", "refused": True}
+        return {"text": None, "problem": f"it says: {error}"}
     except MemoryError:
         return {"text": None, "problem": f"it needs more than {MEMORY >> 20:,} MB"}
     except RecursionError:

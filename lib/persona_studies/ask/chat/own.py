@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import dropwhile, product, takewhile
-from typing import Any, TypedDict
+from typing import Any
 
 from persona_studies.ask.chat import jinja
 from persona_studies.errors import BackendError
@@ -202,13 +202,6 @@ def derive(source: str, variables: Mapping[str, str] | None = None) -> OwnTempla
     return OwnTemplate(bare, spoken, (stop[0],) if stop else (), system_filter, user_filter, notes)
 
 
-class _How(TypedDict, total=False):
-    """How conversations are put to a template."""
-
-    parts: bool
-    opened: bool
-
-
 @dataclass(frozen=True)
 class _Seen:
     """What a template made of the placeholders.
@@ -237,14 +230,14 @@ class _Seen:
         given = {"tools": None, "documents": None, "add_generation_prompt": True, **variables}
         given |= {name: False for name in SWITCHES if re.search(rf"\b{name}\b", source)}
         # Some templates take a message as a list of parts; some insist on a system turn.
-        ways: tuple[_How, ...] = ({}, {"parts": True}, {"opened": True})
-        for how in ways:
-            found = _render(source, given, **how)
-            if USER in (found["plain"].text or ""):
+        rendered: dict[str, dict[str, jinja.Rendering]] = {}
+        for how in ("", "parts", "opened"):
+            rendered[how] = _render(source, given, how)
+            if USER in (rendered[how]["plain"].text or ""):
                 break
         else:
-            how = ways[0]
-            found = _render(source, given)
+            how = ""
+        found = rendered[how]
         plain = found["plain"]
         if plain.text is None:
             raise ValueError(plain.problem)
@@ -275,28 +268,23 @@ class _Seen:
 
 
 def _render(
-    source: str,
-    given: dict[str, Any],
-    *,
-    parts: bool = False,
-    opened: bool = False,
-    day: datetime.datetime = jinja.DATE,
+    source: str, given: dict[str, Any], how: str, day: datetime.datetime = jinja.DATE
 ) -> dict[str, jinja.Rendering]:
     """Render the conversations that :class:`_Seen` needs.
 
     Args:
         source, given: The template and its variables.
-        parts: Give a message as a list of parts instead of a text.
-        opened: Open a conversation without a persona with an empty system turn.
+        how: ``parts`` gives a message as a list of parts instead of a text; ``opened`` opens a conversation without
+            a persona with an empty system turn.
         day: The date that the template is told.
     """
 
     def say(*turns: tuple[str, str]) -> dict[str, Any]:
-        if opened and turns[0][0] != "system":
+        if how == "opened" and turns[0][0] != "system":
             turns = (("system", ""), *turns)
         return {
             "messages": [
-                {"role": role, "content": [{"type": "text", "text": text}] if parts else text}
+                {"role": role, "content": [{"type": "text", "text": text}] if how == "parts" else text}
                 for role, text in turns
             ]
         }
@@ -316,14 +304,14 @@ def _render(
 
 
 def _switched(
-    source: str, given: dict[str, Any], found: Mapping[str, jinja.Rendering], how: _How
+    source: str, given: dict[str, Any], found: Mapping[str, jinja.Rendering], how: str
 ) -> tuple[str, ...]:
     """Return which of the switches and clocks change the prompt."""
     notes: tuple[str, ...] = ()
     if found["thinking"].text != found["plain"].text:
         notes += ("thinking off",)
     if "strftime_now" in source:
-        other = _render(source, given, day=jinja.DATE + datetime.timedelta(days=100), **how)
+        other = _render(source, given, how, jinja.DATE + datetime.timedelta(days=100))
         if any(other[name].text != found[name].text for name in ("plain", "persona")):
             notes += (f"date {jinja.DATE:%Y-%m-%d}",)
     return notes
