@@ -99,11 +99,9 @@ def count(project: Project, backend: Backend) -> pd.DataFrame:
             scale = len(cells) / len(some)
             asked = list(recording.requests(some))
             apart = sum((size := backend.size(request)).suffix + size.branches for request in asked)
-            found = planner.cost([str(measure)] * len(some), asked, backend).iloc[0]
             kind = cells["kind"].iloc[0]
             generated = int(some["max_tokens"].sum()) if kind == "text" else 0
-            amounts = {name: found[name] for name in ("starts", "logical", "computed")}
-            amounts |= {"apart": apart, "generated": generated}
+            amounts = {**planner.cost(asked, backend), "apart": apart, "generated": generated}
             rows.append(
                 {"study": study, "measure": measure, "kind": kind, "cells": len(cells), "counted": len(some)}
                 | {name: round(amount * scale) for name, amount in amounts.items()}

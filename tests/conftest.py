@@ -78,6 +78,8 @@ class Parameters(parameters.Parameters):
 OPEN = """from toy.design import Parameters
 
 parameters = Parameters.from_namespace(globals())"""
+# A project and the words of a command -> its exit code, and what it said.
+Call = Callable[..., tuple[int, str]]
 WORK = """import os
 from pathlib import Path
 
@@ -178,9 +180,7 @@ def recorded(recorded_once: Project, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def command_line(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
+def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
     """Return a function that runs a command in this process: its exit code, and what it and its children said."""
 
     def call(project: Project, *arguments: str) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from persona_studies.errors import PersonaStudiesError, problems
 
@@ -46,7 +46,7 @@ def declared(path: Path, form: type[T], refusal: type[PersonaStudiesError]) -> T
     from pydantic import ValidationError
 
     try:
-        found: T = _formed(path.read_text("utf-8"), form)
+        found: T = _formed(path.read_text("utf-8"), cast(Any, form))
     except ValidationError as error:
         raise refusal(f"{path} breaks its form, mend it there: {'; '.join(problems(error))}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:

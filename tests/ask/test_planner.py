@@ -95,7 +95,7 @@ def starts(plan: pd.DataFrame) -> int:
     requests = [
         Request("cloze", s, h, u, ("y", "n")) for s, h, u in zip(ordered.system, ordered.shared, ordered.user)
     ]
-    return int(planner.cost(["m"] * len(plan), requests, SimulatedBackend(lambda r: ())).loc[0, "starts"])
+    return planner.cost(requests, SimulatedBackend(lambda r: ()))["starts"]
 
 
 def test_a_persona_before_the_item_is_computed_once_per_persona() -> None:
@@ -125,7 +125,7 @@ def test_order_keeps_every_cell_once() -> None:
 def test_cost_counts_what_goes_through_the_model() -> None:
     plan = planner.order(grid(["abcdefgh", "ijklmnop"], "", "{text}"))
     requests = [Request("cloze", s, h, u, ("y", "n")) for s, h, u in zip(plan.system, plan.shared, plan.user)]
-    row = planner.cost(["m"] * len(plan), requests, SimulatedBackend(lambda r: ())).loc[0]
+    row = planner.cost(requests, SimulatedBackend(lambda r: ()))
     rest = 2 * len("firstsecondthird")
     assert row["computed"] == 2 * 8 + rest
     assert row["logical"] == 2 * (6 * 8 + rest)

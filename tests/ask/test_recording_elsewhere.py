@@ -10,7 +10,7 @@ from pathlib import Path
 from persona_studies.ask import packing, recording
 from persona_studies.design import plan as plans
 from persona_studies.paths import Project
-from tests.cli.test_cli import Call
+from tests.conftest import Call
 from tests.kit.grids import answer, contents, small_plan
 from tests.kit.simulated import SimulatedBackend
 

@@ -6,13 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 
 from persona_studies.paths import Project
-
-Call = Callable[..., tuple[int, str]]
+from tests.conftest import Call
 
 
 @pytest.mark.parametrize(

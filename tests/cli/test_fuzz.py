@@ -31,7 +31,7 @@ from sycophancy import published as sycophancy_published
 from tests.conftest import OPEN, PARAMETERS, notebook
 from tests.kit.grids import answer, conditions, small_plan, templates
 from tests.kit.protocols import GOOD
-from tests.kit.registers import ENTRY, register
+from tests.kit.registers import ENTRY, PINS, register
 from tests.kit.simulated import SimulatedBackend
 
 quick = settings(
@@ -158,7 +158,6 @@ def test_protocols(tmp_path: Path, text: bytes) -> None:
             assert "toy.toml" in str(error)
 
 
-PINS = '["toy/simulated"]\nrepo = "a/b"\nrevision = "' + "a" * 40 + '"\nsha256 = "' + "0" * 64 + '"\n'
 ROOT = Path(__file__).parents[2]
 
 

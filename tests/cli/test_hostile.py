@@ -27,6 +27,7 @@ from persona_studies.paths import Project
 from persona_studies.publish import hub
 from persona_studies.reproduce import runs, verify
 from sycophancy import published as sycophancy_published
+from tests.conftest import Call
 from tests.kit.grids import answer, small_plan
 from tests.kit.registers import ENTRY, register
 from tests.kit.simulated import SimulatedBackend
@@ -120,7 +121,7 @@ def test_a_reply_is_stored_as_it_is_and_read_as_data(tmp_path: Path, text: str) 
 
 
 def test_an_error_that_quotes_a_reply_does_not_steer_the_terminal(
-    make_project: Callable[..., Project], command_line: Callable[..., tuple[int, str]]
+    make_project: Callable[..., Project], command_line: Call
 ) -> None:
     project = make_project("raise ValueError('\\x1b]0;owned\\x07 \\u202e <b>')")
     code, said = command_line(project, "run", "toy")

@@ -16,10 +16,9 @@ from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
 from persona_studies.publish import hub
 from persona_studies.reproduce import notebooks, verify
-from tests.cli.test_fuzz import PINS
 from tests.conftest import build
 from tests.kit.grids import small_plan
-from tests.kit.registers import ENTRY, register
+from tests.kit.registers import ENTRY, PINS, register
 
 pytestmark = pytest.mark.attack
 

@@ -14,7 +14,7 @@ from persona_studies.design import plan
 from persona_studies.errors import BackendError, ParameterError
 from persona_studies.paths import Project
 from persona_studies.reproduce import grid, ready, sweep
-from tests.cli.test_cli import Call
+from tests.conftest import Call
 from tests.kit.grids import small_plan
 
 TEXT = "alpha=0.05,0.01 label='two words,x'"

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from persona_studies.paths import Project
+from tests.conftest import Call
 
 # Each study waits for the other, so that neither can end unless both run at the same time.
 MEET = """import os, time
@@ -40,9 +41,7 @@ def pair(make_project: Callable[..., Project], *cells: str) -> Project:
     return project
 
 
-def test_two_studies_run_at_once_and_not_again(
-    make_project: Callable[..., Project], command_line: Callable[..., tuple[int, str]]
-) -> None:
+def test_two_studies_run_at_once_and_not_again(make_project: Callable[..., Project], command_line: Call) -> None:
     project = pair(make_project, MEET)
     code, said = command_line(project, "reproduce", "--jobs", "2")
     assert code == 1 and "toy: done, build/toy" in said and "twin: done, build/twin" in said, said
@@ -90,8 +89,6 @@ def test_interrupted_it_ends_its_runs_and_leaves_nothing_half_written(
     assert not list(project.build.glob(".*.persona-studies-partial*")) and not list(project.build.rglob("run.json"))
 
 
-def test_a_wrong_name_is_refused_before_anything_runs(
-    toy_project: Project, command_line: Callable[..., tuple[int, str]]
-) -> None:
+def test_a_wrong_name_is_refused_before_anything_runs(toy_project: Project, command_line: Call) -> None:
     code, said = command_line(toy_project, "reproduce", "toy", "tot")
     assert code == 2 and "Did you mean 'toy'" in said and not toy_project.build.exists()

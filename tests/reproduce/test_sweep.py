@@ -21,6 +21,7 @@ from persona_studies.analyse import figures, tables
 from persona_studies.errors import ParameterError, PersonaStudiesError
 from persona_studies.paths import Project
 from persona_studies.reproduce import grid, ready, runs, sweep
+from tests.conftest import Call
 
 Make = Callable[..., Project]
 # Without pandas: a kernel is up in a third of the time.
@@ -104,9 +105,7 @@ def test_what_is_not_recorded_says_so_and_loses_nothing_else(
     assert [one.problem for one in found] == [None, "2 of 3 planned cells have no response"]
 
 
-def test_a_failing_specification_is_listed_and_the_others_drawn(
-    project: Project, command_line: Callable[..., tuple[int, str]]
-) -> None:
+def test_a_failing_specification_is_listed_and_the_others_drawn(project: Project, command_line: Call) -> None:
     # One is finished before, one runs beside one that fails.
     runs.run(project, "toy", ["rounds=2"])
     code, said = command_line(project, "sweep", "toy", "--grid", "rounds=2,4,7", "-j", "2")
@@ -138,9 +137,7 @@ def test_a_failing_specification_is_listed_and_the_others_drawn(
     assert after == before
 
 
-def test_more_runs_than_the_limit_are_refused_before_the_first(
-    project: Project, command_line: Callable[..., tuple[int, str]]
-) -> None:
+def test_more_runs_than_the_limit_are_refused_before_the_first(project: Project, command_line: Call) -> None:
     code, said = command_line(project, "sweep", "toy", "--grid", "rounds=1,2,4 alpha=0.1,0.2", "--limit", "5")
     assert code == 2 and "6 runs are more than the limit of 5; to start them: --limit 6" in said
     assert not project.runs.exists() and not project.build.exists()

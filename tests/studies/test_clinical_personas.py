@@ -121,7 +121,7 @@ class TestGrid:
     @pytest.mark.parametrize("name", ["triage", "esi"])
     def test_the_committed_tables_are_those_of_the_sources(self, name: str) -> None:
         try:
-            whole, _ = multiple_choice.read(PROJECT, name)
+            whole = multiple_choice.read(PROJECT, name)
         except SourceError:
             pytest.skip("the source is not at hand")
         committed = multiple_choice.questions(PROJECT, name, texts=False)

@@ -42,10 +42,10 @@ def estimate(plan: pd.DataFrame, backend: Backend, say: Callable[[str], None] = 
         say(f"{measure}: counting tokens and timing a few of {len(cells):,} cells")
         counted = _counted(cells)
         scale = len(cells) / len(counted)
-        tokens = planner.cost([str(measure)] * len(counted), requests(counted), backend).iloc[0]
+        tokens = planner.cost(requests(counted), backend)
         sample = _neighbours(cells)
         timed, seconds = _timed(backend, sample)
-        warm = planner.cost([str(measure)] * timed, requests(sample.head(timed)), backend).iloc[0]
+        warm = planner.cost(requests(sample.head(timed)), backend)
         # Labels take time for the prompt's tokens, a reply for its own.
         words = bool(cells["max_tokens"].max())
         seconds *= len(cells) / timed if words else tokens["computed"] * scale / warm["computed"]

@@ -164,29 +164,22 @@ def order(plan: pd.DataFrame) -> pd.DataFrame:
     return plan.loc[pd.DataFrame({"m": measure, "s": start}).sort_values(["m", "s"], kind="stable").index]
 
 
-def cost(measures: Iterable[str], requests: Iterable[Request], backend: Backend) -> pd.DataFrame:
+def cost(requests: Iterable[Request], backend: Backend) -> dict[str, int]:
     """Count tokens with and without sharing.
 
     Args:
-        measures: Measure of every request.
         requests: In the order they are asked.
         backend: Knows how the model tokenises.
 
     Returns:
-        One row per measure: ``measure, cells, starts, logical, computed``; ``starts`` counts the shared starts
-        that are computed.
+        ``starts`` (shared starts that are computed), ``logical, computed``.
     """
-    total: dict[str, list[int]] = {}
+    total = {"starts": 0, "logical": 0, "computed": 0}
     before: object = None
-    for name, request in zip(measures, requests, strict=True):
-        size = backend.size(request)
-        row = total.setdefault(name, [0, 0, 0, 0])
+    for size in map(backend.size, requests):
         fresh = size.head != before
         before = size.head
-        row[0] += 1
-        row[1] += fresh
-        row[2] += size.logical
-        row[3] += size.prefix * fresh + size.suffix + size.branches
-    return pd.DataFrame(
-        [(name, *row) for name, row in total.items()], columns=["measure", "cells", "starts", "logical", "computed"]
-    )
+        total["starts"] += fresh
+        total["logical"] += size.logical
+        total["computed"] += size.prefix * fresh + size.suffix + size.branches
+    return total

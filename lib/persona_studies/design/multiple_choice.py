@@ -249,21 +249,16 @@ def questions(
         )
     committed = banks.read(project.items / "questions" / f"{benchmark}.csv", BENCHMARKS[benchmark].row)
     # A domain that is read alone does not show which of its questions repeat those of another.
-    whole = read(project, benchmark, domains)[0] if texts else committed
+    whole = read(project, benchmark, domains) if texts else committed
     whole = whole[whole["item"].isin(committed["item"])]
     return (whole if domains is None else whole[whole["domain"].isin(domains)]).reset_index(drop=True)
 
 
-def read(
-    project: Project, benchmark: str, domains: tuple[str, ...] | None = None
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Read questions from their sources, and count what is left out.
+def read(project: Project, benchmark: str, domains: tuple[str, ...] | None = None) -> pd.DataFrame:
+    """Read questions from their sources, as :func:`questions` returns them with texts.
 
     Options and questions are stripped, because stray white space marks the right option in some copies. Left out
     are questions with missing, empty or repeated options, and repetitions of an earlier question.
-
-    Returns:
-        Questions as :func:`questions` with texts; and counts by reason.
     """
     known = BENCHMARKS[benchmark]
     parts = []
@@ -289,10 +284,7 @@ def read(
     outside = kept[(kept["gold"] < 0) | (kept["gold"] >= kept["n_options"])]
     if len(outside):
         raise SourceError(f"{outside['item'].iloc[0]} names a right option that it does not have.")
-    return kept[[*known.row.model_fields, "question", "options"]], {
-        "options missing, empty or repeated": int(sum(broken)),
-        "repeated": int(repeated.sum()),
-    }
+    return kept[[*known.row.model_fields, "question", "options"]]
 
 
 def sample(frame: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
@@ -351,7 +343,7 @@ def derive(project: Project) -> dict[str, str]:
     tables = {}
     for benchmark, known in BENCHMARKS.items():
         buffer = io.StringIO()
-        read(project, benchmark)[0][[*known.row.model_fields]].to_csv(buffer, index=False, lineterminator="\n")
+        read(project, benchmark)[[*known.row.model_fields]].to_csv(buffer, index=False, lineterminator="\n")
         tables[benchmark] = buffer.getvalue()
     return tables
 
