@@ -29,7 +29,7 @@ from persona_studies.ask.estimate import estimate, summary
 from persona_studies.errors import BackendError, BudgetSpent, ResponsesError
 from persona_studies.paths import Project
 from persona_studies.publish import datasheets
-from tests.kit.grids import LABELS, answer, contents, small_plan
+from tests.kit.grids import LABELS, answer, contents, packed, small_plan, straight
 from tests.kit.simulated import SimulatedBackend
 
 
@@ -65,10 +65,7 @@ def test_resumed_equals_uninterrupted_and_asks_nothing_twice(project: Project, t
             break
         assert backend.asked - before == sitting % 3 + 1
     assert backend.asked == len(plan)
-    resumed = contents(packing.pack(project, "toy", plan, "simulated"))
-    other = Project(tmp_path / "other")
-    recording.record(other, "toy", plan.sample(frac=1, random_state=0), SimulatedBackend(answer))
-    assert contents(packing.pack(other, "toy", plan, "simulated")) == resumed
+    assert packed(project, plan) == straight(tmp_path / "other", plan.sample(frac=1, random_state=0))
 
 
 def test_shards_together_are_the_whole(project: Project, tmp_path: Path) -> None:
@@ -76,11 +73,7 @@ def test_shards_together_are_the_whole(project: Project, tmp_path: Path) -> None
     for part in (2, 1):
         progress = recording.record(project, "toy", plan, SimulatedBackend(answer), shard=(part, 2))
     assert progress.complete
-    whole = Project(tmp_path / "whole")
-    recording.record(whole, "toy", plan, SimulatedBackend(answer))
-    assert contents(packing.pack(project, "toy", plan, "simulated")) == contents(
-        packing.pack(whole, "toy", plan, "simulated")
-    )
+    assert packed(project, plan) == straight(tmp_path / "whole", plan)
 
 
 def test_shards_that_start_late_keep_their_share(project: Project) -> None:
@@ -212,11 +205,7 @@ def test_killed_at_random_moments_nothing_is_lost(tmp_path: Path) -> None:
         assert found >= min(target, len(plan))
         kept = found
     assert recording.record(project, "toy", plan, SimulatedBackend(answer)).complete
-    other = Project(tmp_path / "other")
-    recording.record(other, "toy", plan, SimulatedBackend(answer))
-    assert contents(packing.pack(project, "toy", plan, "simulated")) == contents(
-        packing.pack(other, "toy", plan, "simulated")
-    )
+    assert packed(project, plan) == straight(tmp_path / "other", plan)
 
 
 def test_two_writers_of_one_shard_are_kept_apart(project: Project) -> None:
@@ -260,9 +249,7 @@ def test_a_part_is_packed_and_another_checkout_goes_on_from_it(project: Project,
     assert done.complete
     whole = packing.pack(fresh, "toy", plan, "simulated")
     assert not {"complete", "unfinished"} & {*json.loads((whole / "record.json").read_text())}
-    straight = Project(tmp_path / "straight")
-    recording.record(straight, "toy", plan, SimulatedBackend(answer))
-    assert contents(whole) == contents(packing.pack(straight, "toy", plan, "simulated"))
+    assert contents(whole) == straight(tmp_path / "straight", plan)
 
 
 @pytest.mark.parametrize("limit", [5, 15])
@@ -316,11 +303,7 @@ def test_answers_may_come_in_any_order(project: Project, tmp_path: Path) -> None
 
     plan = small_plan()
     recording.record(project, "toy", plan, Late(answer))
-    other = Project(tmp_path / "other")
-    recording.record(other, "toy", plan, SimulatedBackend(answer))
-    assert contents(packing.pack(project, "toy", plan, "simulated")) == contents(
-        packing.pack(other, "toy", plan, "simulated")
-    )
+    assert packed(project, plan) == straight(tmp_path / "other", plan)
 
 
 class Failing(SimulatedBackend):
@@ -586,9 +569,7 @@ class TestTakeIn:
             packing.pack(here, "toy", plan, "simulated")
         packing.take_in(here, tmp_path / "out-2")
         recording.record(project, "toy", plan, SimulatedBackend(answer))
-        assert contents(packing.pack(here, "toy", plan, "simulated")) == contents(
-            packing.pack(project, "toy", plan, "simulated")
-        )
+        assert packed(here, plan) == packed(project, plan)
 
     def test_taken_in_twice_is_taken_in_once(self, here: Project, tmp_path: Path) -> None:
         self.elsewhere(Project(tmp_path / "machine"), tmp_path / "out", 1, small_plan())

@@ -19,7 +19,7 @@ from persona_studies.ask.workers import Workers
 from persona_studies.design import plan as grid
 from persona_studies.errors import BackendError, ParameterError
 from persona_studies.paths import Project
-from tests.kit.grids import contents, small_plan
+from tests.kit.grids import contents, packed, small_plan
 from tests.kit.simulated import Local, Other, SimulatedBackend, Slow, by_request
 
 
@@ -213,9 +213,7 @@ def test_a_recording_in_processes_loses_nothing_when_it_is_stopped(tmp_path: Pat
     pool.close()
     single = Project(tmp_path / "alone")
     recording.record(single, "toy", plan, SimulatedBackend(by_request))
-    assert contents(packing.pack(project, "toy", plan, "simulated")) == contents(
-        packing.pack(single, "toy", plan, "simulated")
-    )
+    assert packed(project, plan) == packed(single, plan)
 
 
 COMMAND = """

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from persona_studies.ask import logs, packing, recording, responses
+from persona_studies.ask import logs, recording, responses
 from persona_studies.ask.backends import Request, Response
 from persona_studies.errors import ResponsesError, RunError
 from persona_studies.paths import Project
 from persona_studies.reproduce import execute, folders, runs
 from tests.conftest import WORK, build
-from tests.kit.grids import answer, contents, small_plan
+from tests.kit.grids import answer, contents, packed, small_plan, straight
 from tests.kit.simulated import SimulatedBackend
 from tests.reproduce.test_runs import files
 
@@ -208,11 +208,7 @@ def test_a_clock_that_jumps_changes_no_answer(
     progress = recording.record(project, "toy", plan, SimulatedBackend(answer), hours=1)
     assert progress.complete and progress.stopped is None and 0 <= progress.seconds < 3600
     monkeypatch.undo()
-    other = Project(tmp_path / "other")
-    recording.record(other, "toy", plan, SimulatedBackend(answer))
-    assert contents(packing.pack(project, "toy", plan, "simulated")) == contents(
-        packing.pack(other, "toy", plan, "simulated")
-    )
+    assert packed(project, plan) == straight(tmp_path / "other", plan)
 
 
 def test_what_is_current_is_decided_by_content_not_by_dates(make_project: Make) -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from persona_studies.ask import packing, recording
 from persona_studies.ask.backends import Request
 from persona_studies.design.plan import combine, measure, text_hash
+from persona_studies.paths import Project
+from tests.kit.simulated import SimulatedBackend
 
 
 def conditions() -> pd.DataFrame:
@@ -72,3 +75,14 @@ def _small_plan(n: int) -> pd.DataFrame:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.parquet"))}
+
+
+def packed(project: Project, plan: pd.DataFrame) -> dict[str, bytes]:
+    """Pack what a simulated model has answered, and return the files."""
+    return contents(packing.pack(project, "toy", plan, "simulated"))
+
+
+def straight(root: Path, plan: pd.DataFrame) -> dict[str, bytes]:
+    """Return the files of a recording that was made in one go, by one process."""
+    recording.record(Project(root), "toy", plan, SimulatedBackend(answer))
+    return packed(Project(root), plan)
