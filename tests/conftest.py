@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import shutil
@@ -27,6 +26,7 @@ from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks, runs, verify
 from tests.kit.grids import answer, small_plan
 from tests.kit.local_hub import Client, LocalHub
+from tests.kit.runs import sign
 from tests.kit.simulated import SimulatedBackend
 
 if TYPE_CHECKING:
@@ -228,13 +228,7 @@ def build(project: Project) -> Path:
     notebook = notebooks.read(project.notebook("toy"))
     notebook.cells[-1].outputs = [new_output("stream", name="stdout", text="0.05\n")]
     notebooks.write(notebook, folder / "toy.ipynb")
-    outputs = {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "run.json"
-    }
-    record = {"study": "toy", "key": runs.key(project, "toy", {}), "overrides": {}, "outputs": outputs}
-    (folder / "run.json").write_text(json.dumps(record))
+    sign(project, folder, {})
     return folder
 
 

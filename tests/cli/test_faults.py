@@ -20,8 +20,8 @@ from persona_studies.paths import Project
 from persona_studies.reproduce import execute, folders, runs
 from tests.conftest import WORK, build
 from tests.kit.grids import answer, contents, packed, small_plan, straight
+from tests.kit.runs import files
 from tests.kit.simulated import SimulatedBackend
-from tests.reproduce.test_runs import files
 
 pytestmark = pytest.mark.attack
 
@@ -74,6 +74,7 @@ import sys
 from pathlib import Path
 from persona_studies import cli
 from persona_studies.ask import recording
+from tests.kit.runs import files
 from tests.kit.simulated import SimulatedBackend
 from tests.kit.grids import answer
 recording.load = lambda *args, **how: SimulatedBackend(answer)

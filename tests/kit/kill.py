@@ -32,6 +32,7 @@ from persona_studies.paths import Project
 from persona_studies.reproduce import engine, folders, runs  # noqa: F401 - the engine, for the same reason
 from tests.conftest import MODULE, OPEN, notebook
 from tests.kit.grids import answer, contents, small_plan
+from tests.kit.runs import files
 from tests.kit.simulated import SimulatedBackend
 
 # Two tables, a moment apart, that name the version of the protocol they were made from.
@@ -188,10 +189,6 @@ def toy(root: Path, version: int) -> Project:
         if not (root / name).exists() or name.endswith(".toml"):
             (root / name).write_text(text)
     return project
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def kill_runs(kills: int, seed: int, root: Path) -> dict[str, int]:

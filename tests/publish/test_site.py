@@ -28,6 +28,7 @@ from persona_studies.errors import NotebookError, PersonaStudiesError
 from persona_studies.paths import Project
 from persona_studies.publish import scoreboard, site
 from persona_studies.reproduce import notebooks
+from tests.kit.runs import files
 
 REPOSITORY = Path(__file__).parents[2]
 LIMIT = 2_000_000  # bytes of a page with the style sheet and every picture that it loads
@@ -247,10 +248,10 @@ def test_verdicts_that_are_not_all_shown_are_refused(make_site: Callable[..., Pr
 
 
 def test_an_error_leaves_the_last_site_as_it_was(make_site: Callable[..., Project]) -> None:
-    before = content(site.build(make_site()))
+    before = files(site.build(make_site()))
     with pytest.raises(NotebookError):
         site.build(make_site(alt=None))
-    assert content(make_site().site) == before
+    assert files(make_site().site) == before
 
 
 @pytest.mark.parametrize(
@@ -297,17 +298,13 @@ def test_an_estimate_without_a_unit_is_refused(
 
 def test_two_builds_are_identical(make_site: Callable[..., Project]) -> None:
     project = make_site()
-    here = content(site.build(project))
+    here = files(site.build(project))
     # With another order of whatever is hashed: this process drew its own.
     environment = {**os.environ, "PERSONA_STUDIES_ROOT": str(project.root), "PYTHONHASHSEED": "1"}
     command = [sys.executable, "-m", "persona_studies.cli", "site"]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert said.stdout == "build/site/index.html\n"
-    assert content(project.site) == here and {"index.html", "toy.html", "style.css"} <= set(here)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert files(project.site) == here and {"index.html", "toy.html", "style.css"} <= set(here)
 
 
 # --- The studies ------------------------------------------------------------------------------------------------

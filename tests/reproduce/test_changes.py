@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 import shlex
@@ -20,8 +19,9 @@ from PIL import Image
 
 from persona_studies.analyse import tables
 from persona_studies.paths import Project
-from persona_studies.reproduce import changes, checkout, notebooks, pages, ready, runs
+from persona_studies.reproduce import changes, checkout, notebooks, pages, ready
 from persona_studies.reproduce.changes import Interval
+from tests.kit.runs import sign
 
 Make = Callable[..., Project]
 HOSTILE = "<script>alert('a')</script> & \"b\" \x1b[31m"
@@ -140,14 +140,8 @@ def write_run(folder: Path, project: Project, written: dict[str, pd.DataFrame], 
     data = {"image/png": base64.b64encode(png.read_bytes()).decode()}
     notebook.cells[-1].outputs = [new_output("display_data", data=data, metadata=alt)]
     (folder / "toy.ipynb").write_text(json.dumps(notebook))
-    outputs = {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "run.json"
-    }
     overrides = {"alpha": 0.01, "label": HOSTILE.removesuffix(" \x1b[31m"), "kinds": ["a", "b"]}
-    made = {"study": "toy", "key": runs.key(project, "toy", overrides), "overrides": overrides, "outputs": outputs}
-    (folder / "run.json").write_text(json.dumps(made))
+    sign(project, folder, overrides)
 
 
 @pytest.fixture

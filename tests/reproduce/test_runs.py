@@ -20,12 +20,9 @@ from persona_studies.errors import NotebookError, ParameterError, PersonaStudies
 from persona_studies.paths import Project
 from persona_studies.reproduce import engine, folders, ready, runs, verify
 from tests.kit.grids import small_plan
+from tests.kit.runs import files
 
 Make = Callable[..., Project]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def leftovers(project: Project) -> list[str]:

@@ -21,8 +21,8 @@ from persona_studies.ask import models, registry
 from persona_studies.ask.weights import fetch
 from persona_studies.paths import Project
 from tests.kit import toy_study
+from tests.kit.runs import files
 from tests.kit.single_node_slurm import Cluster, absent
-from tests.reproduce.test_runs import files
 
 pytestmark = pytest.mark.slurm
 
