@@ -126,10 +126,7 @@ def differences(wide: pd.DataFrame, usable: list[str]) -> families.Differences:
 
     def of(contrast: Hypothesis, part: str | None) -> pd.Series:
         mine = wide[wide.index.get_level_values("benchmark").isin(pooled(contrast.on, usable))]
-        if not {contrast.first, contrast.second} <= set(mine):
-            return pd.Series(dtype=float, index=mine.index[:0])
-        found: pd.Series = (mine[contrast.first] - mine[contrast.second]).dropna()
-        return found
+        return families.gaps(mine, contrast)
 
     return of
 
@@ -170,9 +167,7 @@ def _counted(wide: pd.DataFrame, contrast: Hypothesis, protocol: Protocol, how: 
     both = wide[[contrast.first, contrast.second]].dropna()
     least, trials = (int(word) for word in contrast.outcome.split() if word.isdigit())
     one, other = (passing(both[column], least, trials) for column in both)
-    return families.of_counts(
-        int((one & ~other).sum()), int((other & ~one).sum()), len(both), contrast=contrast, how=how
-    )
+    return families.of_counts(*families.discordant(one, other), contrast=contrast, how=how)
 
 
 def any_condition(wide: pd.DataFrame, protocol: Protocol) -> dict[str, float]:

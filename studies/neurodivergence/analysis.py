@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import nan, sqrt
 from typing import Any
 
@@ -99,46 +100,36 @@ def contrasts(rows: pd.DataFrame, protocol: Protocol, parameters: Parameters) ->
     Returns:
         ``hypothesis, metric, contrast`` and what :func:`paired` and :func:`corrected` give.
     """
-    found = [
+    return corrected(pd.DataFrame(_each(rows, parameters)), "pooled", protocol, parameters)
+
+
+def _each(
+    rows: pd.DataFrame, parameters: Parameters, planned: Sequence[str] = PLANNED, **of: Any
+) -> list[dict[str, Any]]:
+    """Return planned contrasts of every metric; what the rows are ``of`` comes first in the hypothesis."""
+    return [
         {
-            "hypothesis": f"{metric}: {contrast}",
+            "hypothesis": " ".join([*of.values(), f"{metric}: {contrast}"]),
+            **of,
             "metric": metric,
             "contrast": contrast,
             **paired(differences(rows, metric, *PAIRS[contrast], parameters), scale(rows, metric), parameters),
         }
         for metric in parameters.metrics
-        for contrast in PLANNED
+        for contrast in planned
     ]
-    return corrected(pd.DataFrame(found), "pooled", protocol, parameters)
 
 
 def directives(rows: pd.DataFrame, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
     """Return C2 - C1, what the directives add to the profile; columns as of :func:`contrasts`."""
-    found = [
-        {
-            "hypothesis": f"{metric}: C2 - C1",
-            "metric": metric,
-            **paired(differences(rows, metric, "C2", "C1", parameters), scale(rows, metric), parameters),
-        }
-        for metric in parameters.metrics
-    ]
-    return corrected(pd.DataFrame(found), "directives", protocol, parameters)
+    found = pd.DataFrame(_each(rows, parameters, ["C2 - C1"])).drop(columns="contrast")
+    return corrected(found, "directives", protocol, parameters)
 
 
 def by_model(rows: pd.DataFrame, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
     """Return the planned contrasts of each model, corrected together; ``hypothesis`` begins with the model."""
-    found = [
-        {
-            "hypothesis": f"{model} {metric}: {contrast}",
-            "model": model,
-            "metric": metric,
-            "contrast": contrast,
-            **paired(differences(part, metric, *PAIRS[contrast], parameters), scale(part, metric), parameters),
-        }
-        for model, part in rows.groupby("model", sort=True)
-        for metric in parameters.metrics
-        for contrast in PLANNED
-    ]
+    parts = rows.groupby("model", sort=True)
+    found = [row for model, part in parts for row in _each(part, parameters, model=model)]
     return corrected(pd.DataFrame(found), "models", protocol, parameters)
 
 

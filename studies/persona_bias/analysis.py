@@ -142,10 +142,7 @@ def differences(wide: pd.DataFrame) -> families.Differences:
 
     def of(contrast: Hypothesis, part: str | None) -> pd.Series:
         mine = wide if contrast.on == "all" else wide[wide.index.get_level_values("dataset") == contrast.on]
-        if not {contrast.first, contrast.second} <= set(mine):
-            return pd.Series(dtype=float, index=mine.index[:0])
-        found: pd.Series = (mine[contrast.first] - mine[contrast.second]).dropna()
-        return found
+        return families.gaps(mine, contrast)
 
     return of
 
@@ -222,8 +219,7 @@ def _counted(said: pd.DataFrame, contrast: Hypothesis, how: Settings) -> dict[st
     else:
         both = both.dropna(subset=["correct", "correct_second"])
         one, other = both["correct"] == 1, both["correct_second"] == 1
-    b, c = int((one & ~other).sum()), int((other & ~one).sum())
-    return families.of_counts(b, c, len(both), contrast=contrast, how=how)
+    return families.of_counts(*families.discordant(one, other), contrast=contrast, how=how)
 
 
 # --- What stands beside the tests ---

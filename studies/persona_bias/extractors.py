@@ -15,6 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from persona_studies.analyse import families
 from persona_studies.analyse.stats.paired import mcnemar
 from persona_studies.design.multiple_choice import LETTERS
 
@@ -169,8 +170,7 @@ def sensitivity(replies: pd.DataFrame, *, reference: str) -> pd.DataFrame:
         base = replies[(replies["extractor"] == extractor) & (replies["persona"] == reference)]
         mine = group.set_index("item")["correct"].to_frame("mine")
         both = mine.join(base.set_index("item")["correct"], how="inner").dropna()
-        b = int(((both["mine"] == 1) & (both["correct"] == 0)).sum())
-        c = int(((both["mine"] == 0) & (both["correct"] == 1)).sum())
+        b, c, _ = families.discordant(both["mine"] == 1, both["correct"] == 1)
         test = mcnemar(b, c, len(both)) if len(both) and persona != reference else None
         rows.append(
             {

@@ -14,7 +14,7 @@ from statsmodels.stats.proportion import proportion_confint, proportions_ztest
 
 from persona_choice import published
 from persona_studies.analyse import families
-from persona_studies.analyse.families import Settings
+from persona_studies.analyse.families import Settings, discordant
 from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
 
@@ -22,8 +22,6 @@ Array = NDArray[np.float64]
 
 BINARY = ("PRISM", "OpinionQA", "EC")
 """Tasks with two options whose released files are a task: the Reddit one (PR) is not."""
-QUESTIONS = 3015
-"""Answers of OpinionQA: 15 questions, 201 respondents."""
 
 
 def rows(project: Project) -> pd.DataFrame:
@@ -112,11 +110,6 @@ def shared(rows: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
         parts[1][columns], on="pair", suffixes=("_1", "_2"), validate="one_to_one"
     )
     return found
-
-
-def discordant(first: pd.Series, second: pd.Series) -> tuple[int, int, int]:
-    """Return pairs that only the first gets right, that only the second does, and all pairs."""
-    return int((first & ~second).sum()), int((second & ~first).sum()), len(first)
 
 
 def contrasts(protocol: Protocol, rows: pd.DataFrame, how: Settings) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sp
 
+from persona_studies.analyse import families
 from persona_studies.analyse.stats.correlation import minimum_detectable_correlation, pearson
 from persona_studies.analyse.stats.equivalence import equivalence_correlation, equivalence_paired_proportions
 from persona_studies.analyse.stats.resampling import bca, cluster_bootstrap
@@ -44,9 +45,7 @@ def mcnemar(answered: pd.DataFrame, parameters: Parameters) -> dict[str, Any]:
     With b questions right by retrieval alone and c right without it alone, p is that of b out of b + c at one half.
     The interval of (b - c) / n draws whole personas; equivalence is by Tango's score statistic.
     """
-    b = int((answered["retrieval"] & ~answered["blind"]).sum())
-    c = int((answered["blind"] & ~answered["retrieval"]).sum())
-    n = len(answered)
+    b, c, n = families.discordant(answered["retrieval"], answered["blind"])
     apart = answered["retrieval"].astype(float) - answered["blind"].astype(float)
     low, high = _cluster(apart, answered["persona_id"], parameters)
     se = float(apart.std(ddof=1) / np.sqrt(n))

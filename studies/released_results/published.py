@@ -28,8 +28,6 @@ STUDY = "released_results"
 # --- PersoBench -----------------------------------------------------------------------------------------------
 
 BATCH = 200
-WORST = {"C Score": -1.0}
-"""Value of a failed reply; 0 for every other metric."""
 
 
 def persobench_tables(workbooks: Mapping[tuple[str, str], Path]) -> pd.DataFrame:

@@ -122,9 +122,6 @@ def missing(hypothesis: str, scored: Scored) -> list[str]:
     return [name for name in (predictor, measure) if name not in held]
 
 
-# --- Gates: does a measure measure? ---
-
-
 # --- The family of hypotheses about personas ---
 
 

@@ -329,6 +329,19 @@ def share(
     return {**found, "direction": direction}
 
 
+def gaps(wide: pd.DataFrame, contrast: Hypothesis) -> pd.Series:
+    """Return a contrast's differences of two columns, of rows that have both; none where a column is missing."""
+    if not {contrast.first, contrast.second} <= set(wide):
+        return pd.Series(dtype=float, index=wide.index[:0])
+    found: pd.Series = (wide[contrast.first] - wide[contrast.second]).dropna()
+    return found
+
+
+def discordant(first: pd.Series | np.ndarray, second: pd.Series | np.ndarray) -> tuple[int, int, int]:
+    """Return how many pairs only the first gets right, how many only the second does, and all pairs."""
+    return int((first & ~second).sum()), int((second & ~first).sum()), len(first)
+
+
 def of_counts(b: int, c: int, n: int, *, contrast: Hypothesis, how: Settings) -> dict[str, Any]:
     """Return a difference of paired proportions: exact McNemar, Tango's interval, bound by Tango's score.
 
