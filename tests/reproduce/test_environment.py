@@ -81,9 +81,9 @@ def test_binder_installs_the_lock_with_the_python_of_the_conda_environment() -> 
 def test_the_colab_notebook_names_a_study_and_parameters_that_it_takes() -> None:
     project = Project(ROOT)
     names = notebooks.parameters(notebooks.read(ROOT / "docs" / "colab.ipynb"))
-    study = names["study"].value
-    assert study in project.names() and names["repository"].value == ""
-    given = ready.parameters_class(project, study).parse(shlex.split(names["parameters"].value))
+    study = names["study"]
+    assert study in project.names() and names["repository"] == ""
+    given = ready.parameters_class(project, study).parse(shlex.split(names["parameters"]))
     assert given and set(given) <= set(notebooks.parameters(notebooks.read(project.notebook(study))))
 
 
