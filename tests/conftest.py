@@ -21,11 +21,13 @@ from PIL import Image
 from persona_studies import cli
 from persona_studies.analyse import tables
 from persona_studies.ask import packing, recording
+from persona_studies.ask.backends.endpoint import calls
 from persona_studies.design import sources
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks, runs, verify
 from tests.kit.grids import answer, small_plan
 from tests.kit.local_hub import Client, LocalHub
+from tests.kit.misbehaving_server import CANARY
 from tests.kit.runs import sign
 from tests.kit.simulated import SimulatedBackend
 
@@ -199,9 +201,15 @@ def command_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
 
 
 @pytest.fixture
-def certificates_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client reads all certificates when it is made, for 40 ms; a local server shows none."""
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and pauses of clients of a local server: a key that may show nowhere, hardly a pause before a retry.
+
+    A client reads all certificates when it is made, for 40 ms; a local server shows none.
+    """
     openai = pytest.importorskip("openai", reason="extra `api` is not installed")
+    monkeypatch.setattr(calls, "BACKOFF", 0.002)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
     client = partial(openai.DefaultAsyncHttpxClient, verify=CERTIFICATES)
     monkeypatch.setattr(openai, "DefaultAsyncHttpxClient", client)
 

@@ -18,17 +18,14 @@ from typer.testing import CliRunner
 
 from persona_studies import cli
 from persona_studies.ask import logs, packing, recording, registry, responses, unfinished
-from persona_studies.ask.backends.endpoint import calls
 from persona_studies.design import plan as plans
 from persona_studies.errors import BackendError, ParameterError, ResponsesError
 from persona_studies.paths import Project
 from tests.kit.grids import small_plan
-from tests.kit.misbehaving_server import Body, Server, prompt_of
+from tests.kit.misbehaving_server import CANARY, Body, Server, prompt_of
 
 pytest.importorskip("openai", reason="extra `api` is not installed")
-pytestmark = pytest.mark.usefixtures("certificates_once")
-
-CANARY = "sk-canary-9876543210"
+pytestmark = pytest.mark.usefixtures("endpoint")
 
 
 @pytest.fixture
@@ -36,8 +33,6 @@ def cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "toy.ipynb").touch()
     monkeypatch.setenv("PERSONA_STUDIES_ROOT", str(tmp_path))
-    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
-    monkeypatch.setattr(calls, "BACKOFF", 0.002)
     plan = small_plan(20)
     plans.save(plan[plan["measure"] == plan["measure"].iloc[0]], tmp_path / "cells.parquet", "toy")
     return tmp_path / "cells.parquet"

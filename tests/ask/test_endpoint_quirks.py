@@ -18,26 +18,14 @@ from persona_studies.ask.backends.endpoint import address, answers, calls, token
 from persona_studies.ask.backends.openai_compatible import OpenAICompatible
 from persona_studies.ask.chat import CHATML, PLAIN
 from persona_studies.errors import BackendError, ParameterError
-from tests.kit.misbehaving_server import Body, Server, always, by_text
+from tests.kit.misbehaving_server import CANARY, Body, Server, always, backend, by_text
 
 pytest.importorskip("openai", reason="extra `api` is not installed")
-pytestmark = pytest.mark.usefixtures("certificates_once")
+pytestmark = pytest.mark.usefixtures("endpoint")
 
-CANARY = "sk-canary-quirks-42"
 TEXT = Request("text", None, "", "Say hello.", max_tokens=20)
 LETTER = Request("letter", "You are a baker.", "", "Is tea warm?", ("A", "B"))
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "BACKOFF", 0.002)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
-
-
-def backend(server: Server, **how: Any) -> OpenAICompatible:
-    return OpenAICompatible(**({"name": "toy", "model": "toy-1", "base_url": server.url, "timeout": 20} | how))
 
 
 def asked(raw: str, request: Request = TEXT, **how: Any) -> Response:

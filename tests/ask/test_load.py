@@ -22,7 +22,6 @@ import pandas as pd
 import pytest
 
 from persona_studies.ask import logs, packing, recording, schema
-from persona_studies.ask.backends import openai_compatible
 from persona_studies.ask.backends.openai_compatible import OpenAICompatible
 from persona_studies.ask.chat import CHATML
 from persona_studies.design.plan import combine, measure
@@ -31,7 +30,7 @@ from persona_studies.paths import Project
 from tests.kit.grids import conditions, items, templates
 from tests.kit.misbehaving_server import Body, Server, prompt_of
 
-pytestmark = pytest.mark.load
+pytestmark = [pytest.mark.load, pytest.mark.usefixtures("endpoint")]
 ROOT = Path(__file__).parents[2]
 RATES = ROOT / "build" / "load.csv"
 TROUBLES = ("wait:0.05", "disconnect", "cut", "status:503 busy", "truncated")
@@ -122,12 +121,6 @@ def measured(
     earlier = pd.read_csv(RATES) if RATES.is_file() else pd.DataFrame()
     rows = pd.concat([earlier, pd.DataFrame([row])], ignore_index=True)
     rows.drop_duplicates(["behind", "troubles", "concurrency"], keep="last").to_csv(RATES, index=False)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_compatible, "BACKOFF", 0.01)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
 @pytest.fixture

@@ -22,38 +22,34 @@ import numpy as np
 import pytest
 
 from persona_studies.ask.backends import Request, Response
-from persona_studies.ask.backends.endpoint import calls
 from persona_studies.ask.backends.openai_compatible import Budget, OpenAICompatible, Spent
 from persona_studies.ask.chat import CHATML, GEMMA, PLAIN
 from persona_studies.errors import BackendError, BudgetSpent, ParameterError
-from tests.kit.misbehaving_server import Body, Server, always, by_text, in_turn, logprob_of, prompt_of, tokens_of
+from tests.kit.misbehaving_server import (
+    CANARY,
+    Body,
+    Server,
+    always,
+    backend,
+    by_text,
+    in_turn,
+    logprob_of,
+    prompt_of,
+    tokens_of,
+)
 
 pytest.importorskip("openai", reason="extra `api` is not installed")
-pytestmark = pytest.mark.usefixtures("certificates_once")
+pytestmark = pytest.mark.usefixtures("endpoint")
 
-CANARY = "sk-canary-0123456789"
 LETTER = Request("letter", "You are a baker.", "Choose a letter.\n", "Is tea warm?", ("A", "B", "C"))
 TEXT = Request("text", None, "", "Say hello.", max_tokens=20)
 CLOZE = Request("cloze", "You are a baker.", "", "Is tea warm?", ("I agree.", "I do not agree at all."))
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "BACKOFF", 0.002)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
-
-
-@pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
     yield
     assert not [thread.name for thread in threading.enumerate() if thread.name == "openai-compatible"]
-
-
-def backend(server: Server, **how: Any) -> OpenAICompatible:
-    if how.get("api") == "completions":
-        how = {"chat": CHATML} | how
-    return OpenAICompatible(**({"name": "toy", "model": "toy-1", "base_url": server.url, "timeout": 20} | how))
 
 
 def ask(model: OpenAICompatible, *requests: Request) -> list[Response]:

@@ -19,7 +19,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.request import Request, urlopen
 
+from persona_studies.ask.backends.openai_compatible import OpenAICompatible
+from persona_studies.ask.chat import CHATML
+
 UPSTREAM_SECONDS = 600
+# The key that clients are given, which may show nowhere.
+CANARY = "sk-canary-0123456789"
 
 Body = dict[str, Any]
 
@@ -336,3 +341,9 @@ def by_text(rules: Iterable[tuple[str, str]]) -> Callable[[Body, int], str]:
     """Return a ``behave`` for prompts that contain a text."""
     found = list(rules)
     return lambda body, before: next((what for text, what in found if text in prompt_of(body)), "ok")
+
+
+def backend(server: Server, **how: Any) -> OpenAICompatible:
+    if how.get("api") == "completions":
+        how = {"chat": CHATML} | how
+    return OpenAICompatible(**({"name": "toy", "model": "toy-1", "base_url": server.url, "timeout": 20} | how))
