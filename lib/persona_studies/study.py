@@ -241,8 +241,8 @@ class Study:
             PersonaStudiesError: the table does not hold (:func:`persona_studies.analyse.claims.table`).
         """
         whole = claims.table(self.project, self.name, found)
-        shown = ("statement", "published", "recomputed", "model", "estimate", "unit", "verdict", "why")
-        empty = [name for name in ("recomputed", "model", "unit") if not whole[name].astype(bool).any()]
+        shown = ("statement", "published", "recomputed", "model", "estimate", "unit", "verdict", "why", "details")
+        empty = [name for name in ("recomputed", "model", "unit", "details") if not whole[name].astype(bool).any()]
         hidden = [name for name in whole if name not in (*shown, "low", "high", "layer")] + empty
         hidden += ["layer"] if whole["layer"].nunique() == 1 else []
         how = {

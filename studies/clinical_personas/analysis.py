@@ -341,7 +341,7 @@ def finding(claims: pd.DataFrame, found: Analysis | None, public: pd.DataFrame) 
             f"{name} {row['score']:.2f} (chance {1 / row['n_options']:.2f})" for name, row in mine.iterrows()
         )
         return (
-            f"**{others}** In {found.model}, letters fail their checks ({why.removeprefix('gate: ')}), so that "
+            f"**{others}** In {found.model}, letters fail their checks ({why}), so that "
             f"nothing is decided by its answers. As a helpful assistant it gives the right answer a mean "
             f"probability of: {reached}; at least .10 above chance is asked. {counts}"
         )
@@ -353,11 +353,7 @@ def finding(claims: pd.DataFrame, found: Analysis | None, public: pd.DataFrame) 
     lay, mixed = (
         tests[f"physician - {who} | cases, critical - primary, accuracy"] for who in ("layperson", "shuffled")
     )
-    failed = [
-        f"{part} ({why.removeprefix('gate: ')})"
-        for part, checks in found.gate.groupby("part")
-        if (why := gates.failures(checks))
-    ]
+    failed = [f"{part} ({why})" for part, checks in found.gate.groupby("part") if (why := gates.failures(checks))]
     still = [] if not found.stuck["care"] else ["accuracy"]
     still += ["the assigned place"] if found.stuck["style"] else []
     return (

@@ -259,9 +259,8 @@ def finding(claims: pd.DataFrame, analyses: Mapping[str, Analysis]) -> str:
     none = by_question(first.scored)[NO_PERSONA].groupby(level="benchmark", sort=False).mean()
     reached = ", ".join(f"{benchmark} {none[benchmark]:.2f}" for benchmark in first.usable or none.index)
     if why := gates.failures(first.gate[first.gate["benchmark"] == "all"]):
-        checks = why.removeprefix("gate: ")
         return (
-            f"**{others}** In {model}, letters fail their checks ({checks}), so that nothing is decided by its "
+            f"**{others}** In {model}, letters fail their checks ({why}), so that nothing is decided by its "
             f"answers. Accuracy without a persona: {reached}."
         )
     tests = first.tests.drop_duplicates("hypothesis").set_index("hypothesis").to_dict("index")

@@ -15,7 +15,7 @@ from measurement.facts import BEHAVIOURS
 from persona_studies.analyse import claims, gates, verdicts
 from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.power import minimum_detectable_mean, units_needed
-from persona_studies.design.protocol import Protocol
+from persona_studies.design.protocol import Claim, Protocol
 
 MISSING = "not recorded yet: "
 PUBLISHED = ("SH1", "SH2", "SH2_live", "GU1", "GU2", "MP1", "PA1", "IL1", "IL3", "PL1", "HU1", "HU2")
@@ -34,37 +34,34 @@ PARTS = {
 """Part of the gate -> start of the measures it rests on; of labels only their mass is asked."""
 
 
-def reasons(protocol: Protocol, gate: pd.DataFrame) -> dict[str, str]:
-    """Return why each part of the gate does not count; empty where it does."""
-    found = {}
-    for part, start in PARTS.items():
-        rows = gate[gate["measure"].str.startswith(start)] if len(gate) else gate
-        if part.endswith("labels"):
-            rows = rows[rows["check"] == "option mass"] if len(rows) else rows
-        if rows.empty:
-            found[part] = f"{MISSING}{start.rstrip('_')}"
-        else:
-            bad = "; ".join(
-                f"{measure}: {gates.failures(mine).removeprefix('gate: ')}"
-                for measure, mine in rows.groupby("measure", sort=False)
-                if not mine["passes"].all()
-            )
-            found[part] = f"gate, {bad}" if bad else ""
-    return found
+def behind(gate: pd.DataFrame, part: str) -> pd.DataFrame:
+    """Return the checks of the measures that a part of the gate rests on; none where none of them is recorded."""
+    rows = gate[gate["measure"].str.startswith(PARTS[part])] if len(gate) else gate
+    return rows[rows["check"] == "option mass"] if len(rows) and part.endswith("labels") else rows
 
 
 def with_gate(protocol: Protocol, tests: pd.DataFrame, gate: pd.DataFrame) -> pd.DataFrame:
-    """Say of every test about a model what behind it failed; a test of one outcome rests on that one alone."""
-    failed, rests = reasons(protocol, gate), protocol.design["rests"]
+    """Say of every test about a model what behind it failed, or what is not recorded."""
     said = []
     for family, hypothesis, n in zip(tests["family"], tests["hypothesis"], tests["n"], strict=True):
-        parts = rests[family]
-        contrast = protocol.families[family].contrasts.get(hypothesis)
-        if contrast is not None and contrast.outcome in parts:
-            parts = [contrast.outcome]
-        why = "; ".join(dict.fromkeys(failed[part] for part in parts if failed[part]))
-        said.append(why or ("" if n else f"{MISSING}{_asked(family, hypothesis)}"))
+        rows = [behind(gate, part) for part in _parts(protocol, family, hypothesis)]
+        whole = n and all(map(len, rows))
+        lacks = "" if whole else f"{MISSING}{', '.join(_unrecorded(protocol, family, hypothesis, gate))}"
+        said.append(gates.failures(pd.concat(rows)) or lacks)
     return tests.assign(gate=said)
+
+
+def _parts(protocol: Protocol, family: str, hypothesis: str) -> list[str]:
+    """Return the parts of the gate that a test rests on; a test of one outcome rests on that one alone."""
+    parts: list[str] = protocol.design["rests"][family]
+    contrast = protocol.families[family].contrasts.get(hypothesis)
+    return [contrast.outcome] if contrast is not None and contrast.outcome in parts else parts
+
+
+def _unrecorded(protocol: Protocol, family: str, hypothesis: str, gate: pd.DataFrame) -> list[str]:
+    """Return what a test needs that is not recorded: measures, or where these are, some of their cells."""
+    parts = [part for part in _parts(protocol, family, hypothesis) if behind(gate, part).empty]
+    return [PARTS[part].rstrip("_") for part in parts] or [_asked(family, hypothesis)]
 
 
 def _asked(family: str, hypothesis: str) -> str:
@@ -109,7 +106,7 @@ def counted(
     if mine.empty or not mine["n"].any():
         return None
     if valid.empty:
-        why = "; ".join(dict.fromkeys(each for each in mine["gate"] if each)) or "the estimates are undefined"
+        why = next(filter(None, mine["gate"]), "the estimates are undefined")
         return verdicts.Evidence(estimate=np.nan, rejected=False, informative=False, reason=why, gated=True)
     wanted, n, margin = declared["direction"], len(valid), declared.get("smallest", smallest)
     if wanted == "none":
@@ -121,18 +118,20 @@ def counted(
         against = valid["rejected"] & (sign * valid["estimate"] < 0) & (wanted != "either")
     yes, no = int(agree.sum()), int(against.sum())
     decided_against = no > n / 2 if wanted == "none" else no > 0 and yes == 0
-    words = "equivalent" if wanted == "none" else "significant as claimed"
-    other = "significant and not equivalent" if wanted == "none" else "significant against the claim"
-    left = f" ({len(mine) - n} more are not recorded, failed their gate or are undefined)" if len(mine) > n else ""
-    small = f", {n} of {n} smaller than {margin:g}" if wanted != "none" and yes and valid["bounded"].all() else ""
+    # Where no test came out as claimed, that all are small speaks against the claim.
+    bounded = bool(wanted != "none" and valid["bounded"].all())
+    details = [f"{n} of {n} smaller than {margin:g}"] if bounded else []
+    if len(mine) > n:
+        details.append(f"{len(mine) - n} more are not recorded, failed their check or are undefined")
     mixed = wanted != "none" and yes > 0 and no > 0
     return verdicts.Evidence(
         estimate=yes / n,
         rejected=yes > n / 2 or decided_against,
-        equivalent=bool(wanted != "none" and valid["bounded"].all() and not yes),
+        equivalent=bounded and not yes,
         rising=tuple(valid.loc[agree, "hypothesis"]) if mixed else (),
         falling=tuple(valid.loc[against, "hypothesis"]) if mixed else (),
-        why=f"{yes} of {n} {words}, {no} {other}{small}{left}",
+        why=verdicts.counted(yes, n, no, none=wanted == "none"),
+        details="; ".join(details),
         needed=_units(protocol, valid.assign(agree=agree), margin, wanted, how),
         unit=f"{protocol.families[valid['family'].iloc[0]].unit} in each test",
         gated=declared["family"] in live.FAMILIES,
@@ -199,17 +198,17 @@ def evidence(
 
 
 def judged(
-    protocol: Protocol, public: Found, models: Mapping[str, Found], tests: Mapping[str, pd.DataFrame]
+    protocol: Protocol, public: Found, models: Mapping[str, Found], checks: Mapping[str, pd.DataFrame]
 ) -> pd.DataFrame:
     """Return the verdicts on every claim (:func:`persona_studies.analyse.verdicts.of_models`).
 
     Args:
         public: Evidence about released answers.
         models: Model -> its evidence, in the declared order.
-        tests: Model -> its tests, whose ``gate`` says what is not recorded.
+        checks: Model -> the checks of what is recorded.
     """
     about = [name for name in protocol.claims if about_model(protocol, name)]
-    absent = {model: {name: _lacking(protocol, name, table) for name in about} for model, table in tests.items()}
+    absent = {model: {name: _lacking(protocol, name, gate) for name in about} for model, gate in checks.items()}
     return verdicts.of_models(
         protocol,
         {**models, claims.PUBLISHED_DATA: public},
@@ -217,23 +216,23 @@ def judged(
     )
 
 
-def _lacking(protocol: Protocol, claim: str, tests: pd.DataFrame) -> str:
+def _lacking(protocol: Protocol, claim: str, gate: pd.DataFrame) -> str:
     """Return what is not recorded yet of what a claim needs."""
     declared = protocol.claims[claim]
-    family = protocol.design["sets"].get(declared.hypothesis, {}).get("family", declared.family)
-    mine = tests[tests["family"] == family]
-    if family == declared.family:
-        mine = mine[mine["hypothesis"] == declared.hypothesis]
-    parts = "; ".join(mine["gate"]).split("; ")
-    names = sorted({part.removeprefix(MISSING) for part in parts if part.startswith(MISSING)})
-    return f"{MISSING}{', '.join(names)}"
+    family = _family(protocol, declared)
+    needed = [str(declared.hypothesis)] if family == declared.family else protocol.families[family].hypotheses
+    names = {name for hypothesis in needed for name in _unrecorded(protocol, family, hypothesis, gate)}
+    return f"{MISSING}{', '.join(sorted(names))}"
+
+
+def _family(protocol: Protocol, claim: Claim) -> str:
+    """Return the family of the tests that decide a claim: its own, or that of the set which it is about."""
+    return str(protocol.design["sets"].get(claim.hypothesis, {}).get("family", claim.family))
 
 
 def about_model(protocol: Protocol, claim: str) -> bool:
     """Return whether a claim is decided by answers of a recorded model."""
-    declared = protocol.claims[claim]
-    family = protocol.design["sets"].get(declared.hypothesis, {}).get("family", declared.family)
-    return family in live.FAMILIES
+    return _family(protocol, protocol.claims[claim]) in live.FAMILIES
 
 
 def _single(row: Mapping[Any, Any], stuck: bool, *, corrected: bool) -> verdicts.Evidence:

@@ -56,9 +56,9 @@ def tested(
         metric, column = row.get("metric"), "passes" if layer == "corrected" else "point_passes"
         doubted = metric in JUDGED and row["family"] != "judges"
         passes = not doubted or (metric in gate.index and bool(gate.loc[str(metric), column]))
-        reason = "" if passes else f"judges do not agree well enough on {metric}"
+        reason = "" if passes else f"judges do not agree well enough on {str(metric).replace('_', ' ')}"
         moved = _moved(single, row) if layer == "corrected" else _moved_as_published(fits, row)
-        rising, falling = moved if row["family"] == "pooled" else ("", "")
+        rising, falling = moved if row["family"] == "pooled" else ((), ())
         found = {"layer": layer, "informative": passes, "reason": reason, "rising": rising, "falling": falling}
         rows.append({**row, **found})
 
@@ -84,14 +84,14 @@ def _significance(fit: dict[Any, Any]) -> dict[str, Any]:
     return {"p_adjusted": p, "rejected": p <= 0.05, "equivalent": False, "p_equivalence": nan}
 
 
-def _moved(single: pd.DataFrame, row: dict[Any, Any]) -> tuple[str, str]:
+def _moved(single: pd.DataFrame, row: dict[Any, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the models that rise and those that fall significantly, each by its own corrected test."""
     own = single[(single["metric"] == row.get("metric")) & (single["contrast"] == row["contrast"])]
     moved = own[own["rejected"].astype(bool)].set_index("model")["estimate"]
-    return ", ".join(moved[moved > 0].index), ", ".join(moved[moved < 0].index)
+    return tuple(moved[moved > 0].index), tuple(moved[moved < 0].index)
 
 
-def _moved_as_published(fits: dict[Any, Any], row: dict[Any, Any]) -> tuple[str, str]:
+def _moved_as_published(fits: dict[Any, Any], row: dict[Any, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the models that rise and those that fall significantly in the paper's own fits of single models."""
     own = {
         scope: fit
@@ -100,8 +100,8 @@ def _moved_as_published(fits: dict[Any, Any], row: dict[Any, Any]) -> tuple[str,
     }
     moved = {scope: fit["estimate"] for scope, fit in own.items() if fit["p_holm"] <= 0.05}
     return (
-        ", ".join(scope for scope, estimate in moved.items() if estimate > 0),
-        ", ".join(scope for scope, estimate in moved.items() if estimate < 0),
+        tuple(scope for scope, estimate in moved.items() if estimate > 0),
+        tuple(scope for scope, estimate in moved.items() if estimate < 0),
     )
 
 
@@ -123,14 +123,14 @@ def decided(
         reversed_: Estimates of single models with another sign than the pooled one, of :func:`mismatches`.
 
     Returns:
-        As :func:`tested`, with ``why`` where the rule's own words do not fit.
+        As :func:`tested`, with ``why`` where the rule's own words do not fit, and ``details``.
     """
     rows: list[dict[str, Any]] = []
 
     def add(family: str, hypothesis: str, layer: str, estimate: float, rejected: bool, **how: Any) -> None:
         empty = dict.fromkeys(("low", "high", "p_adjusted", "p_equivalence", "n", "se", "sd", "needed"), nan)
         row = {"family": family, "hypothesis": hypothesis, "layer": layer, "estimate": estimate}
-        plain = {"equivalent": False, "informative": True, "reason": "", "rising": "", "falling": ""}
+        plain = {"equivalent": False, "informative": True, "reason": "", "rising": (), "falling": ()}
         rows.append({**empty, **plain, **row, "rejected": rejected, **how})
 
     rest = gated[~gated["metric"].isin(PRIMARY)]
@@ -139,21 +139,21 @@ def decided(
         for row in found.to_dict("records"):
             alpha, low, high, line = (float(row[name]) for name in ("alpha", "low", "high", "threshold"))
             about = f"alpha of {row['metric'].replace('_', ' ')}"
-            side = "above" if alpha > line else "below"
-            said = f"the number decides: {about} is {alpha:.2f}, {side} {line:.2f}"
-            add("agreement", hypothesis, "published", alpha, True, why=said)
-            side = f"lies {side}" if low > line or high < line else "includes"
-            limits = {"low": low, "high": high, "why": f"{about}: its interval {side} {line:.2f}"}
+            add("agreement", hypothesis, "published", alpha, True, details=about)
+            side = "lies above" if low > line else "lies below" if high < line else "includes"
+            limits = {"low": low, "high": high, "why": f"its interval {side} {line:g}", "details": about}
             add("agreement", hypothesis, "corrected", alpha, low > line or high < line, **limits)
     changing = both[~both["metric"].isin(JUDGED)]
     needed = _units_for_most(protocol, changing, parameters)
     for layer, significant in (("published", changing["p_wald_holm"] <= 0.05), ("corrected", changing["rejected"])):
         counts = changing.assign(significant=significant).groupby("contrast")["significant"].agg(["sum", "size"])
         if len(counts):
-            share = float((counts["sum"] / counts["size"]).min())
-            said = ", ".join(f"{name}: {row['sum']} of {row['size']}" for name, row in counts.iterrows())
-            more = {"why": f"metrics changed, {said}", "needed": needed if layer == "corrected" else nan}
-            add("scope", "majority", layer, share, share > 0.5, **more)
+            shares = (counts["sum"] / counts["size"]).sort_values()
+            said = [f"{counts.loc[name, 'sum']} of {counts.loc[name, 'size']}" for name in shares.index]
+            more = {"why": f"{said[0]} metrics change significantly"}
+            more["details"] = ", ".join(f"{name}: {n}" for name, n in zip(shares.index, said, strict=True))
+            more["needed"] = needed if layer == "corrected" else nan
+            add("scope", "majority", layer, float(shares.iloc[0]), shares.iloc[0] > 0.5, **more)
     # The claim is that calls give the same answer, so its estimate is the share that is the same.
     shown = {"low": 1 - repeated["high"], "high": 1 - repeated["low"], "p_equivalence": repeated["p_equivalence"]}
     differ = bool(repeated["low"] > 0) or (repeated["estimate"] > 0 and np.isnan(repeated["low"]))
@@ -247,9 +247,10 @@ def _evidence(claim: Claim, row: dict[Any, Any], level: float, parameters: Param
         **{name: float(row[name]) for name in ("low", "high", "p_adjusted")},
         "informative": bool(row["informative"]),
         "reason": str(row["reason"]),
-        "rising": tuple(row["rising"].split(", ")) if row["rising"] else (),
-        "falling": tuple(row["falling"].split(", ")) if row["falling"] else (),
-        "why": row["why"] if isinstance(row["why"], str) else "",
+        **{name: row[name] for name in ("rising", "falling")},
+        **{name: row[name] for name in ("why", "details") if isinstance(row.get(name), str)},
+        # The paper's line for alpha is crossed by a number, not by a test.
+        "sampled": (row["family"], row["layer"]) != ("agreement", "published"),
     }
     if row["layer"] == "corrected" and row["n"] > 1 and row["sd"] > 0:
         facts = {"se": row["se"] / row["sd"], "n": int(row["n"]), "level": level, "alpha": parameters.alpha}

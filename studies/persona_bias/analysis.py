@@ -347,10 +347,8 @@ def finding(found: Analysis | None, claims: pd.DataFrame, model: str) -> str:
         each = found.tests[found.tests["family"] == "persona"]
         worse = int((each["rejected"] & (each["estimate"] < 0)).sum())
         if failed := found.failed["persona"]:
-            text += (
-                f"**In {model} the letters failed their check ({failed.removeprefix('gate: ')}), so that nothing "
-            )
-            text += "is decided about it.** Behind that check, being"
+            text += f"**In {model} the letters failed their check ({failed}), so that nothing is decided about "
+            text += "it.** Behind that check, being"
         else:
             text += f"**In {model}, being"
         text += (

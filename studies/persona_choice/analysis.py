@@ -47,7 +47,7 @@ def _certain(certain: pd.DataFrame) -> Evidence:
         corrected=False,
         rising=tuple(over),
         falling=tuple(under),
-        why="every run with a limit on one side of .80 lies on the claimed side" if not len(under) else "",
+        why=f"{len(over)} of {len(certain)} runs lie above 0.8, none below" if not len(under) else "",
     )
 
 
@@ -86,10 +86,10 @@ def as_published(
 
     for h, contrast in protocol.families["pj_features"].contrasts.items():
         one, other = (right(f"OpinionQA {contrast.on} {each}") for each in (contrast.first, contrast.second))
-        found["pj_features", h, "published"] = _unpaired(one, other, contrast, how, "OpinionQA, unpaired z: ")
+        found["pj_features", h, "published"] = _unpaired(one, other, contrast, how, "OpinionQA, unpaired z")
     for h, contrast in protocol.families["pj_persona"].contrasts.items():
         one, other = (right(f"PRISM {contrast.on} {each}") for each in (contrast.first, contrast.second))
-        found["pj_persona", h, "published"] = _unpaired(one, other, contrast, how, "ties counted as wrong: ")
+        found["pj_persona", h, "published"] = _unpaired(one, other, contrast, how, "ties counted as wrong")
     first = judge.certain(judge.strata(rows, counts, published.HIGH), how).iloc[0]
     found["pj_certain", "accuracy when certain - .80", "published"] = Evidence(
         estimate=first["accuracy"] - 0.8,
@@ -97,17 +97,16 @@ def as_published(
         high=first["high"] - 0.8,
         rejected=bool(first["over"] or first["under"]),
         corrected=False,
-        why=f"{first['run']}: {first['accuracy']:.3f} of {first['n']} certain replies are right",
+        why=f"{first['accuracy']:.0%} of {first['n']} certain replies are right",
+        details=str(first["run"]),
     )
     means = aligned.groupby("method")["KS"].mean()
     found["dp_methods", "DeepPersona - direct | six items, KS", "published"] = Evidence(
         estimate=float(means["DeepPersona"] - means["direct"]),
         rejected=False,
         corrected=False,
-        why=(
-            f"against the first 40 and 100 respondents; mean KS {1 - means['DeepPersona'] / means['direct']:.1%} "
-            "smaller, no test"
-        ),
+        why=f"mean KS is {1 - means['DeepPersona'] / means['direct']:.1%} smaller, without a test",
+        details="against the first 40 and 100 respondents",
     )
     return found
 
@@ -133,7 +132,8 @@ def _unpaired(
             smallest=contrast.smallest_effect,
             detectable=able["detectable"],
         ),
-        why=f"{said}{one[0] / one[1]:.3f} against {other[0] / other[1]:.3f}, p = {row['p']:.2g}",
+        why=f"{one[0] / one[1]:.3f} against {other[0] / other[1]:.3f}, {'' if rejected else 'not '}significant",
+        details=said,
     )
 
 

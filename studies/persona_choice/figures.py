@@ -99,7 +99,7 @@ def main(
     if live is not None:
         axis = figure.add_subplot(grid[1, :])
         choices(axis, live, "0.6" if gate else BLUE)
-        axis.set(title=f"{model}, asked here" + (f", behind a failed {gate}" if gate else ""))
+        axis.set(title=f"{model}, asked here" + (f", behind a failed check: {gate}" if gate else ""))
     return figure
 
 

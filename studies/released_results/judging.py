@@ -94,18 +94,17 @@ def _counted(claim: Claim, members: pd.DataFrame) -> tuple[str, str]:
     equal, rejected = members["equivalent"].astype(bool), members["rejected"].astype(bool)
     if claim.direction == "none":
         against = int((rejected & ~equal).sum())
-        counted = f"{against} of {n} tests significant and not equivalent, {int(equal.sum())} equivalent"
+        counted = verdicts.counted(int(equal.sum()), n, against, none=True)
         if equal.all():
             return verdicts.REPRODUCED, counted
         return (verdicts.CONTRADICTED if against else verdicts.INCONCLUSIVE), counted
     claimed = members["estimate"] > 0 if claim.direction == "positive" else members["estimate"] < 0
     for_it, against = int((rejected & claimed).sum()), int((rejected & ~claimed).sum())
-    signs = int(claimed.sum())
-    counted = f"{for_it} of {n} tests significant as claimed, {against} against; {signs} have the claimed sign"
+    counted = verdicts.counted(for_it, n, against)
     if for_it and against:
         return verdicts.HETEROGENEOUS, counted
     if against or equal.all():
-        return verdicts.CONTRADICTED, counted
+        return verdicts.CONTRADICTED, counted if against else verdicts.counted(n, n, 0, none=True)
     if for_it > n / 2:
         return verdicts.REPRODUCED, counted
     return (verdicts.SAME_DIRECTION if claimed.all() else verdicts.INCONCLUSIVE), counted
@@ -122,13 +121,13 @@ def about_description(claim: Claim, row: Mapping[Any, Any], parameters: Paramete
         said = verdicts.by_number(claim, float(row["estimate"]))
         return (verdicts.CONTRADICTED if off else verdicts.REPRODUCED), said
     if row["p_equivalence"] <= parameters.alpha:
-        return verdicts.CONTRADICTED, f"equivalent to less than {claim.smallest_effect}"
+        return verdicts.CONTRADICTED, f"shown to be smaller than {claim.smallest_effect:g}"
     sign = 1 if claim.direction == "positive" else -1
     limits = "the range of its cells" if "range" in row["test"] else "its interval"
     if min(sign * row["low"], sign * row["high"]) > 0:
-        return verdicts.SAME_DIRECTION, f"no test is made; {limits} lies on the claimed side"
+        return verdicts.SAME_DIRECTION, f"no test; {limits} lies on the claimed side"
     # Without a test nothing is decided, whatever the number of units.
-    return verdicts.INCONCLUSIVE, f"no test is made; {limits} includes 0; no number of {row['unit']}s would decide"
+    return verdicts.INCONCLUSIVE, f"no test; {limits} includes 0; {verdicts.would_decide(inf, row['unit'] + 's')}"
 
 
 def deciding(claim: Claim, members: pd.DataFrame) -> dict[Any, Any]:
@@ -143,7 +142,7 @@ def _judge(
 ) -> tuple[str, str, dict[Any, Any]]:
     """Return the verdict, the reason, and the row that stands for it."""
     if claim.not_testable is not None:
-        return (*verdicts.verdict(claim, None), {})
+        return verdicts.NOT_TESTABLE, claim.not_testable, {}
     if claim.family == "sets":
         kind = protocol.design["sets"][claim.hypothesis]
         named = tests["hypothesis"].map(lambda name: fnmatchcase(name, kind["members"]))
@@ -153,14 +152,15 @@ def _judge(
         said, why = about_set(claim, members, protocol.families[kind["family"]], parameters)
         return said, why, deciding(claim, members)
     known = described if claim.family == "described" else tests
-    found = known[(known["family"] == claim.family) & (known["hypothesis"] == claim.hypothesis)]
-    if found.empty:
+    mine = known[(known["family"] == claim.family) & (known["hypothesis"] == claim.hypothesis)]
+    if mine.empty:
         return verdicts.NOT_TESTABLE, "left out by the parameter sources", {}
-    row = dict(found.iloc[0])
+    row = dict(mine.iloc[0])
     own = claim.model_copy(update={"smallest_effect": smallest_effect(claim, row)})
     if claim.family == "described":
         return (*about_description(own, row, parameters), row)
-    return (*verdicts.verdict(own, evidence(row, own, protocol.families[str(own.family)], parameters)), row)
+    found = verdicts.verdict(own, evidence(row, own, protocol.families[str(own.family)], parameters))
+    return found.word, found.why, row
 
 
 def verdict_table(
@@ -183,7 +183,6 @@ def verdict_table(
     rows = []
     for name, claim in protocol.claims.items():
         said, why, row = _judge(claim, tests, described, protocol, parameters)
-        added = details.get(name, "")
         rows.append(
             {
                 "claim": name,
@@ -197,7 +196,8 @@ def verdict_table(
                 "unit_of_test": row.get("unit", ""),
                 **{key: row.get(key, nan) for key in SHOWN},
                 "verdict": said,
-                "why": f"{why}; {added}" if added and row else why,
+                "why": why,
+                "details": details.get(name, "") if row else "",
             }
         )
     return pd.DataFrame(rows).astype({"n": "Int64", "family_size": "Int64"})
@@ -219,16 +219,7 @@ def elsewhere(project: Project, protocol: Protocol) -> pd.DataFrame:
         found = known[(known["claim"] == name) | known["claim"].str.startswith(f"{name}_")]
         if found.empty:
             rows.append({"claim": name, **declared, "verdict": ELSEWHERE, "why": "that study has no results yet"})
-        for row in found.to_dict("records"):
-            rows.append(
-                {
-                    "claim": row["claim"],
-                    "statement": row["statement"],
-                    "published": row["published"],
-                    "verdict": row["verdict"],
-                    "why": row["why"],
-                }
-            )
+        rows += found.reindex(columns=["claim", "statement", "published", "verdict", "why"]).to_dict("records")
     return pd.DataFrame(rows)
 
 

@@ -112,7 +112,7 @@ def score(
 def behind(hypothesis: str, failed: Mapping[str, str]) -> str:
     """Return which measures behind a hypothesis failed which checks; empty where none did."""
     names = HYPOTHESES.get(hypothesis, ())
-    return "; ".join(f"{name.replace('_', ' ')} {failed[name]}" for name in names if failed.get(name))
+    return "; ".join(f"{name.replace('_', ' ')}: {failed[name]}" for name in names if failed.get(name))
 
 
 def missing(hypothesis: str, scored: Scored) -> list[str]:
@@ -299,7 +299,8 @@ def _papers_own(
             informative=not why,
             reason=why,
             corrected=False,
-            why=f"{int(mine['supports'].sum())} of 6 one-tailed tests below {how.alpha}; no neutral taken off",
+            why=f"{int(mine['supports'].sum())} of 6 one-tailed tests below {how.alpha}",
+            details="the answer to no statement is not taken off",
         )
     return found
 
@@ -393,7 +394,7 @@ def finding(found: Analysis, readings: pd.DataFrame, model: str) -> str:
         for h in net
     ]
     failed = {str(name): gates.failures(part) for name, part in found.gate.groupby("measure", sort=False)}
-    bad = [f"{name.replace('_', ' ')} ({why.removeprefix('gate: ')})" for name, why in failed.items() if why]
+    bad = [f"{name.replace('_', ' ')} ({why})" for name, why in failed.items() if why]
     still = [name.replace("_", " ") for name in found.scored.agree if stuck(found.steered, name)]
     return (
         f"**In {model}, agreement with what the user asserts, less the persona's own answer when no statement is "

@@ -55,7 +55,7 @@ def agreement(persona: pd.DataFrame, gate: str) -> Figure:
     _levels(axes[2], persona, {name: style for name, style in sets.items() if style[0] in persona})
     axes[2].set(title="net sycophancy:\nasserted less unattributed", ylabel="difference of log-odds (nats)")
     if gate:
-        figure.suptitle(f"behind a failed gate: {gate}", color="0.4", fontsize="small")
+        figure.suptitle(f"behind a failed check: {gate}", color="0.4", fontsize="small")
     return figure
 
 

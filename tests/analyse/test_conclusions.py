@@ -93,7 +93,7 @@ def test_before_a_recording_a_claim_about_a_model_waits() -> None:
 
 
 def test_the_first_model_that_passed_decides_and_stands_first() -> None:
-    failed = "gate: option mass"
+    failed = "option mass"
     for order in (
         [one("capable", -0.1), one("small", 0.1, gate=failed)],
         [one("small", 0.1, gate=failed), one("capable", -0.1)],
@@ -102,14 +102,14 @@ def test_the_first_model_that_passed_decides_and_stands_first() -> None:
         assert own["model"].tolist() == ["capable", "small"]
         assert own["verdict"].tolist() == ["contradicted", "uninformative"]
     # Where no model passed, the first one stands first.
-    own = judged(one("small", 0.1, gate=failed), one("capable", -0.1, gate="gate: parsed")).query("claim == 'own'")
+    own = judged(one("small", 0.1, gate=failed), one("capable", -0.1, gate="parsed")).query("claim == 'own'")
     assert own[["model", "verdict"]].to_numpy().tolist() == [
         ["small", "uninformative"],
         ["capable", "uninformative"],
     ]
 
 
-@pytest.mark.parametrize(("gate", "said"), [("", "heterogeneous"), ("gate: option mass", "contradicted")])
+@pytest.mark.parametrize(("gate", "said"), [("", "heterogeneous"), ("option mass", "contradicted")])
 def test_models_that_pass_and_move_apart_make_the_first_row_heterogeneous(gate: str, said: str) -> None:
     table = judged(one("capable", -0.1), one("other", 0.1, gate=gate))
     own = table[table["claim"] == "own"].set_index("model")
@@ -186,19 +186,19 @@ def test_models_on_either_side_of_a_line_move_apart() -> None:
         public = row_of("public", 0.9, rejected=True)
         table = conclusions.claims(declared, public, {each.model: each for each in models})
         row = table.query("claim == 'own'").iloc[0]
-        return str(row["why"] if row["verdict"] == "heterogeneous" else row["verdict"])
+        return str(row["details"] if row["verdict"] == "heterogeneous" else row["verdict"])
 
     assert said(one("a", 0.9)) == said(one("a", 0.9), one("c", 0.8)) == "reproduced"
-    assert said(one("a", 0.9), one("b", 0.1)) == "significantly up: a; down: b"
+    assert said(one("a", 0.9), one("b", 0.1)) == "up: a; down: b"
     # A failed model in front changes nothing, and what is not significant does not move.
-    failed = one("small", 0.9, gate="gate: option mass")
-    assert said(failed, one("b", 0.1), one("a", 0.9)) == "significantly up: a; down: b"
+    failed = one("small", 0.9, gate="option mass")
+    assert said(failed, one("b", 0.1), one("a", 0.9)) == "up: a; down: b"
     assert said(failed, one("a", 0.9), one("b", 0.1, rejected=False)) == "reproduced"
 
 
 def test_models_side_by_side_and_combined() -> None:
     [name] = small_protocol().families["own"].hypotheses
-    each = [one("a", 0.1), one("b", 0.2), one("c", 0.9, gate="gate: option mass")]
+    each = [one("a", 0.1), one("b", 0.2), one("c", 0.9, gate="option mass")]
     how = Settings(0.05, 0.95, "holm", 1000, 1)
     tests = {analysis.model: analysis.tests for analysis in each}
     table = conclusions.over_models(tests, [("own", name)], how)

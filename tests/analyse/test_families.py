@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from math import isnan, nan, sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from scipy import stats
 from persona_studies.analyse import families, gates, verdicts
 from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.power import power_mean
-from persona_studies.design.protocol import Claim, Family, Hypothesis, Protocol
+from persona_studies.design.protocol import Claim, Family, Hypothesis, Protocol, load
 from persona_studies.errors import ProtocolError
+from persona_studies.paths import Project
 
 HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=4999, seed=1)
 
@@ -170,8 +172,19 @@ def test_a_gate_holds_at_its_thresholds_and_fails_without_a_number() -> None:
         assert found["passes"].tolist() == passes
     both = gates.declared({"min_yes_rate": 0.3, "max_yes_rate": 0.7}, {"yes_rate": 0.2})
     assert both["passes"].tolist() == [False, True]
-    assert gates.failures(table) == "gate: position dominance"
+    assert gates.failures(table) == "picks by place"
     assert gates.failures(table[:1]) == ""
+    many = pd.DataFrame({"check": ["option mass", "order r", "order shift", "auc"], "passes": False})
+    assert gates.failures(many) == "answers outside options, order changes answers and more"
+    # Two checks of one thing are one thing that is wrong.
+    assert gates.failures(many[1:3]) == "order changes answers"
+
+
+def test_every_check_of_a_protocol_has_words_for_a_reason() -> None:
+    project = Project(Path(__file__).parents[2])
+    measures = [m for name in project.names() for m in load(project.protocol(name)).measures.values()]
+    checks = {key.partition("_")[2].replace("_", " ") for measure in measures for key in measure.gate}
+    assert checks and checks == {*gates.FAILED}
 
 
 @pytest.mark.parametrize("gate", [{"option_mass": 0.5}, {"min_mass": 0.5}])
@@ -248,7 +261,7 @@ def test_with_more_items_than_planned_the_effect_as_estimated_says_how_many_woul
 
 
 def test_a_failed_gate_and_a_contrast_that_no_set_is_left_for_are_uninformative() -> None:
-    assert judged({"p_bound": 0.001}, failed={"f": "gate: option mass"})["why"] == "gate: option mass"
+    assert judged({"p_bound": 0.001}, failed={"f": "picks by place"})["why"] == "picks by place"
     none = judged(NONE)
     assert none["verdict"] == verdicts.UNINFORMATIVE and "passed the gate" in none["why"]
     assert judged(NONE, failed={})["verdict"] == verdicts.NOT_TESTABLE

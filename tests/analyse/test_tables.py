@@ -50,6 +50,16 @@ def test_rounding_never_makes_a_p_or_a_threshold_zero() -> None:
     assert text == ["<.001", ".004", "0.0004", "0.001", "0.00"]
 
 
+def test_a_value_and_its_threshold_are_printed_so_that_a_reader_sees_which_is_larger() -> None:
+    """With two or three decimals .3003 and .3 look the same, and the check that failed looks passed."""
+    checks = pd.DataFrame(
+        {"value": [0.3003, 0.3, float("nan"), -0.7], "rule": "<=", "threshold": [0.3, 0.3, 0, 0.5]}
+    )
+    text = tables.show(checks, id="gate", title="Gate").text.split("\n")[2:]
+    pairs = [line.split()[0::2] for line in text]
+    assert pairs == [["0.3003", "0.3000"], ["0.30", "0.30"], [tables.MISSING, "0.00"], ["−0.70", "0.50"]]
+
+
 def test_limits_without_an_estimate_hidden_columns_and_first_rows() -> None:
     shown = tables.show(
         FRAME.drop(columns="r"),

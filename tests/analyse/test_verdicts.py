@@ -42,12 +42,20 @@ def claim(**changes: object) -> Claim:
         (Evidence(0.5, True), verdicts.REPRODUCED, "significant after correction, as claimed"),
         (Evidence(0.05, True, equivalent=True), verdicts.REPRODUCED, "significant after correction, as claimed"),
         (Evidence(-0.5, True), verdicts.CONTRADICTED, "significant after correction, opposite to the claim"),
-        (Evidence(0.01, False, equivalent=True, power=0.9), verdicts.CONTRADICTED, "equivalent to less than 0.1"),
+        (Evidence(0.01, False, equivalent=True, power=0.9), verdicts.CONTRADICTED, "shown to be smaller than 0.1"),
         (
             Evidence(0.2, False, power=0.79),
             verdicts.INCONCLUSIVE,
-            "not significant; power 0.79 for an effect of 0.1",
+            "not significant after correction; 79% chance to detect 0.1",
         ),
+        (
+            # Less than .8 is never printed as .8.
+            Evidence(0.2, False, power=0.7996),
+            verdicts.INCONCLUSIVE,
+            "not significant after correction; 79.96% chance to detect 0.1",
+        ),
+        (Evidence(0.5, True, corrected=False), verdicts.REPRODUCED, "significant without correction, as claimed"),
+        (Evidence(0.5, True, why="2 of 3 runs lie above"), verdicts.REPRODUCED, "2 of 3 runs lie above"),
         (Evidence(0.2, False, power=0.8), verdicts.SAME_DIRECTION, "not significant after correction"),
         (Evidence(0.2, False), verdicts.SAME_DIRECTION, "not significant after correction"),
         (
@@ -58,7 +66,7 @@ def claim(**changes: object) -> Claim:
     ],
 )
 def test_every_branch(evidence: Evidence | None, expected: str, why: str) -> None:
-    assert verdict(claim(), evidence) == (expected, why)
+    assert verdict(claim(), evidence) == (expected, why, "")
 
 
 MIRRORED = {
@@ -78,9 +86,40 @@ def test_a_mirrored_claim_has_the_mirrored_verdict(direction: str) -> None:
         assert own[0] == other[0], (line, away, how, own, other)
 
 
+NEITHER, SHOWN, WRONG = Evidence(0.02, False), Evidence(0.02, False, equivalent=True), Evidence(0.3, True)
+
+
+@pytest.mark.parametrize(
+    ("direction", "line", "evidence", "why"),
+    [
+        ("none", 0, SHOWN, "shown to be smaller than 0.1"),
+        ("none", 0, WRONG, "significant after correction, not shown smaller than 0.1"),
+        ("none", 0, NEITHER, "neither significant after correction nor shown smaller than 0.1"),
+        ("none", 0.5, SHOWN, "shown to be within 0.1 of 0.5"),
+        ("not positive", 0, SHOWN, "a rise of 0.1 or more is excluded"),
+        ("not positive", 0, WRONG, "significant after correction, opposite to the claim"),
+        ("not negative", 0, NEITHER, "a fall of 0.1 is neither shown nor excluded"),
+        ("either", 0, WRONG, "significant after correction; the claim names no direction"),
+        ("either", 0, NEITHER, "not significant after correction, not shown smaller than 0.1"),
+    ],
+)
+def test_a_reason_is_in_plain_words(direction: str, line: float, evidence: Evidence, why: str) -> None:
+    assert verdict(claim(direction=direction, line=line), evidence).why == why
+
+
+def test_no_reason_of_the_rule_has_more_than_ten_words() -> None:
+    for direction, line, estimate, rejected, equivalent, power, sampled, corrected in product(
+        MIRRORED, (0, 0.5), (-0.4, 0.4), *[(False, True)] * 2, (None, 0.1), *[(False, True)] * 2
+    ):
+        flags = {"sampled": sampled, "corrected": corrected}
+        found = Evidence(estimate, rejected, equivalent=equivalent, power=power, **flags)
+        why = verdict(claim(direction=direction, line=line), found).why
+        assert 0 < len(why.split()) <= 10, why
+
+
 def test_what_cannot_be_tested_stays_so_whatever_the_evidence() -> None:
     untestable = claim(family=None, hypothesis=None, not_testable="the data are not public")
-    assert verdict(untestable, Evidence(0.5, True)) == (verdicts.NOT_TESTABLE, "the data are not public")
+    assert verdict(untestable, Evidence(0.5, True)) == (verdicts.NOT_TESTABLE, "the data are not public", "")
 
 
 @pytest.mark.parametrize(("estimate", "expected"), [(-0.5, verdicts.REPRODUCED), (0.5, verdicts.CONTRADICTED)])
@@ -91,16 +130,17 @@ def test_a_claim_of_a_negative_effect(estimate: float, expected: str) -> None:
 @pytest.mark.parametrize(
     ("direction", "estimate", "expected", "why"),
     [
-        ("negative", 0.0864, verdicts.CONTRADICTED, "the number decides: 0.086 is above 0.05"),
-        ("negative", 0.01, verdicts.REPRODUCED, "the number decides: 0.010 is below 0.05"),
-        ("none", 2.0, verdicts.CONTRADICTED, "the number decides: 2.00 is outside [-0.05, 0.15]"),
+        ("negative", 0.0864, verdicts.CONTRADICTED, "the number decides: 0.09 is above 0.05"),
+        ("negative", 0.0502, verdicts.CONTRADICTED, "the number decides: 0.0502 is above 0.0500"),
+        ("negative", 0.01, verdicts.REPRODUCED, "the number decides: 0.01 is below 0.05"),
+        ("none", 2.0, verdicts.CONTRADICTED, "the number decides: 2.00 is outside [−0.05, 0.15]"),
     ],
 )
 def test_a_number_that_no_sample_gave_decides_by_itself(
     direction: str, estimate: float, expected: str, why: str
 ) -> None:
     made = claim(direction=direction, line=0.05)
-    assert verdict(made, Evidence(estimate, True, sampled=False)) == (expected, why)
+    assert verdict(made, Evidence(estimate, True, sampled=False)) == (expected, why, "")
     assert "significant" in verdict(made, Evidence(estimate, True))[1]
 
 
@@ -161,9 +201,11 @@ def test_a_claim_without_a_direction_takes_either_sign(evidence: Evidence, expec
 
 def test_significant_moves_in_opposite_directions_are_heterogeneous() -> None:
     evidence = Evidence(0.02, False, power=0.1, rising=("model a",), falling=("model b", "model c"))
-    said, why = verdict(claim(), evidence)
-    assert said == verdicts.HETEROGENEOUS
-    assert why == "significantly up: model a; down: model b, model c"
+    assert verdict(claim(), evidence) == (
+        verdicts.HETEROGENEOUS,
+        "1 significantly up, 2 significantly down",
+        "up: model a; down: model b, model c",
+    )
 
 
 @pytest.mark.parametrize("moved", [{"rising": ("a", "b")}, {"falling": ("a",)}])
@@ -177,7 +219,7 @@ def test_a_failed_gate_goes_before_heterogeneity() -> None:
 
 
 def test_a_model_that_no_instruction_moves_keeps_its_verdict_and_says_so() -> None:
-    said, why = verdict(claim(direction="none"), Evidence(0.01, False, equivalent=True, steerable=False))
+    said, why, _ = verdict(claim(direction="none"), Evidence(0.01, False, equivalent=True, steerable=False))
     assert said == verdicts.REPRODUCED and why.endswith("; not steerable")
     assert "steerable" not in verdict(claim(), Evidence(0.5, True, steerable=True))[1]
 
@@ -243,7 +285,15 @@ def test_a_claim_on_two_hypotheses_needs_both(one: Evidence, other: Evidence | N
 def test_a_claim_that_one_of_two_hypotheses_keeps_open_says_how_many_units_would_decide() -> None:
     found = {("f", "h", "corrected"): UP, ("f", "g", "corrected"): Evidence(0.1, False, needed=200)}
     told = verdicts.table(declared(first=claim(also=("g",))), found, layer="corrected").iloc[0]
-    assert told["verdict"] == verdicts.INCONCLUSIVE and told["why"].endswith("; 200 items would decide")
+    assert told["verdict"] == verdicts.INCONCLUSIVE
+    assert told["why"] == "1 of 2 tests: not significant after correction; 200 items would decide"
+    assert told["details"].startswith("reproduced: significant after correction, as claimed; same direction, not")
+
+
+def test_two_hypotheses_that_contradict_each_other_are_counted() -> None:
+    found = {("f", "h", "corrected"): UP, ("f", "g", "corrected"): DOWN}
+    told = verdicts.table(declared(first=claim(also=("g",))), found, layer="corrected").iloc[0]
+    assert told["why"] == "1 reproduced, 1 contradicted"
 
 
 @pytest.mark.parametrize(("correction", "expected"), [("holm", 0.025), ("bonferroni", 0.025), ("none", 0.05)])
@@ -260,7 +310,7 @@ def mean(direction: str, estimate: float, **how: Any) -> Evidence:
 def test_power_and_units_are_at_the_claims_own_smallest_effect() -> None:
     found = mean("positive", 0.3)
     assert found.power == pytest.approx(0.6697077042) and found.needed == 34
-    said, why = verdict(claim(smallest_effect=0.5), found)
+    said, why, _ = verdict(claim(smallest_effect=0.5), found)
     assert said == verdicts.INCONCLUSIVE and why.endswith("; 34 items would decide")
 
 

@@ -252,9 +252,9 @@ def test_medical_questions_have_a_gate_of_their_own(planted: analysis.Analysis) 
     )
     found = analysis.analyse(PROJECT, SECOND.protocol, recorded, SECOND.asked, SECOND.people, HOW)
     failed = found.tests.set_index(["family", "hypothesis"])["gate"]
-    assert (failed.loc["medical"] == "gate: above chance").all()
-    assert failed.loc[("roles", "nurse - assistant | medical, accuracy")] == "gate: above chance"
-    assert "above chance" not in failed.loc[("roles", "nurse - assistant | cases, accuracy")]
+    assert (failed.loc["medical"] == "no better than chance").all()
+    assert failed.loc[("roles", "nurse - assistant | medical, accuracy")] == "no better than chance"
+    assert "chance" not in failed.loc[("roles", "nurse - assistant | cases, accuracy")]
 
 
 def test_a_claim_waits_until_its_measure_is_complete() -> None:
@@ -393,5 +393,5 @@ def test_figures_are_drawn_from_one_recording(planted: analysis.Analysis) -> Non
     assert len(figures.plot_risk(outcomes.risk(planted.scored, HOW)).axes) == 2
     curve = robustness.power_curve(planted.tests, np.linspace(0, 0.4, 5), 0.05 / 6)
     assert shared_figures.behind(drawn, "").get_suptitle() == ""
-    assert shared_figures.behind(drawn, "gate: kappa").get_suptitle() == "behind a failed gate: kappa"
+    assert shared_figures.behind(drawn, "picks by place").get_suptitle() == "behind a failed check: picks by place"
     assert len(figures.plot_power(curve, 0.1).axes[0].lines) == 5

@@ -496,7 +496,7 @@ def test_every_figure_is_drawn_of_a_whole_recording(able: recordings.Recorded, f
     over = conclusions.over_models({name: one.tests for name, one in both.items()}, wanted, HOW)
     tests = recordings.measured(PROTOCOL, both)
     drawn = [
-        figures.trait_methods(live.trait_methods(made), "gate: option mass"),
+        figures.trait_methods(live.trait_methods(made), "picks by place"),
         figures.scales(made.rating),
         figures.places(judging.places(FACTS["mbti_choices"])),
         figures.main(tests, judging.released_people(FACTS["summaries"])),

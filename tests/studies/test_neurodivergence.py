@@ -360,6 +360,12 @@ def test_verdicts_follow_the_gates_and_the_evidence() -> None:
     assert firm.loc[("alpha_masking", "corrected"), ["estimate", "low", "high"]].tolist() == [0.8, 0.7, 0.9]
     assert firm.loc[("deterministic", "corrected"), "estimate"] == 0
     assert set(firm["model"]) == {"published data", ""}
+    why = firm["why"]
+    assert why["alpha_masking", "published"] == "the number decides: 0.80 is above 0.67"
+    assert why["alpha_masking", "corrected"] == "its interval lies above 0.67"
+    assert weak.loc[("alpha_masking", "corrected"), "why"] == "its interval includes 0.67"
+    assert why["deterministic", "corrected"] == "100% of repeated calls gave another text"
+    assert why["reversals", "published"] == "the number decides: 2 reversed estimates"
     # Planted with the opposite sign; planted where none is claimed; not in this run.
     assert firm.loc[("tokens", "corrected"), "verdict"] == "contradicted"
     assert firm.loc[("list_density", "corrected"), "verdict"] == "contradicted"

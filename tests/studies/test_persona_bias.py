@@ -279,7 +279,11 @@ def test_a_letter_stands_for_the_option_it_was_shown_beside(planted: analysis.An
 
 @pytest.mark.parametrize(
     ("how", "check"),
-    [({"mean": 0.25}, "above chance"), ({"mass": 0.2}, "option mass"), ({"place_bias": 4.0}, "position dominance")],
+    [
+        ({"mean": 0.25}, "no better than chance"),
+        ({"mass": 0.2}, "answers outside options"),
+        ({"place_bias": 4.0}, "picks by place"),
+    ],
 )
 def test_a_measure_that_fails_its_check_decides_nothing(how: dict[str, float], check: str) -> None:
     found = run(dict.fromkeys(PERSONAS, -0.12), **how)
@@ -293,7 +297,10 @@ def test_a_measure_that_fails_its_check_decides_nothing(how: dict[str, float], c
 
 def test_replies_that_cannot_be_read_decide_nothing() -> None:
     found = run({}, abstain=dict.fromkeys([*PERSONAS, "human", "placebo"], 0.5), measures=("text",))
-    assert verdicts(found).loc["abstention", ["verdict", "why"]].tolist() == ["uninformative", "gate: parsed"]
+    assert verdicts(found).loc["abstention", ["verdict", "why"]].tolist() == [
+        "uninformative",
+        "replies not readable",
+    ]
 
 
 @pytest.mark.parametrize(("held", "lacks"), [("letter", "text"), ("text", "letter")])
@@ -376,10 +383,13 @@ def test_published_rows(null: analysis.Analysis) -> None:
     assert said.loc["published_abstention", "verdict"] == "reproduced"
     drop = found.loc["published_drop"].iloc[0]
     assert [drop["estimate"], drop["low"], drop["high"]] == pytest.approx([69.3, 69.2, 69.4], abs=0.06)
-    assert said.loc["large_drops", "verdict"] == "contradicted"
+    assert said.loc["large_drops", ["verdict", "why"]].tolist() == [
+        "contradicted",
+        "the number decides: 69 is below 70",
+    ]
     assert said.loc["published_share", ["verdict", "why"]].tolist() == [
         "inconclusive",
-        "not significant; power 0.50 for an effect of 0.3; 32 personas would decide",
+        "not significant after correction; 50% chance to detect 0.3; 32 personas would decide",
     ]
     row = found.loc[("published_extractor", "able-bodied - human | college_biology, filed - published accuracy")]
     assert row["n"] == 144 and row["estimate"] == pytest.approx(-0.0694 - 0.0208, abs=1e-4)

@@ -431,6 +431,21 @@ def test_without_a_test_nothing_is_reproduced(low: float, high: float, p_equival
     assert ("the range of its cells" in why) == (said != verdicts.CONTRADICTED) and "interval" not in why
 
 
+def test_what_several_tests_come_to_is_counted_in_plain_words() -> None:
+    claim, family = PROTOCOL.claims["perma_memos"], PROTOCOL.families["perma"]
+    up, small = (0.1, True, False), (0.001, False, True)
+
+    def why(direction: str, *rows: tuple[float, bool, bool]) -> str:
+        return judging.about_set(claim.model_copy(update={"direction": direction}), members(*rows), family, CHOSEN)[
+            1
+        ]
+
+    assert why("positive", up, up) == "2 of 2 significant as claimed"
+    assert why("positive", up, (-0.1, True, False)) == "1 of 2 significant as claimed, 1 the other way"
+    assert why("positive", small, small) == "2 of 2 shown to be small"
+    assert why("none", small, up) == "1 of 2 shown to be small, 1 significant instead"
+
+
 def test_the_margin_in_force_decides_and_is_printed() -> None:
     said = judged(FACTS, parameters(margin=0.001))
     assert said.loc["perma_noise", "verdict"] == verdicts.INCONCLUSIVE

@@ -306,6 +306,8 @@ def test_published_responses_of_other_models(null: analysis.Analysis) -> None:
     assert q["q"] == pytest.approx(232.9, abs=0.05) and q["q_p"] < 1e-40 and q["positive"] == 6
     assert verdict(null, "others_self_report") == "reproduced"
     assert verdict(null, "others_sycophancy") == "heterogeneous"
-    why = corrected(null).loc["others_sycophancy", "why"]
-    assert "gpt-4o" in why.partition("; down:")[0] and "llama3.1-405b" in why.partition("; down:")[2]
+    said = corrected(null).loc["others_sycophancy"]
+    up, _, down = said["details"].partition("; down: ")
+    assert "gpt-4o" in up and "llama3.1-405b" in down
+    assert said["why"] == f"{up.count(', ') + 1} significantly up, {down.count(', ') + 1} significantly down"
     assert verdict(null, "models") == "not testable here"

@@ -286,7 +286,7 @@ def evidence(
             continue
         why = str(row["gate"]) if "gate" in row and family in failed else failed.get(family, "")
         if not n:
-            why = why or "no set of items that this contrast is about passed the gate, or was asked"
+            why = why or "no set of items asked about it passed the gate"
         found[family, hypothesis, "corrected"] = verdicts.Evidence.of(
             row,
             reason=why,

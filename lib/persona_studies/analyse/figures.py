@@ -178,7 +178,7 @@ def explain(figure: Figure, frame: pd.DataFrame, margin: float | None, ncols: in
 def behind(figure: Figure, gate: str) -> Figure:
     """Say above a figure which checks failed behind all of it, in words; nothing where none did."""
     if gate:
-        figure.suptitle(f"behind a failed {gate}", color="0.4", fontsize="small")
+        figure.suptitle(f"behind a failed check: {gate}", color="0.4", fontsize="small")
     return figure
 
 

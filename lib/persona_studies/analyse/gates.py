@@ -12,6 +12,27 @@ from statsmodels.stats.weightstats import DescrStatsW
 from persona_studies.analyse import multiple_choice
 from persona_studies.errors import ProtocolError
 
+FAILED = {
+    **dict.fromkeys(("position dominance", "same place"), "picks by place"),
+    **dict.fromkeys(("order r", "order shift"), "order changes answers"),
+    **dict.fromkeys(("one option", "one name", "yes rate"), "one answer prevails"),
+    **dict.fromkeys(("repeatability", "wordings"), "wordings disagree"),
+    **dict.fromkeys(("half agreement", "pole r"), "keyed halves disagree"),
+    **dict.fromkeys(("same side", "direction agreement"), "reversed scale disagrees"),
+    **dict.fromkeys(("control", "told"), "ignores what it is told"),
+    "option mass": "answers outside options",
+    "parsed": "replies not readable",
+    "above chance": "no better than chance",
+    "kappa": "places agree by chance",
+    "split half": "halves disagree",
+    "auc": "facts not told apart",
+    "negation r": "ignores negation",
+    "acquiescence": "agrees with everything",
+    "floor": "answers at the floor",
+    "ceiling": "answers at the ceiling",
+}
+"""Check -> what is wrong where it fails, in words that a reason can hold."""
+
 
 def declared(thresholds: Mapping[str, float], values: Mapping[str, float]) -> pd.DataFrame:
     """Check values against the ``min_`` and ``max_`` thresholds of a gate.
@@ -40,9 +61,9 @@ def declared(thresholds: Mapping[str, float], values: Mapping[str, float]) -> pd
 
 
 def failures(table: pd.DataFrame) -> str:
-    """Return the checks that failed as a reason; empty where none did."""
-    bad = table.loc[~table["passes"], "check"].tolist()
-    return f"gate: {', '.join(bad)}" if bad else ""
+    """Say what is wrong where checks failed: the first two things; empty where none failed."""
+    bad = [*dict.fromkeys(FAILED.get(check, check) for check in table.loc[~table["passes"].astype(bool), "check"])]
+    return ", ".join(bad[:2]) + " and more" * (len(bad) > 2)
 
 
 def letters(reference: pd.DataFrame, recorded: pd.DataFrame, asked: pd.DataFrame) -> dict[str, float]:

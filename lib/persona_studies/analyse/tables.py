@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
@@ -68,6 +69,19 @@ def p_value(p: float) -> str:
     return text.removeprefix("0") if p < 0.9995 else text
 
 
+def beside(value: float, *limits: float, least: int = 0) -> list[str]:
+    """Write a number and its limits with as few decimals as show which is larger, and no fewer than the least.
+
+    >>> beside(0.3003, 0.3), beside(69.28, 70.0), beside(-0.3, -0.3, least=2)
+    (['0.3003', '0.3000'], ['69', '70'], ['−0.30', '−0.30'])
+    """
+    # A limit is a declared number and is written whole.
+    least = max(least, *(-int(Decimal(f"{limit:g}").as_tuple().exponent) for limit in limits))
+    while least < 9 and any(limit != value and round(value, least) == round(limit, least) for limit in limits):
+        least += 1
+    return [f"{one:z.{least}f}".replace("-", "−") for one in (value, *limits)]
+
+
 def show(
     frame: pd.DataFrame,
     *,
@@ -104,6 +118,10 @@ def show(
     text = pd.DataFrame(
         {column: _texts(shown[column], str(column), (decimals or {}).get(str(column), 2)) for column in shown}
     )
+    if {"value", "threshold"} <= {*shown}:
+        for place, pair in enumerate(zip(shown["value"], shown["threshold"], strict=True)):
+            if not any(map(math.isnan, pair)):
+                text.loc[place, ["value", "threshold"]] = beside(*pair, least=(decimals or {}).get("value", 2))
     limits = [name for pair in (intervals or {}).values() for name in pair]
     text = _with_intervals(text, shown, intervals or {}).drop(columns=[*hide, *limits])
     numeric = [c for c in text if c in frame and pd.api.types.is_numeric_dtype(frame[c]) and frame[c].dtype != bool]

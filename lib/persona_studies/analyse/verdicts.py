@@ -11,11 +11,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from scipy import stats as distributions
 
+from persona_studies.analyse import tables
 from persona_studies.analyse.stats.equivalence import equivalence_p
 from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed
 from persona_studies.design.protocol import Claim, Family, Protocol
@@ -46,13 +47,14 @@ MEANINGS = {
     REPRODUCED: "the effect has the claimed sign and is significant after correction; where no effect is claimed, "
     "it is shown to be smaller than the smallest one that matters; where nothing is estimated from a sample, the "
     "number lies where the claim puts it",
-    SAME_DIRECTION: "the claimed sign, but not significant; the test had power enough, or its power is not known",
+    SAME_DIRECTION: "the claimed sign, but not significant; the test had a chance of 80 % to detect the smallest "
+    "effect that matters, or that chance is not known",
     CONTRADICTED: "the effect is significant with the opposite sign, or shown to be smaller than the smallest one "
     "that matters; where no effect is claimed, it is significant and not shown to be so small; where nothing is "
     "estimated from a sample, the number lies elsewhere",
     HETEROGENEOUS: "models, or sets of items, move significantly in opposite directions",
-    INCONCLUSIVE: "not significant, with too little power or the opposite sign; where no effect is claimed, "
-    "neither significant nor shown to be small",
+    INCONCLUSIVE: "not significant, with the opposite sign or a chance below 80 % to detect the smallest effect "
+    "that matters; where no effect is claimed, neither significant nor shown to be small",
     UNINFORMATIVE: "a measure behind it failed its check, also called its gate, whatever the p-value",
     NOT_TESTABLE: "what it takes is not public, or is not recorded",
 }
@@ -66,7 +68,7 @@ LAYERS = ("published", "corrected")
 
 COLUMNS = (
     *("claim", "layer", "model", "statement", "published", "hypothesis"),
-    *("estimate", "low", "high", "p_adjusted", "p_equivalence", "power", "gate", "verdict", "why"),
+    *("estimate", "low", "high", "p_adjusted", "p_equivalence", "power", "gate", "verdict", "why", "details"),
 )
 """Columns of a table of verdicts."""
 
@@ -98,7 +100,8 @@ class Evidence:
         corrected: Whether ``rejected`` is after correction; only the words of the reason depend on it.
         sampled: Whether the estimate comes from a sample. Where it does not, such as the largest of some printed
             numbers, the number itself decides, and the reason says so.
-        why: Words for the reason where those of the rule do not fit.
+        why: Words for the reason where those of the rule do not fit; at most ten.
+        details: What a study's page says beside the reason.
     """
 
     estimate: float
@@ -120,6 +123,7 @@ class Evidence:
     corrected: bool = True
     sampled: bool = True
     why: str = ""
+    details: str = ""
 
     @classmethod
     def of(cls, row: Mapping[Any, Any], *, reason: str, **more: Any) -> Evidence:
@@ -151,8 +155,23 @@ Found = Mapping[tuple[str, str, str], Evidence]
 """(family, hypothesis, layer) -> what it came to."""
 
 
-def verdict(claim: Claim, evidence: Evidence | None, *, unit: str = "items") -> tuple[str, str]:
-    """Return the verdict on a claim and the reason for it in one line.
+class Verdict(NamedTuple):
+    """What a claim comes to, in the words that every reader is shown.
+
+    Attributes:
+        word: One of :data:`SIGNS`.
+        why: The reason: at most ten words, then how many units would decide an open claim, and whether no
+            instruction moves the outcome. What cannot be tested says why in the words of its protocol.
+        details: What a study's page says beside it.
+    """
+
+    word: str
+    why: str
+    details: str = ""
+
+
+def verdict(claim: Claim, evidence: Evidence | None, *, unit: str = "items") -> Verdict:
+    """Return the verdict on a claim and the reason for it.
 
     In this order: not testable here; uninformative (a gate failed, or the estimate is undefined); heterogeneous
     (models or sets move significantly in opposite directions); reproduced or contradicted (rejected, by sign);
@@ -167,20 +186,20 @@ def verdict(claim: Claim, evidence: Evidence | None, *, unit: str = "items") -> 
     more of, in the plural.
     """
     if claim.not_testable is not None or evidence is None:
-        return NOT_TESTABLE, claim.not_testable or "no evidence in this run"
+        return Verdict(NOT_TESTABLE, claim.not_testable or "no evidence in this run")
     if not evidence.informative or not math.isfinite(evidence.estimate):
-        return UNINFORMATIVE, evidence.reason or "the estimate is undefined"
+        return Verdict(UNINFORMATIVE, evidence.reason or "the estimate is undefined")
     if evidence.rising and evidence.falling:
-        return HETEROGENEOUS, f"significantly up: {', '.join(evidence.rising)}; down: {', '.join(evidence.falling)}"
-    said, why = _by_direction(claim, evidence)
-    if not evidence.sampled and said in (REPRODUCED, CONTRADICTED):
+        up, down = evidence.rising, evidence.falling
+        names = f"up: {', '.join(up)}; down: {', '.join(down)}"
+        return Verdict(HETEROGENEOUS, f"{len(up)} significantly up, {len(down)} significantly down", names)
+    word, why = _by_direction(claim, evidence)
+    if not evidence.sampled and word in (REPRODUCED, CONTRADICTED):
         why = by_number(claim, evidence.estimate)
-    if not evidence.corrected:
-        why = why.replace("after correction", "without correction")
     why = evidence.why or why
-    if said == INCONCLUSIVE and evidence.needed is not None:
+    if word == INCONCLUSIVE and evidence.needed is not None:
         why += f"; {would_decide(evidence.needed, evidence.unit or unit)}"
-    return said, f"{why}; not steerable" if evidence.steerable is False else why
+    return Verdict(word, f"{why}; not steerable" if evidence.steerable is False else why, evidence.details)
 
 
 def would_decide(units: float, unit: str) -> str:
@@ -238,16 +257,32 @@ def most_needed(units: Iterable[float | None]) -> float:
 def by_number(claim: Claim, estimate: float) -> str:
     """Return the reason where no test is made and the number itself decides.
 
-    >>> by_number(Claim(statement="", source="", published="", not_testable="", line=0.05), 0.0864)
-    'the number decides: 0.086 is above 0.05'
+    >>> by_number(Claim(statement="", source="", published="", not_testable="", line=0.05), 0.0514)
+    'the number decides: 0.051 is above 0.050'
     """
-    number = f"{estimate:.{3 if abs(estimate) < 0.1 else 2}f}"
+    room = (claim.smallest_effect or 0.0) if claim.direction == "none" else 0.0
+    ends = [claim.line - room, claim.line + room]
+    number, low, high = tables.beside(estimate, *ends)
     if claim.direction == "none":
-        room = claim.smallest_effect or 0.0
-        where = "inside" if abs(estimate - claim.line) <= room else "outside"
-        return f"the number decides: {number} is {where} [{claim.line - room:g}, {claim.line + room:g}]"
-    where = "above" if estimate > claim.line else "below" if estimate < claim.line else "equal to"
-    return f"the number decides: {number} is {where} {claim.line:g}"
+        where = f"{'inside' if abs(estimate - claim.line) <= room else 'outside'} [{low}, {high}]"
+    else:
+        where = f"{'above' if estimate > claim.line else 'below' if estimate < claim.line else 'equal to'} {low}"
+    return f"the number decides: {number} is {where}"
+
+
+def counted(agree: int, n: int, against: int, *, none: bool = False) -> str:
+    """Return the reason where several tests of a claim are counted.
+
+    Args:
+        agree: Tests that come out as claimed, of ``n``.
+        against: Tests that contradict the claim.
+        none: Whether the claim is that there is no effect.
+
+    >>> counted(6, 6, 0), counted(1, 25, 24, none=True)
+    ('6 of 6 significant as claimed', '1 of 25 shown to be small, 24 significant instead')
+    """
+    said = f"{agree} of {n} {'shown to be small' if none else 'significant as claimed'}"
+    return said + (f", {against} {'significant instead' if none else 'the other way'}" if against else "")
 
 
 def _by_direction(claim: Claim, evidence: Evidence) -> tuple[str, str]:
@@ -255,40 +290,40 @@ def _by_direction(claim: Claim, evidence: Evidence) -> tuple[str, str]:
 
     An estimate on the claim's line has no sign, and agrees with neither direction.
     """
-    away = evidence.estimate - claim.line
+    away, effect = evidence.estimate - claim.line, f"{claim.smallest_effect or 0:g}"
+    small = f"within {effect} of {claim.line:g}" if claim.line else f"smaller than {effect}"
+    significant = f"significant {'after' if evidence.corrected else 'without'} correction"
     if claim.direction == "none":
         if evidence.equivalent:
-            return REPRODUCED, f"equivalent to less than {claim.smallest_effect}"
+            return REPRODUCED, f"shown to be {small}"
         if evidence.rejected:
-            return (
-                CONTRADICTED,
-                f"significant after correction, and not equivalent to less than {claim.smallest_effect}",
-            )
-        return INCONCLUSIVE, f"neither significant nor equivalent to less than {claim.smallest_effect}"
+            return CONTRADICTED, f"{significant}, not shown {small}"
+        return INCONCLUSIVE, f"neither {significant} nor shown {small}"
     if claim.direction in ("not positive", "not negative"):
-        denied = claim.direction.removeprefix("not ")
-        change = "rise" if denied == "positive" else "fall"
+        up = claim.direction == "not positive"
+        change = f"a {'rise' if up else 'fall'} of {effect}"
         if evidence.equivalent:
-            return REPRODUCED, f"a {change} of {claim.smallest_effect} or more is excluded"
-        if evidence.rejected and (away > 0 if denied == "positive" else away < 0):
-            return CONTRADICTED, f"significant after correction, and {denied}"
-        return INCONCLUSIVE, f"neither shown nor excluded: a {change} of {claim.smallest_effect}"
+            return REPRODUCED, f"{change} or more is excluded"
+        if evidence.rejected and (away > 0 if up else away < 0):
+            return CONTRADICTED, f"{significant}, opposite to the claim"
+        return INCONCLUSIVE, f"{change} is neither shown nor excluded"
     as_claimed = away > 0 if claim.direction == "positive" else away < 0
     if claim.direction == "either":
         if evidence.rejected:
-            return REPRODUCED, "significant after correction; the claim names no direction"
+            return REPRODUCED, f"{significant}; the claim names no direction"
     elif evidence.rejected:
         sign = "as claimed" if as_claimed else "opposite to the claim"
-        return (REPRODUCED if as_claimed else CONTRADICTED), f"significant after correction, {sign}"
+        return (REPRODUCED if as_claimed else CONTRADICTED), f"{significant}, {sign}"
     if evidence.equivalent:
-        return CONTRADICTED, f"equivalent to less than {claim.smallest_effect}"
+        return CONTRADICTED, f"shown to be {small}"
     if evidence.power is not None and evidence.power < LEAST_POWER:
-        return INCONCLUSIVE, f"not significant; power {evidence.power:.2f} for an effect of {claim.smallest_effect}"
+        chance = tables.beside(100 * evidence.power, 100 * LEAST_POWER)[0]
+        return INCONCLUSIVE, f"not {significant}; {chance}% chance to detect {effect}"
     if claim.direction == "either":
-        return INCONCLUSIVE, "not significant after correction, nor equivalent to no effect"
+        return INCONCLUSIVE, f"not {significant}, not shown {small}"
     if as_claimed:
-        return SAME_DIRECTION, "not significant after correction"
-    return INCONCLUSIVE, f"{'opposite sign' if away else 'no difference'}, not significant after correction"
+        return SAME_DIRECTION, f"not {significant}"
+    return INCONCLUSIVE, f"{'opposite sign' if away else 'no difference'}, not {significant}"
 
 
 def level(family: Family, *, alpha: float, correction: str) -> float:
@@ -385,23 +420,20 @@ def table(
         about |= {"hypothesis": claim.hypothesis or ""}
         known = [each for each in shown if (claim.family, claim.hypothesis, each) in found]
         if claim.not_testable is not None or not known:
-            said, why = verdict(claim, None)
-            why = claim.not_testable or (absent or {}).get(name, why)
-            rows.append({**about, "layer": shown[-1], "verdict": said, "why": why})
+            why = claim.not_testable or (absent or {}).get(name, verdict(claim, None).why)
+            rows.append({**about, "layer": shown[-1], "verdict": NOT_TESTABLE, "why": why})
             continue
         for each in known:
             parts = [found.get((str(claim.family), part, each)) for part in (str(claim.hypothesis), *claim.also)]
-            unit = protocol.families[str(claim.family)].unit
             first = parts[0]
             assert first is not None
-            said, why = _together(claim, parts, unit)
+            said = _together(claim, parts, protocol.families[str(claim.family)].unit)
+            judged = {"verdict": said.word, "why": said.why, "details": said.details}
             numbers = {column: getattr(first, column) for column in COLUMNS[6:12]}
             gate = (first.reason or "no estimate") if not first.informative else "passed" if first.gated else ""
-            rows.append(
-                {**about, "layer": each, "model": model, **numbers, "gate": gate, "verdict": said, "why": why}
-            )
+            rows.append({**about, "layer": each, "model": model, **numbers, "gate": gate, **judged})
     table = pd.DataFrame(rows).reindex(columns=[*COLUMNS])
-    return table.fillna({"model": "", "gate": ""})
+    return table.fillna({"model": "", "gate": "", "details": ""})
 
 
 def of_models(
@@ -444,7 +476,8 @@ def of_models(
     order = places.sort_values([*places], kind="stable").index
     alone, together = alone.loc[order], together.loc[order]
     first = ~alone.duplicated(["claim", "layer"])
-    alone.loc[first, ["verdict", "why"]] = together.loc[first, ["verdict", "why"]]
+    decided = [*COLUMNS[-3:]]
+    alone.loc[first, decided] = together.loc[first, decided]
     return alone[(alone["verdict"] != NOT_TESTABLE) | ~alone.duplicated("claim")].reset_index(drop=True)
 
 
@@ -465,21 +498,25 @@ def _opposite(protocol: Protocol, models: Mapping[str, Found]) -> dict[Any, dict
     return found
 
 
-def _together(claim: Claim, parts: Iterable[Evidence | None], unit: str) -> tuple[str, str]:
-    """Return the verdict on a claim whose hypotheses must come out alike."""
+def _together(claim: Claim, parts: Iterable[Evidence | None], unit: str) -> Verdict:
+    """Return the verdict on a claim whose hypotheses must come out alike; the reason is of those that decide."""
     known = [*parts]
     each = [verdict(claim, part, unit=unit) for part in known]
-    words = {word for word, _ in each}
-    if len(words) == 1:
+    words = [one.word for one in each]
+    if len({*words}) == 1:
         return each[0]
-    reasons = "; ".join(dict.fromkeys(f"{word}: {why}" for word, why in each))
+    word = INCONCLUSIVE
     if UNINFORMATIVE in words:
-        return UNINFORMATIVE, reasons
-    if HETEROGENEOUS in words or {REPRODUCED, CONTRADICTED} <= words:
-        return HETEROGENEOUS, reasons
+        word = UNINFORMATIVE
+    elif HETEROGENEOUS in words or {REPRODUCED, CONTRADICTED} <= {*words}:
+        word = HETEROGENEOUS
+    own = next((key for key in (word, SAME_DIRECTION, NOT_TESTABLE) if key in words), "")
+    if word == HETEROGENEOUS and own != word:
+        why = ", ".join(f"{words.count(key)} {key}" for key in (REPRODUCED, CONTRADICTED))
+    else:
+        why = f"{words.count(own)} of {len(words)} tests: {each[words.index(own)].why}"
     # What has the claimed sign says nothing of units by itself; here it is what keeps the claim open.
-    open_ = [part.needed for part, (word, _) in zip(known, each, strict=True) if part and word == SAME_DIRECTION]
-    units = [n for n in open_ if n is not None]
-    if units and INCONCLUSIVE not in words:
-        reasons += f"; {would_decide(max(units), unit)}"
-    return INCONCLUSIVE, reasons
+    units = [part.needed for part, key in zip(known, words, strict=True) if part and part.needed and key == own]
+    if own == SAME_DIRECTION and units:
+        why += f"; {would_decide(max(units), unit)}"
+    return Verdict(word, why, "; ".join(dict.fromkeys(f"{one.word}: {one.why}" for one in each)))

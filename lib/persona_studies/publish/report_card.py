@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from persona_studies.analyse import numbers
+from persona_studies.analyse import numbers, tables
 from persona_studies.ask import models, recorded, recording, registry, schema
 from persona_studies.ask import workers as processes
 from persona_studies.ask.backends import Backend, ModelInfo, kinds
@@ -354,18 +354,13 @@ def _state(checks: pd.DataFrame) -> tuple[str, str]:
     """
     known = checks["value"].notna()
     failed = checks[known & ~checks["passes"].astype(bool)]
-    said = [
-        f"{row['check']} {_short(row['value'])}, must be {'at least' if row['rule'] == '>=' else 'at most'} "
-        f"{_short(row['threshold'])}"
-        for row in failed.to_dict("records")
-    ]
+    rules, said = {">=": "at least", "<=": "at most"}, []
+    for row in failed.to_dict("records"):
+        value, threshold = tables.beside(row["value"], row["threshold"], least=2)
+        said.append(f"{row['check']} {value}, must be {rules[row['rule']]} {threshold}")
     if unknown := checks.loc[~known, "check"].tolist():
         said.append(f"not measured by these cells: {', '.join(unknown)}")
     return ("failed" if len(failed) else "partly" if unknown or checks.empty else "passed"), "; ".join(said)
-
-
-def _short(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
 
 
 def others(project: Project, found: Sequence[Part], mine: Card, say: Say) -> list[Card]:

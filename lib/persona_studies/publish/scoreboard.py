@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,10 +21,6 @@ NEEDED = ("claim", "layer", "statement", "published", "estimate", "low", "high",
 OPTIONAL = ("model", "recomputed", "gate")
 MODELS = 3
 """So many recorded models have a column; a study's page shows the others."""
-WORDS = 9
-"""A reason has at most so many words."""
-LONG = 64
-"""Names of models that take more characters are counted."""
 ORDER = (*verdicts.DECIDED, *(word for word in verdicts.SIGNS if word not in verdicts.DECIDED))
 """Verdicts as the scoreboard lists them: those that decide first, what cannot be tested last."""
 
@@ -64,7 +59,7 @@ class Row:
         recomputed: What the authors' analysis of the authors' rows gives.
         numbers: Model, or :data:`PUBLISHED_DATA`, -> its estimate.
         verdict: The verdict, in words.
-        why: The reason, in at most :data:`WORDS` words and what would decide.
+        why: The reason, as the study gave it.
         paper: What the paper's own analysis comes to, where that is another verdict.
         clarity: Distance of the deciding estimate from what the claim compares it with, in half widths of its
             interval; 0 where it has none.
@@ -202,8 +197,8 @@ def load(project: Project) -> pd.DataFrame:
     Columns: ``study``, those of :data:`NEEDED` and :data:`OPTIONAL`, ``source`` (where the claim is made),
     ``answered`` (who answered behind a number of published data), ``claimed`` (what it says about the estimate),
     ``ours`` (whether it is a question of the study itself), ``line`` (the value that it compares it with), ``here``
-    (the estimate with its interval, as text), ``short`` (the reason as the scoreboard shows it), ``unit`` (a name
-    of :func:`persona_studies.analyse.claims.units`) and ``sign``.
+    (the estimate with its interval, as text), ``unit`` (a name of :func:`persona_studies.analyse.claims.units`) and
+    ``sign``.
 
     Raises:
         PersonaStudiesError: a study has no verdicts, they lack a column, or they name a claim that its protocol
@@ -246,8 +241,7 @@ def _study(project: Project, study: str) -> pd.DataFrame:
     if not path.is_file():
         raise PersonaStudiesError(f"{place} is missing; run make study STUDY={study}, then make accept.")
     found = tables.load(path)
-    declared = protocol.load(project.protocol(study))
-    made = declared.claims
+    made = protocol.load(project.protocol(study)).claims
     known = claims.declared_units(project)
     unit = known.get(study, {})
     estimated = set(found.loc[found["estimate"].notna(), "claim"]) if set(NEEDED) <= set(found) else set()
@@ -264,7 +258,6 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         name: found[name].fillna("").astype(str) if name in found else "" for name in OPTIONAL
     }
     mine = [made[name] for name in found["claim"]]
-    names = [name for family in declared.families.values() for name in family.hypotheses]
     who = _answered(project, study)
     return found[list(NEEDED)].assign(
         **optional,
@@ -274,7 +267,6 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         claimed=[_claimed(made[name], unit.get(name, "")) for name in found["claim"]],
         ours=[claim.ours for claim in mine],
         line=[claim.line for claim in mine],
-        short=[brief(why, said, names) for why, said in zip(found["why"], found["verdict"], strict=True)],
         here=[_here(*row) for row in found[["estimate", "low", "high"]].itertuples(index=False)],
         unit=[
             "" if pd.isna(estimate) else unit.get(name, "")
@@ -323,7 +315,7 @@ def _row(found: pd.DataFrame) -> Row:
         recomputed=recomputed,
         numbers=numbers,
         verdict=first["verdict"],
-        why=first["short"],
+        why=first["why"],
         paper="" if papers["verdict"] == first["verdict"] else papers["verdict"],
         clarity=0.0 if pd.isna(first["low"]) else 2 * distance / (first["high"] - first["low"] or math.inf),
     )
@@ -352,110 +344,6 @@ def _claimed(claim: Claim, unit: str = "") -> str:
         "either": f"not {line}",
     }[claim.direction]
     return (said if claim.hypothesis else "").replace("-", "−")
-
-
-# A check of a gate -> what a model does that fails it.
-CHECKS = {
-    "above chance": "no better than chance",
-    "auc": "no better than chance",
-    "order r": "order changes answers",
-    "order shift": "order changes answers",
-    "control": "fails its control",
-    "option mass": "answers outside the options",
-    "position dominance": "picks by place",
-    "repeatability": "wordings disagree",
-    "same place": "picks by place",
-}
-
-
-# What a reason of a study says -> what the scoreboard says, in order.
-SHORTER = {
-    r"^not significant; power": "not significant at the corrected level; power",
-    r"^neither significant nor": "neither significant after correction nor",
-    r" for an effect of [\d.]+": "",
-    r"^(not recorded yet): .*": r"\1",
-    r"^significant after correction, and not equivalent to less than": "significant, not shown smaller than",
-    r"equivalent to less than": "shown smaller than",
-    r"tests significant and not equivalent": "significant and not shown small",
-    r"^(\d+ of \d+) equivalent": r"\1 shown to be small",
-}
-
-
-def brief(why: str, verdict: str = "", names: Iterable[str] = ()) -> str:
-    """Return a reason in at most :data:`WORDS` words: the clauses that fit, or its first words.
-
-    What an open claim would take stands behind them. Where several hypotheses decide, the reason is that of the one
-    that came to the claim's own verdict. ``names`` are those of the study's hypotheses: a name with a comma is one.
-
-    >>> brief("not significant; power 0.02 for an effect of 0.2; 544 queries would decide")
-    'not significant at the corrected level; power 0.02; 544 queries would decide'
-    >>> brief("no test; interval includes 0; no number of questions would decide; the letter a is chosen")
-    'no test; interval includes 0; no number of questions would decide'
-    >>> brief("no ratings are public, and no clinician rates anything here")
-    'no ratings are public'
-    >>> brief("significant after correction, and not equivalent to less than 0.2")
-    'significant, not shown smaller than 0.2'
-    >>> brief("10 of 15 tests significant and not equivalent, 1 equivalent")
-    '10 of 15 significant and not shown small'
-    >>> brief("gate of cloze on triage: fall under the toddler, accuracy above chance, answers vary")
-    'cloze on triage failed 3 checks'
-    >>> brief("gate: position dominance, above chance")
-    'failed: picks by place, no better than chance'
-    >>> brief("gate, rating_digits: option mass; rating_upper: option mass, order r")
-    'failed: answers outside the options, order changes answers'
-    >>> brief("significantly up: gpt-5-chat, mistral-7b-instruct; down: qwen2.5-72b-instruct, llama-3.3-70b")
-    '2 significantly up, 2 significantly down'
-    >>> listed = "significantly up: PRISM GPT-4o key, rerun, PRISM GPT-4o key; down: PRISM GPT-3.5 all"
-    >>> brief(listed, "heterogeneous", ["PRISM GPT-4o key, rerun", "PRISM GPT-4o key"])
-    '2 significantly up, 1 significantly down'
-    >>> brief("reproduced: significant after correction; inconclusive: not significant", "inconclusive")
-    'not significant'
-    """
-    if verdict and (own := re.search(rf"(?:^|; ){re.escape(verdict)}: (.+?)(?=; (?:{'|'.join(ORDER)}): |$)", why)):
-        why = own[1]
-    if needed := re.search(r"; ((?:[\d,]+|no number of) [\w ]+ would decide)", why):
-        return f"{brief(why.replace(needed[0], ''), names=names)}; {needed[1]}"
-    if len(why) > LONG and (apart := re.fullmatch(r"significantly up: (.+); down: (.+)", why)):
-        up, down = (_count(listed, names) for listed in apart.groups())
-        return f"{up} significantly up, {down} significantly down"
-    if why.startswith(("gate: ", "gate, ")):
-        failed = re.findall(r"(?:^|; )(?:gate: |(?:gate, )?[a-z_]+: )([^:;]+)(?=;|$)", why)
-        return _fitting(CHECKS.get(check, check) for checks in failed for check in checks.split(", "))
-    if gate := re.fullmatch(r"gate of ([^:;]+): ([^:;]+)", why):
-        checks = gate[2].split(", ")
-        why = f"{gate[1]} failed " + (f"{len(checks)} checks" if len(checks) > 1 else f"its check: {checks[0]}")
-    plain = why
-    for said, shorter in SHORTER.items():
-        plain = re.sub(said, shorter, plain)
-    for mark in ("; ", ", ", ": ", " and "):
-        clauses = re.split(rf"{mark}(?![^\[]*\])", plain)  # not within an interval
-        while clauses and len(mark.join(clauses).split()) > WORDS:
-            clauses.pop()
-        if clauses:
-            return mark.join(clauses)
-    return " ".join(plain.split()[:WORDS]).rstrip(",;:") + "…"
-
-
-def _count(listed: str, names: Iterable[str]) -> int:
-    """Return how many names are listed, where a name may have a comma of its own.
-
-    >>> _count("a, b, rerun, c", ["b", "b, rerun"])
-    3
-    """
-    for name in sorted((name for name in names if ", " in name), key=len, reverse=True):
-        listed = re.sub(rf"(^|, ){re.escape(name)}(?=, |$)", r"\1-", listed)
-    return len(listed.split(", "))
-
-
-def _fitting(checks: Iterable[str]) -> str:
-    """Say which checks failed, as many as fit into a reason."""
-    said = "failed: "
-    for check in dict.fromkeys(checks):
-        more = f"{said}{', ' if said[-1] != ' ' else ''}{check}"
-        if len(more.split()) > WORDS:
-            break
-        said = more
-    return said
 
 
 def _here(estimate: float, low: float, high: float) -> str:

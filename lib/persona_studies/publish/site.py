@@ -137,7 +137,6 @@ class _Study:
         keys = zip(rows["claim"], rows["layer"], places, strict=True)
         self.said = [word for word in scoreboard.ORDER if word in set(rows["verdict"])]
         self.layers = rows["layer"].nunique() > 1
-        self.steerable = bool(rows["why"].str.contains("steerable").any())
         self.anchors = [f"claim-{claim}-{layer}" + (f"-{n}" if n > 1 else "") for claim, layer, n in keys]
         self.tables = sorted(path.stem for path in project.results(self.name).glob("*.csv"))
         self.figures = sorted(path.stem for path in project.figures(self.name).glob("*.svg"))
@@ -174,7 +173,7 @@ class _Study:
         exporter = _exporter({"prose": self.prose, "picture": self.picture, "table": self.table})
         # Not as resources: nbconvert copies these, and headings are noted while the page is made.
         exporter.environment.globals.update(study=self, studies=studies)
-        explained = {"words": self.said, "layers": self.layers, "steerable": self.steerable}
+        explained = {"words": self.said, "layers": self.layers}
         self.words = Markup(exporter.environment.get_template("words.html.j2").render(**explained))
         page, _ = exporter.from_notebook_node(notebook)
         return str(page)
