@@ -148,12 +148,13 @@ def decided(
     for layer, significant in (("published", changing["p_wald_holm"] <= 0.05), ("corrected", changing["rejected"])):
         counts = changing.assign(significant=significant).groupby("contrast")["significant"].agg(["sum", "size"])
         if len(counts):
-            shares = (counts["sum"] / counts["size"]).sort_values()
-            said = [f"{counts.loc[name, 'sum']} of {counts.loc[name, 'size']}" for name in shares.index]
-            more = {"why": f"{said[0]} metrics change significantly"}
-            more["details"] = ", ".join(f"{name}: {n}" for name, n in zip(shares.index, said, strict=True))
+            counts = counts.assign(share=counts["sum"] / counts["size"]).sort_values("share", kind="stable")
+            tally = {name: f"{row['sum']:.0f} of {row['size']:.0f}" for name, row in counts.iterrows()}
+            share = float(counts["share"].iloc[0])
+            more: dict[str, Any] = {"why": f"{next(iter(tally.values()))} metrics change significantly"}
+            more["details"] = ", ".join(f"{name}: {n}" for name, n in tally.items())
             more["needed"] = needed if layer == "corrected" else nan
-            add("scope", "majority", layer, float(shares.iloc[0]), shares.iloc[0] > 0.5, **more)
+            add("scope", "majority", layer, share, share > 0.5, **more)
     # The claim is that calls give the same answer, so its estimate is the share that is the same.
     shown = {"low": 1 - repeated["high"], "high": 1 - repeated["low"], "p_equivalence": repeated["p_equivalence"]}
     differ = bool(repeated["low"] > 0) or (repeated["estimate"] > 0 and np.isnan(repeated["low"]))

@@ -125,7 +125,7 @@ def about_description(claim: Claim, row: Mapping[Any, Any], parameters: Paramete
     sign = 1 if claim.direction == "positive" else -1
     limits = "the range of its cells" if "range" in row["test"] else "its interval"
     if min(sign * row["low"], sign * row["high"]) > 0:
-        return verdicts.SAME_DIRECTION, f"no test; {limits} lies on the claimed side"
+        return verdicts.SAME_DIRECTION, f"no test; {limits} lies as claimed"
     # Without a test nothing is decided, whatever the number of units.
     return verdicts.INCONCLUSIVE, f"no test; {limits} includes 0; {verdicts.would_decide(inf, row['unit'] + 's')}"
 
@@ -214,7 +214,7 @@ def elsewhere(project: Project, protocol: Protocol) -> pd.DataFrame:
     """
     path = project.results("persona_choice") / "verdicts.csv"
     known = tables.load(path) if path.is_file() else pd.DataFrame(columns=["claim"])
-    rows = []
+    rows: list[dict[Any, Any]] = []
     for name, declared in protocol.design["elsewhere"].items():
         found = known[(known["claim"] == name) | known["claim"].str.startswith(f"{name}_")]
         if found.empty:
