@@ -12,7 +12,7 @@ from scipy import stats as sp
 
 from measurement import live, psychometrics, released
 from measurement.facts import BEHAVIOURS
-from persona_studies.analyse import claims, gates, verdicts
+from persona_studies.analyse import claims, gates, reasons, verdicts
 from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.power import minimum_detectable_mean, units_needed
 from persona_studies.design.protocol import Claim, Protocol
@@ -130,7 +130,7 @@ def counted(
         equivalent=bounded and not yes,
         rising=tuple(valid.loc[agree, "hypothesis"]) if mixed else (),
         falling=tuple(valid.loc[against, "hypothesis"]) if mixed else (),
-        why=verdicts.counted(yes, n, no, none=wanted == "none"),
+        why=reasons.counted(yes, n, no, none=wanted == "none"),
         details="; ".join(details),
         needed=_units(protocol, valid.assign(agree=agree), margin, wanted, how),
         unit=f"{protocol.families[valid['family'].iloc[0]].unit} in each test",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from persona_studies.analyse import tables, verdicts
+from persona_studies.analyse import reasons, tables, verdicts
 from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.analyse.stats.correlation import power_correlation
 from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed
@@ -86,7 +86,7 @@ def about_set(claim: Claim, members: pd.DataFrame, family: Family, parameters: P
         return said, counted
     each = [units(row, claim, family, parameters) for row in members.to_dict("records")]
     needed = max(inf if n is None else n for n in each) if claim.direction == "none" else verdicts.most_needed(each)
-    return said, f"{counted}; {verdicts.would_decide(needed, family.unit)}"
+    return said, f"{counted}; {reasons.would_decide(needed, family.unit)}"
 
 
 def _counted(claim: Claim, members: pd.DataFrame) -> tuple[str, str]:
@@ -94,17 +94,17 @@ def _counted(claim: Claim, members: pd.DataFrame) -> tuple[str, str]:
     equal, rejected = members["equivalent"].astype(bool), members["rejected"].astype(bool)
     if claim.direction == "none":
         against = int((rejected & ~equal).sum())
-        counted = verdicts.counted(int(equal.sum()), n, against, none=True)
+        counted = reasons.counted(int(equal.sum()), n, against, none=True)
         if equal.all():
             return verdicts.REPRODUCED, counted
         return (verdicts.CONTRADICTED if against else verdicts.INCONCLUSIVE), counted
     claimed = members["estimate"] > 0 if claim.direction == "positive" else members["estimate"] < 0
     for_it, against = int((rejected & claimed).sum()), int((rejected & ~claimed).sum())
-    counted = verdicts.counted(for_it, n, against)
+    counted = reasons.counted(for_it, n, against)
     if for_it and against:
         return verdicts.HETEROGENEOUS, counted
     if against or equal.all():
-        return verdicts.CONTRADICTED, counted if against else verdicts.counted(n, n, 0, none=True)
+        return verdicts.CONTRADICTED, counted if against else reasons.counted(n, n, 0, none=True)
     if for_it > n / 2:
         return verdicts.REPRODUCED, counted
     return (verdicts.SAME_DIRECTION if claimed.all() else verdicts.INCONCLUSIVE), counted
@@ -118,7 +118,7 @@ def about_description(claim: Claim, row: Mapping[Any, Any], parameters: Paramete
     """
     if claim.direction == "none":
         off = abs(row["estimate"]) > (claim.smallest_effect or 0.0)
-        said = verdicts.by_number(claim, float(row["estimate"]))
+        said = reasons.by_number(claim, float(row["estimate"]))
         return (verdicts.CONTRADICTED if off else verdicts.REPRODUCED), said
     if row["p_equivalence"] <= parameters.alpha:
         return verdicts.CONTRADICTED, f"shown to be smaller than {claim.smallest_effect:g}"
@@ -127,7 +127,7 @@ def about_description(claim: Claim, row: Mapping[Any, Any], parameters: Paramete
     if min(sign * row["low"], sign * row["high"]) > 0:
         return verdicts.SAME_DIRECTION, f"no test; {limits} lies as claimed"
     # Without a test nothing is decided, whatever the number of units.
-    return verdicts.INCONCLUSIVE, f"no test; {limits} includes 0; {verdicts.would_decide(inf, row['unit'] + 's')}"
+    return verdicts.INCONCLUSIVE, f"no test; {limits} includes 0; {reasons.would_decide(inf, row['unit'] + 's')}"
 
 
 def deciding(claim: Claim, members: pd.DataFrame) -> dict[Any, Any]:

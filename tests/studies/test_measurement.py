@@ -48,7 +48,7 @@ def judge(**several: recordings.Recorded) -> pd.DataFrame:
     found = {
         name: judging.evidence(PROTOCOL, one.tests, FACTS, HOW, stuck=one.stuck) for name, one in several.items()
     }
-    table = judging.judged(PROTOCOL, {}, found, {name: one.tests for name, one in several.items()})
+    table = judging.judged(PROTOCOL, {}, found, {name: one.gate for name, one in several.items()})
     return table[table["layer"] == "corrected"].set_index(["claim", "model"])
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "gates",
     "multiple_choice",
     "numbers",
+    "reasons",
     "scoring",
     "stats",
     "tables",

@@ -118,12 +118,8 @@ def show(
     text = pd.DataFrame(
         {column: _texts(shown[column], str(column), (decimals or {}).get(str(column), 2)) for column in shown}
     )
-    if {"value", "threshold"} <= {*shown}:
-        for place, pair in enumerate(zip(shown["value"], shown["threshold"], strict=True)):
-            if not any(map(math.isnan, pair)):
-                text.loc[place, ["value", "threshold"]] = beside(*pair, least=(decimals or {}).get("value", 2))
     limits = [name for pair in (intervals or {}).values() for name in pair]
-    text = _with_intervals(text, shown, intervals or {}).drop(columns=[*hide, *limits])
+    text = _with_intervals(_compared(text, shown), shown, intervals or {}).drop(columns=[*hide, *limits])
     numeric = [c for c in text if c in frame and pd.api.types.is_numeric_dtype(frame[c]) and frame[c].dtype != bool]
     table = (
         GT(text, id=id)
@@ -145,6 +141,14 @@ def show(
         # JupyterLab typesets formulas also in tables: a reply's would hide, move or link what is around it.
         html = f'<div class="tex2jax_ignore mathjax_ignore">{html}</div>'
     return Table(html, f"{title}\n{text.to_string(index=False)}")
+
+
+def _compared(text: pd.DataFrame, shown: pd.DataFrame) -> pd.DataFrame:
+    """Write every value that has a threshold so that a reader sees on which side of it it lies."""
+    for place, pair in enumerate(shown.reindex(columns=["value", "threshold"]).itertuples(index=False)):
+        if not any(map(math.isnan, pair)):
+            text.loc[place, ["value", "threshold"]] = beside(*pair, least=2)
+    return text
 
 
 def _with_intervals(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from scipy import stats as distributions
 
-from persona_studies.analyse import tables
+from persona_studies.analyse import reasons, tables
 from persona_studies.analyse.stats.equivalence import equivalence_p
 from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed
 from persona_studies.design.protocol import Claim, Family, Protocol
@@ -195,20 +195,11 @@ def verdict(claim: Claim, evidence: Evidence | None, *, unit: str = "items") -> 
         return Verdict(HETEROGENEOUS, f"{len(up)} significantly up, {len(down)} significantly down", names)
     word, why = _by_direction(claim, evidence)
     if not evidence.sampled and word in (REPRODUCED, CONTRADICTED):
-        why = by_number(claim, evidence.estimate)
+        why = reasons.by_number(claim, evidence.estimate)
     why = evidence.why or why
     if word == INCONCLUSIVE and evidence.needed is not None:
-        why += f"; {would_decide(evidence.needed, evidence.unit or unit)}"
+        why += f"; {reasons.would_decide(evidence.needed, evidence.unit or unit)}"
     return Verdict(word, f"{why}; not steerable" if evidence.steerable is False else why, evidence.details)
-
-
-def would_decide(units: float, unit: str) -> str:
-    """Say how many units would decide a claim that is open.
-
-    >>> would_decide(1234.0, "questions"), would_decide(math.inf, "questions")
-    ('1,234 questions would decide', 'no number of questions would decide')
-    """
-    return f"{units:,.0f} {unit} would decide" if units < math.inf else f"no number of {unit} would decide"
 
 
 def units_to_decide(
@@ -252,37 +243,6 @@ def most_needed(units: Iterable[float | None]) -> float:
     """
     each = sorted(math.inf if value is None else value for value in units)
     return float(each[len(each) // 2])
-
-
-def by_number(claim: Claim, estimate: float) -> str:
-    """Return the reason where no test is made and the number itself decides.
-
-    >>> by_number(Claim(statement="", source="", published="", not_testable="", line=0.05), 0.0514)
-    'the number decides: 0.051 is above 0.050'
-    """
-    room = (claim.smallest_effect or 0.0) if claim.direction == "none" else 0.0
-    ends = [claim.line - room, claim.line + room]
-    number, low, high = tables.beside(estimate, *ends)
-    if claim.direction == "none":
-        where = f"{'inside' if abs(estimate - claim.line) <= room else 'outside'} [{low}, {high}]"
-    else:
-        where = f"{'above' if estimate > claim.line else 'below' if estimate < claim.line else 'equal to'} {low}"
-    return f"the number decides: {number} is {where}"
-
-
-def counted(agree: int, n: int, against: int, *, none: bool = False) -> str:
-    """Return the reason where several tests of a claim are counted.
-
-    Args:
-        agree: Tests that come out as claimed, of ``n``.
-        against: Tests that contradict the claim.
-        none: Whether the claim is that there is no effect.
-
-    >>> counted(6, 6, 0), counted(1, 25, 24, none=True)
-    ('6 of 6 significant as claimed', '1 of 25 shown to be small, 24 significant instead')
-    """
-    said = f"{agree} of {n} {'shown to be small' if none else 'significant as claimed'}"
-    return said + (f", {against} {'significant instead' if none else 'the other way'}" if against else "")
 
 
 def _by_direction(claim: Claim, evidence: Evidence) -> tuple[str, str]:
@@ -518,5 +478,5 @@ def _together(claim: Claim, parts: Iterable[Evidence | None], unit: str) -> Verd
     # What has the claimed sign says nothing of units by itself; here it is what keeps the claim open.
     units = [part.needed for part, key in zip(known, words, strict=True) if part and part.needed and key == own]
     if own == SAME_DIRECTION and units:
-        why += f"; {would_decide(max(units), unit)}"
+        why += f"; {reasons.would_decide(max(units), unit)}"
     return Verdict(word, why, "; ".join(dict.fromkeys(f"{one.word}: {one.why}" for one in each)))
