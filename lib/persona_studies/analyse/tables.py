@@ -144,9 +144,9 @@ def show(
 
 
 def _compared(text: pd.DataFrame, shown: pd.DataFrame) -> pd.DataFrame:
-    """Write every value that has a threshold so that a reader sees on which side of it it lies."""
+    """Write values and their thresholds so that a reader sees which is larger."""
     for place, pair in enumerate(shown.reindex(columns=["value", "threshold"]).itertuples(index=False)):
-        if not any(map(math.isnan, pair)):
+        if not any(map(pd.isna, pair)):
             text.loc[place, ["value", "threshold"]] = beside(*pair, least=2)
     return text
 
