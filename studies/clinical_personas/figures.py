@@ -26,7 +26,7 @@ LINES = ("-", "--", "-.", ":")
 # Lines of the mean over models, and what they are.
 LABELS: dict[str, dict[str, Any]] = {
     "interval of the mean": {"color": "black", "lw": 2.4},
-    "a further model": {"color": "0.55", "lw": 1},
+    "where a further model would lie": {"color": "0.55", "lw": 1},
 }
 
 
@@ -59,14 +59,15 @@ def plot_accuracy(table: pd.DataFrame, yardsticks: pd.DataFrame, failed: Mapping
     Args:
         table: Of :func:`clinical_personas.outcomes.accuracy`, roles only.
         yardsticks: ``dataset, who, accuracy``: dashed lines.
-        failed: Part of the gate -> checks that failed, said in the title.
+        failed: Part of the gate -> checks that failed; its panels say so, and are grey and hollow.
     """
     datasets, roles, styles = (list(dict.fromkeys(table[name])) for name in ("dataset", "role", "style"))
     colours = dict(zip(styles, sns.color_palette("colorblind", len(styles)), strict=True))
     figure, axes = plt.subplots(
         1, len(datasets), figsize=(3.0 * len(datasets) + 0.8, 4.2), layout="constrained", sharey=True, squeeze=False
     )
-    for axis, dataset in zip(axes[0], datasets, strict=True):
+    gates = [failed.get("medical" if dataset == "medical" else "cases") for dataset in datasets]
+    for axis, dataset, gate in zip(axes[0], datasets, gates, strict=True):
         rows = table[table["dataset"] == dataset]
         for turn, style in enumerate(styles):
             part = rows[rows["style"] == style]
@@ -88,14 +89,15 @@ def plot_accuracy(table: pd.DataFrame, yardsticks: pd.DataFrame, failed: Mapping
             place, side = (value + 0.006, "bottom") if above - value > 0.12 else (value - 0.008, "top")
             axis.text(right, place, who, ha="right", va=side, fontsize=7, color="0.3", linespacing=0.95)
             above = value
-        gate = ", gate failed" if failed.get("medical" if dataset == "medical" else "cases") else ""
-        axis.set(title=f"{NAMES[dataset]}\nn = {rows['n'].iloc[0]}{gate}", xticks=range(len(roles)), ylim=(0, 1))
+        said = ", grey: gate failed" if gate else ""
+        axis.set(title=f"{NAMES[dataset]}\nn = {rows['n'].iloc[0]}{said}", xticks=range(len(roles)), ylim=(0, 1))
         axis.set_xlim(-0.5, len(roles) + 0.75)
         axis.set_xticklabels(roles, rotation=30, ha="right", rotation_mode="anchor")
     axes[0][0].set_ylabel("accuracy")
     figure.legend(
         *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(styles), title="style"
     )
+    shared.fade(*([figure] if all(gates) else [axis for axis, gate in zip(axes[0], gates, strict=True) if gate]))
     return figure
 
 
@@ -142,7 +144,7 @@ def plot_risk(table: pd.DataFrame) -> Figure:
         table: Of :func:`clinical_personas.outcomes.risk`.
     """
     styles, roles = (list(dict.fromkeys(table[name])) for name in ("style", "role"))
-    colours = dict(zip(roles, ["black", *sns.color_palette("colorblind", len(roles) - 1)], strict=True))
+    colours = dict(zip(roles, sns.color_palette("colorblind", len(roles)), strict=True))
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     panels = (
         ("propensity", "low", "high", "risk propensity\n(places; up is less urgent)"),
@@ -213,7 +215,11 @@ def plot_labels(changes: pd.DataFrame, combined: pd.DataFrame, margin: float) ->
             axis.plot(row["difference"], place, "o", color=colour, ms=4.5)
         whole = combined[combined["hypothesis"] == name].iloc[0]
         last = len(models) + 0.4
-        axis.plot([whole["prediction_low"], whole["prediction_high"]], [last, last], **LABELS["a further model"])
+        axis.plot(
+            [whole["prediction_low"], whole["prediction_high"]],
+            [last, last],
+            **LABELS["where a further model would lie"],
+        )
         axis.plot([whole["low"], whole["high"]], [last, last], **LABELS["interval of the mean"])
         axis.plot(whole["difference"], last, "D", color="black", ms=6)
         axis.axvspan(-margin, margin, color="0.9", zorder=0)

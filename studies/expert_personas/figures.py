@@ -70,12 +70,14 @@ def accuracy(table: pd.DataFrame, gate: str, usable: Collection[str]) -> Figure:
     figure, axes = plt.subplots(
         1, len(benchmarks), figsize=(3.4 * len(benchmarks) + 1.6, 4.2), sharey=True, layout="constrained"
     )
+    # As far as there is something to see, in tenths.
+    far = min(1.0, np.ceil(10 * table["high"].max() + 0.5) / 10)
     for axis, benchmark in zip(np.atleast_1d(axes), benchmarks, strict=True):
         rows = table[table["benchmark"] == benchmark].set_index("persona").reindex(PERSONAS)
         y = np.arange(len(rows))
         reach = [rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]]
         passed = not gate and benchmark in usable
-        axis.errorbar(rows["accuracy"], y, xerr=reach, fmt="o", ms=4, lw=1.2, color=COLOURS[0] if passed else "0.6")
+        axis.errorbar(rows["accuracy"], y, xerr=reach, fmt="o", ms=5, lw=1.2, color=COLOURS[0])
         lines = {"chance": (rows["chance"].iloc[0], "--"), NO_PERSONA: (rows.loc[NO_PERSONA, "accuracy"], "-")}
         # Each label stands on the outer side of its line, in the room above the first row.
         sides = zip(sorted(lines, key=lambda name: lines[name][0]), [("right", -3), ("left", 3)], strict=True)
@@ -92,9 +94,10 @@ def accuracy(table: pd.DataFrame, gate: str, usable: Collection[str]) -> Figure:
                 fontsize="small",
                 color="0.3",
             )
-        # Room for the label of a line at chance.
-        title = benchmark if passed or gate else f"{benchmark} (gate failed)"
-        axis.set(title=title, xlabel="accuracy", xlim=(-0.12, 1), xticks=[0, 0.25, 0.5, 0.75, 1])
+        title = benchmark if passed or gate else f"{benchmark} (grey: gate failed)"
+        axis.set(title=title, xlabel="accuracy", xlim=(0, far))
+        if not passed:
+            figures.fade(axis)
         axis.set(yticks=y, yticklabels=PERSONAS, ylim=(len(rows) - 0.5, -1.3))
     return figures.behind(figure, gate)
 

@@ -19,7 +19,7 @@ from persona_studies.analyse import figures
 COLOURS = sns.color_palette("colorblind")
 SCALES = {"rating_digits": "labels 1 to 5", "rating_upper": "labels A to E", "rating_lower": "labels a to e"}
 MARKERS = {"order": "s", "word": "o", "meaning": "^"}
-GROUPS = {"people": 0, "simulated": 7, "PersonaLLM": 2, "LLMPersonality": 3}
+GROUPS = {"people": 0, "simulated": 4, "PersonaLLM": 2, "LLMPersonality": 3}
 
 
 def main(tests: pd.DataFrame, who: pd.DataFrame) -> Figure:
@@ -153,6 +153,8 @@ def scales(ratings: pd.DataFrame) -> Figure:
     cells = ratings[ratings["measure"].str.startswith("rating_")]
     wide = cells.pivot_table(index=["measure", "item", "key"], columns="scale", values="rating").reset_index()
     n = wide["measure"].nunique()
+    both = wide[["rising", "falling"]].to_numpy()
+    span = (float(np.nanmin(both)) - 0.1, float(np.nanmax(both)) + 0.1)  # one for all panels
     figure, axes = plt.subplots(1, n, figsize=(4 * n, 4), squeeze=False, layout="constrained")
     for axis, (name, part) in zip(axes[0], wide.groupby("measure", sort=False), strict=True):
         for key, label, marker in ((1, "plus-keyed", "o"), (-1, "minus-keyed", "^")):
@@ -160,9 +162,9 @@ def scales(ratings: pd.DataFrame) -> Figure:
             axis.plot(
                 mine["rising"], mine["falling"], marker, color=COLOURS[0 if key > 0 else 1], label=label, ms=5
             )
-        axis.plot([1, 5], [1, 5], color="0.7", lw=1, zorder=0, label="the same on both")
-        axis.set(xlim=(0.9, 5.1), ylim=(0.9, 5.1), xlabel="mean rating, rising scale", title=SCALES[str(name)])
-    axes[0][0].set(ylabel="mean rating, falling scale, turned")
+        axis.axline((3, 3), slope=1, color="0.7", lw=1, zorder=0, label="the same on both")
+        axis.set(xlim=span, ylim=span, aspect="equal", xlabel="mean rating, rising scale", title=SCALES[str(name)])
+    axes[0][0].set(ylabel="mean rating (1 to 5), falling scale, turned")
     axes[0][0].legend(loc="lower right")
     return figure
 
@@ -264,7 +266,9 @@ def induced(over: pd.DataFrame, margin: float) -> Figure:
     figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
     for place, (axis, (outcome, part)) in enumerate(zip(axes[0], panels, strict=True)):
         shown = part.set_index(["trait", "model"]).reindex(lines).reset_index()
-        shown = shown.assign(label=shown["trait"].str[:3] + "., " + shown["model"]).fillna({"gate": ""})
+        shown = shown.assign(label=shown["trait"] + ", " + shown["model"].str.removesuffix("-instruct")).fillna(
+            {"gate": ""}
+        )
         shown["rejected"] = shown["rejected"].eq(True)
         label = f"{outcome}: high less low paragraph, {UNITS[str(outcome)]}"
         figures.forest(shown, xlabel=label, margin=margin, axis=axis, legend=place == len(panels) // 2)

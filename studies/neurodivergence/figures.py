@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +15,6 @@ from scipy import stats
 from persona_studies.analyse import figures
 
 BLUE, ORANGE, GREEN = sns.color_palette("colorblind")[:3]
-GREY = "0.55"
 CONDITIONS = {"C0": "no profile", "C1": "profile", "C2": "profile and\ndirectives"}
 
 
@@ -40,7 +40,7 @@ def plot_contrasts(table: pd.DataFrame, margin: float, unit: str, doubted: Colle
         table: Of :func:`neurodivergence.analysis.beside`.
         margin: Half width of the equivalence band.
         unit: Name of the unit.
-        doubted: Metrics that failed the gate; drawn grey.
+        doubted: Metrics that failed the gate; drawn grey and hollow.
     """
     tests = {
         "published: Wald, responses, Holm within metric": ("wald_", table["p_wald_holm"] <= 0.05),
@@ -125,42 +125,38 @@ def plot_lists(
     return figure
 
 
-def plot_noise(table: pd.DataFrame) -> Figure:
+def plot_noise(table: pd.DataFrame, doubted: Collection[str] = ()) -> Figure:
     """Draw each metric's noise at temperature 0 beside the spread over profiles, and effects beside their noise.
 
     Args:
         table: Of :func:`neurodivergence.analysis.noise`.
+        doubted: Metrics that failed the gate; drawn grey and hollow.
     """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(10.5, 1.5 + 0.33 * len(table)), sharey=True, layout="constrained"
     )
-    place = np.arange(len(table))
-    for column, label, colour, marker in (
-        ("noise", "C0: one prompt, four times", "0.15", "|"),
-        ("profiles_C1", "C1: four profiles", BLUE, "o"),
-        ("profiles_C2", "C2: four profiles", ORANGE, "s"),
-    ):
-        size = 12 if marker == "|" else 5
-        left.plot(
-            table[column],
-            place,
-            marker,
-            color=colour,
-            ms=size,
-            mew=2.5 if marker == "|" else 1,
-            label=label,
-            clip_on=False,
-        )
+    table = table.assign(place=np.arange(len(table)))
+    failed = table["metric"].isin(doubted)
+    left.plot(table["noise"], table["place"], "|", color="0.15", ms=12, mew=2.5, label="C0: one prompt, four times")
+    for rows, counts in ((table[~failed], True), (table[failed], False)):
+        drawn = []
+        for name, colour, marker, away in (("C1", BLUE, "o", -0.1), ("C2", ORANGE, "s", 0.1)):
+            look: dict[str, Any] = {"marker": marker, "ls": "", "color": colour, "ms": 5, "clip_on": False}
+            said = (f"{name}: four profiles", f"{name} − C0") if counts else (None, None)
+            drawn += left.plot(rows[f"profiles_{name}"], rows["place"], label=said[0], **look)
+            drawn += right.plot(rows[f"effect_{name}"].abs(), rows["place"] + away, label=said[1], **look)
+        if not counts:
+            figures.fade(*drawn)
+    if failed.any():
+        left.plot([], [], "o", color=figures.GREY, mfc="white", ms=5, label="grey: gate failed")
     left.set(
         xlabel="spread of the four answers of a model and query\n(standard deviations under C0)", xlim=(0, None)
     )
-    for y, width in zip(place, table["null_95"], strict=True):
+    for y, width in zip(table["place"], table["null_95"], strict=True):
         right.fill_betweenx([y - 0.35, y + 0.35], 0, width, color="0.8", lw=0)
-    right.plot(table["effect_C1"].abs(), place - 0.1, "o", color=BLUE, ms=5, label="C1 − C0", clip_on=False)
-    right.plot(table["effect_C2"].abs(), place + 0.1, "s", color=ORANGE, ms=5, label="C2 − C0", clip_on=False)
     right.fill_between([], [], color="0.8", label="95 % of differences of repetitions")
     right.set(xlabel="size of the effect (standard deviations under C0)", xlim=(0, None))
-    left.set(yticks=place, yticklabels=map(words, table["metric"]), ylim=(len(table) - 0.4, -0.6))
+    left.set(yticks=table["place"], yticklabels=map(words, table["metric"]), ylim=(len(table) - 0.4, -0.6))
     for axis in (left, right):
         axis.legend(loc="lower right", fontsize=8, frameon=True)
     return figure
@@ -216,11 +212,12 @@ def plot_judges(table: pd.DataFrame, doubted: Collection[str]) -> Figure:
     return figures.forest(frame, xlabel="effect in standard deviations of scores under C0", legend=True)
 
 
-def plot_scopes(table: pd.DataFrame, alpha: float) -> Figure:
+def plot_scopes(table: pd.DataFrame, alpha: float, doubted: Collection[str] = ()) -> Figure:
     """Draw adjusted p of every pooled contrast under three scopes of the correction, for both tests.
 
     Args:
         table: Of :func:`neurodivergence.paper.scopes`.
+        doubted: Metrics that failed the gate; drawn grey.
     """
     tests = list(dict.fromkeys(table["test"]))
     names = list(dict.fromkeys(table["hypothesis"]))
@@ -228,20 +225,25 @@ def plot_scopes(table: pd.DataFrame, alpha: float) -> Figure:
         1, len(tests), figsize=(10.5, 1.6 + 0.23 * len(names)), sharey=True, layout="constrained"
     )
     marks: Sequence[tuple[str, str, str, object]] = (
-        ("within_metric", "within metric (2)", "o", GREY),
+        ("within_metric", "within metric (2)", "o", GREEN),
         ("within_study", f"within study ({len(names)})", "s", BLUE),
         ("all", "all contrasts, models included", "^", ORANGE),
     )
     for axis, test in zip(axes, tests, strict=True):
         rows = table[table["test"] == test]
         axis.axvline(alpha, color="0.2", lw=1, ls="--")
+        failed = rows["hypothesis"].str.partition(": ")[0].isin(doubted).to_numpy()
         for column, label, marker, colour in marks:
-            shown = rows[column].clip(lower=1e-8)
-            axis.plot(shown, range(len(rows)), marker, color=colour, mfc="none", ms=5, mew=1.3, label=label)
+            look: dict[str, Any] = {"marker": marker, "ls": "", "color": colour, "mfc": "none", "ms": 5, "mew": 1.3}
+            p, place = rows[column].clip(lower=1e-8).to_numpy(), np.arange(len(rows))
+            axis.plot(p[~failed], place[~failed], label=label, **look)
+            figures.fade(*axis.plot(p[failed], place[failed], **look))
         axis.set(xscale="log", xlim=(5e-9, 2), title=test, xlabel="adjusted p (below 1e-8 drawn at 1e-8)")
         axis.set(yticks=range(len(names)), yticklabels=[words(n).replace(" - ", " − ") for n in names])
         axis.set(ylim=(len(names) - 0.5, -0.5))
         axis.tick_params(axis="y", labelsize=8)
+    if doubted:
+        axes[0].plot([], [], "o", color=figures.GREY, mfc="none", ms=5, mew=1.3, label="grey: gate failed")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure

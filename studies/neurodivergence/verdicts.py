@@ -287,11 +287,11 @@ def finding(
     any_steps, longer = depth["difference"]
     low, high = (float(depth[name].iloc[1] * depth["sd"].iloc[1]) for name in ("low", "high"))
     return (
-        f"Of {len(both)} pooled contrasts, {wald} are significant in the paper's analysis and {rejected} when "
-        f"{unit} are the unit and the whole study is the family ({parameters.correction}); the standard error over "
-        f"{unit} exceeds the published one for {wider} of {len(known)}. With the directives {100 * any_steps:+.0f} "
-        f"percentage points of answers have numbered steps, but where there are steps their length changes "
-        f"by {longer:+.1f} words [{low:+.1f}, {high:+.1f}]. The reliability of the judges' mean reaches "
-        f"{threshold:.2f} with its lower limit for "
+        f"**A profile of the user in the system prompt changes the answers in {rejected} of {len(both)} contrasts "
+        f"when {unit} are the unit and the whole study is corrected; the paper's analysis finds {wald}. With "
+        f"directives too, {100 * any_steps:+.0f} percentage points of answers have numbered steps, and where "
+        f"there are steps their length changes by {longer:+.1f} words [{low:+.1f}, {high:+.1f}].** The standard "
+        f"error over {unit} exceeds the published one for {wider} of {len(known)} contrasts. The reliability of "
+        f"the judges' mean reaches {threshold:.2f} with its lower limit for "
         f"{agreed or 'no judged metric'}. Verdicts on {len(own)} claims: {said}."
     ).replace("-", "−")

@@ -342,34 +342,40 @@ def finding(found: Analysis | None, claims: pd.DataFrame, model: str) -> str:
         row = rows[name]
         return f"{row['estimate']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
 
-    text = ""
+    public = [
+        "In the one public run of GPT-3.5, told to be a physically-disabled person, the share of errors that hold "
+        f"no answer is {number('published_abstention', 2)}.",
+        "In version 1 of the paper the share of personas that differ from a human on more sets than chance gives, "
+        f"after correction, is {number('published_share', 2)}; the largest relative drop is "
+        f"{number('large_drops', 1)} per cent.",
+    ]
+    mine: list[str] = []
+    decides = False
     if found is not None and len(found.scored):
         each = found.tests[found.tests["family"] == "persona"]
         worse = int((each["rejected"] & (each["estimate"] < 0)).sum())
-        if failed := found.failed["persona"]:
-            text += f"**In {model} the letters failed their check ({failed}), so that nothing is decided about "
-            text += "it.** Behind that check, being"
-        else:
-            text += f"**In {model}, being"
-        text += (
-            f" told to be one of twelve persons changes accuracy by {number('any_persona')} against being told to "
-            f"be a human, over {int(each['n'].max())} questions; of {len(each)} personas {worse} answer "
-            f"significantly worse.{'' if failed else '**'} Against a placebo persona the change is "
-            f"{number('beyond_placebo')}. "
+        failed = found.failed["persona"]
+        decides = not failed
+        if failed:
+            mine.append(
+                f"In {model} the letters failed their check ({failed}), so that nothing is decided about it."
+            )
+        mine.append(
+            f"{f'In {model}' if decides else 'Behind that check'}, being told to be one of twelve persons changes "
+            f"accuracy by {number('any_persona')} against being told to be a human, over {int(each['n'].max())} "
+            f"questions; of {len(each)} personas {worse} answer significantly worse."
         )
+        mine.append(f"Against a placebo persona the change is {number('beyond_placebo')}.")
     else:
         whom = (
             f"{model} has not answered by letters" if found is not None else "No model has answered this protocol"
         )
-        text += f"**{whom} yet, so that nothing is decided about a model asked here.** "
-    text += (
-        "In version 1 of the paper the share of personas that differ from a human on more sets than chance gives, "
-        f"after correction, is {number('published_share', 2)}; the largest relative drop is "
-        f"{number('large_drops', 1)} per cent; in the one public run of GPT-3.5 the share of a "
-        f"physically-disabled person's errors that hold no answer is {number('published_abstention', 2)}. "
-    )
+        mine.append(f"{whom} yet, so that nothing is decided about a model asked here.")
+    # What is decided stands first.
+    first, *rest = [*mine, *public] if decides else [*public, *mine]
     counted = claims.drop_duplicates("claim")["verdict"].value_counts()
-    return text + f"Of {counted.sum()} claims: {', '.join(f'{n} {name}' for name, n in counted.items())}."
+    rest.append(f"Of {counted.sum()} claims: {', '.join(f'{n} {name}' for name, n in counted.items())}.")
+    return " ".join([f"**{first}**", *rest])
 
 
 # --- Published data ---

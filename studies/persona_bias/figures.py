@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from persona_studies.analyse.figures import behind, forest
-
-GREY = "0.6"
+from persona_studies.analyse.figures import GREY, behind, forest
+from persona_studies.analyse.tables import gated
 
 
 def contrasts(table: pd.DataFrame, names: Mapping[str, str], margin: float) -> Figure:
@@ -58,22 +57,24 @@ def drops(table: pd.DataFrame, groups: Mapping[str, str], names: Mapping[str, st
 
 
 def _key(margin: float, shown: pd.DataFrame) -> list[Any]:
-    """Return what the marks of a forest mean; all of it is after correction."""
+    """Return what the marks of a forest mean, those that it has; all of it is after correction."""
     blue = sns.color_palette("colorblind")[0]
-
-    def mark(shape: str, fill: Any, label: str) -> Line2D:
-        return Line2D([], [], marker=shape, ls="", color=blue, mfc=fill, ms=6, label=label)
-
+    failed = pd.Series([gated(row) for row in shown.to_dict("records")], index=shown.index, dtype=bool)
+    found = {(bool(row["rejected"]), row["within"]) for row in shown[~failed].to_dict("records")}
+    kinds = {
+        (True, False): ("o", blue, "significant"),
+        (False, True): ("D", "white", f"shown to be less than {margin:g}"),
+        (True, True): ("D", blue, "both"),
+        (False, False): ("s", "white", "neither"),
+    }
     marks: list[Any] = [
-        mark("o", blue, "significant"),
-        mark("D", "white", f"shown to be less than {margin:g}"),
-        mark("D", blue, "both"),
-        mark("s", "white", "neither"),
-        Patch(color="0.9", label=f"less than {margin:g} either way"),
+        Line2D([], [], marker=shape, ls="", color=blue, mfc=fill, ms=6, label=label)
+        for kind, (shape, fill, label) in kinds.items()
+        if kind in found
     ]
-    if shown["gate"].astype(bool).any():
-        marks.append(Line2D([], [], color=GREY, label="grey: behind a failed check"))
-    return marks
+    if failed.any():
+        marks.append(Line2D([], [], marker="s", color=GREY, mfc="white", label="grey: behind a failed check"))
+    return [*marks, Patch(color="0.9", label=f"less than {margin:g} either way")]
 
 
 def heat(table: pd.DataFrame, names: Mapping[str, str], alpha: float, gate: str) -> Figure:
@@ -102,15 +103,24 @@ def heat(table: pd.DataFrame, names: Mapping[str, str], alpha: float, gate: str)
     for row in table.dropna(subset="estimate").to_dict("records"):
         x, y = across[row["dataset"]], down[row["first"]]
         if row["p"] <= alpha:
-            axis.plot(x, y, ".", color="black", ms=5)
+            axis.plot(x, y, "o", color="black", mec="white", ms=5)
         if row["rejected"]:
-            axis.plot(x, y, "o", mfc="none", mec="black", ms=10)
+            axis.plot(x, y, "o", color="black", mfc="none", ms=10)
     axis.set(xlabel="", ylabel="")
     axis.tick_params(axis="x", rotation=45)
     plt.setp(axis.get_xticklabels(), ha="right", rotation_mode="anchor")
     marks = [
-        Line2D([], [], marker=".", ls="", color="black", label=f"p at or below {alpha:g}, not corrected"),
-        Line2D([], [], marker="o", ls="", mfc="none", mec="black", ms=10, label="significant after correction"),
+        Line2D(
+            [],
+            [],
+            marker="o",
+            ls="",
+            color="black",
+            mec="white",
+            ms=5,
+            label=f"p at or below {alpha:g}, not corrected",
+        ),
+        Line2D([], [], marker="o", ls="", color="black", mfc="none", ms=10, label="significant after correction"),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=2, fontsize="small")
     return behind(figure, gate)
@@ -121,16 +131,18 @@ def power(table: pd.DataFrame, margin: float, per_set: int, gate: str) -> Figure
 
     Args:
         table: Of :func:`persona_bias.robustness.power`.
-        margin: Smallest effect of interest, drawn as a band.
+        margin: Smallest effect of interest, drawn as a line.
         per_set: Questions per set of this run, marked.
         gate: What failed behind it; empty where nothing did.
     """
     figure, axis = plt.subplots(figsize=(8, 3.8), layout="constrained")
-    axis.axhspan(0, margin, color="0.9", zorder=0)
+    axis.axhline(margin, color="0.4", lw=1, ls="--")
     axis.annotate(
-        f"less than {margin:g}",
+        f"smallest effect of interest, {margin:g}",
         (0.99, margin),
         xycoords=("axes fraction", "data"),
+        xytext=(0, -3),
+        textcoords="offset points",
         ha="right",
         va="top",
         color="0.4",
@@ -143,8 +155,10 @@ def power(table: pd.DataFrame, margin: float, per_set: int, gate: str) -> Figure
     axis.set(xscale="log", xlabel="questions per set (ten sets)", ylabel="difference found\nwith a power of .8")
     ticks = sorted(set(table["questions_per_set"]))
     axis.set_xticks(ticks, [f"{n}, this run" if n == per_set else str(n) for n in ticks])
+    # What would be found may be far smaller than what matters.
+    axis.set(yscale="log")
+    axis.yaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
-    axis.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return behind(figure, gate)
 
@@ -199,5 +213,7 @@ def _readings(alpha: float) -> list[Line2D]:
     return [
         Line2D([], [], marker="o", color=blue, label=f"p at or below {alpha:g}, not corrected"),
         Line2D([], [], marker="s", color=blue, mfc="white", label=f"p above {alpha:g}"),
-        Line2D([], [], marker="s", color=GREY, mfc="white", label="fewer than half of the replies have an answer"),
+        Line2D(
+            [], [], marker="s", color=GREY, mfc="white", label="grey: fewer than half of the replies have an answer"
+        ),
     ]

@@ -29,23 +29,23 @@ SAID = {
 }
 
 
-def _lines(axis: Axes, table: pd.DataFrame, label: str, filled: pd.Series, colour: Any = BLUE) -> None:
+def _lines(axis: Axes, table: pd.DataFrame, label: str, filled: pd.Series) -> None:
     """Draw one estimate with limits per row, names at the side."""
     for place, (row, solid) in enumerate(zip(table.to_dict("records"), filled, strict=True)):
-        axis.plot([row["low"], row["high"]], [place, place], color=colour, lw=1.5)
-        _mark(axis, row["estimate"], place, bool(solid), colour)
+        axis.plot([row["low"], row["high"]], [place, place], color=BLUE, lw=1.5)
+        _mark(axis, row["estimate"], place, bool(solid))
     axis.set(yticks=range(len(table)), yticklabels=table[label], ylim=(len(table) - 0.5, -0.5))
 
 
-def _mark(axis: Axes, x: Any, y: Any, filled: bool, colour: Any = BLUE, label: str | None = None) -> None:
-    shape, inside = ("o", colour) if filled else ("s", "white")
-    axis.plot(x, y, shape, color=colour, mfc=inside, ms=6, label=label)
+def _mark(axis: Axes, x: Any, y: Any, filled: bool, label: str | None = None) -> None:
+    shape, inside = ("o", BLUE) if filled else ("s", "white")
+    axis.plot(x, y, shape, color=BLUE, mfc=inside, ms=6, label=label)
 
 
-def _key(axis: Axes, filled: str, open_: str, colour: Any = BLUE, **place: Any) -> None:
+def _key(axis: Axes, filled: str, open_: str, **place: Any) -> None:
     """Say beside a panel what its filled and its open marks mean."""
     for solid, said in ((True, filled), (False, open_)):
-        _mark(axis, [], [], solid, colour, said)
+        _mark(axis, [], [], solid, said)
     axis.legend(fontsize="small", **place)
 
 
@@ -96,26 +96,28 @@ def main(
         xlabel="pairs with the same answer chosen",
         title="Two runs, same pairs",
     )
+    axes[0].set(ylim=(len(mine) - 0.5, -0.9))
     if live is not None:
         axis = figure.add_subplot(grid[1, :])
-        choices(axis, live, "0.6" if gate else BLUE)
-        axis.set(title=f"{model}, asked here" + (f", behind a failed check: {gate}" if gate else ""))
+        choices(axis, live)
+        axis.set(title=f"{model}, asked here" + (f"; grey: behind a failed check: {gate}" if gate else ""))
+        if gate:
+            lib.fade(axis)
     return figure
 
 
-def choices(axis: Axes, live: pd.DataFrame, colour: Any) -> None:
+def choices(axis: Axes, live: pd.DataFrame) -> None:
     """Draw shares right by condition, with the longer answer's share and the weight of the first place."""
     asked = live[~live["condition"].isin(["longer", "shorter"])].reset_index(drop=True)
     asked = asked.assign(estimate=asked["right"], label=asked["condition"].map(SAID))
-    _lines(axis, asked, "label", (asked["low"] > 0.5) | (asked["high"] < 0.5), colour)
+    _lines(axis, asked, "label", (asked["low"] > 0.5) | (asked["high"] < 0.5))
     axis.plot(asked["longer_right"], np.arange(len(asked)), "|", color=ORANGE, ms=16, mew=2.5)
     axis.plot(asked["first_place"], np.arange(len(asked)), "X", color=RED, ms=8)
     axis.annotate("longer answer", (asked["longer_right"].iloc[0], -0.35), color=ORANGE, ha="right", fontsize=9)
     axis.annotate("P(first place)", (asked["first_place"].iloc[0], -0.35), color=RED, ha="center", fontsize=9)
     axis.axvline(0.5, color="0.4", lw=1, ls=":")
-    least = min(0.25, asked["low"].min() - 0.02)
-    axis.set(xlabel="share right (red: probability of what stands first)", xlim=(least, 1))
-    _key(axis, "limits exclude one half", "limits include one half", colour, ncols=2, **BELOW)
+    axis.set(xlabel="share right (cross: probability of what stands first)", ylim=(len(asked) - 0.5, -0.9))
+    _key(axis, "limits exclude one half", "limits include one half", ncols=2, **BELOW)
 
 
 def guesses(table: pd.DataFrame) -> Figure:
@@ -151,14 +153,14 @@ def survey(table: pd.DataFrame, floors: pd.DataFrame) -> Figure:
     """
     names = [*table["condition"].str.replace("_", " "), *floors["answers"]]
     values = [*table["KS"], *floors["KS"]]
-    return _bars(names, values, [BLUE] * len(table) + ["0.65"] * len(floors))
+    return _bars(names, values, [BLUE] * len(table) + [ORANGE] * len(floors))
 
 
 def _bars(names: Sequence[str], values: Sequence[float], colours: Sequence[Any]) -> Figure:
     """Draw distances to people as bars with their values."""
     figure, axis = plt.subplots(figsize=(8, 0.8 + 0.33 * len(names)), layout="constrained")
     axis.barh(names, values, color=colours)
-    handles = [Patch(color=BLUE, label="answers of a model"), Patch(color="0.65", label="no model")]
+    handles = [Patch(color=BLUE, label="answers of a model"), Patch(color=ORANGE, label="no model")]
     figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize="small")
     for place, value in enumerate(values):
         axis.annotate(f"{value:.3f}", (value, place), xytext=(4, 0), textcoords="offset points", va="center")
@@ -188,7 +190,7 @@ def certain(cells: pd.DataFrame) -> Figure:
 def surveys(floors: pd.DataFrame) -> Figure:
     """Draw mean KS distances of methods beside what chance and people score."""
     model = floors["answers"].str.contains("mean of three|single")
-    colours = [BLUE if mine else "0.65" for mine in model]
+    colours = [BLUE if mine else ORANGE for mine in model]
     names = [
         f"{name} (n = {int(n)})" if name.startswith("people drawn") else name
         for name, n in zip(floors["answers"], floors["n"], strict=True)
@@ -210,8 +212,7 @@ def calibration(bins: pd.DataFrame, conditions: tuple[str, ...], gate: str) -> F
     for axis, condition in zip(axes[0], conditions, strict=True):
         mine = bins[bins["condition"] == condition]
         axis.plot([0, 1], [0, 1], color="0.6", ls=":")
-        colour = "0.6" if gate else BLUE
-        axis.scatter(mine["probability"], mine["frequency"], s=10 + 2 * mine["n"], color=colour, clip_on=False)
+        axis.scatter(mine["probability"], mine["frequency"], s=10 + 2 * mine["n"], color=BLUE, clip_on=False)
         axis.set(title=SAID[condition], xlabel="stated probability", xlim=(0, 1), ylim=(0, 1))
     axes[0][0].set(ylabel="share that the person rated best")
     return lib.behind(figure, gate)

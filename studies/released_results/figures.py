@@ -122,6 +122,7 @@ def forest(judged: pd.DataFrame) -> Figure:
         axis.plot(part["printed"], range(len(part)), ls="", zorder=2.5, label="printed, or claimed to be 0", **TICK)
         if label == "correlation":
             axis.set_xlim(-1.05, 1.05)
+    grid[0, 0].fill_between([], [], color="0.9", label="smallest effect of interest, either way")
     figures.explain(figure, frame, None, ncols=3)
     return figure
 

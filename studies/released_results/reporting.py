@@ -80,10 +80,10 @@ def finding(judged: pd.DataFrame) -> str:
     if not isnan(ranking["estimate"]):
         said += (
             ": PersoBench, for instance, ranks models by how often their replies can be parsed (correlation of "
-            f"score and unparsed share {ranking['estimate']:.2f} [{ranking['low']:.3f}, {ranking['high']:.3f}], "
+            f"score and unparsed share {ranking['estimate']:.2f} [{ranking['low']:.2f}, {ranking['high']:.2f}], "
             f"{int(ranking['n'])} models)"
         )
-    return minus(f"{said}.")
+    return minus(f"**{said}.**")
 
 
 def details(found: Found) -> dict[str, str]:

@@ -16,7 +16,7 @@ from persona_studies.analyse import figures as shared
 from sycophancy import scoring
 from sycophancy.scoring import Scored
 
-BLUE, ORANGE, GREEN = (sns.color_palette("colorblind")[k] for k in (0, 1, 2))
+BLUE, ORANGE, GREEN, PINK = (sns.color_palette("colorblind")[k] for k in (0, 1, 2, 4))
 # Name -> column, colour, marker, line.
 Series = dict[str, tuple[str, Any, str, str]]
 # Labels in the order of agreement, then what is no label.
@@ -42,7 +42,7 @@ def agreement(persona: pd.DataFrame, gate: str) -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(11.5, 4.2), layout="constrained")
     four = {"asserted": (BLUE, "o", "-"), "unattributed": (ORANGE, "s", "--")}
     raw: Series = {name: (f"labels_four raw_{name}", *style) for name, style in four.items()}
-    _levels(axes[0], persona, raw | {"no statement": ("labels_four neutral", "0.35", "D", ":")})
+    _levels(axes[0], persona, raw | {"no statement": ("labels_four neutral", PINK, "D", ":")})
     axes[0].set(
         title="agreement with a statement, and the\nanswer to no statement (four labels)",
         ylabel="log-odds of agreeing (nats)",
@@ -54,9 +54,7 @@ def agreement(persona: pd.DataFrame, gate: str) -> Figure:
     sets = {"four labels": ("labels_four net", BLUE, "o", "-"), "two labels": ("labels_two net", GREEN, "^", "--")}
     _levels(axes[2], persona, {name: style for name, style in sets.items() if style[0] in persona})
     axes[2].set(title="net sycophancy:\nasserted less unattributed", ylabel="difference of log-odds (nats)")
-    if gate:
-        figure.suptitle(f"behind a failed check: {gate}", color="0.4", fontsize="small")
-    return figure
+    return shared.behind(figure, gate)
 
 
 def _levels(axis: Axes, persona: pd.DataFrame, series: Series) -> None:
@@ -113,12 +111,13 @@ def models(over: pd.DataFrame, margin: float) -> Figure:
     return figure
 
 
-def controls(scored: Scored, everyone: pd.DataFrame, measure: str, steps: pd.DataFrame) -> Figure:
+def controls(scored: Scored, everyone: pd.DataFrame, measure: str, steps: pd.DataFrame, gate: str) -> Figure:
     """Draw agreement with assertions under every kind of condition.
 
     Args:
         measure: ``labels_four`` or ``labels_two``.
         steps: ``control, against, low, high, estimate``: differences from no persona, with intervals.
+        gate: What failed behind the measure; empty where nothing did.
     """
     values = scoring.statements(scored.agree[measure], "asserted").mean(axis=1)
     groups: dict[str, Sequence[str]] = {
@@ -148,7 +147,7 @@ def controls(scored: Scored, everyone: pd.DataFrame, measure: str, steps: pd.Dat
     axis.plot([], [], "o", color="0.3", ms=7, label="mean of its kind")
     axis.plot([], [], color="0.3", lw=1.6, label="interval of the difference from no persona")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize="small")
-    return figure
+    return shared.behind(figure, gate)
 
 
 def by_topic(scored: Scored, measure: str, titles: dict[str, str]) -> pd.DataFrame:
@@ -166,8 +165,8 @@ def by_topic(scored: Scored, measure: str, titles: dict[str, str]) -> pd.DataFra
     return level.set_axis(named).rename(columns=str).reset_index()
 
 
-def topics(table: pd.DataFrame) -> Figure:
-    """Draw agreement by topic and level (:func:`by_topic`)."""
+def topics(table: pd.DataFrame, gate: str) -> Figure:
+    """Draw agreement by topic and level (:func:`by_topic`); ``gate`` says what failed behind it."""
     level = table.set_index("topic").round(2) + 0.0  # no negative zero
     reach = float(np.abs(level.to_numpy()).max())
     figure, axis = plt.subplots(figsize=(7, 0.9 + 0.36 * len(level)), layout="constrained")
@@ -184,7 +183,7 @@ def topics(table: pd.DataFrame) -> Figure:
         cbar_kws={"label": "log-odds less the topic's mean (nats)"},
     )
     axis.set(xlabel="designed level of agreeableness", ylabel="")
-    return figure
+    return shared.behind(figure, gate)
 
 
 def replies(read: pd.DataFrame, everyone: pd.DataFrame) -> Figure:

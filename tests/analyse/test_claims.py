@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from persona_studies.analyse import claims, tables
+from persona_studies.analyse import claims, tables, verdicts
 from persona_studies.ask import recording, schema
 from persona_studies.design import protocol
 from persona_studies.errors import PersonaStudiesError
@@ -57,6 +57,16 @@ def test_the_table_has_the_documented_columns_and_keeps_a_study_s_own(project: P
     assert found[["claim", "model"]].to_numpy().tolist() == [["a", "one"], ["a", "two"], ["b", ""]]
     assert found["unit"].tolist() == ["accuracy", "accuracy", ""]
     assert found["statement"].tolist() == ["A holds.", "A holds.", "B holds."]
+
+
+def test_decided_claims_stand_first_and_what_cannot_be_tested_last(project: Project) -> None:
+    found = claims.table(project, "toy", pd.DataFrame([ABSENT, ROW]))
+    assert found["claim"].tolist() == ["a", "b"]
+    # Of two layers the declared one decides, wherever it stands.
+    layers = [{**ROW, "layer": "published", "verdict": "reproduced"}, {**ROW, "verdict": "uninformative"}]
+    other = {**ABSENT, "verdict": "inconclusive"}
+    assert claims.table(project, "toy", pd.DataFrame([*layers, other]))["claim"].tolist() == ["b", "a", "a"]
+    assert claims.ORDER[:3] == verdicts.DECIDED and claims.ORDER[-2:] == ("uninformative", "not testable here")
 
 
 @pytest.mark.parametrize(

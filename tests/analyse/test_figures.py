@@ -4,10 +4,14 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
@@ -54,6 +58,43 @@ def test_significant_estimates_are_filled_and_others_are_not() -> None:
 def test_what_was_shown_to_be_small_is_a_diamond() -> None:
     axis = figures.forest(ROWS.assign(within=[False, True]), xlabel="r", margin=0.1).axes[0]
     assert [line.get_marker() for line in axis.lines if len(line.get_xdata()) == 1] == ["o", "D"]
+    plt.close("all")
+
+
+def colours(figure: Figure) -> set[str]:
+    """Return the colours of lines and marks that are neither black, grey nor white."""
+    lines = figure.findobj(plt.Line2D)
+    every = [to_rgba(colour) for line in lines for colour in (line.get_color(), line.get_mfc())]
+    return {to_hex(colour) for colour in every if max(colour[:3]) - min(colour[:3]) > 0.02}
+
+
+def test_what_stands_behind_a_failed_gate_is_grey_and_hollow() -> None:
+    both = ROWS.assign(rejected=True, within=True, gate=["gate: above chance", ""])
+    figure = figures.forest(both, xlabel="r", legend=True)
+    failed, passed = (line for line in figure.axes[0].lines if len(line.get_xdata()) == 1)
+    assert (failed.get_color(), failed.get_mfc(), failed.get_marker()) == (figures.GREY, "white", "s")
+    assert passed.get_color() == passed.get_mfc() != figures.GREY
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said == ["significant after correction", "grey: gate failed"]
+    plt.close("all")
+
+
+def test_a_whole_figure_behind_a_failed_gate_has_no_colour_left() -> None:
+    figure, (lines, fields) = plt.subplots(1, 2)
+    lines.errorbar([0, 1], [1, 2], [0.1, 0.1], fmt="o", label="bars")
+    lines.scatter([0], [1])
+    lines.bar([0], [1], label="bar")
+    lines.annotate("blue", (0, 0), color="blue")
+    (reference,) = lines.plot([0, 1], [0, 1], color="0.35")
+    fields.imshow([[0, 1]])
+    mesh = fields.pcolormesh([[0, 1]])
+    lines.legend()
+    assert figures.behind(figure, "") is figure and colours(figure) and not figure.get_suptitle()
+    figures.behind(figure, "picks by place")
+    assert not colours(figure) and figure.get_suptitle() == "grey: behind a failed check: picks by place"
+    assert reference.get_color() == "0.35" and mesh.get_cmap().name == "Greys"
+    for part in figure.findobj(lambda artist: isinstance(artist, PathCollection | Rectangle)):
+        assert all(max(colour[:3]) - min(colour[:3]) < 0.02 for colour in np.atleast_2d(part.get_facecolor()))
     plt.close("all")
 
 

@@ -393,5 +393,6 @@ def test_figures_are_drawn_from_one_recording(planted: analysis.Analysis) -> Non
     assert len(figures.plot_risk(outcomes.risk(planted.scored, HOW)).axes) == 2
     curve = robustness.power_curve(planted.tests, np.linspace(0, 0.4, 5), 0.05 / 6)
     assert shared_figures.behind(drawn, "").get_suptitle() == ""
-    assert shared_figures.behind(drawn, "picks by place").get_suptitle() == "behind a failed check: picks by place"
+    said = shared_figures.behind(drawn, "picks by place").get_suptitle()
+    assert said == "grey: behind a failed check: picks by place"
     assert len(figures.plot_power(curve, 0.1).axes[0].lines) == 5

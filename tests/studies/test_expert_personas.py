@@ -312,7 +312,7 @@ def test_the_finding_says_what_stands_behind_it(planted: analysis.Analysis) -> N
     assert said.startswith("**In simulated,") and f"{estimate:+.3f}" in said
     bad = run({}, mass=0.3)
     said = analysis.finding(verdicts(bad).reset_index(), {"simulated": bad})
-    assert said.startswith("**In nine open models") and "fail their checks (option mass), so" in said
+    assert said.startswith("**In nine open models") and "fail their checks (answers outside options), so" in said
     assert "No model has been asked" in analysis.finding(claims, {})
 
 

@@ -36,6 +36,8 @@ COLUMNS = {
 """Columns of the table, in order, and what each holds. A study may add others behind them."""
 
 KEY = ("claim", "layer", "model")
+ORDER = (*verdicts.DECIDED, *(word for word in verdicts.SIGNS if word not in verdicts.DECIDED))
+"""Verdicts as tables list them: decided claims, open ones, those behind a failed gate, what cannot be tested."""
 NEEDED = ("claim", "layer", "estimate", "low", "high", "verdict", "why")
 
 
@@ -43,7 +45,8 @@ def table(project: Project, study: str, found: pd.DataFrame) -> pd.DataFrame:
     """Bring verdicts into the form that every study has: :data:`COLUMNS`, then the columns of its own.
 
     ``statement, published`` come from the protocol and ``unit`` from ``data/units.toml`` where ``found`` lacks
-    them. The rows of a claim stay together, in the order given: the first one decides.
+    them. Claims stand in the order of :data:`ORDER`, by the verdict that decides about them. The rows of a claim
+    stay together, in the order given: the first one decides.
 
     Args:
         found: At least :data:`NEEDED`, such as :func:`persona_studies.analyse.verdicts.table` returns.
@@ -77,7 +80,10 @@ def table(project: Project, study: str, found: pd.DataFrame) -> pd.DataFrame:
         "" if pd.isna(estimate) else unit[claim]
         for claim, estimate in zip(whole["claim"], whole["estimate"], strict=True)
     ]
-    place = {name: number for number, name in enumerate(dict.fromkeys(whole["claim"]))}
+    deciding = whole.sort_values("layer", kind="stable").drop_duplicates("claim")  # corrected before published
+    said = dict(zip(deciding["claim"], deciding["verdict"], strict=True))
+    known = sorted(dict.fromkeys(whole["claim"]), key=lambda name: ORDER.index(said[name]))
+    place = {name: number for number, name in enumerate(known)}
     whole = whole.sort_values("claim", key=lambda names: names.map(place), kind="stable", ignore_index=True)
     return whole[[*COLUMNS, *(name for name in whole if name not in COLUMNS)]]
 

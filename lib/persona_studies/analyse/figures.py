@@ -13,15 +13,23 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from IPython.display import Image, Markdown, display
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from PIL import Image as Picture
 
 from persona_studies.analyse.alt import states
+from persona_studies.analyse.tables import gated
 from persona_studies.errors import PersonaStudiesError
 
 SCREEN_DPI, FILE_DPI = 90, 150
+GREY = "0.6"
+"""Colour of what stands behind a failed gate, which is hollow too."""
 
 
 def style() -> None:
@@ -88,10 +96,10 @@ def forest(
 
     Args:
         frame: ``label, estimate, low, high``; where ``rejected`` is given, significant ones are filled; where
-            ``within`` is given, those that were shown to lie in the band are diamonds; where ``gate`` is given,
-            those with a failed check are grey. Where ``series`` is given, the estimates of one label stand side by
-            side on its line, a shape and a colour to each series. Where ``said`` is given, this verdict gives the
-            mark.
+            ``within`` is given, those that were shown to lie in the band are diamonds. What stands behind a failed
+            gate (:func:`persona_studies.analyse.tables.gated`) is grey and hollow. Where ``series`` is given, the
+            estimates of one label stand side by side on its line, a shape and a colour to each series. Where
+            ``said`` is given, this verdict gives the mark.
         xlabel: What is estimated, with its unit.
         margin: Half width of an equivalence band around zero.
         legend: Whether to say in the figure what shapes, filled, hollow and grey marks and the band mean.
@@ -107,14 +115,16 @@ def forest(
     axis.axvline(0, color="0.4", lw=1, ls=":", zorder=1)
     for place, row in zip(places(frame), frame.to_dict("records"), strict=True):
         look = _look(row, series)
-        axis.plot([row["low"], row["high"]], [place, place], color=look["color"], lw=1.5, zorder=2)
-        axis.plot(row["estimate"], place, ls="", ms=6, zorder=3, **look)
+        drawn = axis.plot([row["low"], row["high"]], [place, place], color=look["color"], lw=1.5, zorder=2)
+        drawn += axis.plot(row["estimate"], place, ls="", ms=6, zorder=3, **look)
+        if gated(row):
+            fade(*drawn)
     axis.set(xlabel=xlabel, yticks=range(len(lines)), yticklabels=lines, ylim=(len(lines) - 0.5, -0.5))
-    drawn = axis.get_figure()
-    assert isinstance(drawn, Figure)
+    whole = axis.get_figure()
+    assert isinstance(whole, Figure)
     if legend:
-        explain(drawn, frame, margin)
-    return drawn
+        explain(whole, frame, margin)
+    return whole
 
 
 def places(frame: pd.DataFrame) -> list[float]:
@@ -132,15 +142,13 @@ def places(frame: pd.DataFrame) -> list[float]:
 
 def _look(row: Mapping[Any, Any], series: Sequence[Any] = ()) -> dict[str, Any]:
     """Return shape and colours of an estimate: filled where it is significant, or where its verdict decides."""
-    filled = bool(row.get("rejected", True))
-    shape, colour = "D" if row.get("within") else "o" if filled else "s", "C0"
+    filled = bool(row.get("rejected", True)) and not gated(row)
+    shape, colour = "D" if row.get("within") and not gated(row) else "o" if filled else "s", "C0"
     if series:
         place = series.index(row["series"])
         shape, colour = "os^D"[place], f"C{place}"
     if verdict := row.get("said"):
         shape, colour, filled = MARKERS[verdict], COLOURS[verdict], verdict in DECIDED
-    if row.get("gate"):
-        colour = "0.6"
     return {"marker": shape, "color": colour, "mfc": colour if filled else "white"}
 
 
@@ -156,6 +164,8 @@ def explain(figure: Figure, frame: pd.DataFrame, margin: float | None, ncols: in
     axis = figure.axes[0]
     more, _ = axis.get_legend_handles_labels()
     series = [*dict.fromkeys(frame["series"])] if "series" in frame else []
+    behind = pd.Series([gated(row) for row in frame.to_dict("records")], index=frame.index)
+    counts = frame[~behind & frame["estimate"].notna()]
     verdicts = [name for name in MARKERS if name in set(frame["said"])] if "said" in frame else []
 
     def key(label: str, look: Mapping[str, Any], line: str = "") -> Any:
@@ -164,11 +174,12 @@ def explain(figure: Figure, frame: pd.DataFrame, margin: float | None, ncols: in
     handles = [key(str(name), _look({"series": name}, series), "-") for name in series]
     handles += [key(name, _look({"said": name}), "-") for name in verdicts]
     for filled, label in ((True, "significant after correction"), (False, "not significant")):
-        if not verdicts and "rejected" in frame and (frame["rejected"].astype(bool) == filled).any():
+        if not verdicts and "rejected" in frame and (counts["rejected"].astype(bool) == filled).any():
             plain = {"marker": "o", "color": "0.3", "mfc": "0.3" if filled else "white"}
             handles.append(key(label, plain if series else _look({"rejected": filled})))
-    if "gate" in frame and frame["gate"].astype(bool).any():
-        handles += axis.plot([], [], color="0.6", lw=1.5, label="grey: gate failed")
+    if behind.any():
+        handles.append(key("grey: gate failed", _look({"gate": True}), "-"))
+        fade(handles[-1])
     handles += more
     if margin is not None:
         handles.append(Patch(color="0.9", label=f"less than {margin:g} either way"))
@@ -176,10 +187,38 @@ def explain(figure: Figure, frame: pd.DataFrame, margin: float | None, ncols: in
 
 
 def behind(figure: Figure, gate: str) -> Figure:
-    """Say above a figure which checks failed behind all of it, in words; nothing where none did."""
+    """Draw a whole figure as behind a failed gate, and say above it what failed; nothing where nothing did."""
     if gate:
-        figure.suptitle(f"behind a failed check: {gate}", color="0.4", fontsize="small")
+        fade(figure)
+        figure.suptitle(f"grey: behind a failed check: {gate}", color="0.4", fontsize="small")
     return figure
+
+
+def fade(*artists: Artist) -> None:
+    """Make grey and hollow what has a colour: so looks, in every figure, what stands behind a failed gate.
+
+    Black and grey stay: reference lines, axes, and what the gate is not about.
+    """
+    for part in (part for artist in artists for part in artist.findobj()):
+        if isinstance(part, Line2D) and _coloured(part.get_color()):
+            part.set(color=GREY, markerfacecolor="white")
+        elif isinstance(part, Text) and _coloured(part.get_color()):
+            part.set_color("0.35")
+        elif isinstance(part, Patch) and _coloured(part.get_facecolor()):
+            part.set(facecolor="white", edgecolor=GREY)
+        elif isinstance(part, Collection) and part.get_array() is not None:
+            part.set_cmap("Greys")
+        elif isinstance(part, Collection):
+            if any(map(_coloured, part.get_facecolor())):
+                part.set(facecolor="white", edgecolor=GREY)
+            elif any(map(_coloured, part.get_edgecolor())):
+                part.set_edgecolor(GREY)
+
+
+def _coloured(colour: Any) -> bool:
+    """Return whether a colour is neither grey nor invisible."""
+    *rgb, alpha = to_rgba(colour)
+    return bool(alpha) and max(rgb) - min(rgb) > 0.02
 
 
 MARKERS = {

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,6 +16,26 @@ from persona_studies.errors import PersonaStudiesError, visible
 
 MISSING = "–"
 MATHS = re.compile(r"[$\\]")
+GREY = "#6b727a"
+"""Colour of the text of rows behind a failed gate."""
+
+
+def gated(row: Mapping[Any, Any]) -> bool:
+    """Return whether a row stands behind a failed gate: figures and tables draw it grey.
+
+    Its ``gate`` says what failed, or its ``verdict`` is uninformative.
+
+    >>> gated({"gate": "gate: above chance"}), gated({"gate": "passed"}), gated({"gate": ""}), gated({})
+    (True, False, False, False)
+    >>> gated({"verdict": "uninformative"}), gated({"verdict": "reproduced"}), gated({"gate": float("nan")})
+    (True, False, False)
+    """
+    failed = row.get("gate")
+    if isinstance(failed, str):
+        said = failed not in ("", "passed") and not failed.startswith("not recorded")
+    else:
+        said = bool(failed) and not pd.isna(failed)
+    return said or row.get("verdict") == "uninformative"
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,10 +120,9 @@ def show(
     """Format a table for reading; its numbers are rounded, the saved ones are not.
 
     Args:
-        frame: One row per thing.
+        frame: One row per thing; those behind a failed gate (:func:`gated`) are grey.
         id: Name of the table in the page. Two renderings are identical.
-        title: What it shows.
-        subtitle: Unit, n, how it was made.
+        title, subtitle: What it shows; unit, n, how it was made.
         labels: Column -> label with unit; otherwise the name with blanks for underscores.
         decimals: Column -> decimals; otherwise two. Columns named ``p`` or ``p_...`` are p-values.
         intervals: Estimate -> (low, high), shown as one column ``estimate [low, high]``; a name that is no
@@ -134,6 +154,8 @@ def show(
         table = table.tab_style(style.css("white-space: pre-wrap"), loc.body(columns=list(verbatim)))
     if rows is not None and len(frame) > rows:
         notes = [*notes, f"First {rows} of {len(frame)} rows; all are in tables/{id.replace('-', '_')}.csv."]
+    if behind := [place for place, row in enumerate(shown.to_dict("records")) if gated(row)]:
+        table = table.tab_style(style.text(color=GREY), loc.body(rows=behind))
     for note in notes:
         table = table.tab_source_note(note)
     html = table.as_raw_html()
