@@ -1,6 +1,7 @@
 """README.md and studies/README.md say what the commands say and what the tables hold."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -70,6 +71,23 @@ def test_what_the_front_page_says_adds_up(documents: dict[Path, dict[str, str]])
     picture = strip.draw(board)
     assert picture.count("<use ") == len(rows) + sum(n > 0 for n in counts.values())
     assert f"{own[0]} questions of our own" in picture
+
+
+def test_the_clearest_findings_are_differences_by_the_rule_that_the_pages_say(
+    documents: dict[Path, dict[str, str]],
+) -> None:
+    board = scoreboard.board(PROJECT)
+    for _, row in board.clearest():
+        assert row is None or (row.different and not row.ours)
+    base = next(
+        row for part in board.parts for row in part.rows if row.verdict == verdicts.REPRODUCED and not row.ours
+    )
+    nothing = replace(base, claim="nothing", clarity=9.0, different=False)
+    rows = (nothing, *(replace(base, claim=f"{k}", clarity=k, different=True) for k in (1.0, 3.0, 2.0)))
+    made = scoreboard.Board((), (scoreboard.Part("study", "title", rows, ()),))
+    assert [row and row.claim for _, row in made.clearest()] == [None, "3.0"]
+    for name in ("README.md", "docs/scoreboard.md"):
+        assert scoreboard.CLEAREST in documents[PROJECT.root / name]["scoreboard"]
 
 
 def test_a_reason_has_ten_words_at_most_and_what_would_decide() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from persona_studies.reproduce import notebooks
 from tests.kit.runs import files
 
 REPOSITORY = Path(__file__).parents[2]
+LATEX = re.compile(r"\$(?! )[^$\n]+(?<! )\$|\\(?:[a-zA-Z]+|[,;!])")
 LIMIT = 2_000_000  # bytes of a page with the style sheet and every picture that it loads
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 ALT = "Two estimates, one of them significant."
@@ -195,6 +197,62 @@ def test_a_verdict_has_a_sign_and_its_claim_leads_to_it(make_site: Callable[...,
     assert second.a["href"] == "toy.html#claim-sings-corrected" and second.get_text().endswith(" no ears")
     assert "<b>seldom</b>" in second.get_text() and not index.find("b")
     assert "Toys <play>" in index.get_text()
+
+
+def test_a_claim_leads_to_the_figure_and_the_table_that_show_its_number(make_site: Callable[..., Project]) -> None:
+    project = make_site()
+    (project.data / "evidence.toml").write_text('[toy]\nall = ["figure plot", "table verdicts"]\n')
+    site.build(project)
+    index, page = read(project.site / "index.html"), read(project.site / "toy.html")
+    links = ["toy.html#figure-plot", "toy.html#table-verdicts"]
+    for place in (
+        index.select_one(".board tbody tr"),
+        index.select_one(".clearest li"),
+        page.select_one("tbody tr"),
+    ):
+        assert [a["href"] for a in place.select(".evidence a")] == links
+        assert [a.get_text() for a in place.select(".evidence a")] == ["figure plot", "table verdicts"]
+    assert page.find(id="figure-plot").name == "figure" and page.find(id="table-verdicts").find("table")
+    assert (
+        page.select_one("tbody tr").select_one("td[data-label=why]").get_text()
+        == "because figure plot table verdicts"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('dances = ["figure plot"]', r"evidence\.toml names what is no claim and no family of toy: 'dances'"),
+        (
+            'plays = ["figure pilot"]',
+            r"evidence\.toml names what the notebook does not save of toy: 'figure pilot'",
+        ),
+    ],
+)
+def test_evidence_that_is_not_there_is_refused(make_site: Callable[..., Project], line: str, message: str) -> None:
+    project = make_site()
+    (project.data / "evidence.toml").write_text(f"[toy]\n{line}\n")
+    with pytest.raises(PersonaStudiesError, match=message):
+        site.build(project)
+
+
+def test_a_prompt_keeps_its_line_breaks(make_site: Callable[..., Project]) -> None:
+    table = tables.show(
+        pd.DataFrame({"what": ["asked"], "value": ["one\ntwo"]}), id="t", title="T", verbatim=["value"]
+    )
+    html = new_output("execute_result", data={"text/html": table.html, "text/plain": "x"}, execution_count=1)
+    project = make_site(html)
+    site.build(project)
+    (cell,) = read(project.site / "toy.html").select("#cell-1 td.verbatim")
+    assert cell.get_text() == "one\ntwo" and ".verbatim {" in (project.site / "style.css").read_text()
+
+
+def test_rows_behind_a_failed_gate_are_grey(make_site: Callable[..., Project]) -> None:
+    frame = pd.DataFrame({"name": ["a", "b", "c"], "gate": ["gate: kappa", "passed", ""]})
+    project = make_site(shown(frame, "checks"))
+    site.build(project)
+    rows = read(project.site / "toy.html").select_one("#cell-1 .result").select("tbody tr")
+    assert [row.get("class") for row in rows] == [["gated"], None, None]
 
 
 def test_who_answered_is_said_of_declared_claims_only(make_site: Callable[..., Project]) -> None:
@@ -368,8 +426,29 @@ def test_a_page_with_what_it_loads_is_small(project: Project, pages: dict[str, B
 
 def test_a_formula_is_drawn_and_keeps_its_text(project: Project, pages: dict[str, BeautifulSoup]) -> None:
     formulas = [img for page in pages.values() for img in page.select(".formula img")]
-    assert formulas and all((project.site / str(img["src"])).is_file() and img["alt"] for img in formulas)
-    assert not any("$$" in page.get_text() for page in pages.values())
+    inline = [img for page in pages.values() for img in page.select(".inline img")]
+    assert formulas and inline
+    assert all((project.site / str(img["src"])).is_file() and img["alt"] for img in (*formulas, *inline))
+    for name, page in pages.items():
+        shown = BeautifulSoup(str(page.main), "html.parser")
+        for code in shown.find_all(["pre", "code"]):
+            code.decompose()
+        assert not (left := LATEX.findall(shown.get_text())), (name, left)
+
+
+def test_a_formula_stands_on_its_line_of_text(make_site: Callable[..., Project]) -> None:
+    text = r"With $k > 0$ and $\frac{1}{2}$, `$HOME` and $5: $k > 0$ again." + "\n\n" + r"$$\hat\delta$$"
+    output = new_output("display_data", data={"text/markdown": text, "text/plain": "x"})
+    project = make_site(output)
+    site.build(project)
+    page, style = read(project.site / "toy.html"), (project.site / "style.css").read_text()
+    first, half, again = page.select(".inline img")
+    assert (first["alt"], half["alt"]) == ("k > 0", r"\frac{1}{2}") and first["src"] == again["src"] != half["src"]
+    assert [img["alt"] for img in page.select(".formula img")] == [r"\hat\delta"]
+    # What reaches below the line is lowered by so much: the style sheet has its class.
+    (below,) = (name for name in half.parent["class"] if name.startswith("below-"))
+    assert below != "below-0" and f".{below} img {{ vertical-align: -" in style
+    assert "$HOME" in page.get_text() and "$5" in page.get_text()
 
 
 def test_links_lead_somewhere(
@@ -404,6 +483,25 @@ def test_every_claim_leads_to_its_verdict(project: Project, ids: dict[str, dict[
             assert row.statement in [cell.get_text() for cell in target.find_all(["td", "th"])]
             decides = code[int(str(target.find_parent(class_="cell")["id"]).removeprefix("cell-")) - 1]
             assert ("table", "verdicts") in notebooks.saved(decides.source)
+
+
+def test_every_claim_that_can_be_tested_leads_to_its_evidence(
+    project: Project, pages: dict[str, BeautifulSoup], ids: dict[str, dict[str, Tag]]
+) -> None:
+    for part in scoreboard.board(project).parts:
+        home = ids["index.html"][f"part-{part.study}"].find_parent(class_="part")
+        for row, shown in zip(part.rows, home.select("tbody tr"), strict=True):
+            links = [str(a["href"]) for a in shown.select(".evidence a")]
+            assert links, (part.study, row.claim)
+            checks = [link for link in links if link.endswith(("#table-gate", "#table-gates"))]
+            assert checks or row.verdict != verdicts.UNINFORMATIVE, (part.study, row.claim)
+            for link in links:
+                target = ids[f"{part.study}.html"][link.partition("#")[2]]
+                kind, _, name = str(target["id"]).partition("-")
+                assert target.name == ("figure" if kind == "figure" else "div")
+                # It stands in the cell that makes it.
+                made = target.find_parent(class_="cell").select_one("details.code").get_text()
+                assert f'"{name}"' in made, (part.study, link)
 
 
 def test_every_filter_finds_what_it_counts(project: Project, pages: dict[str, BeautifulSoup]) -> None:

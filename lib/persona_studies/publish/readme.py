@@ -81,7 +81,7 @@ def _counts(board: Board) -> list[str]:
     clearest = [
         f"- **{said}:** {f'{row.statement} {row.result}' if row else 'none.'}" for said, row in board.clearest()
     ]
-    return [f"**{first}**", *rest, "\n".join(clearest)]
+    return [f"**{first}**", *rest, "\n".join(clearest), f"*{scoreboard.CLEAREST}*"]
 
 
 def _scoreboard(board: Board) -> str:

@@ -21,8 +21,13 @@ NEEDED = ("claim", "layer", "statement", "published", "estimate", "low", "high",
 OPTIONAL = ("model", "recomputed", "gate")
 MODELS = 3
 """So many recorded models have a column; a study's page shows the others."""
-ORDER = (*verdicts.DECIDED, *(word for word in verdicts.SIGNS if word not in verdicts.DECIDED))
-"""Verdicts as the scoreboard lists them: those that decide first, what cannot be tested last."""
+ORDER = claims.ORDER
+CLEAREST = (
+    "Most clearly: of the published claims that the data decide, the one whose estimate lies farthest from the "
+    "value that the claim compares it with, counted in half widths of its interval. A claim that there is no "
+    "difference is left out where it holds."
+)
+"""The rule of :meth:`Board.clearest`, as the pages say it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Row:
         paper: What the paper's own analysis comes to, where that is another verdict.
         clarity: Distance of the deciding estimate from what the claim compares it with, in half widths of its
             interval; 0 where it has none.
+        different: Whether the verdict says that there is something: not where a claim that there is nothing holds.
     """
 
     study: str
@@ -80,6 +86,7 @@ class Row:
     why: str
     paper: str
     clarity: float
+    different: bool
 
     @property
     def id(self) -> str:
@@ -137,7 +144,7 @@ class Board:
     def clearest(self) -> list[tuple[str, Row | None]]:
         """Return the papers' claims that fail and hold most clearly, by published data and by models recorded here.
 
-        Their estimate lies farthest from the line of the claim, in half widths of its interval.
+        :data:`CLEAREST` says the rule.
         """
         said = []
         for what, verdict in (
@@ -145,7 +152,7 @@ class Board:
             ("Holds most clearly", verdicts.REPRODUCED),
         ):
             every = (row for part in self.parts for row in part.rows if not row.ours)
-            rows = [row for row in every if row.verdict == verdict and row.numbers]
+            rows = [row for row in every if row.verdict == verdict and row.numbers and row.different]
             for recorded in (False, True)[: 1 + bool(self.models)]:
                 mine = (row for row in rows if recorded == (next(iter(row.numbers)) != PUBLISHED_DATA))
                 name = what + " in a model recorded here" * recorded
@@ -196,9 +203,9 @@ def load(project: Project) -> pd.DataFrame:
 
     Columns: ``study``, those of :data:`NEEDED` and :data:`OPTIONAL`, ``source`` (where the claim is made),
     ``answered`` (who answered behind a number of published data), ``claimed`` (what it says about the estimate),
-    ``ours`` (whether it is a question of the study itself), ``line`` (the value that it compares it with), ``here``
-    (the estimate with its interval, as text), ``unit`` (a name of :func:`persona_studies.analyse.claims.units`) and
-    ``sign``.
+    ``ours`` (whether it is a question of the study itself), ``line`` (the value that it compares it with),
+    ``differs`` (whether it claims that the estimate differs from that value), ``here`` (the estimate with its
+    interval, as text), ``unit`` (a name of :func:`persona_studies.analyse.claims.units`) and ``sign``.
 
     Raises:
         PersonaStudiesError: a study has no verdicts, they lack a column, or they name a claim that its protocol
@@ -267,6 +274,7 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         claimed=[_claimed(made[name], unit.get(name, "")) for name in found["claim"]],
         ours=[claim.ours for claim in mine],
         line=[claim.line for claim in mine],
+        differs=[claim.direction in ("positive", "negative", "either") for claim in mine],
         here=[_here(*row) for row in found[["estimate", "low", "high"]].itertuples(index=False)],
         unit=[
             "" if pd.isna(estimate) else unit.get(name, "")
@@ -318,6 +326,7 @@ def _row(found: pd.DataFrame) -> Row:
         why=first["why"],
         paper="" if papers["verdict"] == first["verdict"] else papers["verdict"],
         clarity=0.0 if pd.isna(first["low"]) else 2 * distance / (first["high"] - first["low"] or math.inf),
+        different=bool(first["differs"]) or first["verdict"] == verdicts.CONTRADICTED,
     )
 
 

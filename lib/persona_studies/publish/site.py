@@ -27,11 +27,11 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.mathtext import math_to_image
 from PIL import Image
 
-from persona_studies.analyse import claims, verdicts
+from persona_studies.analyse import claims, tables, verdicts
 from persona_studies.design import protocol
 from persona_studies.errors import NotebookError
 from persona_studies.paths import Project
-from persona_studies.publish import guide, scoreboard, strip
+from persona_studies.publish import evidence, guide, scoreboard, strip
 from persona_studies.publish.scoreboard import Board, Part
 from persona_studies.reproduce import notebooks
 
@@ -55,7 +55,10 @@ ATTRIBUTES = {
 ALIGNED = {"gt_right": "right", "gt_center": "center"}
 WORDY = {"long": 60, "medium": 24}  # characters of a cell from which it is not squeezed into a narrow column
 GUIDE = "how-to-read"  # no study's name has a hyphen
-FORMULA = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
+# Of a line of its own, and within a sentence.
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(?! )([^$\n]+)(?<! )\$", re.DOTALL)
+DEEPEST = 12  # pixels that a formula may reach below its line of text; the style sheet has a class for each
+CHECKS = ("gates", "gate")  # names of the table of checks
 RESERVED = {"main", "contents", "contents-title", "files", "tables", "figures"}  # identifiers of the template
 
 
@@ -92,7 +95,7 @@ def build(project: Project) -> Path:
     environment = _exporter({"prose": _prose}).environment
     about = {"studies": studies, "board": board, "units": claims.units(project)}
     about |= {"data": claims.PUBLISHED_DATA, "described": strip.described(board), "width": strip.WIDTH}
-    about |= {"guide": guide.page(project, board)}
+    about |= {"guide": guide.page(project, board), "rule": scoreboard.CLEAREST}
     for name in ("index", GUIDE):
         pages[f"{name}.html"] = environment.get_template(f"{name}.html.j2").render(**about)
     shutil.rmtree(project.site, ignore_errors=True)
@@ -101,7 +104,8 @@ def build(project: Project) -> Path:
         (project.site / name).write_text(page.rstrip() + "\n", encoding="utf-8")
     (project.site / "scoreboard.svg").write_text(strip.draw(board), encoding="utf-8")
     style = (TEMPLATES / "site" / "style.css").read_text(encoding="utf-8")
-    (project.site / "style.css").write_text(style + _both_filters(board), encoding="utf-8")
+    depths = "".join(f".below-{n} img {{ vertical-align: -{n}px; }}\n" for n in range(DEEPEST + 1))
+    (project.site / "style.css").write_text(style + depths + _both_filters(board), encoding="utf-8")
     for study in studies:
         for file, origin in study.files():
             (project.site / file).parent.mkdir(parents=True, exist_ok=True)
@@ -138,10 +142,12 @@ class _Study:
         self.said = [word for word in scoreboard.ORDER if word in set(rows["verdict"])]
         self.layers = rows["layer"].nunique() > 1
         self.anchors = [f"claim-{claim}-{layer}" + (f"-{n}" if n > 1 else "") for claim, layer, n in keys]
+        self.claims = [*rows["claim"].where(~rows["claim"].duplicated(), "")]  # named in its first row
         self.tables = sorted(path.stem for path in project.results(self.name).glob("*.csv"))
         self.figures = sorted(path.stem for path in project.figures(self.name).glob("*.svg"))
         self.made: dict[tuple[str, str], int] = {}
         self.behind: dict[str, list[str]] = {}
+        self.proofs: dict[str, list[evidence.Artifact]] = {}
         self.captions: dict[str, str] = {}
         self.headings: list[Heading] = []
         self.formulas: dict[str, bytes] = {}
@@ -167,6 +173,7 @@ class _Study:
             cell.outputs = _captioned(cell.outputs)
             self.made |= dict.fromkeys(notebooks.saved(cell.source), place)
             self.behind |= notebooks.drawn_from(cell.source)
+        self.proofs = evidence.load(self.project, self.name, self.made)
         for output in (output for cell in code for output in cell.outputs):
             if caption := output.get("metadata", {}).get("caption"):
                 self.captions[notebooks.drawing(output, self.project, self.name).name] = caption
@@ -190,17 +197,22 @@ class _Study:
             )
             self.headings.append(Heading(int(tag.name[1]), str(tag["id"]), text))
         for text in soup.find_all(string=FORMULA):
-            text.replace_with(BeautifulSoup(FORMULA.sub(self.formula, str(Markup.escape(text))), "html.parser"))
+            if not text.find_parent(["code", "pre"]):
+                text.replace_with(BeautifulSoup(FORMULA.sub(self.formula, str(Markup.escape(text))), "html.parser"))
         return _scrolling(soup)
 
     def formula(self, found: re.Match[str]) -> str:
-        """Return a formula of its own line as a picture with its LaTeX as text; unchanged where that fails."""
-        latex = str(Markup(found[1]).unescape()).strip()
-        if (svg := _drawn(latex)) is None:
+        """Return a formula as a picture with its LaTeX as text; unchanged where that fails."""
+        latex = str(Markup(found[1] or found[2]).unescape()).strip()
+        if (drawn := _drawn(latex, block=bool(found[1]))) is None:
             return found[0]
-        file = f"{self.name}/formulas/{len(self.formulas) + 1}.svg"
+        svg, below = drawn
+        # A formula that occurs twice is drawn once.
+        file = next((file for file, known in self.formulas.items() if known == svg), None)
+        file = file or f"{self.name}/formulas/{len(self.formulas) + 1}.svg"
         self.formulas[file] = svg
-        return str(Markup('<span class="paper formula"><img src="{}" alt="{}"></span>').format(file, latex))
+        kind = "paper formula" if found[1] else f"inline below-{below}"
+        return str(Markup('<span class="{}"><img src="{}" alt="{}"></span>').format(kind, file, latex))
 
     def picture(self, output: NotebookNode) -> Picture:
         """Return the figure that an output shows.
@@ -221,13 +233,14 @@ class _Study:
         self.first = self.first or found
         return found
 
-    def table(self, html: str, cell: NotebookNode, id: str) -> Markup:
+    def table(self, html: str, cell: NotebookNode, place: int, number: int) -> Markup:
         """Return an output's HTML as a table of this site, in a region that scrolls by itself.
 
         Args:
             html: Of the output; what is in it beside a table is dropped, except where it holds none.
             cell: The cell. Where it saves the verdicts, each row of theirs becomes the target of its claim's link.
-            id: Of the region's label, unique in the page.
+            place: Number of the cell in the page.
+            number: Of the output in the cell.
         """
         soup = BeautifulSoup(html, "html.parser")
         for tag in soup(["style", "script"]):
@@ -243,8 +256,7 @@ class _Study:
         if csv == "verdicts":
             table["class"] = "claims"
             _labelled(table)
-            if ("table", "verdicts") in notebooks.saved(cell.source):
-                self._target(table)
+            self._judged(table, targets=("table", "verdicts") in notebooks.saved(cell.source))
         caption = "".join(
             f'<span class="{kind}">{text}</span>' for kind, text in zip(("title", "subtitle"), titles, strict=False)
         )
@@ -253,9 +265,11 @@ class _Study:
         if csv:
             link = f'<a href="{self.name}/tables/{csv}.csv" download>{csv}.csv</a>{self.cell("table", csv)}'
             below += f'<p class="files">{link}</p>'
+        id = f"table-{place}-{number}"
+        own = Markup(' id="table-{}"').format(csv) if csv and self.made.get(("table", csv)) == place else ""
         # A caption inside would scroll out of sight with a wide table.
         return Markup(
-            f'<div class="result"><p class="caption" id="{id}">{caption or "Table"}</p>{words}'
+            f'<div class="result"{own}><p class="caption" id="{id}">{caption or "Table"}</p>{words}'
             f'<div class="scroll" role="group" aria-labelledby="{id}" tabindex="0">{_harmless_table(table)}</div>'
             f'<div class="notes">{below}</div></div>'
         )
@@ -265,14 +279,33 @@ class _Study:
         place = self.made.get((kind, name))
         return Markup(' <a href="#cell-{0}">cell {0}</a>').format(place) if place else Markup("")
 
-    def _target(self, table: Tag) -> None:
+    def evidence(self, claim: str) -> Markup:
+        """Return links to the figures and tables that show a claim's number; nothing where none is declared.
+
+        Where its measure failed a check, the table of the checks with their thresholds follows.
+        """
+        shown = [*self.proofs[claim]]
+        if any(row.claim == claim and row.verdict == verdicts.UNINFORMATIVE for row in self.part.rows):
+            shown += [("table", name) for name in CHECKS if ("table", name) in self.made and name in self.tables]
+        link = Markup('<a href="{0}.html#{1}-{2}">{1} {3}</a>')
+        links = [link.format(self.name, kind, name, name.replace("_", " ")) for kind, name in shown]
+        return Markup(' <span class="evidence">{}</span>').format(Markup(" ").join(links)) if links else Markup("")
+
+    def _judged(self, table: Tag, *, targets: bool) -> None:
+        """Lead from each claim to its evidence in a table of verdicts; with ``targets``, links lead to its rows."""
         rows = [row for body in table.find_all("tbody") for row in body.find_all("tr")]
-        if len(rows) != len(self.anchors):
+        if targets and len(rows) != len(self.anchors):
             raise NotebookError(
                 f"{self.name}.ipynb shows {len(rows)} of {len(self.anchors)} verdicts in the cell that saves them."
             )
-        for row, anchor in zip(rows, self.anchors, strict=True):
-            row["id"] = anchor
+        for row, claim, anchor in zip(rows, self.claims, self.anchors, strict=False):
+            if targets:
+                row["id"] = anchor
+            why = row.find("td", attrs={"data-label": "why"})
+            if claim and why and (links := self.evidence(claim)):
+                reason = why.get_text()
+                why.clear()
+                why.append(BeautifulSoup(str(Markup("<span>{}{}</span>").format(reason, links)), "html.parser"))
 
 
 def _prose(html: str) -> Markup:
@@ -290,16 +323,21 @@ def _scrolling(soup: BeautifulSoup) -> Markup:
     return Markup(str(soup))
 
 
-def _drawn(latex: str) -> bytes | None:
-    """Return a formula as SVG, the same bytes each time; None where it cannot be drawn."""
-    known = re.sub(r"\\[bB]igg?(?![a-zA-Z])", "", latex).replace(r"\frac", r"\dfrac")  # matplotlib knows no \big
+def _drawn(latex: str, *, block: bool) -> tuple[bytes, int] | None:
+    """Return a formula as SVG, the same bytes each time, and how many pixels of it lie below the line of text.
+
+    None where it cannot be drawn. A formula within a sentence is as large as the text around it.
+    """
+    known = re.sub(r"\\[bB]igg?(?![a-zA-Z])", "", latex)  # matplotlib knows no \big
+    known = known.replace(r"\frac", r"\dfrac") if block else known
     drawn = io.BytesIO()
-    with rc_context({"svg.hashsalt": "formula", "mathtext.fontset": "cm"}):
+    with rc_context({"svg.hashsalt": "formula", "mathtext.fontset": "cm", "savefig.transparent": True}):
         try:
-            math_to_image(f"${known}$", drawn, prop=FontProperties(size=13), format="svg")
+            depth = math_to_image(f"${known}$", drawn, prop=FontProperties(size=13), format="svg")
         except ValueError:
             return None
-    return re.sub(rb"<metadata>.*?</metadata>", b"", drawn.getvalue(), flags=re.DOTALL)
+    svg = re.sub(rb"<metadata>.*?</metadata>", b"", drawn.getvalue(), flags=re.DOTALL)
+    return svg, min(round(depth * 4 / 3), DEEPEST)
 
 
 def _exporter(filters: dict[str, Any]) -> Any:
@@ -345,11 +383,15 @@ def _taken(table: Tag, name: str, kind: str | None = None) -> list[str]:
 
 
 def _plain(table: Tag) -> None:
-    """Keep of a table's markup what says something: alignment, scopes, verdicts."""
+    """Keep of a table's markup what says something: alignment, scopes, line breaks, verdicts, failed gates."""
+    grey = [row for row in table.find_all("tr") if tables.GREY in str(row.find("td"))]
     for tag in [table, *table.find_all(True)]:
         aligned = [ALIGNED[name] for name in tag.get_attribute_list("class") if name in ALIGNED]
+        aligned += ["verbatim"] * ("pre-wrap" in str(tag.get("style", "")))
         kept = {name: str(tag[name]) for name in ("colspan", "rowspan", "scope") if tag.get(name, "1") != "1"}
-        tag.attrs = {**kept, **({"class": aligned[0]} if aligned else {})}
+        tag.attrs = {**kept, **({"class": " ".join(aligned)} if aligned else {})}
+    for row in grey:
+        row["class"] = "gated"
     # By name: a selector is matched against every tag, which takes most of a page's time.
     for head in (cell for part in table.find_all("thead") for cell in part.find_all("th")):
         head.attrs.setdefault("scope", "col")

@@ -244,7 +244,7 @@ def drawn_from(source: str) -> dict[str, list[str]]:
     for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
         if ast.unparse(call.func) == "study.figure" and isinstance(call.args[1], ast.Constant):
             given = next((word.value for word in call.keywords if word.arg == "tables"), ast.List(elts=[]))
-            found[str(call.args[1].value)] = [str(name) for name in ast.literal_eval(given)]
+            found[str(call.args[1].value)] = [*dict.fromkeys(str(name) for name in ast.literal_eval(given))]
     return found
 
 
