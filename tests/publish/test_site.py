@@ -236,6 +236,17 @@ def test_evidence_that_is_not_there_is_refused(make_site: Callable[..., Project]
         site.build(project)
 
 
+def test_details_stand_below_their_reason(make_site: Callable[..., Project]) -> None:
+    project = make_site(frame=VERDICTS.assign(details=["more of it", ""]))
+    site.build(project)
+    table = read(project.site / "toy.html").select_one("table.claims")
+    assert [head.get_text() for head in table.select("thead th")] == list(VERDICTS.columns)
+    assert [why.get_text(" ", strip=True) for why in table.select("td[data-label=why]")] == [
+        "because more of it",
+        "no ears",
+    ]
+
+
 def test_a_prompt_keeps_its_line_breaks(make_site: Callable[..., Project]) -> None:
     table = tables.show(
         pd.DataFrame({"what": ["asked"], "value": ["one\ntwo"]}), id="t", title="T", verbatim=["value"]

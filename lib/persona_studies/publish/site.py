@@ -292,7 +292,10 @@ class _Study:
         return Markup(' <span class="evidence">{}</span>').format(Markup(" ").join(links)) if links else Markup("")
 
     def _judged(self, table: Tag, *, targets: bool) -> None:
-        """Lead from each claim to its evidence in a table of verdicts; with ``targets``, links lead to its rows."""
+        """Lead from each claim to its evidence in a table of verdicts; with ``targets``, links lead to its rows.
+
+        Details stand below their reason: a column of their own would not fit beside the others.
+        """
         rows = [row for body in table.find_all("tbody") for row in body.find_all("tr")]
         if targets and len(rows) != len(self.anchors):
             raise NotebookError(
@@ -302,10 +305,20 @@ class _Study:
             if targets:
                 row["id"] = anchor
             why = row.find("td", attrs={"data-label": "why"})
-            if claim and why and (links := self.evidence(claim)):
-                reason = why.get_text()
-                why.clear()
-                why.append(BeautifulSoup(str(Markup("<span>{}{}</span>").format(reason, links)), "html.parser"))
+            details = row.find("td", attrs={"data-label": "details"})
+            if why is None:
+                continue
+            more = Markup(' <span class="unit source">{}</span>').format(details.get_text()) if details else ""
+            said = Markup("<span>{}{}{}</span>").format(
+                why.get_text(), more, self.evidence(claim) if claim else Markup("")
+            )
+            why.clear()
+            why.append(BeautifulSoup(str(said), "html.parser"))
+            if details:
+                details.decompose()
+        for head in table.find_all("th", scope="col"):
+            if head.get_text(strip=True) == "details" and table.find("td", attrs={"data-label": "why"}):
+                head.decompose()
 
 
 def _prose(html: str) -> Markup:
