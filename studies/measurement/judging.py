@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,9 +13,9 @@ from scipy import stats as sp
 
 from measurement import live, psychometrics, released
 from measurement.facts import BEHAVIOURS
-from persona_studies.analyse import claims, gates, reasons, verdicts
+from persona_studies.analyse import claims, families, gates, reasons, verdicts
 from persona_studies.analyse.families import Settings
-from persona_studies.analyse.stats.power import minimum_detectable_mean, units_needed
+from persona_studies.analyse.stats.power import units_that_decide
 from persona_studies.design.protocol import Claim, Protocol
 
 MISSING = "not recorded yet: "
@@ -24,6 +25,7 @@ Found = dict[tuple[str, str, str], verdicts.Evidence]
 """(family, hypothesis, layer) -> what it came to."""
 PARTS = {
     "facts": "facts_",
+    "plain facts": "facts_",
     "binary labels": "binary_",
     "rating labels": "rating_",
     "rating": "induced_rating",
@@ -31,13 +33,16 @@ PARTS = {
     "scenario labels": "scenario",
     "scenario": "scenario",
 }
-"""Part of the gate -> start of the measures it rests on; of labels only their mass is asked."""
+"""Part of the gate -> start of the measures it rests on; of labels only their mass is asked, of plain facts not
+whether their negations are told apart."""
 
 
 def behind(gate: pd.DataFrame, part: str) -> pd.DataFrame:
     """Return the checks of the measures that a part of the gate rests on; none where none of them is recorded."""
     rows = gate[gate["measure"].str.startswith(PARTS[part])] if len(gate) else gate
-    return rows[rows["check"] == "option mass"] if len(rows) and part.endswith("labels") else rows
+    if rows.empty or not part.endswith("labels"):
+        return rows[rows["check"] != "auc negated"] if len(rows) and part.startswith("plain") else rows
+    return rows[rows["check"] == "option mass"]
 
 
 def with_gate(protocol: Protocol, tests: pd.DataFrame, gate: pd.DataFrame) -> pd.DataFrame:
@@ -96,7 +101,7 @@ def counted(
 
     Args:
         protocol: Directions of hypotheses, sizes of families.
-        tests: All tests, with ``gate``.
+        tests: All tests, with ``gate``, decided as ``how`` says.
         declared: ``family`` (a pattern) and ``direction`` of the set, and the ``smallest`` effect of its tests
             where that is on another scale than the claim's.
         smallest: Smallest effect of the claim.
@@ -109,53 +114,83 @@ def counted(
         why = next(filter(None, mine["gate"]), "the estimates are undefined")
         return verdicts.Evidence(estimate=np.nan, rejected=False, informative=False, reason=why, gated=True)
     wanted, n, margin = declared["direction"], len(valid), declared.get("smallest", smallest)
-    if wanted == "none":
-        agree = valid["bounded"]
-        against = valid["rejected"] & ~valid["bounded"]
-    else:
-        sign = _signs(protocol, valid, wanted)
-        agree = valid["rejected"] & (sign * valid["estimate"] > 0)
-        against = valid["rejected"] & (sign * valid["estimate"] < 0) & (wanted != "either")
-    yes, no = int(agree.sum()), int(against.sum())
-    decided_against = no > n / 2 if wanted == "none" else no > 0 and yes == 0
-    # Where no test came out as claimed, that all are small speaks against the claim.
-    bounded = bool(wanted != "none" and valid["bounded"].all())
+    count = _count(protocol, valid, wanted)
+    yes, no = int(count.agree.sum()), int(count.against.sum())
+    bounded = wanted != "none" and valid["bounded"].all()
     details = [f"{n} of {n} smaller than {margin:g}"] if bounded else []
     if len(mine) > n:
         details.append(f"{len(mine) - n} more are not recorded, failed their check or are undefined")
-    mixed = wanted != "none" and yes > 0 and no > 0
     return verdicts.Evidence(
         estimate=yes / n,
-        rejected=yes > n / 2 or decided_against,
-        equivalent=bounded and not yes,
-        rising=tuple(valid.loc[agree, "hypothesis"]) if mixed else (),
-        falling=tuple(valid.loc[against, "hypothesis"]) if mixed else (),
+        rejected=count.rejected,
+        equivalent=count.equivalent,
+        rising=tuple(valid.loc[count.agree, "hypothesis"]) if count.mixed else (),
+        falling=tuple(valid.loc[count.against, "hypothesis"]) if count.mixed else (),
         why=reasons.counted(yes, n, no, none=wanted == "none"),
         details="; ".join(details),
-        needed=_units(protocol, valid.assign(agree=agree), margin, wanted, how),
+        needed=None if count.decides else _units(protocol, mine, valid, wanted, how),
         unit=f"{protocol.families[valid['family'].iloc[0]].unit} in each test",
         gated=declared["family"] in live.FAMILIES,
     )
 
 
-def _units(protocol: Protocol, tests: pd.DataFrame, smallest: float, wanted: str, how: Settings) -> float | None:
-    """Return the units with which most tests of a set would come out as claimed; those that do have enough."""
-    each: list[float | None] = []
-    for row in tests.to_dict("records"):
-        n, effect, se, margin, lost = row["n"], row["estimate"], row["se"], smallest, 0
-        if row["family"] == "illusion_dissociation":
-            # Correlations, on the scale of Fisher's z.
-            effect, se, margin, lost = np.arctanh(effect), (n - 3) ** -0.5, np.arctanh(smallest), 3
-        level = verdicts.level(protocol.families[row["family"]], alpha=how.alpha, correction=how.correction)
-        none = wanted == "none"
-        sd, tails, power = se * (n - lost) ** 0.5, 2 * level if none else level, 0.9 if none else 0.8
-        planned = units_needed(margin, sd, alpha=tails, power=power) + lost
-        detectable = minimum_detectable_mean(se, np.inf, alpha=level, power=0.8)
-        more = verdicts.units_to_decide(
-            planned, n, direction=wanted, effect=effect, smallest=margin, detectable=detectable
-        )
-        each.append(n if row["agree"] else more)
-    return None if all(value is None for value in each) else verdicts.most_needed(each)
+@dataclass(frozen=True)
+class Count:
+    """Decisions of several tests, and what they come to together.
+
+    Attributes:
+        agree: Which tests are as claimed.
+        against: Which are significant against the claim.
+        rejected: Whether more than half agree, or the claim is contradicted.
+        equivalent: Whether every effect is shown to be small, and none is significant as claimed.
+        mixed: Whether some agree and some are against.
+    """
+
+    agree: pd.Series
+    against: pd.Series
+    rejected: bool
+    equivalent: bool
+    mixed: bool
+
+    @property
+    def decides(self) -> bool:
+        """Whether the claim does not stay open."""
+        return self.rejected or self.equivalent or self.mixed
+
+
+def _count(protocol: Protocol, tests: pd.DataFrame, wanted: str) -> Count:
+    """Count the decisions of tests, by the rule of the protocol's ``design.sets``."""
+    if wanted == "none":
+        agree, against = tests["bounded"], tests["rejected"] & ~tests["bounded"]
+        most = bool((agree.sum() > len(tests) / 2) or (against.sum() > len(tests) / 2))
+        return Count(agree, against, rejected=most, equivalent=False, mixed=False)
+    sign = _signs(protocol, tests, wanted)
+    agree = tests["rejected"] & (sign * tests["estimate"] > 0)
+    against = tests["rejected"] & (sign * tests["estimate"] < 0) & (wanted != "either")
+    yes, no = int(agree.sum()), int(against.sum())
+    return Count(
+        agree,
+        against,
+        rejected=yes > len(tests) / 2 or (no > 0 and yes == 0),
+        equivalent=bool(tests["bounded"].all() and not yes),
+        mixed=yes > 0 and no > 0,
+    )
+
+
+def _units(protocol: Protocol, family: pd.DataFrame, tests: pd.DataFrame, wanted: str, how: Settings) -> float:
+    """Return with how many units in each test a claim that is open would be decided, were effects as found.
+
+    Args:
+        family: All tests of the families, which are corrected together.
+        tests: Those that count.
+    """
+
+    def decides(units: int) -> bool:
+        more = families.more_units(family, units).groupby("family", sort=False)
+        again = pd.concat([families.decided(part, protocol.families[str(name)], how) for name, part in more])
+        return _count(protocol, again.loc[tests.index], wanted).decides
+
+    return units_that_decide(decides, int(tests["n"].max()))
 
 
 def _signs(protocol: Protocol, tests: pd.DataFrame, wanted: str) -> np.ndarray:
@@ -183,9 +218,10 @@ def evidence(
     """
     found: Found = {}
     smallest = {str(c.hypothesis): float(c.smallest_effect or np.nan) for c in protocol.claims.values()}
-    for layer, table in (("corrected", tests), ("published", as_published(tests, facts, how))):
+    alone = replace(how, correction="none")
+    for layer, table, by in (("corrected", tests, how), ("published", as_published(tests, facts, how), alone)):
         for name, declared in protocol.design["sets"].items():
-            together = counted(protocol, table, declared, smallest.get(name, np.nan), how)
+            together = counted(protocol, table, declared, smallest.get(name, np.nan), by)
             if together is not None:
                 found["sets", name, layer] = together
         for row in table[table["n"] > 0].to_dict("records"):

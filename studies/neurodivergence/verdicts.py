@@ -10,8 +10,9 @@ import pandas as pd
 from scipy import stats
 
 from neurodivergence.design import JUDGED, Parameters
-from persona_studies.analyse import claims, verdicts
-from persona_studies.analyse.stats.power import units_needed
+from persona_studies.analyse import claims, families, verdicts
+from persona_studies.analyse.stats.multiplicity import correct
+from persona_studies.analyse.stats.power import units_that_decide
 from persona_studies.design.protocol import Claim, Protocol
 
 # What the paper tested where the declared hypothesis is another.
@@ -144,7 +145,6 @@ def decided(
             limits = {"low": low, "high": high, "why": f"its interval {side} {line:g}", "details": about}
             add("agreement", hypothesis, "corrected", alpha, low > line or high < line, **limits)
     changing = both[~both["metric"].isin(JUDGED)]
-    needed = _units_for_most(protocol, changing, parameters)
     for layer, significant in (("published", changing["p_wald_holm"] <= 0.05), ("corrected", changing["rejected"])):
         counts = changing.assign(significant=significant).groupby("contrast")["significant"].agg(["sum", "size"])
         if len(counts):
@@ -153,7 +153,8 @@ def decided(
             share = float(counts["share"].iloc[0])
             more: dict[str, Any] = {"why": f"{next(iter(tally.values()))} metrics change significantly"}
             more["details"] = ", ".join(f"{name}: {n}" for name, n in tally.items())
-            more["needed"] = needed if layer == "corrected" else nan
+            if layer == "corrected" and share <= 0.5:
+                more["needed"] = _units_for_most(protocol, both, parameters)
             add("scope", "majority", layer, share, share > 0.5, **more)
     # The claim is that calls give the same answer, so its estimate is the share that is the same.
     shown = {"low": 1 - repeated["high"], "high": 1 - repeated["low"], "p_equivalence": repeated["p_equivalence"]}
@@ -167,15 +168,25 @@ def decided(
     return pd.DataFrame(rows)
 
 
-def _units_for_most(protocol: Protocol, changing: pd.DataFrame, parameters: Parameters) -> float:
-    """Return the units with which most metrics would change significantly, were effects as estimated."""
-    level = verdicts.level(protocol.families["pooled"], alpha=parameters.alpha, correction=parameters.correction)
-    each = [
-        units_needed(row["difference"], row["se"] * row["n"] ** 0.5, alpha=level)
-        for row in changing.to_dict("records")
-    ]
-    by_contrast = pd.Series(each, index=changing["contrast"], dtype=float).groupby(level=0)
-    return float(by_contrast.agg(lambda n: verdicts.most_needed(n.fillna(np.inf))).max())
+def _units_for_most(protocol: Protocol, both: pd.DataFrame, parameters: Parameters) -> float:
+    """Return the units with which most metrics change significantly, were effects and spreads as estimated."""
+    pooled = protocol.families["pooled"]
+
+    def decides(units: int) -> bool:
+        more = families.more_units(both, units, bound="p_equivalence").set_index("hypothesis")
+        p = more["p"].reindex(list(pooled.hypotheses))
+        done = correct(
+            p,
+            size=pooled.size,
+            alpha=parameters.alpha,
+            method=parameters.correction,
+            undefined=pooled.undefined,
+        )
+        rejected = done["rejected"]
+        judged = more[~more["metric"].isin(JUDGED)]
+        return bool(rejected[judged.index].groupby(judged["contrast"]).mean().min() > 0.5)
+
+    return units_that_decide(decides, int(both["n"].max()))
 
 
 def verdict_table(protocol: Protocol, evidence: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:

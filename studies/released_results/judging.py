@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from persona_studies.analyse import reasons, tables, verdicts
+from persona_studies.analyse import families, reasons, tables, verdicts
 from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.analyse.stats.correlation import power_correlation
-from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed
+from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed, units_that_decide
 from persona_studies.design.protocol import Claim, Family, Protocol
 from persona_studies.paths import Project
+from released_results.analysis import ADDED, corrected
 from released_results.design import Parameters
 
 SHOWN = (
@@ -76,17 +77,29 @@ def evidence(row: Mapping[Any, Any], claim: Claim, family: Family, parameters: P
     )
 
 
-def about_set(claim: Claim, members: pd.DataFrame, family: Family, parameters: Parameters) -> tuple[str, str]:
+def about_set(
+    claim: Claim, tests: pd.DataFrame, which: pd.Series, protocol: Protocol, parameters: Parameters
+) -> tuple[str, str]:
     """Return the verdict on a claim about several tests, by the rule that the protocol's ``design.sets`` states.
 
-    One that stays open says with how many units it would be decided: most tests of an effect, every test of none.
+    One that stays open says with how many units in each test the same rule would decide, were estimates and spreads
+    as found.
+
+    Args:
+        tests: All tests of one family, which are corrected together.
+        which: Those that the claim is about.
     """
-    said, counted = _counted(claim, members)
+    said, counted = _counted(claim, tests[which])
     if said != verdicts.INCONCLUSIVE:
         return said, counted
-    each = [units(row, claim, family, parameters) for row in members.to_dict("records")]
-    needed = max(inf if n is None else n for n in each) if claim.direction == "none" else verdicts.most_needed(each)
-    return said, f"{counted}; {reasons.would_decide(needed, family.unit)}"
+
+    def decides(units: int) -> bool:
+        more = families.more_units(tests, units, bound="p_equivalence")
+        again = corrected(more.drop(columns=[*ADDED], errors="ignore"), protocol, parameters)
+        return _counted(claim, again[which.to_numpy()])[0] in verdicts.DECIDED
+
+    needed = units_that_decide(decides, int(tests.loc[which, "n"].max()))
+    return said, f"{counted}; {reasons.would_decide(needed, protocol.families[tests['family'].iloc[0]].unit)}"
 
 
 def _counted(claim: Claim, members: pd.DataFrame) -> tuple[str, str]:
@@ -146,11 +159,12 @@ def _judge(
     if claim.family == "sets":
         kind = protocol.design["sets"][claim.hypothesis]
         named = tests["hypothesis"].map(lambda name: fnmatchcase(name, kind["members"]))
-        members = tests[(tests["family"] == kind["family"]) & named.astype(bool)]
-        if members.empty:
+        mine = tests["family"] == kind["family"]
+        which = named[mine].astype(bool)
+        if not which.any():
             return verdicts.NOT_TESTABLE, "left out by the parameter sources", {}
-        said, why = about_set(claim, members, protocol.families[kind["family"]], parameters)
-        return said, why, deciding(claim, members)
+        said, why = about_set(claim, tests[mine], which, protocol, parameters)
+        return said, why, deciding(claim, tests[mine][which])
     known = described if claim.family == "described" else tests
     mine = known[(known["family"] == claim.family) & (known["hypothesis"] == claim.hypothesis)]
     if mine.empty:

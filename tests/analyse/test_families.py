@@ -125,6 +125,29 @@ def test_a_family_keeps_its_size_and_is_corrected_twice() -> None:
     assert table["n"].tolist() == [100, 100, 0]
 
 
+def test_a_share_needs_as_many_units_as_its_exact_test() -> None:
+    row = families.share(7, 16, null=0.5, how=HOW, direction="positive", smallest_effect=0.3)
+    found = families.able({**row, "df": float("nan")}, 3, HOW)
+
+    def power(n: int, true: float = 0.8) -> float:
+        rejected = [k for k in range(n + 1) if stats.binomtest(k, n, 0.5).pvalue <= 0.05 / 3]
+        return float(stats.binom.pmf(rejected, n, true).sum())
+
+    needed = int(found["n_needed"])
+    assert found["power"] == pytest.approx(power(16)) and found["power"] < 0.4
+    assert power(needed) >= 0.8 > max(power(n) for n in range(2, needed))
+    assert power(16, 0.5 + found["detectable"]) >= 0.8 > power(16, 0.499 + found["detectable"])
+
+
+def test_more_units_make_a_correlations_bound_what_it_is_with_so_many() -> None:
+    r, margin = 0.1, 0.3
+    bound = {n: stats.norm.sf((np.arctanh(margin) - np.arctanh(r)) * (n - 3) ** 0.5) for n in (12, 200)}
+    row = pd.DataFrame({"n": [12, 0], "se": np.nan, "p": [0.7, np.nan], "p_bound": [bound[12], np.nan]})
+    more = families.more_units(row, 200)
+    assert more["n"].tolist() == [200, 0] and more["p_bound"].iloc[0] == pytest.approx(bound[200])
+    assert more["p"].iloc[0] < 0.7 and more.iloc[1][["p", "p_bound"]].isna().all()
+
+
 def test_power_and_needed_items_are_those_of_the_t_test_at_the_familys_level() -> None:
     row = {"n": 100, "se": 0.03, "df": 99, "smallest_effect": 0.1, "direction": "either"}
     found = families.able(row, 4, HOW)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed
+from persona_studies.analyse.stats.power import (
+    minimum_detectable_mean,
+    p_of_more,
+    power_mean,
+    power_share,
+    units_needed,
+)
 from persona_studies.errors import StatisticsError
 from tests import reference
 
@@ -73,3 +79,19 @@ def test_impossible_values_are_refused() -> None:
         power_mean(1, -1, 9, alpha=0.05)
     with pytest.raises(StatisticsError, match=r"A power of 0.04 is not above alpha"):
         minimum_detectable_mean(1, 9, alpha=0.05, power=0.04)
+
+
+@pytest.mark.parametrize(("n", "null", "effect"), [(16, 0.5, 0.3), (28, 0.5, -0.3), (23, 0.25, 0.2)])
+def test_power_of_a_share_is_that_of_the_exact_test(n: int, null: float, effect: float) -> None:
+    rejected = [k for k in range(n + 1) if stats.binomtest(k, n, null).pvalue <= 0.05 / 3]
+    exact = sum(math.comb(n, k) * (null + effect) ** k * (1 - null - effect) ** (n - k) for k in rejected)
+    assert power_share(effect, n, null=null, alpha=0.05 / 3) == pytest.approx(exact)
+
+
+def test_p_of_more_units_is_that_of_the_same_mean_and_spread() -> None:
+    for mean in (0.05, 0.2, 0.4):
+        few, many = (2 * stats.norm.sf(mean * n**0.5) for n in (20, 90))
+        assert p_of_more(few, 90 / 20) == pytest.approx(many)
+        # Whether it is smaller than .3: it is the more likely said so of a small one, the less of a large one.
+        few, many = (stats.norm.sf((0.3 - mean) * n**0.5) for n in (20, 90))
+        assert p_of_more(few, 90 / 20, sides=1) == pytest.approx(many)

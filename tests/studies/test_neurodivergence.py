@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 from scipy import stats as sp
+from statsmodels.stats.multitest import multipletests
 
 from neurodivergence import analysis, paper, raters
 from neurodivergence import design as study
@@ -318,6 +319,23 @@ def test_scopes_only_widen() -> None:
     row = shown.loc[("majority", "published")]
     share = (both["p_wald_holm"] <= 0.05).groupby(both["contrast"]).mean().min()
     assert row["estimate"] == pytest.approx(share) and row["rejected"] == (share > 0.5)
+
+
+def test_the_queries_that_would_decide_most_metrics_are_those_with_which_most_change() -> None:
+    names = [*PROTOCOL.families["pooled"].hypotheses]
+    metric, contrast = ([name.split(": ")[k] for name in names] for k in (0, 1))
+    effect = np.linspace(0.02, 1.2, len(names))
+
+    def decided(n: int) -> tuple[bool, float]:
+        both = pd.DataFrame({"hypothesis": names, "metric": metric, "contrast": contrast, "n": n, "se": n**-0.5})
+        both = both.assign(p=2 * sp.norm.sf(effect * n**0.5), p_equivalence=1.0, p_wald_holm=1.0)
+        both["rejected"] = multipletests(both["p"], 0.05, "holm")[0]
+        found = judging.decided(PROTOCOL, both, _no_gates(), _repeated(1.0), 0, parameters())
+        row = found.set_index(["hypothesis", "layer"]).loc[("majority", "corrected")]
+        return bool(row["rejected"]), float(row["needed"])
+
+    open_, needed = decided(10)
+    assert not open_ and needed > 11 and decided(int(needed))[0] and not decided(int(needed) - 1)[0]
 
 
 def _no_gates() -> pd.DataFrame:

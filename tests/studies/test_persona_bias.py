@@ -389,7 +389,7 @@ def test_published_rows(null: analysis.Analysis) -> None:
     ]
     assert said.loc["published_share", ["verdict", "why"]].tolist() == [
         "inconclusive",
-        "not significant after correction; 50% chance to detect 0.3; 32 personas would decide",
+        "not significant after correction; 35% chance to detect 0.3; 28 personas would decide",
     ]
     row = found.loc[("published_extractor", "able-bodied - human | college_biology, filed - published accuracy")]
     assert row["n"] == 144 and row["estimate"] == pytest.approx(-0.0694 - 0.0208, abs=1e-4)

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as sp
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportions_ztest
 
 from persona_studies.analyse import verdicts
-from persona_studies.analyse.stats.power import units_needed
 from persona_studies.design.protocol import Claim
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
@@ -380,9 +380,17 @@ def test_two_proportions_are_those_of_statsmodels() -> None:
 # --- Rules of verdicts ------------------------------------------------------------------------------------------
 
 
-def members(*tests: tuple[float, bool, bool]) -> pd.DataFrame:
+def members(*tests: tuple[float, bool, bool], n: int = 423) -> pd.DataFrame:
+    """Return tests of one family, each a z test of a mean over n questions with a standard deviation of .6."""
     found = pd.DataFrame(tests, columns=["estimate", "rejected", "equivalent"])
-    return found.assign(n=423, se=0.03, margin=0.02)
+    names, se, away = PROTOCOL.families["perma"].hypotheses[: len(found)], 0.6 / n**0.5, found["estimate"].abs()
+    found = found.assign(source="PERMA", family="perma", hypothesis=names, n=n, se=se, margin=0.02)
+    return found.assign(p=2 * sp.norm.sf(away / se), p_equivalence=sp.norm.sf((0.02 - away) / se))
+
+
+def about(direction: str, found: pd.DataFrame) -> tuple[str, str]:
+    claim = PROTOCOL.claims["perma_memos"].model_copy(update={"direction": direction})
+    return judging.about_set(claim, found, pd.Series(True, found.index), PROTOCOL, CHOSEN)
 
 
 @pytest.mark.parametrize(
@@ -401,13 +409,28 @@ def members(*tests: tuple[float, bool, bool]) -> pd.DataFrame:
     ],
 )
 def test_a_claim_about_several_tests(direction: str, found: pd.DataFrame, verdict: str) -> None:
-    claim = PROTOCOL.claims["perma_memos"].model_copy(update={"direction": direction})
-    said, why = judging.about_set(claim, found, PROTOCOL.families["perma"], CHOSEN)
-    assert said == verdict
-    # .03 sqrt(423) is the standard deviation over questions; no effect is to be bounded in every test.
-    level = {"alpha": 0.1, "power": 0.9} if direction == "none" else {"alpha": 0.05 / 18}
-    n = units_needed(0.02, 0.03 * 423**0.5, **level)
-    assert (f"; {n:,} questions would decide" in why) == (verdict == verdicts.INCONCLUSIVE)
+    said, why = about(direction, found)
+    assert said == verdict and why.endswith(" questions would decide") == (verdict == verdicts.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize(
+    ("direction", "estimates"),
+    [("positive", [0.06, 0.04, -0.005]), ("positive", [0.01, -0.012, 0.0]), ("none", [0.015, 0.001, 0.002])],
+)
+def test_an_open_claim_about_several_tests_names_the_questions_with_which_counting_decides(
+    direction: str, estimates: list[float]
+) -> None:
+    def decided(n: int) -> bool:
+        # By brute force: the same differences from n questions, Holm over the family by another library.
+        found = members(*((each, False, False) for each in estimates), n=n)
+        whole = [*found["p"], *np.ones(18 - len(found))]
+        found["rejected"] = multipletests(whole, 0.05, "holm")[0][: len(found)]
+        return about(direction, found.assign(equivalent=found["p_equivalence"] <= 0.05))[0] != verdicts.INCONCLUSIVE
+
+    assert not decided(423)
+    why = about(direction, members(*((each, False, False) for each in estimates)))[1]
+    needed = int(why.rpartition("; ")[2].split()[0].replace(",", ""))
+    assert needed > 424 and decided(needed) and not decided(needed - 1)
 
 
 @pytest.mark.parametrize(
@@ -432,13 +455,10 @@ def test_without_a_test_nothing_is_reproduced(low: float, high: float, p_equival
 
 
 def test_what_several_tests_come_to_is_counted_in_plain_words() -> None:
-    claim, family = PROTOCOL.claims["perma_memos"], PROTOCOL.families["perma"]
     up, small = (0.1, True, False), (0.001, False, True)
 
     def why(direction: str, *rows: tuple[float, bool, bool]) -> str:
-        return judging.about_set(claim.model_copy(update={"direction": direction}), members(*rows), family, CHOSEN)[
-            1
-        ]
+        return about(direction, members(*rows))[1]
 
     assert why("positive", up, up) == "2 of 2 significant as claimed"
     assert why("positive", up, (-0.1, True, False)) == "1 of 2 significant as claimed, 1 the other way"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from math import inf, nan, sqrt
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +22,13 @@ from persona_studies.analyse import multiple_choice, verdicts
 from persona_studies.analyse.stats.equivalence import equivalence_paired_proportions
 from persona_studies.analyse.stats.multiplicity import Correction, correct
 from persona_studies.analyse.stats.paired import mcnemar
-from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed
+from persona_studies.analyse.stats.power import (
+    minimum_detectable_mean,
+    p_of_more,
+    power_mean,
+    power_share,
+    units_needed,
+)
 from persona_studies.design.protocol import Family, Hypothesis, Protocol
 from persona_studies.errors import ProtocolError
 
@@ -222,13 +229,7 @@ def corrected(name: str, family: Family, rows: Mapping[str, Mapping[str, Any]], 
     order = list(family.hypotheses)
     empty = {"n": 0, **dict.fromkeys(ESTIMATES[1:], nan)}
     table = pd.DataFrame([{"hypothesis": h, **empty, **rows.get(h, {})} for h in order]).set_index("hypothesis")
-    for p, to, decided in (("p", "p_adjusted", "rejected"), ("p_bound", "p_bound_adjusted", "bounded")):
-        # A bound that a statistic does not have is no hole in the family.
-        undefined = family.undefined if p == "p" else "one"
-        done = correct(
-            table[p].astype(float), size=family.size, alpha=how.alpha, method=how.correction, undefined=undefined
-        )
-        table[to], table[decided] = done["p_adjusted"], done["rejected"]
+    table = decided(table, family, how)
     declared = [family.contrasts.get(h) for h in order]
     table["family"] = name
     for said, none in (("direction", ""), ("smallest_effect", nan)):
@@ -238,11 +239,47 @@ def corrected(name: str, family: Family, rows: Mapping[str, Mapping[str, Any]], 
     return table.assign(**pd.DataFrame(strength, index=table.index)).reset_index()[COLUMNS]
 
 
+def decided(tests: pd.DataFrame, family: Family, how: Settings) -> pd.DataFrame:
+    """Return the tests of one family with ``p_adjusted, rejected, p_bound_adjusted, bounded``."""
+    made: dict[str, pd.Series] = {}
+    for p, to, word in (("p", "p_adjusted", "rejected"), ("p_bound", "p_bound_adjusted", "bounded")):
+        # A bound that a statistic does not have is no hole in the family.
+        undefined = family.undefined if p == "p" else "one"
+        done = correct(
+            tests[p].astype(float), size=family.size, alpha=how.alpha, method=how.correction, undefined=undefined
+        )
+        made |= {to: done["p_adjusted"], word: done["rejected"]}
+    return tests.assign(**made)
+
+
+def more_units(tests: pd.DataFrame, units: int, *, bound: str = "p_bound") -> pd.DataFrame:
+    """Return the p-values of tests with so many units each, were estimates and spreads as found; not corrected.
+
+    Args:
+        tests: ``n, se, p``, and a column with the p of the test that an effect is small. A test without units keeps
+            none; one without a standard error is of a correlation.
+        units: Of every other test.
+        bound: Name of that column.
+    """
+    # A correlation, on the scale of Fisher's z, has the standard error of a mean over three units fewer.
+    lost = np.where(tests["se"].isna(), 3, 0)
+    ratio = ((units - lost) / (tests["n"] - lost)).where(tests["n"] > lost)
+    p, small = (
+        [p_of_more(p, times, sides=sides) for p, times in zip(tests[name], ratio, strict=True)]
+        for name, sides in (("p", 2), (bound, 1))
+    )
+    # Units that all point one way have the least p that flips of signs can give, however many they are.
+    one_way = np.isclose(tests["p"], 2.0 ** (1 - tests["n"]), rtol=1e-9, atol=0)
+    return tests.assign(
+        n=tests["n"].where(tests["n"] == 0, units), p=np.where(one_way, 2.0 ** (1 - units), p)
+    ).assign(**{bound: small})
+
+
 def able(row: Mapping[Any, Any], size: int, how: Settings) -> dict[str, float]:
     """Return what a contrast could have shown, by its observed standard error and at the family's first step.
 
     Args:
-        row: ``n, se, df, smallest_effect, direction``.
+        row: ``n, se, df, smallest_effect, direction``; ``null`` of a share that is tested exactly.
         size: Of the family: tests are at alpha / size.
 
     Returns:
@@ -251,8 +288,11 @@ def able(row: Mapping[Any, Any], size: int, how: Settings) -> dict[str, float]:
         there is none, to find the smallest effect elsewhere).
     """
     se, margin, level = row["se"], row["smallest_effect"], how.alpha / size
+    null = row.get("null", nan)
     if not se > 0 or np.isnan(margin):
         return {"power": nan, "detectable": nan, "n_needed": nan}
+    if not np.isnan(null):
+        return _able_share(int(row["n"]), null, -margin if row["direction"] == "negative" else margin, level)
     df = inf if np.isnan(row["df"]) else row["df"]
     tests = {"not positive": (2 * level, 0.8), "not negative": (2 * level, 0.8), "none": (2 * level, 0.9)}
     alpha, power = tests.get(row["direction"], (level, 0.8))
@@ -260,6 +300,22 @@ def able(row: Mapping[Any, Any], size: int, how: Settings) -> dict[str, float]:
         "power": power_mean(margin, se, df, alpha=level),
         "detectable": minimum_detectable_mean(se, df, alpha=level, power=0.8),
         "n_needed": float(units_needed(margin, se * sqrt(row["n"]), alpha=alpha, power=power)),
+    }
+
+
+def _able_share(n: int, null: float, effect: float, level: float) -> dict[str, float]:
+    """Return what the exact test of a share could have shown (:func:`able`)."""
+
+    def power(units: int) -> float:
+        return power_share(effect, units, null=null, alpha=level)
+
+    sign = 1.0 if effect > 0 else -1.0
+    reach = np.linspace(0, 1 - null if sign > 0 else null, 1001)
+    found = [d for d in reach if power_share(sign * d, n, null=null, alpha=level) >= 0.8]
+    return {
+        "power": power(n),
+        "detectable": float(min(found, default=nan)),
+        "n_needed": float(next(units for units in count(2) if power(units) >= 0.8)),
     }
 
 
@@ -309,7 +365,7 @@ def share(
 ) -> dict[str, Any]:
     """Return a share: exact interval (Clopper and Pearson 1934) and exact binomial test of its null value.
 
-    The standard error, and with it power, is that at the null value.
+    The standard error is that at the null value; power is exact.
 
     Args:
         successes: Of ``n``.
@@ -325,7 +381,7 @@ def share(
     low, high = test.proportion_ci(how.confidence, method="exact")
     found = {"n": n, "estimate": successes / n, "low": float(low), "high": float(high), "p": float(test.pvalue)}
     if smallest_effect > 0:
-        found |= {"se": sqrt(null * (1 - null) / n), "smallest_effect": smallest_effect}
+        found |= {"se": sqrt(null * (1 - null) / n), "smallest_effect": smallest_effect, "null": null}
     return {**found, "direction": direction}
 
 

@@ -95,7 +95,8 @@ class Evidence:
         steerable: Whether any instruction moves the outcome beyond the fillers; None where that was not asked. A
             check beside the verdict: it never changes the verdict, and stands in its reason when it failed.
         needed: Units with which the design would decide the claim, with a power of .8 (:func:`units_to_decide`);
-            infinite where no number would, None where not known.
+            for a claim that counts tests, those with which it would come out, were estimates and spreads as found.
+            Infinite where no number would, None where not known.
         unit: What they are, where the claim's own family does not say it.
         corrected: Whether ``rejected`` is after correction; only the words of the reason depend on it.
         sampled: Whether the estimate comes from a sample. Where it does not, such as the largest of some printed
@@ -233,16 +234,6 @@ def units_to_decide(
     away = {"not positive": effect, "not negative": -effect}.get(direction, abs(effect))
     units = n * (detectable / max(abs(effect), smallest - away)) ** 2
     return max(math.ceil(units), n + 1) if math.isfinite(units) else None if math.isnan(units) else units
-
-
-def most_needed(units: Iterable[float | None]) -> float:
-    """Return the units with which more than half of several tests would be decided; infinite where half never is.
-
-    >>> most_needed([30, 10, None, 20]), most_needed([None])
-    (30.0, inf)
-    """
-    each = sorted(math.inf if value is None else value for value in units)
-    return float(each[len(each) // 2])
 
 
 def _by_direction(claim: Claim, evidence: Evidence) -> tuple[str, str]:

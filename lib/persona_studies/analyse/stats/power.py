@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import inf, isnan, nan
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, special
+from scipy import stats as distributions
 
 from persona_studies.analyse.stats.estimate import fraction
 from persona_studies.errors import StatisticsError
@@ -106,3 +109,74 @@ def units_needed(effect: float, sd: float, *, alpha: float, power: float = 0.8) 
     while power_mean(effect, sd / n**0.5, n - 1, alpha=alpha) < power:
         n += 1
     return n
+
+
+def power_share(effect: float, n: int, *, null: float, alpha: float) -> float:
+    """Return the power of the exact two-sided binomial test of a share, which rises in steps with the units.
+
+    Args:
+        effect: True share less the null value.
+        n: Units.
+        null: Value that is tested.
+        alpha: Error rate of the test.
+
+    Examples:
+        >>> round(power_share(0.3, 16, null=0.5, alpha=0.05), 3)  # R: sum(dbinom(c(0:3, 13:16), 16, .8))
+        0.598
+    """
+    fraction("alpha", alpha)
+    successes = _rejecting(n, null, alpha)
+    return float(distributions.binom.pmf(successes, n, null + effect).sum())
+
+
+@lru_cache(maxsize=1024)
+def _rejecting(n: int, null: float, alpha: float) -> NDArray[np.int_]:
+    """Return the numbers of successes that the exact test of a share rejects."""
+    under = distributions.binom.pmf(np.arange(n + 1), n, null)
+    # As probable as what was found, or less: scipy's binomtest and R's binom.test allow for rounding likewise.
+    ascending = np.sort(under)
+    p = np.cumsum(ascending)[np.searchsorted(ascending, under * (1 + 1e-7), side="right") - 1]
+    return np.flatnonzero(p <= alpha)
+
+
+def p_of_more(p: float, ratio: float, *, sides: int = 2) -> float:
+    """Return the p-value of so many times the units, were the estimate and the spread of units as found.
+
+    A p-value, of whatever test, stands for a normal deviate, which grows with the root of the number of units.
+
+    Args:
+        p: Of the test that was made; NaN gives NaN.
+        ratio: Units over those of the test.
+        sides: 1 for a test that an effect is small, which grows towards 1 where the effect lies outside.
+
+    Examples:
+        >>> round(p_of_more(0.05, 2), 4), round(p_of_more(0.7, 2, sides=1), 3)
+        (0.0056, 0.771)
+    """
+    return float(sides * special.ndtr(special.ndtri(p / sides) * ratio**0.5))
+
+
+def units_that_decide(decides: Callable[[int], bool], n: int, *, most: int = 10**8) -> float:
+    """Return the number of units with which a question is decided, and with one unit fewer is not.
+
+    More units may open a question again, as where all effects are small before some are significant. Numbers are
+    tried in steps of a twentieth, so that a stretch that is shorter may be passed over.
+
+    Args:
+        decides: Number of units -> whether the question is decided.
+        n: Units at hand, with which it is not.
+        most: Beyond this nothing is looked for; the number is then infinite.
+
+    Examples:
+        >>> units_that_decide(lambda n: n >= 1000, 12), units_that_decide(lambda n: False, 12)
+        (1000, inf)
+    """
+    low, high = n, n + 1
+    while not decides(high):
+        if high >= most:
+            return inf
+        low, high = high, high + max(1, high // 20)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high
