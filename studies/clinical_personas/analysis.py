@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -11,15 +12,16 @@ import pandas as pd
 from scipy import stats as distributions
 
 from clinical_personas import published, replies
-from persona_studies.analyse import families, gates, multiple_choice
+from persona_studies.analyse import families, gates, multiple_choice, verdicts
 from persona_studies.analyse.conclusions import Analysis, conclude
 from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.agreement import cohen_kappa
+from persona_studies.analyse.stats.multiplicity import correct
 from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
 
 PUBLISHED = ("published_labels", "published_triage")
-CASES = ("triage", "esi")
+CASES = {"triage": "vignettes", "esi": "emergency cases"}
 REFERENCE = "assistant"
 # Outcome of a contrast -> column of the scores.
 VALUES = {"accuracy": "score", "place": "place", "brier": "brier"}
@@ -56,7 +58,7 @@ def analyse(
     gate = gated(protocol, scored, said, recorded, asked, how)
     tests = model_tests(protocol, scored, said, how)
     failed = {str(part): gates.failures(rows) for part, rows in gate.groupby("part", sort=False)}
-    return conclude(
+    found = conclude(
         protocol,
         tests,
         public_tests(project, protocol, how),
@@ -67,6 +69,71 @@ def analyse(
         gate=gate,
         said=said,
         held={*recorded["measure"]},
+    )
+    apart = by_set(protocol, scored, how)
+    return replace(found, by_set=apart, evidence={**found.evidence, **_moved_apart(found.evidence, apart)})
+
+
+def by_set(protocol: Protocol, scored: pd.DataFrame, how: Settings) -> pd.DataFrame:
+    """Test every interaction with the care setting within vignettes and within emergency cases.
+
+    Returns:
+        ``family, hypothesis, cases, n, estimate, low, high, p, p_adjusted, rejected``, corrected over both sets and
+        all interactions of a family together; no rows where fewer than two sets are recorded.
+    """
+    columns = ["family", "hypothesis", "cases", "n", "estimate", "low", "high", "p", "p_adjusted", "rejected"]
+    sets = [name for name in CASES if name in {*scored["dataset"]}]
+    wide = {
+        name: {outcome: by_case(scored[scored["dataset"] == name], column) for outcome, column in VALUES.items()}
+        for name in sets
+    }
+    parts = []
+    for family, declared in protocol.families.items():
+        mine = {name: each for name, each in declared.contrasts.items() if each.interaction is not None}
+        rows = [
+            {"family": family, "hypothesis": hypothesis, "cases": CASES[name], **row}
+            for name in sets
+            for hypothesis, row in families.estimated(mine, differences(wide[name]), how).items()
+        ]
+        if mine and len(sets) > 1:
+            table = pd.DataFrame(rows).sort_values("hypothesis", kind="stable", ignore_index=True)
+            done = correct(table["p"], size=len(table), alpha=how.alpha, method=how.correction, undefined="one")
+            parts.append(table.assign(p_adjusted=done["p_adjusted"], rejected=done["rejected"])[columns])
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def _moved_apart(evidence: verdicts.Found, apart: pd.DataFrame) -> dict[tuple[str, str, str], verdicts.Evidence]:
+    """Return the evidence of interactions with the sets of cases that move significantly up, and down."""
+    found = {}
+    for key, each in evidence.items():
+        mine = apart[(apart["family"] == key[0]) & (apart["hypothesis"] == key[1]) & apart["rejected"].astype(bool)]
+        rising, falling = (tuple(mine.loc[side, "cases"]) for side in (mine["estimate"] > 0, mine["estimate"] < 0))
+        if rising and falling:
+            found[key] = replace(each, rising=rising, falling=falling)
+    return found
+
+
+def with_sets(claims: pd.DataFrame, found: Mapping[str, Analysis]) -> pd.DataFrame:
+    """Say beside every verdict on an interaction what it is within each set of cases.
+
+    Args:
+        claims: Of :func:`persona_studies.analyse.conclusions.claims`.
+        found: Model -> analysis.
+    """
+    details = []
+    for row in claims.to_dict("records"):
+        model = found.get(row["model"])
+        apart = "" if model is None else sets_of(model.by_set, row["hypothesis"])
+        details.append("; ".join(filter(None, [row["details"], apart])))
+    return claims.assign(details=details)
+
+
+def sets_of(apart: pd.DataFrame, hypothesis: str) -> str:
+    """Return an interaction within each set of cases in words; empty where sets are not told apart."""
+    rows = apart[apart["hypothesis"] == hypothesis] if len(apart) else apart
+    return ", ".join(
+        f"{row['cases']} alone {_size(row)}{'' if row['rejected'] else ' (not significant)'}"
+        for row in rows.to_dict("records")
     )
 
 
@@ -353,6 +420,8 @@ def finding(claims: pd.DataFrame, found: Analysis | None, public: pd.DataFrame) 
     lay, mixed = (
         tests[f"physician - {who} | cases, critical - primary, accuracy"] for who in ("layperson", "shuffled")
     )
+    apart = sets_of(found.by_set, f"physician - {REFERENCE} | cases, critical - primary, accuracy")
+    apart = f"; {apart}" if apart else ""
     failed = [f"{part} ({why})" for part, checks in found.gate.groupby("part") if (why := gates.failures(checks))]
     still = [] if not found.stuck["care"] else ["accuracy"]
     still += ["the assigned place"] if found.stuck["style"] else []
@@ -360,8 +429,8 @@ def finding(claims: pd.DataFrame, found: Analysis | None, public: pd.DataFrame) 
         f"**In {found.model}, the sentence that makes it an emergency physician changes accuracy by "
         f"{_size(critical)} in critical and by {_size(primary)} in primary care against a helpful assistant; the "
         f"two differ by {_size(both)}, which is {'' if both['rejected'] else 'not '}significant "
-        f"({int(critical['n'])} and {int(primary['n'])} cases).** The same difference is {_size(lay)} against a "
-        f"layperson and {_size(mixed)} against the physician's words in random order. "
+        f"({int(critical['n'])} and {int(primary['n'])} cases{apart}).** The same difference is {_size(lay)} "
+        f"against a layperson and {_size(mixed)} against the physician's words in random order. "
         + (f"Checks that failed: {'; '.join(failed)}. " if failed else "Every recorded measure passed its gate. ")
         + (f"No instruction moves {' or '.join(still)}. " if still else "")
         + f"{others} {counts}"

@@ -15,8 +15,6 @@ from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.power import power_mean
 from persona_studies.design.protocol import Protocol
 
-NAMES = {"triage": "vignettes", "esi": "emergency cases"}
-
 
 def readings(protocol: Protocol, scored: pd.DataFrame, how: Settings) -> pd.DataFrame:
     """Return the hypotheses behind the claims about cases under other readings of the same answers.
@@ -52,11 +50,11 @@ def _readings(cells: pd.DataFrame) -> Iterator[tuple[str, list[str], pd.DataFram
     yield "as declared", every, cells
     sets = [name for name in CASES if name in set(cells["dataset"])]
     for name in sets if len(sets) > 1 else []:
-        yield f"{NAMES[name]} alone", every, cells[cells["dataset"] == name]
+        yield f"{CASES[name]} alone", every, cells[cells["dataset"] == name]
     for name in sets:
         for gold in sorted(cells.loc[cells["dataset"] == name, "gold"].unique()):
             kept = cells[(cells["dataset"] != name) | (cells["gold"] != gold)]
-            yield f"without {NAMES[name]} of place {gold + 1}", every, kept
+            yield f"without {CASES[name]} of place {gold + 1}", every, kept
     yield "second wording alone", every, cells[cells["wording"] == 2]
     yield "likeliest option in place of probability", ["accuracy"], cells.assign(score=cells["correct"])
     odds = np.log(cells["score"].astype(float)) - np.log1p(-cells["score"].astype(float))

@@ -38,6 +38,7 @@ def run(
     *,
     care: dict[str, float] | None = None,
     moved: dict[str, float] | None = None,
+    sets: dict[str, float] | None = None,
     sharp: float = 2.0,
     seed: int = 1,
     model: str = "",
@@ -48,6 +49,7 @@ def run(
     Args:
         care: Who -> what is added to the log-odds of the right option in critical, and subtracted in primary care.
         moved: Who -> places by which all answers move towards the less urgent.
+        sets: Data set -> what that is multiplied by among its cases.
         sharp: How closely answers follow the true place.
         seed: Of noise that belongs to a case, and to a case and condition.
         model: Its name.
@@ -67,7 +69,8 @@ def run(
             name = who[condition]
             centre = gold + own[item] + noise[condition, item] + (moved or {}).get(name, 0.0)
             logit = -sharp * (np.arange(n) - centre) ** 2 / 2
-            sign = {"critical": 1, "primary": -1}.get(setting, 0)
+            sign = {"critical": 1.0, "primary": -1.0}.get(setting, 0.0)
+            sign *= (sets or {}).get(item.partition("/")[0], 1.0)
             logit[gold] += sign * (care or {}).get(name, 0.0)
             shares[row, :n] = np.exp(logit - logit.max()) / np.exp(logit - logit.max()).sum()
         return np.clip(shares, 1e-6, None)
@@ -284,9 +287,24 @@ def test_models_that_move_apart_make_a_claim_heterogeneous() -> None:
     assert "In one," in said and "No instruction moves accuracy or the assigned place" in said
     blind = run(sharp=0.0)
     said = analysis.finding(conclusions.claims(SECOND.protocol, public, {"blind": blind}), blind, public)
-    assert "letters fail their checks (above chance, kappa" in said and "significant" not in said
+    assert "letters fail their checks (no better than chance, places agree by" in said and "significant" not in said
     said = analysis.finding(conclusions.claims(SECOND.protocol, public, {}), None, public)
     assert "No model has been asked under this protocol yet" in said and "physician changes" not in said
+
+
+@pytest.mark.parametrize(("among", "verdict"), [(-0.5, "heterogeneous"), (0.0, "reproduced")])
+def test_sets_of_cases_that_move_apart_are_not_hidden_by_all_cases_together(among: float, verdict: str) -> None:
+    found = run(care={"physician": 1.0}, sets={"esi": among}, model="one", only=("letter",))
+    pooled = tabled(found).loc[("care", "physician - assistant | cases, critical - primary, accuracy")]
+    assert pooled["rejected"] and pooled["estimate"] > 0
+    table = conclusions.claims(
+        SECOND.protocol, analysis.public_tests(PROJECT, SECOND.protocol, HOW), {"one": found}
+    )
+    row = analysis.with_sets(table, {"one": found}).set_index("claim").loc["interaction"]
+    assert row["verdict"] == verdict and "vignettes alone +" in row["details"]
+    assert row["details"].endswith("(not significant)") == (among == 0)
+    own = found.by_set[found.by_set["family"] == "care"]
+    assert len(own) == 4 and own["p_adjusted"].min() == pytest.approx(4 * own["p"].min())
 
 
 # --- What is reported beside the tests ---

@@ -31,6 +31,7 @@ class Analysis:
         said: Replies in words, where there are any.
         usable: Sets of items that passed the gate, where sets have one of their own.
         absent: Claim -> the measure that is not recorded yet, in words.
+        by_set: Contrasts within each set of items, where a study tests these.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Analysis:
     said: pd.DataFrame = field(default_factory=pd.DataFrame)
     usable: list[str] = field(default_factory=list)
     absent: Mapping[str, str] = field(default_factory=dict)
+    by_set: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def unrecorded(protocol: Protocol, held: Collection[str]) -> dict[str, str]:
