@@ -27,7 +27,7 @@ def main(tests: pd.DataFrame, who: pd.DataFrame) -> Figure:
 
     Args:
         tests: Of :func:`measurement.recordings.measured`.
-        who: ``who, alpha, pole_r, flag``.
+        who: ``who, alpha, median_pole_r, flag``.
     """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(12.5, 5.4), layout="constrained", width_ratios=[0.6 + 0.4 * tests["model"].nunique(), 1.6]
@@ -112,11 +112,12 @@ def consistent(table: pd.DataFrame) -> Figure:
 
 
 def _measures(axis: Axes, who: pd.DataFrame) -> None:
-    shown = who.dropna(subset=["pole_r"]).sort_values("pole_r").reset_index(drop=True)
+    shown = who.dropna(subset=["median_pole_r"]).sort_values("median_pole_r").reset_index(drop=True)
     for place, row in enumerate(shown.to_dict("records")):
         group = next((name for name in GROUPS if str(row["who"]).startswith(name)), "recorded")
         colour = COLOURS[GROUPS.get(group, 1)]
-        axis.plot(row["pole_r"], place, "o", color=colour, mfc=colour if row["flag"] == "none" else "white", ms=8)
+        fill = colour if row["flag"] == "none" else "white"
+        axis.plot(row["median_pole_r"], place, "o", color=colour, mfc=fill, ms=8)
         axis.plot(np.clip(row["alpha"], -1, 1), place, "|", color=colour, ms=12, mew=2)
         axis.annotate(
             "" if row["flag"] == "none" else str(row["flag"]),
@@ -136,7 +137,7 @@ def _measures(axis: Axes, who: pd.DataFrame) -> None:
         title="Do both keyed halves of a questionnaire agree?",
     )
     handles: list[Any] = [
-        Line2D([], [], marker="o", ls="", color="0.3", ms=8, label="r of both keyed halves"),
+        Line2D([], [], marker="o", ls="", color="0.3", ms=8, label="r of both keyed halves, median"),
         Line2D([], [], marker="o", ls="", color="0.3", mfc="white", ms=8, label="the same, flagged"),
         Line2D([], [], marker="|", ls="", color="0.3", ms=12, mew=2, label="alpha"),
         Patch(color="0.93", label="at least 0.3"),

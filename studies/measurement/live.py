@@ -1,4 +1,4 @@
-"""A recorded model: scores of every block, the gate, and the declared families about it."""
+"""A recorded model: scores of every block, and the declared families about it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
-from sklearn.metrics import roc_auc_score
+from statsmodels.stats.weightstats import DescrStatsW
 
 from measurement import design, psychometrics, released
 from measurement.design import Parameters
-from persona_studies.analyse import families, gates, scoring
+from persona_studies.analyse import families, scoring
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
@@ -27,6 +27,8 @@ FAMILIES = (
 )
 PAIRS = {"true_false": "True/False", "yes_no": "Yes/No"}
 INDEX = ["stratum", "item", "cluster"]
+EVERY = "mean of all"
+"""Stands for the condition where answers are means over all of them."""
 
 
 @dataclass(frozen=True)
@@ -257,9 +259,6 @@ def tests(protocol: Protocol, made: Scores, people: pd.DataFrame, parameters: Pa
     return pd.concat(parts, ignore_index=True)
 
 
-# --- Gate ---------------------------------------------------------------------------------------------------------
-
-
 def questionnaire(made: Scores, block: str = "induced_rating") -> psychometrics.Answers | None:
     """Return ratings as answers of so many people; None where the block is not recorded.
 
@@ -281,111 +280,18 @@ def questionnaire(made: Scores, block: str = "induced_rating") -> psychometrics.
     )
 
 
-def gated(protocol: Protocol, made: Scores) -> pd.DataFrame:
-    """Check every recorded measure against its declared thresholds.
-
-    Returns:
-        ``measure, check, value, rule, threshold, passes``.
-    """
-    values: dict[str, dict[str, float]] = {}
-    for (block, pair), cells in made.binary.groupby(["block", "pair"], sort=False):
-        values[f"{block}_{pair}"] = _of_facts(cells) if block == "facts" else _of_binary(cells)
-    for measure, cells in made.rating.groupby("measure", sort=False):
-        values[str(measure)] = _of_rating(cells)
-    found = keyed(made)
-    if "rating" in found:
-        values["induced_rating"]["pole_r"] = _pole_r(found["rating"], made.rating)
-    if "statement" in found:
-        values["statement"] = {"pole_r": _pole_r(found["statement"], made.said)}
-    if len(made.scenario):
-        cells = made.scenario[made.scenario["template"] == "do"]
-        values["scenario"] = _between(cells, "score", "order") | {
-            "option_mass": float(cells["mass"].median()),
-            "one_option": float(cells["option"].value_counts(normalize=True).max()),
-        }
-    parts = [gates.declared(protocol.measures[name].gate, of).assign(measure=name) for name, of in values.items()]
-    columns = ["measure", "check", "value", "rule", "threshold", "passes"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-
-
-def _between(cells: pd.DataFrame, value: str, by: str) -> dict[str, float]:
-    """Return how items under one condition agree under two orders: ``order_r, order_shift``."""
-    wide = cells.pivot_table(index=["condition", "item"], columns=by, values=value)
-    if wide.shape[1] < 2:
-        return {"order_r": nan, "order_shift": nan}
-    one, two = (wide.iloc[:, k].to_numpy() for k in (0, 1))
-    return {"order_r": psychometrics.correlate(one, two), "order_shift": float(abs(one.mean() - two.mean()))}
-
-
-def _of_facts(cells: pd.DataFrame) -> dict[str, float]:
-    mean = cells.groupby("item").agg(true=("true", "first"), log_odds=("log_odds", "mean"))
-    both = mean["true"].astype(bool).nunique() == 2
-    auc = float(roc_auc_score(mean["true"].astype(bool), mean["log_odds"])) if both else nan
-    return {"option_mass": float(cells["mass"].median()), "auc": auc}
-
-
-def _of_binary(cells: pd.DataFrame) -> dict[str, float]:
-    plain = cells[cells["form"] == "plain"]
-    odds = cells.pivot_table(index=["condition", "number"], columns="form", values="log_odds")
-    negation = odds["word"].to_numpy() if "word" in odds else np.full(len(odds), nan)
-    yes = float((plain["yes"] > 0.5).mean())
-    return {
-        "option_mass": float(cells["mass"].median()),
-        **_between(plain, "yes", "order"),
-        "negation_r": psychometrics.correlate(odds["plain"].to_numpy(), negation),
-        "yes_rate": float(plain["yes"].mean()),
-        "one_option": max(yes, 1 - yes),
-    }
-
-
-def _of_rating(cells: pd.DataFrame) -> dict[str, float]:
-    halves = cells.groupby("key")["rating"].mean()
-    return {
-        "option_mass": float(cells["mass"].median()),
-        **_between(cells, "rating", "scale"),
-        "acquiescence": float(abs(halves.mean() - 3)),
-        "one_option": float(cells["option"].value_counts(normalize=True).max()),
-    }
-
-
-def _pole_r(wide: pd.DataFrame, cells: pd.DataFrame) -> float:
-    """Return the mean over domains of r, over conditions, between plus-keyed and minus-keyed halves, both keyed."""
-    key = cells.drop_duplicates("item").set_index("item")["key"]
-    key = pd.Series(key.reindex(wide.index.get_level_values("item")).to_numpy(), index=wide.index)
-    table, found = wide.drop(columns="domain"), []
-    for domain in design.DOMAINS:
-        mine = wide["domain"] == domain
-        found.append(
-            psychometrics.correlate(
-                table[mine & (key > 0)].mean().to_numpy(), table[mine & (key < 0)].mean().to_numpy()
-            )
-        )
-    return float(np.mean(found))
-
-
-def steerability(made: Scores, people: pd.DataFrame) -> pd.DataFrame:
-    """Return how far instructions move raw ratings: ``instruction, moved`` (points); empty where not recorded."""
-    induced = made.rating[made.rating["measure"] == "induced_rating"]
-    if induced.empty:
-        return pd.DataFrame(columns=["instruction", "moved"])
-    mean = induced.pivot_table(index="condition", columns="scale", values="rating")
-    fillers = people.loc[people["role"] == "filler", "condition"]
-    agree = float(mean.loc["agree"].mean() - mean.loc[fillers].to_numpy().mean())
-    turned = (mean["falling"] - mean["rising"]).to_dict()
-    first = float(turned["first"])
-    return pd.DataFrame(
-        {"instruction": ["say that it applies", "choose the first option"], "moved": [agree, first]}
-    )
-
-
 # --- Tables -------------------------------------------------------------------------------------------------------
 
 
 def consistency(made: Scores, confidence: float) -> pd.DataFrame:
-    """Return how consistent binary answers are, in the columns of :func:`measurement.released.agreement`."""
+    """Return how consistent binary answers are, in the columns of :func:`measurement.released.agreement`.
+
+    ``condition`` is "mean of all", as the family ``negation`` has it, and then each condition by itself.
+    """
     cells = made.binary[made.binary["block"] == "binary"]
+    cells = pd.concat([cells.assign(condition=EVERY), cells])
     rows = []
-    for pair, mine in cells.groupby("pair", sort=False):
+    for (pair, condition), mine in cells.groupby(["pair", "condition"], sort=False):
         plain = mine[mine["form"] == "plain"]
         orders = plain.pivot_table(index="number", columns="order", values="log_odds") > 0
         forms = mine.pivot_table(index="number", columns="form", values="log_odds") > 0
@@ -393,8 +299,41 @@ def consistency(made: Scores, confidence: float) -> pd.DataFrame:
         kinds |= {kind: (forms["plain"], ~forms[kind]) for kind in ("word", "meaning") if kind in forms}
         for kind, (one, two) in kinds.items():
             first, second = one.to_numpy(int), two.to_numpy(int)
-            rows.append(released.agreement(PAIRS[str(pair)], kind, first, second, confidence))
+            row = released.agreement(PAIRS[str(pair)], kind, first, second, confidence)
+            rows.append({**row, "condition": condition})
     return pd.DataFrame(rows)
+
+
+def orders(made: Scores, confidence: float) -> pd.DataFrame:
+    """Return what the direction of the scale does to ratings without personas, wording by wording.
+
+    Returns:
+        ``labels, wording, condition, items, order_r`` (of both scales), ``shift, low, high`` (rising less falling,
+        Student's interval over items), ``rating`` (mean of both scales).
+    """
+    cells = made.rating[made.rating["measure"].str.startswith("rating_")]
+    sides = ["measure", "wording", "condition"]
+    rows = []
+    for name, mine in cells.groupby(sides, sort=False):
+        wide = mine.pivot_table(index="item", columns="scale", values="rating")
+        if wide.shape[1] < 2:
+            continue
+        shift = (wide["rising"] - wide["falling"]).to_numpy()
+        low, high = DescrStatsW(shift).tconfint_mean(1 - confidence)
+        rows.append(
+            {
+                **dict(zip(sides, name, strict=True)),
+                **{
+                    "items": len(wide),
+                    "order_r": psychometrics.correlate(*wide[["rising", "falling"]].to_numpy().T),
+                },
+                **{"shift": float(shift.mean()), "low": float(low), "high": float(high)},
+                "rating": float(wide.to_numpy().mean()),
+            }
+        )
+    columns = [*sides, "items", "order_r", "shift", "low", "high", "rating"]
+    table = pd.DataFrame(rows, columns=columns).rename(columns={"measure": "labels"})
+    return table.assign(labels=table["labels"].str.removeprefix("rating_"))
 
 
 def trait_scores(made: Scores) -> dict[str, pd.DataFrame]:

@@ -131,7 +131,7 @@ def summary(answers: Answers, confidence: float = 0.95) -> dict[str, Any]:
     """Return one row about whoever answered: means over domains, and what position and agreement do.
 
     Returns:
-        ``people, items, pole_r`` (median over domains), ``alpha, alpha_unkeyed`` (means), ``raw_mean`` (both halves
+        ``people, items, median_pole_r`` (over domains), ``alpha, alpha_unkeyed`` (means), ``raw_mean`` (both halves
         weigh the same), ``heterotrait, first_share, order_r`` (of items' means under both scales), ``order_shift``
         (rising less falling), ``one_option`` (largest share of one rounded rating).
     """
@@ -148,7 +148,7 @@ def summary(answers: Answers, confidence: float = 0.95) -> dict[str, Any]:
     return {
         "people": len(raw),
         "items": raw.shape[1],
-        "pole_r": float(np.median(poles)) if len(poles) else nan,
+        "median_pole_r": float(np.median(poles)) if len(poles) else nan,
         "alpha": float(per["alpha"].mean()),
         "alpha_unkeyed": float(per["alpha_unkeyed"].mean()),
         "raw_mean": float((np.nanmean(raw[:, plus]) + np.nanmean(raw[:, ~plus])) / 2),
@@ -168,9 +168,9 @@ def flag(row: Mapping[str, Any], top: int = 5) -> str:
     point, middle = (top - 1) / 4, (top + 1) / 2
     if abs(row["order_shift"]) > point or row["order_r"] < 0:
         return "position"
-    if row["pole_r"] <= -0.3 or abs(row["raw_mean"] - middle) > 0.5 * point:
+    if row["median_pole_r"] <= -0.3 or abs(row["raw_mean"] - middle) > 0.5 * point:
         return "acquiescence"
-    if not row["pole_r"] >= 0.3:
+    if not row["median_pole_r"] >= 0.3:
         return "no signal"
     return "one factor" if row["heterotrait"] > ONE_FACTOR else "none"
 

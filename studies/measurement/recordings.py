@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from measurement import design, judging, live, psychometrics, released
+from measurement import checks, design, judging, live, psychometrics, released
 from measurement.design import Parameters
 from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
@@ -45,7 +45,7 @@ class Recorded:
     Attributes:
         scores: By block.
         gate: Checks of every complete measure: ``measure, check, value, rule, threshold, passes``.
-        moves: What an instruction moves: ``instruction, moved``.
+        moves: What an instruction moves: ``instruction, told, filler, moved``.
         tests: Every family about a recorded model, with ``gate``.
         stuck: Whether no instruction moves its ratings.
     """
@@ -67,7 +67,7 @@ def analyse(
         recorded: Responses of complete measures.
     """
     scores = live.scores(project, recorded)
-    gate, moves = live.gated(protocol, scores), live.steerability(scores, people)
+    gate, moves = checks.gated(protocol, scores), checks.steerability(scores, people)
     tests = judging.with_gate(protocol, live.tests(protocol, scores, people, parameters), gate)
     smallest = protocol.design["steerability"]["smallest_rating"]
     return Recorded(scores, gate, moves, tests, bool(len(moves)) and not (moves["moved"] >= smallest).any())
@@ -138,12 +138,12 @@ def finding(
     Args:
         protocol: Says what the words mean.
         tests: Of :func:`measured`.
-        who: Of whoever answered a questionnaire, with ``pole_r``.
+        who: Of whoever answered a questionnaire, with ``median_pole_r``.
         consistency: Of :func:`measurement.released.flan_table`.
     """
     said = [_of_model(protocol, str(model), part, who) for model, part in tests.groupby("model", sort=False)]
     order = consistency[consistency["who"].str.startswith("flan") & (consistency["kind"] == "order")]["agreement"]
-    known = who.set_index("who")["pole_r"]
+    known = who.set_index("who")["median_pole_r"]
     people = known[known.index.str.startswith("people")]
     row = judged[(judged["claim"] == "SH2") & (judged["layer"] == "corrected")].iloc[0]
     kappa, low, high = (released.CONSISTENT + row[name] for name in ("estimate", "low", "high"))
@@ -168,7 +168,9 @@ def _of_model(protocol: Protocol, model: str, tests: pd.DataFrame, who: pd.DataF
     if 0 < len(good) <= 3:
         words += f" ({'; '.join(good['test'])})"
     words += f"; {'the others' if len(good) else 'they'} show {' or '.join(other)}" if other else ""
-    for row in who[who["who"] == f"recorded: {model}, settings"].dropna(subset=["pole_r"]).to_dict("records"):
-        words += f". Over its settings the two keyed halves of a scale correlate {row['pole_r']:.2f}"
+    for row in (
+        who[who["who"] == f"recorded: {model}, settings"].dropna(subset=["median_pole_r"]).to_dict("records")
+    ):
+        words += f". Over its settings the two keyed halves of a scale correlate {row['median_pole_r']:.2f}"
         words += "" if row["flag"] == "none" else f", which is {row['flag']} and no trait"
     return f"{words}."

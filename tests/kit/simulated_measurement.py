@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
@@ -21,9 +23,10 @@ def answers(
     seed: int = 1,
     shift: float = 1.0,
     spill: float = 0.0,
-    order: float = 0.0,
+    order: float | Mapping[str, float] = 0.0,
     negation: float = 1.0,
     facts: float = 3.0,
+    denied: float | None = None,
     noise: float = 0.3,
     agreement: float = 0.0,
     mass: float = 0.9,
@@ -35,9 +38,10 @@ def answers(
         seed: Of its opinions and of the noise.
         shift: How far a persona moves its own trait, in logits.
         spill: How far it moves all other traits in the desirable or undesirable direction.
-        order: Preference for whatever is listed first, in logits.
+        order: Preference for whatever is listed first, in logits; or that in each wording of a rating.
         negation: What a negation makes of an opinion: 1 turns it around, 0 leaves nothing of it.
         facts: How strongly true facts are told from false ones, in logits.
+        denied: The same of their negations, where it is another.
         noise: Standard deviation over cells.
         agreement: Agreement with whatever is said, in logits.
         mass: Probability of all labels together.
@@ -54,13 +58,16 @@ def answers(
     level = _levels(design.people(PROJECT, PROTOCOL).set_index("condition"), shift, spill)
     moved = np.array([level[who].get(of, 0.0) for who, of in zip(cells["condition"], domain, strict=True)])
     z = np.where(situation.notna(), moved, sign * (own + cells["item"].map(items["key"]) * moved) + agreement)
-    z = np.where(known.notna(), facts * known, z) + rng.normal(0, noise, len(cells))
+    strength = np.where(cells["item"].str.endswith("-word") & (denied is not None), denied or 0.0, facts)
+    z = np.where(known.notna(), strength * known, z) + rng.normal(0, noise, len(cells))
+    own = order if isinstance(order, Mapping) else {}
+    first = np.array([own.get(name.partition("_")[0], 0.0 if own else order) for name in cells["template"]])
     logprob = pd.Series(index=cells.index, dtype=object)
     size = plan["options"].map(len).to_numpy()
     for n in (2, 4, 5):
         mine = np.flatnonzero(size == n)
         made = _probabilities(
-            z[mine], cells.loc[mine, "template"], cells.loc[mine, "order"].to_numpy(int), n, order
+            z[mine], cells.loc[mine, "template"], cells.loc[mine, "order"].to_numpy(int), n, first[mine]
         )
         logprob.iloc[mine] = [*(np.log(mass) + made).astype(np.float32)]
     return cells.assign(
@@ -82,7 +89,7 @@ def _levels(people: pd.DataFrame, shift: float, spill: float) -> dict[str, dict[
     return found
 
 
-def _probabilities(z: np.ndarray, template: pd.Series, order: np.ndarray, n: int, first: float) -> np.ndarray:
+def _probabilities(z: np.ndarray, template: pd.Series, order: np.ndarray, n: int, first: np.ndarray) -> np.ndarray:
     """Return log-probabilities, cells x options in shown order, with ``first`` added to the first place."""
     if n == 5:
         value = np.arange(5) - 2.0
@@ -90,5 +97,5 @@ def _probabilities(z: np.ndarray, template: pd.Series, order: np.ndarray, n: int
     else:
         declared = z[:, None] * np.tile([1.0, -1.0], n // 2) / (2 if n == 2 else 1)
         shown = np.take_along_axis(declared, (np.arange(n) + order[:, None]) % n, axis=1)
-    made: np.ndarray = log_softmax(shown + first * (np.arange(n) == 0), axis=1)
+    made: np.ndarray = log_softmax(shown + first[:, None] * (np.arange(n) == 0), axis=1)
     return made

@@ -8,11 +8,24 @@ import numpy as np
 import pandas as pd
 import pingouin as pg
 import pytest
+from scipy.stats import norm
 from statsmodels.stats.inter_rater import cohens_kappa
+from statsmodels.stats.multitest import multipletests
 
-from measurement import audits, design, facts, figures, further, judging, live, psychometrics, recordings, released
-from persona_studies.analyse import conclusions, verdicts
-from persona_studies.analyse.stats.power import units_needed
+from measurement import (
+    audits,
+    checks,
+    design,
+    facts,
+    figures,
+    further,
+    judging,
+    live,
+    psychometrics,
+    recordings,
+    released,
+)
+from persona_studies.analyse import conclusions, families, verdicts
 from persona_studies.design.protocol import Claim
 from persona_studies.errors import SourceUnavailable
 from tests.conftest import at_hand
@@ -122,6 +135,22 @@ def test_a_model_that_takes_what_stands_first_fails_the_gate(first: recordings.R
     assert order["rejected"].all() and (order["estimate"] > 0).all()
     tests = recordings.measured(PROTOCOL, {"first": first}).set_index("test")["measures"]
     assert (tests.head(6) == "position").all() and (tests.tail(2) == "not recorded yet").all()
+    # Told to choose the first option it does so, and under the fillers as well: that is no steering.
+    moves = first.moves.set_index("instruction").loc["choose the first option"]
+    assert moves["told"] > 3 and abs(moves["moved"]) < 0.2 and first.stuck
+
+
+def test_effects_of_order_that_cancel_over_wordings_fail_the_gate(plan: pd.DataFrame) -> None:
+    one = run(plan, "C", order={"accurate": 1.0, "agree": -3.0})
+    mine = one.gate[one.gate["measure"] == "rating_upper"].set_index("check")
+    cells = one.scores.rating[one.scores.rating["measure"] == "rating_upper"]
+    sides = cells.groupby("scale")["rating"].mean()
+    assert abs(sides["rising"] - sides["falling"]) < 0.25 and not mine.loc["order shift", "passes"]
+    tests = recordings.measured(PROTOCOL, {"one": one}).set_index("test")["measures"]
+    assert tests["rating, A to E"] == "position"
+    shown = live.orders(one.scores, 0.95).set_index(["labels", "wording", "condition"])["shift"]
+    assert shown["upper", "accurate", "none"] < -0.25 and shown["upper", "agree", "none"] > 0.25
+    assert len(shown) == 18 and abs(shown["upper", "like", "none"]) < 0.25
 
 
 def test_a_consistent_liar_fails_the_facts_and_nothing_about_negation_counts(plan: pd.DataFrame) -> None:
@@ -135,6 +164,22 @@ def test_a_consistent_liar_fails_the_facts_and_nothing_about_negation_counts(pla
     assert (recordings.measured(PROTOCOL, {"liar": one}).head(2)["measures"] == "guessing").all()
 
 
+def test_facts_that_are_not_known_when_negated_leave_negation_open_and_order_not(plan: pd.DataFrame) -> None:
+    one = run(plan, "AB", facts=6.0, denied=0.0)
+    auc = one.gate[one.gate["measure"] == "facts_yes_no"].set_index("check")
+    # Together with plain ones, negations that are guessed still pass.
+    assert auc.loc["auc", "value"] >= 0.8 and auc.loc["auc plain", "value"] > 0.95
+    assert not auc.loc["auc negated", "passes"]
+    judged = verdict(one)
+    assert (
+        judged.loc["SH2_live", "verdict"] == "uninformative"
+        and judged.loc["SH2_live", "gate"] == "negated facts not told apart"
+    )
+    assert judged.loc["SH1", "verdict"] == "contradicted"
+    tests = recordings.measured(PROTOCOL, {"one": one}).set_index("test")["measures"]
+    assert tests["yes or no"] == "no negation"
+
+
 def test_agreement_with_everything_is_low_consistency(plan: pd.DataFrame) -> None:
     one = run(plan, "AB", agreement=3.0, negation=0.0)
     row = verdict(one).loc["SH2_live"]
@@ -143,6 +188,7 @@ def test_agreement_with_everything_is_low_consistency(plan: pd.DataFrame) -> Non
         "passes"
     ].all()
     table = live.consistency(one.scores, 0.95)
+    assert table.groupby("condition").size().to_dict() == dict.fromkeys([live.EVERY, *PROTOCOL.design["binary"]], 6)
     assert (table[table["kind"] == "order"]["agreement"] > 0.9).all()
     assert (table[table["kind"] == "word"]["kappa"].fillna(0) < 0.4).all()
     assert (recordings.measured(PROTOCOL, {"yes": one}).head(2)["measures"] == "agreement").all()
@@ -271,11 +317,15 @@ def test_every_reference_responder_is_flagged_and_the_ideal_one_and_people_are_n
         "simulated: desirable": "one factor",
     }
     ideal, yes = table.loc["simulated: ideal"], table.loc["simulated: yes"]
-    assert ideal["pole_r"] == pytest.approx(0.90, abs=0.03) and ideal["alpha"] == pytest.approx(0.94, abs=0.02)
+    assert ideal["median_pole_r"] == pytest.approx(0.90, abs=0.03) and ideal["alpha"] == pytest.approx(
+        0.94, abs=0.02
+    )
     assert ideal["alpha_unkeyed"] < 0 and ideal["heterotrait"] < 0.1
-    assert yes["pole_r"] == pytest.approx(-0.90, abs=0.07) and yes["alpha"] < 0 and yes["alpha_unkeyed"] > 0.9
+    assert (
+        yes["median_pole_r"] == pytest.approx(-0.90, abs=0.07) and yes["alpha"] < 0 and yes["alpha_unkeyed"] > 0.9
+    )
     desirable = table.loc["simulated: desirable"]
-    assert desirable["heterotrait"] > 0.9 and desirable["pole_r"] > 0.8
+    assert desirable["heterotrait"] > 0.9 and desirable["median_pole_r"] > 0.8
     passed = judging.released_people(FACTS["summaries"]).set_index("who")["flag"]
     assert (passed[passed.index.str.startswith("people")] == "none").all() and len(passed) == 6
     assert passed["LLMPersonality: settings"] != "none"
@@ -296,10 +346,10 @@ def test_a_responder_goes_the_way_of_a_recorded_model(name: str, plan: pd.DataFr
     [row] = judging.recorded_people(scores, name).to_dict("records")
     direct = psychometrics.summary(made)
     assert row["flag"] == psychometrics.flag(direct) and (row["flag"] == "none") == (name == "ideal")
-    for number in ("pole_r", "alpha", "raw_mean", "heterotrait", "order_shift"):
+    for number in ("median_pole_r", "alpha", "raw_mean", "heterotrait", "order_shift"):
         assert row[number] == pytest.approx(direct[number], nan_ok=True)
     # What the gate is for, it refuses; one factor has no check there.
-    refused = not live.gated(PROTOCOL, scores)["passes"].all()
+    refused = not checks.gated(PROTOCOL, scores)["passes"].all()
     assert refused == (name in ("uniform", "first", "yes"))
 
 
@@ -455,39 +505,113 @@ def test_sign_flips_that_cannot_reject_are_known_beforehand() -> None:
 
 
 def counted(estimates: list[float], rejected: list[bool], bounded: list[bool], direction: str) -> str:
-    return counted_and_why(estimates, rejected, bounded, direction)[0]
+    tests = set_of(estimates).assign(rejected=rejected, bounded=bounded)
+    return verdicts.verdict(SET, decide(tests, direction)).word
 
 
-def counted_and_why(
-    estimates: list[float], rejected: list[bool], bounded: list[bool], direction: str
-) -> tuple[str, str]:
-    table = pd.DataFrame(
-        {"family": "order", "n": 9, "hypothesis": [*map(str, range(len(estimates)))], "estimate": estimates}
-    )
-    table = table.assign(rejected=rejected, bounded=bounded, gate="", se=0.5)
-    evidence = judging.counted(PROTOCOL, table, {"family": "order", "direction": direction}, 0.1, HOW)
-    made = {"family": "x", "hypothesis": "h", "smallest_effect": 0.1, "line": 0.5}
-    return verdicts.verdict(Claim(statement="s", source="s", published="p", **made), evidence)
+SET = Claim(statement="s", source="s", published="p", family="x", hypothesis="h", smallest_effect=0.1, line=0.5)
+
+
+def set_of(estimates: list[float], n: int = 9, sd: float = 1.5) -> pd.DataFrame:
+    """Return the tests of the family about order, each a z test of a mean over n items."""
+    size = PROTOCOL.families["order"].size
+    assert len(estimates) == size
+    z = np.abs(estimates) / (sd / n**0.5)
+    edge = (0.1 - np.abs(estimates)) / (sd / n**0.5)
+    return pd.DataFrame(
+        {"family": "order", "n": n, "hypothesis": [*map(str, range(size))], "estimate": estimates, "gate": ""}
+    ).assign(se=sd / n**0.5, p=2 * norm.sf(z), p_bound=norm.sf(edge))
+
+
+def decide(tests: pd.DataFrame, direction: str) -> verdicts.Evidence:
+    evidence = judging.counted(PROTOCOL, tests, {"family": "order", "direction": direction}, 0.1, HOW)
+    assert evidence is not None
+    return evidence
 
 
 def test_claims_about_several_tests_are_decided_by_counting() -> None:
-    yes, no = [True] * 3, [False] * 3
-    assert counted([1, 1, 1], yes, no, "positive") == "reproduced"
-    assert counted([-1, -1, -1], yes, no, "positive") == "contradicted"
-    assert counted([1, -1, 1], yes, no, "positive") == "heterogeneous"
-    assert counted([1, 1, 1], no, yes, "positive") == "contradicted"
-    assert counted([1, 1, 1], no, no, "positive") == "inconclusive"
-    assert counted([1, -1, 1], yes, no, "either") == "reproduced"
-    assert counted([0, 0, 0], no, yes, "none") == "reproduced"
-    assert counted([1, 1, 0], [True, True, False], no, "none") == "contradicted"
-    assert counted([1, 0, 0], [True, False, False], no, "none") == "inconclusive"
+    yes, no = [True] * 5, [False] * 5
+    up, mixed = [1.0] * 5, [1.0, 1, 1, -1, 1]
+    assert counted(up, yes, no, "positive") == "reproduced"
+    assert counted([-1] * 5, yes, no, "positive") == "contradicted"
+    assert counted(mixed, yes, no, "positive") == "heterogeneous"
+    assert counted(up, no, yes, "positive") == "contradicted"
+    assert counted(up, no, no, "positive") == "inconclusive"
+    assert counted(mixed, yes, no, "either") == "reproduced"
+    assert counted([0] * 5, no, yes, "none") == "reproduced"
+    assert counted(up, [True, True, True, False, False], no, "none") == "contradicted"
+    assert counted(up, [True, False, False, False, False], no, "none") == "inconclusive"
 
 
-def test_an_open_claim_about_several_tests_says_how_many_units_would_decide_most_of_them() -> None:
-    # A standard deviation of 1.5 over units, and .1 to be found, at the level of the family.
-    why = counted_and_why([1, 1, 1], [False] * 3, [False] * 3, "positive")[1]
-    needed = units_needed(0.1, 1.5, alpha=0.05 / PROTOCOL.families["order"].size)
-    assert why.endswith(f"; {needed:,.0f} items in each test would decide")
+SPREAD = [0.9, 0.5, 0.3, 0.2, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("estimates", "direction"),
+    [(SPREAD, "either"), ([0.9, 0.5, -0.3, 0.2, 0.05], "positive"), ([0.05, 0.06, 0.3, 0.02, 0.01], "none")],
+)
+def test_the_units_that_would_decide_are_those_with_which_counting_decides(
+    estimates: list[float], direction: str
+) -> None:
+    def undecided(n: int) -> bool:
+        # By brute force: the same means and spreads from n items, Holm by another library, and the count.
+        table = set_of(estimates, n)
+        for p, name in (("p", "rejected"), ("p_bound", "bounded")):
+            table[name] = multipletests(table[p], 0.05, "holm")[0]
+        return verdicts.verdict(SET, decide(table, direction)).word == "inconclusive"
+
+    table = set_of(estimates).assign(rejected=False, bounded=False)
+    assert undecided(9)
+    needed = decide(table, direction).needed
+    assert needed is not None and needed > 10 and not undecided(int(needed)) and undecided(int(needed) - 1)
+
+
+def test_where_half_the_tests_stay_on_either_side_no_number_decides() -> None:
+    # No effect is claimed; two are small, two are not, and one has no estimate.
+    table = set_of([0.01, 0.01, 0.9, 0.9, 0.0]).assign(rejected=False, bounded=False)
+    table.loc[4, ["estimate", "p", "p_bound"]] = np.nan
+    evidence = decide(table, "none")
+    assert evidence.needed == np.inf
+    assert verdicts.verdict(SET, evidence).why.endswith("; no number of items in each test would decide")
+
+
+def test_units_that_all_point_one_way_need_as_many_as_flips_of_signs_can_tell_apart() -> None:
+    # Six of six families of models: p = 1 / 32 each, and 1 / 128 is the first below .05 / 6.
+    x = np.linspace(-1.5, -0.5, 6)
+    family = PROTOCOL.families["illusion_stability"]
+
+    def tests(n: int) -> pd.DataFrame:
+        row = released.of_values(np.resize(x, n), HOW, margin=0.2877, direction="negative")
+        made = families.corrected("illusion_stability", family, dict.fromkeys(family.hypotheses, row), HOW)
+        return made.assign(gate="")
+
+    declared = PROTOCOL.design["sets"]["tuning lowers spread"]
+    found = {n: judging.counted(PROTOCOL, tests(n), declared, 0.25, HOW) for n in (6, 7, 8)}
+    assert [each.rejected for each in found.values() if each] == [False, False, True]
+    assert found[6] is not None and found[6].needed == 8
+
+
+def test_as_many_items_with_the_effects_found_do_decide_by_the_declared_test() -> None:
+    # Differences of 12 items in each domain; two of five are significant by sign flips, which is not most.
+    rng = np.random.default_rng(3)
+    shape = rng.normal(size=12)
+    shape = (shape - shape.mean()) / shape.std(ddof=1)
+    family = PROTOCOL.families["order"]
+    means = dict(zip(family.hypotheses, [1.5, 1.4, 0.6, 0.3, 0.1], strict=True))
+
+    def tests(copies: int) -> pd.DataFrame:
+        def of(contrast: Any, part: str | None) -> pd.Series:
+            x = np.repeat(shape, copies) + means[str(contrast.name)]
+            names = np.arange(len(x))
+            return pd.Series(x, index=pd.MultiIndex.from_arrays([["all"] * len(x), names, names], names=live.INDEX))
+
+        rows = families.estimated(family.contrasts, of, HOW)
+        return families.corrected("order", family, rows, HOW).assign(gate="")
+
+    found = decide(tests(1), "either")
+    assert found.estimate == 0.4 and found.needed is not None and 12 < found.needed <= 36
+    copies = int(np.ceil(found.needed / 12))
+    assert decide(tests(copies), "either").rejected
 
 
 def test_every_figure_is_drawn_of_a_whole_recording(able: recordings.Recorded, first: recordings.Recorded) -> None:
