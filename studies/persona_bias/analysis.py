@@ -90,18 +90,37 @@ def scores(recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame) 
 
 
 def by_question(scored: pd.DataFrame, protocol: Protocol, value: str = "score") -> pd.DataFrame:
-    """Return questions x personas, instructions averaged, with the mean of all personas.
+    """Return questions in each instruction x personas, with the mean of all personas where all were asked.
+
+    A condition without an instruction stands beside every instruction.
 
     Returns:
-        Indexed by ``dataset, item, cluster``.
+        Indexed by ``dataset, item, cluster, instruction``.
     """
+    index = [*INDEX, "instruction"]
     if scored.empty:
-        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], [], []], names=INDEX))
-    wide = scored.pivot_table(index=INDEX, columns="persona", values=value, sort=False)
+        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[]] * len(index), names=index))
+    given = scored["instruction"] > 0
+    wide = scored[given].pivot_table(index=index, columns="persona", values=value, sort=False)
+    without = scored[~given].pivot_table(index=INDEX, columns="persona", values=value, sort=False)
+    wide = wide.join(without, on=INDEX)
     personas = protocol.design["personas"]
     if set(personas) <= set(wide):
         wide[MEAN] = wide[personas].mean(axis=1, skipna=False)
     return wide
+
+
+def paired(wide: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """Return questions x these personas: the mean over the instructions in which all of them were asked.
+
+    An instruction moves accuracy by itself. Where one persona was asked in two and another in one, the difference
+    of their means would be partly that of the instructions.
+
+    Args:
+        wide: Of :func:`by_question`.
+    """
+    shared = wide.reindex(columns=list(names)).astype(float).dropna()
+    return shared.groupby(level=INDEX, sort=False).mean()
 
 
 def gated(
@@ -142,7 +161,7 @@ def differences(wide: pd.DataFrame) -> families.Differences:
 
     def of(contrast: Hypothesis, part: str | None) -> pd.Series:
         mine = wide if contrast.on == "all" else wide[wide.index.get_level_values("dataset") == contrast.on]
-        return families.gaps(mine, contrast)
+        return families.gaps(paired(mine, contrast.first, contrast.second), contrast)
 
     return of
 
@@ -183,8 +202,10 @@ def any_set(wide: pd.DataFrame, personas: dict[str, str], how: Settings) -> dict
         Hypothesis -> ``n`` (questions), ``estimate`` (largest difference of a set, by size), ``p``.
     """
     there = {h: name for h, name in personas.items() if {name, REFERENCE} <= set(wide)}
-    gaps = {h: (wide[name] - wide[REFERENCE]).to_numpy() for h, name in there.items()}
-    sets = pd.factorize(wide.index.get_level_values("dataset"))[0]
+    both = {h: paired(wide, name, REFERENCE) for h, name in there.items()}
+    questions = next(iter(both.values()), wide.iloc[:0]).index
+    gaps = {h: (pair[there[h]] - pair[REFERENCE]).reindex(questions).to_numpy() for h, pair in both.items()}
+    sets = pd.factorize(questions.get_level_values("dataset"))[0]
     member = (sets[:, None] == np.arange(sets.max(initial=-1) + 1)).astype(float)
     n = member.sum(axis=0)
 
@@ -197,7 +218,7 @@ def any_set(wide: pd.DataFrame, personas: dict[str, str], how: Settings) -> dict
     rng = np.random.default_rng(how.seed)
     extreme = dict.fromkeys(gaps, 0)
     for start in range(0, how.replicates, CHUNK):
-        signs = rng.integers(0, 2, (min(CHUNK, how.replicates - start), len(wide))) * 2.0 - 1
+        signs = rng.integers(0, 2, (min(CHUNK, how.replicates - start), len(questions))) * 2.0 - 1
         for h, d in gaps.items():
             squares = (d**2) @ member
             seen = statistic(d @ member, squares)
@@ -240,7 +261,7 @@ def sizes(wide: pd.DataFrame, first: str, second: str, chance: pd.Series) -> dic
     """
     if not {first, second} <= set(wide):
         return dict.fromkeys(["accuracy", "reference", "cohens_h", "relative_drop", "chance_corrected_drop"], nan)
-    both = wide[[first, second]].dropna()
+    both = paired(wide, first, second)
     both = both.assign(chance=chance.reindex(both.index.get_level_values("item")).to_numpy())
     a, b, guess = both.groupby(level="dataset").mean().mean()[[first, second, "chance"]]
     return {
@@ -318,7 +339,7 @@ def accuracy(scored: pd.DataFrame, protocol: Protocol, how: Settings) -> pd.Data
     Returns:
         ``dataset, n, accuracy, low, high, chance``.
     """
-    wide = by_question(scored, protocol)[REFERENCE]
+    wide = paired(by_question(scored, protocol), REFERENCE)[REFERENCE]
     chance = (1 / scored.drop_duplicates("item").set_index("item")["n_options"]).rename("chance")
     rows = []
     for dataset, values in wide.groupby(level="dataset", sort=False):
@@ -340,7 +361,7 @@ def finding(found: Analysis | None, claims: pd.DataFrame, model: str) -> str:
 
     def number(name: str, digits: int = 3) -> str:
         row = rows[name]
-        return f"{row['estimate']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+        return f"{row['estimate']:z.{digits}f} [{row['low']:z.{digits}f}, {row['high']:z.{digits}f}]"
 
     public = [
         "In the one public run of GPT-3.5, told to be a physically-disabled person, the share of errors that hold "
@@ -363,9 +384,10 @@ def finding(found: Analysis | None, claims: pd.DataFrame, model: str) -> str:
         mine.append(
             f"{f'In {model}' if decides else 'Behind that check'}, being told to be one of twelve persons changes "
             f"accuracy by {number('any_persona')} against being told to be a human, over {int(each['n'].max())} "
-            f"questions; of {len(each)} personas {worse} answer significantly worse."
+            f"questions; {worse} of {len(each)} personas answer{'s' * (worse == 1)} significantly worse."
         )
-        mine.append(f"Against a placebo persona the change is {number('beyond_placebo')}.")
+        mine.append(f"As a physically-disabled person the change is {number('disability')}.")
+        mine.append(f"Against a placebo persona the mean change is {number('beyond_placebo')}.")
     else:
         whom = (
             f"{model} has not answered by letters" if found is not None else "No model has answered this protocol"

@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.special import logit
 from statsmodels.discrete.conditional_models import ConditionalLogit
 
-from persona_bias.analysis import MEAN, REFERENCE, by_question
+from persona_bias.analysis import MEAN, REFERENCE, by_question, paired
 from persona_studies.analyse import multiple_choice, scoring
 from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.meta_analysis import random_effects
@@ -78,7 +78,8 @@ def readings(scored: pd.DataFrame, protocol: Protocol, how: Settings) -> pd.Data
     }
     parts = []
     for (reading, unit), wide in values.items():
-        gaps = wide[[MEAN, *protocol.design["personas"]]].sub(wide[REFERENCE], axis=0).astype(float)
+        both = {name: paired(wide, name, REFERENCE) for name in (MEAN, *protocol.design["personas"])}
+        gaps = pd.DataFrame({name: pair[name] - pair[REFERENCE] for name, pair in both.items()})
         found = multiple_choice.paired(gaps, confidence=how.confidence, replicates=how.replicates, seed=how.seed)
         found = found.rename(columns={"difference": "estimate"}).rename_axis("persona").reset_index()
         parts.append(found.assign(reading=reading, unit=unit))

@@ -241,7 +241,8 @@ def test_without_effects_claims_of_bias_are_contradicted(null: analysis.Analysis
 def test_the_family_keeps_its_error_rate() -> None:
     """No effect anywhere: at least one of twelve rejections in at most alpha of the simulations, within chance."""
     how, times = Settings(0.05, 0.95, "holm", 499, 1), 100
-    wide = analysis.by_question(analysis.scores(recorded({}), STUDY.asked, STUDY.people), PROTOCOL)
+    scored = analysis.by_question(analysis.scores(recorded({}), STUDY.asked, STUDY.people), PROTOCOL)
+    wide = analysis.paired(scored, "human")
     rng = np.random.default_rng(11)
     wrong = 0
     for _ in range(times):
@@ -250,6 +251,23 @@ def test_the_family_keeps_its_error_rate() -> None:
         tests = conclusions.families.contrasts(PROTOCOL, ["persona"], analysis.differences(each), how)
         wrong += bool(tests["rejected"].any())
     assert wrong <= stats.binom.ppf(0.999, times, how.alpha)
+
+
+def test_an_instruction_that_lowers_everybody_is_no_difference_between_personas() -> None:
+    rows = recorded({})
+    second_one = STUDY.people.loc[STUDY.people["instruction"] == 2, "condition"]
+    scored = analysis.scores(rows, STUDY.asked, STUDY.people)
+    level = scored.groupby("item")["score"].transform("mean")
+    scored["score"] = level - 0.1 * scored["condition"].isin(second_one)
+    wide = analysis.by_question(scored, PROTOCOL)
+    for first, other in [("able-bodied", "physically-disabled"), ("atheist", "religious"), ("religious", "human")]:
+        pair = analysis.paired(wide, first, other)
+        assert len(pair) == N
+        np.testing.assert_allclose(pair[first], pair[other], atol=1e-12)
+    # The mean exists where all twelve were asked; no persona stands beside both instructions.
+    mean, nobody = analysis.paired(wide, analysis.MEAN, "placebo"), analysis.paired(wide, "none", "human")
+    np.testing.assert_allclose(mean[analysis.MEAN], mean["placebo"], atol=1e-12)
+    np.testing.assert_allclose(nobody["none"] - nobody["human"], 0.05, atol=1e-12)
 
 
 def test_the_omnibus_keeps_its_error_rate_and_sees_what_a_mean_hides() -> None:
