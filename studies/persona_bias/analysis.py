@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import asin, nan, sqrt
 from typing import Any
 
@@ -359,9 +360,11 @@ def finding(found: Analysis | None, claims: pd.DataFrame, model: str) -> str:
     own = claims["estimate"].notna() & claims["model"].isin([model, PUBLISHED_DATA])
     rows = claims[own].drop_duplicates("claim").set_index("claim").to_dict("index")
 
-    def number(name: str, digits: int = 3) -> str:
-        row = rows[name]
+    def interval(row: Mapping[Any, Any] | pd.Series, digits: int = 3) -> str:
         return f"{row['estimate']:z.{digits}f} [{row['low']:z.{digits}f}, {row['high']:z.{digits}f}]"
+
+    def number(name: str, digits: int = 3) -> str:
+        return interval(rows[name], digits)
 
     public = [
         "In the one public run of GPT-3.5, told to be a physically-disabled person, the share of errors that hold "
@@ -386,7 +389,11 @@ def finding(found: Analysis | None, claims: pd.DataFrame, model: str) -> str:
             f"accuracy by {number('any_persona')} against being told to be a human, over {int(each['n'].max())} "
             f"questions; {worse} of {len(each)} personas answer{'s' * (worse == 1)} significantly worse."
         )
-        mine.append(f"As a physically-disabled person the change is {number('disability')}.")
+        said = f"As a physically-disabled person the change is {number('disability')}"
+        mixed = found.tests[found.tests["hypothesis"] == "shuffled - human | all, accuracy"]
+        if mixed["estimate"].notna().any():
+            said += f"; with the words of that instruction in random order it is {interval(mixed.iloc[0])}"
+        mine.append(f"{said}.")
         mine.append(f"Against a placebo persona the mean change is {number('beyond_placebo')}.")
     else:
         whom = (
