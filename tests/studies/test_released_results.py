@@ -568,4 +568,4 @@ def test_the_figures_are_drawn(tests: pd.DataFrame, scored: pd.DataFrame) -> Non
 
 def test_the_committed_verdicts_are_those_of_the_committed_facts() -> None:
     kept = pd.read_csv(PROJECT.results("released_results") / "verdicts.csv").set_index("claim")
-    assert kept["verdict"].equals(judged(FACTS, CHOSEN)["verdict"])
+    assert kept["verdict"].to_dict() == judged(FACTS, CHOSEN)["verdict"].to_dict()
