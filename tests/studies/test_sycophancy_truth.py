@@ -264,7 +264,7 @@ def test_the_finding_is_made_of_the_numbers(planted: analysis.Analysis) -> None:
     part = run(four=RISING, measures=("labels_four",), mass=0.3)
     readings = robustness.readings(PROTOCOL, part.scored, valence.load(PROJECT, PEOPLE), HOW)
     said = analysis.finding(part, readings, "a-model")
-    assert "not recorded yet under two labels" in said and "labels four (option mass)" in said
+    assert "not recorded yet under two labels" in said and "labels four (answers outside options)" in said
     nothing = analysis.analyse(PROJECT, PROTOCOL, responses(1).head(0), ASKED, PEOPLE, HOW)
     assert "not been asked by the paper's four labels" in analysis.finding(nothing, readings.head(0), "a-model")
 
@@ -274,7 +274,7 @@ def test_several_models_stand_side_by_side(planted: analysis.Analysis, null: ana
     table = analysis.over_models({"one": planted, "two": null, "bad": bad}, PROTOCOL, HOW)
     rows = table[table["hypothesis"] == ASSERTED].set_index("model")
     assert rows.index.tolist() == ["one", "two", "bad", "random effects"]
-    assert rows.loc["random effects", "n"] == 2 and "option mass" in rows.loc["bad", "gate"]
+    assert rows.loc["random effects", "n"] == 2 and "answers outside options" in rows.loc["bad", "gate"]
     z = np.arctanh(rows.loc[["one", "two"], "estimate"].astype(float))
     assert rows.loc["random effects", "estimate"] == pytest.approx(np.tanh(z.mean()))
 
