@@ -46,29 +46,30 @@ def text_of(tokens: int, seed: str, count: Count, *, opening: str, ending: str =
         ending: How the text ends.
 
     Raises:
-        ValueError: opening and ending alone are too long, or no filler word is one token.
+        ValueError: opening and ending alone are too long, or no filler words give the length.
     """
+    if count(opening + ending) > tokens:
+        raise ValueError(f"Opening and ending are {count(opening + ending)} tokens, more than {tokens}.")
     rng = random.Random(seed)
-    text = opening
-    if count(text + ending) > tokens:
-        raise ValueError(f"Opening and ending are {count(text + ending)} tokens, more than {tokens}.")
-    while True:
+    texts = [opening]
+    while count(texts[-1] + ending) <= tokens:
         sentence = f"{rng.choice(WHO)} {rng.choice(DOES)} {rng.choice(WHAT)} {rng.choice(WHEN)}."
-        longer = f"{text} {sentence[0].upper()}{sentence[1:]}"
-        if count(longer + ending) > tokens:
-            break
-        text = longer
-    while (n := count(text + ending)) < tokens:
-        words = rng.sample(FILLERS, len(FILLERS))
-        # A word may cost two tokens where it parts a full stop from a line end that were one.
-        fitting = [w for more in (1, 2) for w in words if count(f"{text} {w}{ending}") == n + more <= tokens]
-        if fitting:
-            text = f"{text} {fitting[0]}"
-        elif text == opening:
-            raise ValueError(f"No filler word is one token after {text[-20:]!r}.")
-        else:
-            text = f"{text.rpartition('. ')[0]}." if ". " in text[len(opening) :] else opening
-    return text + ending
+        texts.append(f"{texts[-1]} {sentence[0].upper()}{sentence[1:]}")
+    # Where the filler words do not reach the length exactly, they are tried after one sentence less.
+    for text in reversed(texts):
+        filled: str | None = text
+        while filled is not None and (n := count(filled + ending)) <= tokens:
+            if n == tokens:
+                return filled + ending
+            filled = _filled(filled, ending, tokens, n, count, rng)
+    raise ValueError(f"No filler words make {tokens} tokens of {opening!r}.")
+
+
+def _filled(text: str, ending: str, tokens: int, n: int, count: Count, rng: random.Random) -> str | None:
+    """Return the text with one filler word more, or None if none brings it nearer to its length."""
+    words = [f"{text} {word}" for word in rng.sample(FILLERS, len(FILLERS))]
+    # A word may cost two tokens where it parts a full stop from a line end that were one.
+    return next((w for more in (1, 2) for w in words if count(w + ending) == n + more <= tokens), None)
 
 
 def persona(place: int, tokens: int, count: Count) -> str:

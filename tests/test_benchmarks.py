@@ -73,7 +73,7 @@ def test_a_larger_grid_contains_the_smaller_one() -> None:
 def test_text_that_cannot_have_its_length_is_refused() -> None:
     with pytest.raises(ValueError, match="more than 3"):
         workloads.text_of(3, "seed", count, opening="Four words are here")
-    with pytest.raises(ValueError, match="No filler word"):
+    with pytest.raises(ValueError, match="No filler words make 21"):
         workloads.text_of(21, "seed", lambda text: 2 * len(text.split()), opening="Made up.")
 
 

@@ -323,11 +323,11 @@ def orders(made: Scores, confidence: float) -> pd.DataFrame:
         rows.append(
             {
                 **dict(zip(sides, name, strict=True)),
-                **{
-                    "items": len(wide),
-                    "order_r": psychometrics.correlate(*wide[["rising", "falling"]].to_numpy().T),
-                },
-                **{"shift": float(shift.mean()), "low": float(low), "high": float(high)},
+                "items": len(wide),
+                "order_r": psychometrics.correlate(*wide[["rising", "falling"]].to_numpy().T),
+                "shift": float(shift.mean()),
+                "low": float(low),
+                "high": float(high),
                 "rating": float(wide.to_numpy().mean()),
             }
         )

@@ -22,6 +22,7 @@ from persona_studies.design.protocol import Claim, Family, Hypothesis, Protocol
 from persona_studies.paths import Project
 from persona_studies.reproduce import runs
 from persona_studies.study import Study
+from tests.kit import runs as kit_runs
 from tests.kit import simulated_letters
 from tests.kit.grids import answer, small_plan
 from tests.kit.simulated import SimulatedBackend
@@ -243,11 +244,7 @@ def packed(project: Project, model: str, effects: dict[str, float], share: float
 @pytest.fixture
 def copied(tmp_path: Path) -> Project:
     """A copy of this project without recordings of the study of experts."""
-    for name in ("studies", "data", "figures", "pyproject.toml", "uv.lock"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
-    (tmp_path / "lib").mkdir()
-    project = Project(tmp_path)
+    project = kit_runs.copied(tmp_path)
     shutil.rmtree(project.responses("expert_personas"), ignore_errors=True)
     return project
 

@@ -462,9 +462,7 @@ class TestCommitted:
 
     @pytest.fixture
     def clone(self, project: Project) -> Project:
-        plan = small_plan()
-        recording.record(project, "toy", plan, SimulatedBackend(answer))
-        packing.pack(project, "toy", plan, "simulated")
+        straight(project.root, small_plan())
         shutil.rmtree(project.recordings)
         return project
 
@@ -613,9 +611,7 @@ class TestTakeIn:
 class TestLoad:
     @pytest.fixture
     def recorded(self, project: Project) -> Project:
-        plan = small_plan()
-        recording.record(project, "toy", plan, SimulatedBackend(answer))
-        packing.pack(project, "toy", plan, "simulated")
+        straight(project.root, small_plan())
         return project
 
     def test_unknown_model_names_the_known_ones(self, recorded: Project) -> None:

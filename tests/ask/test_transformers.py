@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.kit.gguf import MODEL as FACTS
+from tests.kit.gguf import gguf
+
 torch = pytest.importorskip("torch", reason="extra `gpu` is not installed")
 transformers = pytest.importorskip("transformers", reason="extra `gpu` is not installed")
 
@@ -21,8 +24,6 @@ from persona_studies.ask.backends.transformers import Transformers  # noqa: E402
 from persona_studies.ask.backends.transformers.loading import Encoder  # noqa: E402
 from persona_studies.ask.backends.transformers.model import AHEAD, WINDOW  # noqa: E402
 from persona_studies.errors import BackendError  # noqa: E402
-from tests.kit.gguf import MODEL as FACTS  # noqa: E402
-from tests.kit.gguf import gguf  # noqa: E402
 
 CHATML = (Path(__file__).parents[1] / "chat_templates" / "chatml.jinja").read_text("utf-8")
 GEMMA = (Path(__file__).parents[1] / "chat_templates" / "gemma.jinja").read_text("utf-8")

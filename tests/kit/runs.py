@@ -1,9 +1,10 @@
-"""Folders of files, compared byte by byte; runs written without running."""
+"""Folders of files, compared byte by byte; a copy of this project; runs written without running."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,17 @@ from persona_studies.reproduce import runs
 
 def files(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def copied(root: Path, *left_out: str) -> Project:
+    """Copy what a run of this project's studies needs; folders of these names are left out."""
+    this = Path(__file__).parents[2]
+    for name in ("studies", "data", "figures"):
+        shutil.copytree(this / name, root / name, ignore=shutil.ignore_patterns(*left_out))
+    for name in ("pyproject.toml", "uv.lock"):
+        shutil.copy(this / name, root / name)
+    (root / "lib").mkdir()
+    return Project(root)
 
 
 def sign(project: Project, folder: Path, overrides: Mapping[str, Any]) -> None:

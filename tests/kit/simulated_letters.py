@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
+from persona_studies.analyse import conclusions
 from persona_studies.design import protocol as protocols
 from persona_studies.design.plan import HASHES, IDENTITY
 from persona_studies.design.protocol import Protocol
@@ -56,6 +57,11 @@ class Second:
         module = ready.study_module(self.project, self.study)
         found: pd.DataFrame = module.plan(self.project, self.protocol, in_force, texts=texts)
         return found
+
+    def verdicts(self, found: conclusions.Analysis) -> pd.DataFrame:
+        """Return what an analysis of a simulated model comes to, claim by claim."""
+        public = found.tests[~found.tests["family"].isin(found.failed)]
+        return conclusions.claims(self.protocol, public, {"simulated": found}).set_index("claim")
 
 
 @cache
@@ -115,3 +121,8 @@ def questions_with_level(asked: pd.DataFrame, seed: int, *, mean: float = 0.55, 
     """Return an own probability of being answered right for every question, between .05 and .95."""
     rng = np.random.default_rng(seed)
     return pd.Series(np.clip(rng.normal(mean, spread, len(asked)), 0.05, 0.95), index=asked["item"])
+
+
+def tabled(found: conclusions.Analysis) -> pd.DataFrame:
+    """Return the tests of an analysis by family and hypothesis."""
+    return found.tests.set_index(["family", "hypothesis"])

@@ -223,6 +223,8 @@ def test_a_claim_leads_to_the_figure_and_the_table_that_show_its_number(make_sit
     ("line", "message"),
     [
         ('dances = ["figure plot"]', r"evidence\.toml names what is no claim and no family of toy: 'dances'"),
+        ("play = [", r"evidence\.toml cannot be read: .*git checkout"),
+        ('play = "figure plot"', r"evidence\.toml breaks its form, mend it there: .*play"),
         (
             'plays = ["figure pilot"]',
             r"evidence\.toml names what the notebook does not save of toy: 'figure pilot'",

@@ -15,6 +15,7 @@ import pytest
 from persona_studies.design import protocol
 from persona_studies.paths import Project
 from persona_studies.reproduce import runs
+from tests.kit.runs import copied
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,11 +23,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A copy of this one with another recording of sycophancy: its letters alone."""
-    for name in ("studies", "data", "figures", "pyproject.toml", "uv.lock"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
-    (tmp_path / "lib").mkdir()
-    made = Project(tmp_path)
+    made = copied(tmp_path)
     whole = made.responses("sycophancy", "smollm2-135m-instruct")
     record = json.loads((whole / "record.json").read_text())
     part = made.responses("sycophancy", "letters")

@@ -13,9 +13,10 @@ from persona_studies.analyse import figures as shared_figures
 from persona_studies.analyse.families import Settings
 from persona_studies.design import multiple_choice
 from persona_studies.errors import ParameterError, SourceError
-from tests.kit.simulated_letters import answers, second
+from tests.kit.simulated_letters import answers, second, tabled
 
 SECOND = second("clinical_personas")
+verdicts = SECOND.verdicts
 PROJECT = SECOND.project
 HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=1999, seed=1)
 DEFAULTS = {
@@ -130,15 +131,6 @@ class TestGrid:
         committed = multiple_choice.questions(PROJECT, name, texts=False)
         whole = whole[list(committed)].astype({column: committed[column].dtype for column in committed})
         pd.testing.assert_frame_equal(whole, committed)
-
-
-def tabled(found: analysis.Analysis) -> pd.DataFrame:
-    return found.tests.set_index(["family", "hypothesis"])
-
-
-def verdicts(found: analysis.Analysis) -> pd.DataFrame:
-    public = found.tests[~found.tests["family"].isin(found.failed)]
-    return conclusions.claims(SECOND.protocol, public, {"simulated": found}).set_index("claim")
 
 
 def test_every_family_is_tested_at_its_size(planted: analysis.Analysis) -> None:

@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 
 from expert_personas import analysis, design, robustness
-from persona_studies.analyse import conclusions
 from persona_studies.analyse import multiple_choice as choices
 from persona_studies.analyse.families import Settings
 from persona_studies.design import multiple_choice
 from persona_studies.errors import ParameterError
 from persona_studies.reproduce import ready
-from tests.kit.simulated_letters import answers, questions_with_level, second
+from tests.kit.simulated_letters import answers, questions_with_level, second, tabled
 
 SECOND = second("expert_personas")
+verdicts = SECOND.verdicts
 PROJECT = SECOND.project
 HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=2000, seed=1)
 
@@ -59,15 +59,6 @@ def planted() -> analysis.Analysis:
 @pytest.fixture(scope="module")
 def null() -> analysis.Analysis:
     return run({})
-
-
-def tabled(found: analysis.Analysis) -> pd.DataFrame:
-    return found.tests.set_index(["family", "hypothesis"])
-
-
-def verdicts(found: analysis.Analysis) -> pd.DataFrame:
-    public = found.tests[~found.tests["family"].isin(found.failed)]
-    return conclusions.claims(SECOND.protocol, public, {"simulated": found}).set_index("claim")
 
 
 class TestGrid:

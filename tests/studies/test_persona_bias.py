@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,9 +24,11 @@ from persona_studies.design import multiple_choice, sources
 from persona_studies.errors import ParameterError
 from persona_studies.paths import Project
 from persona_studies.reproduce import ready, runs
-from tests.kit.simulated_letters import answers, questions_with_level, second
+from tests.kit.runs import copied
+from tests.kit.simulated_letters import answers, questions_with_level, second, tabled
 
 STUDY = second("persona_bias")
+verdicts = STUDY.verdicts
 PROJECT, PROTOCOL = STUDY.project, STUDY.protocol
 PERSONAS = PROTOCOL.design["personas"]
 HOW = Settings(alpha=0.05, confidence=0.95, correction="holm", replicates=1999, seed=1)
@@ -84,15 +85,6 @@ def planted() -> analysis.Analysis:
 @pytest.fixture(scope="module")
 def null() -> analysis.Analysis:
     return run({})
-
-
-def tabled(found: analysis.Analysis) -> pd.DataFrame:
-    return found.tests.set_index(["family", "hypothesis"])
-
-
-def verdicts(found: analysis.Analysis) -> pd.DataFrame:
-    public = found.tests[~found.tests["family"].isin(found.failed)]
-    return conclusions.claims(PROTOCOL, public, {"simulated": found}).set_index("claim")
 
 
 class TestGrid:
@@ -437,13 +429,7 @@ def packed(project: Project, model: str, rows: pd.DataFrame) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("measures", [("letter", "text"), ("letter",), ("text",), ()])
 def test_the_notebook_runs_on_whatever_is_recorded(tmp_path: Path, measures: tuple[str, ...]) -> None:
-    root = Path(__file__).parents[2]
-    for name in ("studies", "data", "figures"):
-        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("responses"))
-    for name in ("pyproject.toml", "uv.lock"):
-        shutil.copy(root / name, tmp_path / name)
-    (tmp_path / "lib").mkdir()
-    project = Project(tmp_path)
+    project = copied(tmp_path, "responses")
     project.responses("persona_bias").mkdir(parents=True)
     for model in ("simulated", "other") if measures else ():
         packed(project, model, recorded(dict.fromkeys(FALLEN, -0.12), measures=measures))

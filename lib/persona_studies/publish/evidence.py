@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection
 
+from persona_studies import files
 from persona_studies.design import protocol
 from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
@@ -22,10 +22,11 @@ def load(project: Project, study: str, saved: Collection[Artifact]) -> dict[str,
         saved: What the notebook saves.
 
     Raises:
-        PersonaStudiesError: it names a claim, a family, a figure or a table that the study does not have.
+        PersonaStudiesError: it cannot be read, or names a claim, family, figure or table that the study lacks.
     """
     path = project.data / "evidence.toml"
-    said = tomllib.loads(path.read_text(encoding="utf-8")).get(study, {}) if path.is_file() else {}
+    form = dict[str, dict[str, list[str]]]
+    said = files.declared(path, form, PersonaStudiesError).get(study, {}) if path.is_file() else {}
     claims = protocol.load(project.protocol(study)).claims
     listed = {about: [_artifact(text) for text in texts] for about, texts in said.items()}
     named = {artifact for artifacts in listed.values() for artifact in artifacts}

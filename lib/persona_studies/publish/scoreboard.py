@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from persona_studies import files
 from persona_studies.analyse import claims, tables, verdicts
 from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.design import protocol
@@ -288,10 +288,11 @@ def _answered(project: Project, study: str) -> dict[str, str]:
     """Return who answered behind published data, by claim, from ``data/answered.toml``.
 
     Raises:
-        PersonaStudiesError: it names a claim that the protocol does not declare.
+        PersonaStudiesError: it cannot be read, or names a claim that the protocol does not declare.
     """
     path = project.data / "answered.toml"
-    said = tomllib.loads(path.read_text(encoding="utf-8")).get(study, {}) if path.is_file() else {}
+    form = dict[str, dict[str, str]]
+    said = files.declared(path, form, PersonaStudiesError).get(study, {}) if path.is_file() else {}
     if strange := set(said) - set(protocol.load(project.protocol(study)).claims) - {"all"}:
         raise PersonaStudiesError(
             f"data/answered.toml names what the protocol of {study} does not declare, claim "

@@ -55,9 +55,10 @@ def key(project: Project, study: str, overrides: Mapping[str, Any]) -> dict[str,
     Raises:
         NotebookError: the file is not a notebook.
     """
+    library = _tree(imports.LIBRARY, imports.modules(project, study).values())
     return {
         "notebook": _digest(json.dumps(imports.cells(project, study)).encode()),
-        "code": _digest((_tree(project.root, [project.folder(study)], "*.py") + _library(project, study)).encode()),
+        "code": _digest((_tree(project.root, [project.folder(study)], "*.py") + library).encode()),
         "lock": _tree(project.root, [project.root / "uv.lock"]),
         "protocol": _tree(project.root, [project.folder(study)], "*.toml"),
         "data": _tree(project.root, reads.data(project, study)),
@@ -173,10 +174,6 @@ def _make(project: Project, study: str, folder: Path, made: dict[str, Any], allo
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _library(project: Project, study: str) -> str:
-    return _tree(imports.LIBRARY, imports.modules(project, study).values())
 
 
 def _tree(root: Path, places: Iterable[Path], pattern: str = "*") -> str:
