@@ -83,11 +83,29 @@ def test_the_clearest_findings_are_differences_by_the_rule_that_the_pages_say(
         row for part in board.parts for row in part.rows if row.verdict == verdicts.REPRODUCED and not row.ours
     )
     nothing = replace(base, claim="nothing", clarity=9.0, different=False)
-    rows = (nothing, *(replace(base, claim=f"{k}", clarity=k, different=True) for k in (1.0, 3.0, 2.0)))
-    made = scoreboard.Board((), (scoreboard.Part("study", "title", rows, ()),))
+    small = replace(base, claim="small", clarity=9.0, different=True, small="shown to be smaller than 0.05")
+    clear = (replace(base, claim=f"{k}", clarity=k, different=True, small="") for k in (1.0, 3.0, 2.0))
+    made = scoreboard.Board((), (scoreboard.Part("study", "title", (nothing, small, *clear), ()),))
     assert [row and row.claim for _, row in made.clearest()] == [None, "3.0"]
+    assert small.result.endswith(" The difference is shown to be smaller than 0.05.")
     for name in ("README.md", "docs/scoreboard.md"):
         assert scoreboard.CLEAREST in documents[PROJECT.root / name]["scoreboard"]
+
+
+def test_a_significant_difference_that_is_too_small_to_matter_says_so(
+    documents: dict[Path, dict[str, str]],
+) -> None:
+    loaded = scoreboard.load(PROJECT)
+    mine = loaded[(loaded["study"] == "persona_bias") & loaded["claim"].isin(["disability", "gender"])]
+    # Behind a failed check nothing is shown, and no difference that was denied is called small besides.
+    said = dict(zip(zip(mine["claim"], mine["verdict"], strict=True), mine["small"], strict=True))
+    assert {key for key, small in said.items() if small} == {("disability", verdicts.REPRODUCED)} < set(said)
+    (line,) = (
+        text
+        for text in documents[PROJECT.root / "docs" / "scoreboard.md"]["scoreboard"].splitlines()
+        if text.startswith("| A physically-disabled person answers worse than a human. ")
+    )
+    assert "**reproduced** (shown to be smaller than 0.05, the smallest effect of interest)" in line
 
 
 def test_a_reason_has_ten_words_at_most_and_what_would_decide() -> None:

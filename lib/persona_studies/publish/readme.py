@@ -79,7 +79,8 @@ def _at_a_glance(board: Board) -> str:
 def _counts(board: Board) -> list[str]:
     first, *rest = board.sentences()
     clearest = [
-        f"- **{said}:** {f'{row.statement} {row.result}' if row else 'none.'}" for said, row in board.clearest()
+        f"- **{said}:** {f'{row.statement} {row.result}' if row else 'none, by the rule below.'}"
+        for said, row in board.clearest()
     ]
     return [f"**{first}**", *rest, "\n".join(clearest), f"*{scoreboard.CLEAREST}*"]
 
@@ -96,7 +97,8 @@ def _scoreboard(board: Board) -> str:
                 "recomputed": row.recomputed,
                 **{name: _number(row, name) for name in columns},
                 "verdict": f"{verdicts.SIGNS[row.verdict]} **{row.verdict}**"
-                + (f" (paper's analysis: {row.paper})" if row.paper else ""),
+                + (f" (paper's analysis: {row.paper})" if row.paper else "")
+                + (f" ({row.small})" if row.small else ""),
                 "why": row.why,
             }
             for row in part.rows

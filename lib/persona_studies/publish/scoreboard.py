@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,15 @@ MODELS = 3
 ORDER = claims.ORDER
 CLEAREST = (
     "Most clearly: of the published claims that the data decide, the one whose estimate lies farthest from the "
-    "value that the claim compares it with, counted in half widths of its interval. A claim that there is no "
-    "difference is left out where it holds."
+    "value that the claim compares it with, counted in half widths of its interval. Two kinds are left out where "
+    "they hold: claims that there is no difference, and differences shown to be smaller than the smallest effect "
+    "of interest."
 )
 """The rule of :meth:`Board.clearest`, as the pages say it."""
+ALPHA = 0.05
+"""Error rate of a study whose protocol declares no recording."""
+DIFFERS = ("positive", "negative", "either")
+"""Directions of a claim that there is a difference."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class Row:
         numbers: Model, or :data:`PUBLISHED_DATA`, -> its estimate.
         verdict: The verdict, in words.
         why: The reason, as the study gave it.
+        small: That the difference, though significant, is shown to be smaller than the smallest effect of
+            interest; empty where it is not.
         paper: What the paper's own analysis comes to, where that is another verdict.
         clarity: Distance of the deciding estimate from what the claim compares it with, in half widths of its
             interval; 0 where it has none.
@@ -84,6 +91,7 @@ class Row:
     numbers: dict[str, Number]
     verdict: str
     why: str
+    small: str
     paper: str
     clarity: float
     different: bool
@@ -99,7 +107,8 @@ class Row:
         for who, number in self.numbers.items():
             whose = f"{who} of {self.answered}" if who == PUBLISHED_DATA and self.answered else who
             study = self.study.replace("_", " ")
-            return f"Claimed: {number.unit} {self.claimed}. Found: {number.text}, {whose} ({study})."
+            small = f" The difference is {self.small}." if self.small else ""
+            return f"Claimed: {number.unit} {self.claimed}. Found: {number.text}, {whose} ({study}).{small}"
         return ""
 
 
@@ -152,7 +161,9 @@ class Board:
             ("Holds most clearly", verdicts.REPRODUCED),
         ):
             every = (row for part in self.parts for row in part.rows if not row.ours)
-            rows = [row for row in every if row.verdict == verdict and row.numbers and row.different]
+            rows = [row for row in every if row.verdict == verdict and row.clarity and row.different]
+            if verdict == verdicts.REPRODUCED:
+                rows = [row for row in rows if not row.small]
             for recorded in (False, True)[: 1 + bool(self.models)]:
                 mine = (row for row in rows if recorded == (next(iter(row.numbers)) != PUBLISHED_DATA))
                 name = what + " in a model recorded here" * recorded
@@ -204,8 +215,9 @@ def load(project: Project) -> pd.DataFrame:
     Columns: ``study``, those of :data:`NEEDED` and :data:`OPTIONAL`, ``source`` (where the claim is made),
     ``answered`` (who answered behind a number of published data), ``claimed`` (what it says about the estimate),
     ``ours`` (whether it is a question of the study itself), ``line`` (the value that it compares it with),
-    ``differs`` (whether it claims that the estimate differs from that value), ``here`` (the estimate with its
-    interval, as text), ``unit`` (a name of :func:`persona_studies.analyse.claims.units`) and ``sign``.
+    ``differs`` (whether it claims that the estimate differs from that value), ``small`` (that a significant
+    difference is shown to be too small to matter), ``here`` (the estimate with its interval, as text), ``unit`` (a
+    name of :func:`persona_studies.analyse.claims.units`) and ``sign``.
 
     Raises:
         PersonaStudiesError: a study has no verdicts, they lack a column, or they name a claim that its protocol
@@ -248,7 +260,8 @@ def _study(project: Project, study: str) -> pd.DataFrame:
     if not path.is_file():
         raise PersonaStudiesError(f"{place} is missing; run make study STUDY={study}, then make accept.")
     found = tables.load(path)
-    made = protocol.load(project.protocol(study)).claims
+    declared = protocol.load(project.protocol(study))
+    made, alpha = declared.claims, declared.confirmatory.alpha if declared.confirmatory else ALPHA
     known = claims.declared_units(project)
     unit = known.get(study, {})
     estimated = set(found.loc[found["estimate"].notna(), "claim"]) if set(NEEDED) <= set(found) else set()
@@ -274,7 +287,11 @@ def _study(project: Project, study: str) -> pd.DataFrame:
         claimed=[_claimed(made[name], unit.get(name, "")) for name in found["claim"]],
         ours=[claim.ours for claim in mine],
         line=[claim.line for claim in mine],
-        differs=[claim.direction in ("positive", "negative", "either") for claim in mine],
+        differs=[claim.direction in DIFFERS for claim in mine],
+        small=[
+            _small(made[row["claim"]], row, alpha) if row["verdict"] in verdicts.DECIDED else ""
+            for row in found.to_dict("records")
+        ],
         here=[_here(*row) for row in found[["estimate", "low", "high"]].itertuples(index=False)],
         unit=[
             "" if pd.isna(estimate) else unit.get(name, "")
@@ -318,7 +335,17 @@ def _row(found: pd.DataFrame) -> Row:
     return Row(
         **{
             name: str(first[name])
-            for name in ("study", "claim", "layer", "statement", "claimed", "source", "published", "answered")
+            for name in (
+                "study",
+                "claim",
+                "layer",
+                "statement",
+                "claimed",
+                "source",
+                "published",
+                "answered",
+                "small",
+            )
         },
         ours=bool(first["ours"]),
         recomputed=recomputed,
@@ -354,6 +381,21 @@ def _claimed(claim: Claim, unit: str = "") -> str:
         "either": f"not {line}",
     }[claim.direction]
     return (said if claim.hypothesis else "").replace("-", "−")
+
+
+def _small(claim: Claim, row: Mapping[Any, Any], alpha: float) -> str:
+    """Say that a significant difference is shown to be smaller than the claim's smallest effect of interest.
+
+    >>> about = {"statement": "", "source": "", "published": "", "family": "f", "hypothesis": "h"}
+    >>> _small(Claim(**about, smallest_effect=0.05), {"p_adjusted": 0.001, "p_equivalence": 0.001}, 0.05)
+    'shown to be smaller than 0.05, the smallest effect of interest'
+    >>> _small(Claim(**about, smallest_effect=0.05), {"p_adjusted": 0.001, "p_equivalence": 0.2}, 0.05)
+    ''
+    """
+    both = row.get("p_adjusted", 1) <= alpha and row.get("p_equivalence", 1) <= alpha  # False where one is unknown
+    if not (both and claim.direction in DIFFERS):
+        return ""
+    return f"shown to be smaller than {claim.smallest_effect:g}, the smallest effect of interest"
 
 
 def _here(estimate: float, low: float, high: float) -> str:

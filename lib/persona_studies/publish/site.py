@@ -211,8 +211,10 @@ class _Study:
         file = next((file for file, known in self.formulas.items() if known == svg), None)
         file = file or f"{self.name}/formulas/{len(self.formulas) + 1}.svg"
         self.formulas[file] = svg
-        kind = "paper formula" if found[1] else f"inline below-{below}"
-        return str(Markup('<span class="{}"><img src="{}" alt="{}"></span>').format(kind, file, latex))
+        kind = Markup('class="inline below-{}"').format(below)
+        if found[1]:  # on a narrow screen it scrolls, by the keyboard too
+            kind = Markup('class="paper formula" role="group" aria-label="Formula" tabindex="0"')
+        return str(Markup('<span {}><img src="{}" alt="{}"></span>').format(kind, file, latex))
 
     def picture(self, output: NotebookNode) -> Picture:
         """Return the figure that an output shows.
