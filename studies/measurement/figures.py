@@ -93,6 +93,8 @@ def consistent(table: pd.DataFrame) -> Figure:
             ha="right" if left else "left",
             va="bottom" if left and yes[spot.index].max() > 0.5 else "top",
             fontsize="small",
+            bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none"},
+            zorder=0.5,  # above the lines, below the marks
         )
     least = min(-0.25, float(np.nanmin(wide[["order", "word", "meaning"]].to_numpy())) - 0.05)
     axis.plot([least, 1], [least, 1], color="0.8", lw=1, zorder=0)
@@ -199,6 +201,7 @@ def induction(table: pd.DataFrame) -> Figure:
             axis.hlines(part[column].mean(), x[0] - 0.1, x[0] + 0.1, color=COLOURS[k], lw=2)
     for k, label in enumerate(("its own domain", "mean |shift| of the other four")):
         axis.plot([], [], "os"[k], color=COLOURS[k], mfc=COLOURS[k] if k == 0 else "white", label=label)
+    axis.plot([], [], color="0.3", lw=2, label="mean of five domains")
     axis.axhline(0, color="0.4", lw=1, ls=":")
     axis.set(
         xticks=range(len(files)),

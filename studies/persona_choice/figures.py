@@ -28,6 +28,13 @@ SAID = {
     "shorter": "prefers shorter",
 }
 
+OUTCOMES = {
+    "share right": "difference in the share of pairs chosen right",
+    "share named": "difference in the share of characters named",
+    "KS": "difference in KS distance (left: nearer to people)",
+}
+"""Outcome of a contrast -> the axis that shows it."""
+
 
 def _lines(axis: Axes, table: pd.DataFrame, label: str, filled: pd.Series) -> None:
     """Draw one estimate with limits per row, names at the side."""
@@ -170,8 +177,23 @@ def _bars(names: Sequence[str], values: Sequence[float], colours: Sequence[Any])
 
 
 def models(over: pd.DataFrame, margin: float) -> Figure:
-    """Draw the contrasts behind the live claims, model by model (:func:`persona_choice.live.over_models`)."""
-    return lib.forest(over, xlabel="difference, first less second condition", margin=margin, legend=True)
+    """Draw the contrasts behind the live claims, model by model (:func:`persona_choice.live.over_models`).
+
+    Each outcome has a panel: a share and a distance have no common axis.
+    """
+    said = over["hypothesis"].str.extract(r"^(?P<first>.+?) - (?P<second>.+?) \| .*, (?P<outcome>[^,]+)$")
+    names = said[["first", "second"]].map(lambda name: SAID.get(name, name.replace("_", " ")))
+    label = names["first"] + " less " + names["second"] + ", " + over["model"].str.removesuffix("-instruct")
+    panels = [part for _, part in over.assign(label=label).groupby(said["outcome"], sort=False)]
+    rows = [len(part) for part in panels]
+    size = (8, 0.5 + 0.9 * len(panels) + 0.42 * sum(rows))
+    figure = plt.figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(panels), 1, height_ratios=rows, squeeze=False)
+    for axis, part in zip(axes[:, 0], panels, strict=True):
+        outcome = said["outcome"][part.index[0]]
+        lib.forest(part, xlabel=OUTCOMES.get(outcome, outcome), margin=margin, axis=axis)
+    lib.explain(figure, over, margin)
+    return figure
 
 
 def certain(cells: pd.DataFrame) -> Figure:
@@ -227,6 +249,8 @@ def power(table: pd.DataFrame, margin: float) -> Figure:
         for axis, column in ((left, "detectable_family"), (right, "equivalence")):
             axis.plot(mine["n"], mine[column], ls=line, color=colour, marker="o", ms=3, label=said)
     left.axhline(margin, color="0.4", lw=1, ls=":")
+    where = {"xytext": (4, -3), "textcoords": "offset points", "va": "top", "fontsize": "small"}
+    left.annotate("smallest effect of interest", (0, margin), **where)
     left.set(xlabel="pairs", ylabel="smallest detectable difference", ylim=(0, None))
     right.axhline(0.8, color="0.4", lw=1, ls=":")
     right.set(xlabel="pairs", ylabel=f"power to show less than {margin:g}", ylim=(0, 1.02))

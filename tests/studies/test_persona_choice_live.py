@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from persona_choice import analysis, guess, live, published, respondents
+from persona_choice import analysis, figures, guess, live, published, respondents
 from persona_studies.analyse import verdicts
 from persona_studies.ask import planner
 from persona_studies.design.plan import HASHES, IDENTITY
@@ -280,4 +280,10 @@ def test_models_stand_side_by_side() -> None:
     rows = table[table["claim"] == "own_character"]
     assert rows["model"].tolist() == ["a", "b", "random effects"] and rows["n"].tolist() == [45, 45, 2]
     assert table.loc[table["claim"] == "profile", "model"].tolist() == ["a"]
+    # Shares of pairs and of characters have an axis each, and conditions their names for readers.
+    drawn = figures.models(table, 0.05)
+    shown = [axis.get_xlabel() for axis in drawn.axes]
+    assert sorted(shown) == sorted(figures.OUTCOMES[name] for name in ("share right", "share named"))
+    said = [label.get_text() for axis in drawn.axes for label in axis.get_yticklabels()]
+    assert "whole profile less nothing, a" in said and len(said) == len(table)
     assert "deep_persona" not in set(table["claim"])
