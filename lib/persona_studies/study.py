@@ -241,9 +241,10 @@ class Study:
             PersonaStudiesError: the table does not hold (:func:`persona_studies.analyse.claims.table`).
         """
         whole = claims.table(self.project, self.name, found)
-        shown = ("statement", "published", "recomputed", "model", "estimate", "unit", "verdict", "why", "details")
-        empty = [name for name in ("recomputed", "model", "unit", "details") if not whole[name].astype(bool).any()]
-        hidden = [name for name in whole if name not in (*shown, "low", "high", "layer")] + empty
+        shown = ("statement", "published", "recomputed", "model", "estimate", "unit", "verdict", "why")
+        more = ("would_decide", "steerable", "details")
+        empty = [name for name in (*shown[2:4], "unit", *more) if not whole[name].astype(bool).any()]
+        hidden = [name for name in whole if name not in (*shown, *more, "low", "high", "layer")] + empty
         hidden += ["layer"] if whole["layer"].nunique() == 1 else []
         how = {
             "subtitle": f"{whole['claim'].nunique()} claims; here: estimate with its interval",

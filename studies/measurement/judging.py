@@ -18,7 +18,6 @@ from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.power import units_that_decide
 from persona_studies.design.protocol import Claim, Protocol
 
-MISSING = "not recorded yet: "
 PUBLISHED = ("SH1", "SH2", "SH2_live", "GU1", "GU2", "MP1", "PA1", "IL1", "IL3", "PL1", "HU1", "HU2")
 """Claims with a layer for the papers' analysis: no correction, and rows as units where a paper does so."""
 Found = dict[tuple[str, str, str], verdicts.Evidence]
@@ -51,7 +50,7 @@ def with_gate(protocol: Protocol, tests: pd.DataFrame, gate: pd.DataFrame) -> pd
     for family, hypothesis, n in zip(tests["family"], tests["hypothesis"], tests["n"], strict=True):
         rows = [behind(gate, part) for part in _parts(protocol, family, hypothesis)]
         whole = n and all(map(len, rows))
-        lacks = "" if whole else f"{MISSING}{', '.join(_unrecorded(protocol, family, hypothesis, gate))}"
+        lacks = "" if whole else reasons.unrecorded(_unrecorded(protocol, family, hypothesis, gate))
         said.append(gates.failures(pd.concat(rows)) or lacks)
     return tests.assign(gate=said)
 
@@ -258,7 +257,7 @@ def _lacking(protocol: Protocol, claim: str, gate: pd.DataFrame) -> str:
     family = _family(protocol, declared)
     needed = [str(declared.hypothesis)] if family == declared.family else protocol.families[family].hypotheses
     names = {name for hypothesis in needed for name in _unrecorded(protocol, family, hypothesis, gate)}
-    return f"{MISSING}{', '.join(sorted(names))}"
+    return reasons.unrecorded(sorted(names))
 
 
 def _family(protocol: Protocol, claim: Claim) -> str:

@@ -57,7 +57,7 @@ def tested(
         metric, column = row.get("metric"), "passes" if layer == "corrected" else "point_passes"
         doubted = metric in JUDGED and row["family"] != "judges"
         passes = not doubted or (metric in gate.index and bool(gate.loc[str(metric), column]))
-        reason = "" if passes else f"judges do not agree well enough on {str(metric).replace('_', ' ')}"
+        reason = "" if passes else f"judges disagree on {str(metric).replace('_', ' ')}"
         moved = _moved(single, row) if layer == "corrected" else _moved_as_published(fits, row)
         rising, falling = moved if row["family"] == "pooled" else ((), ())
         found = {"layer": layer, "informative": passes, "reason": reason, "rising": rising, "falling": falling}

@@ -47,7 +47,7 @@ def _certain(certain: pd.DataFrame) -> Evidence:
         corrected=False,
         rising=tuple(over),
         falling=tuple(under),
-        why=f"{len(over)} of {len(certain)} runs lie above 0.8, none below" if not len(under) else "",
+        why=f"{len(over)} of {len(certain)} runs above 0.8, none below" if not len(under) else "",
     )
 
 
@@ -63,7 +63,7 @@ def _nearer(evidence: Evidence, reached: pd.DataFrame) -> Evidence:
         high=evidence.high,
         p_adjusted=evidence.p_adjusted,
         rejected=bool(apart and enough),
-        why=f"mean KS is {reduction:.1%} smaller, its interval {'excludes' if apart else 'includes'} 0",
+        why=f"mean KS {reduction:.1%} smaller, its interval {'excludes' if apart else 'includes'} 0",
     )
 
 
@@ -143,7 +143,6 @@ def judged(
     everyone: Mapping[str, Live],
     *,
     layer: str = "both",
-    reason: str = "",
     runs: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return the verdict per claim, layer and model (:func:`persona_studies.analyse.verdicts.of_models`).
@@ -152,16 +151,15 @@ def judged(
         released: Evidence of released data.
         everyone: Model -> what was asked of it.
         layer: ``published``, ``corrected`` or ``both``.
-        reason: Why nobody was asked.
         runs: Of :func:`persona_choice.judge.runs`; what it has of a printed number goes into ``recomputed``.
     """
     found = {name: families.evidence(one.tests, failed=one.failed, stuck={}) for name, one in everyone.items()}
-    absent = {name: live.absent(protocol, one, reason) for name, one in everyone.items()}
+    absent = {name: live.absent(protocol, one) for name, one in everyone.items()}
     table = verdicts.of_models(
         protocol,
         {**found, PUBLISHED_DATA: released},
         layer=layer,
-        absent={**absent, PUBLISHED_DATA: live.absent(protocol, None, reason)},
+        absent={**absent, PUBLISHED_DATA: live.absent(protocol, None)},
     )
     if runs is None:
         return table

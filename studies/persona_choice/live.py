@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from persona_choice import choice, guess, published, respondents
-from persona_studies.analyse import conclusions, families, gates
+from persona_studies.analyse import conclusions, families, gates, reasons
 from persona_studies.analyse.families import Settings
 from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
@@ -94,20 +94,19 @@ def analyse(
     )
 
 
-def absent(protocol: Protocol, found: Live | None, reason: str) -> dict[str, str]:
+def absent(protocol: Protocol, found: Live | None) -> dict[str, str]:
     """Return the live claims without evidence, and why: the measure that they wait for.
 
     Args:
         found: Of a model; None where nobody was asked.
-        reason: Why nobody was.
     """
     waiting = {
         name: FAMILIES[str(claim.family)] for name, claim in protocol.claims.items() if claim.family in FAMILIES
     }
     if found is None:
-        return dict.fromkeys(waiting, reason)
+        return dict.fromkeys(waiting, "no model is recorded")
     return {
-        name: f"not recorded yet: {needs}"
+        name: reasons.unrecorded([needs])
         for name, needs in waiting.items()
         if protocol.claims[name].family not in found.failed
     }

@@ -14,6 +14,7 @@ from persona_studies.analyse import families, reasons, tables, verdicts
 from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.analyse.stats.correlation import power_correlation
 from persona_studies.analyse.stats.power import minimum_detectable_mean, power_mean, units_needed, units_that_decide
+from persona_studies.analyse.verdicts import Verdict
 from persona_studies.design.protocol import Claim, Family, Protocol
 from persona_studies.paths import Project
 from released_results.analysis import ADDED, corrected
@@ -24,6 +25,7 @@ SHOWN = (
     *("minimum_detectable", "margin", "p_equivalence"),
 )
 ELSEWHERE = "judged in persona_choice"
+LEFT_OUT = Verdict(verdicts.NOT_TESTABLE, "left out by the parameter sources")
 
 
 def smallest_effect(claim: Claim, row: Mapping[Any, Any]) -> float:
@@ -79,7 +81,7 @@ def evidence(row: Mapping[Any, Any], claim: Claim, family: Family, parameters: P
 
 def about_set(
     claim: Claim, tests: pd.DataFrame, which: pd.Series, protocol: Protocol, parameters: Parameters
-) -> tuple[str, str]:
+) -> Verdict:
     """Return the verdict on a claim about several tests, by the rule that the protocol's ``design.sets`` states.
 
     One that stays open says with how many units in each test the same rule would decide, were estimates and spreads
@@ -91,7 +93,7 @@ def about_set(
     """
     said, counted = _counted(claim, tests[which])
     if said != verdicts.INCONCLUSIVE:
-        return said, counted
+        return Verdict(said, counted)
 
     def decides(units: int) -> bool:
         more = families.more_units(tests, units, bound="p_equivalence")
@@ -99,7 +101,7 @@ def about_set(
         return _counted(claim, again[which.to_numpy()])[0] in verdicts.DECIDED
 
     needed = units_that_decide(decides, int(tests.loc[which, "n"].max()))
-    return said, f"{counted}; {reasons.would_decide(needed, protocol.families[tests['family'].iloc[0]].unit)}"
+    return Verdict(said, counted, reasons.would_decide(needed, protocol.families[tests["family"].iloc[0]].unit))
 
 
 def _counted(claim: Claim, members: pd.DataFrame) -> tuple[str, str]:
@@ -123,7 +125,7 @@ def _counted(claim: Claim, members: pd.DataFrame) -> tuple[str, str]:
     return (verdicts.SAME_DIRECTION if claimed.all() else verdicts.INCONCLUSIVE), counted
 
 
-def about_description(claim: Claim, row: Mapping[Any, Any], parameters: Parameters) -> tuple[str, str]:
+def about_description(claim: Claim, row: Mapping[Any, Any], parameters: Parameters) -> Verdict:
     """Return the verdict on a claim that no test decides, by the purpose of the family ``described``.
 
     Printed numbers may contradict a claim about themselves, and an equivalence test may contradict an effect.
@@ -132,15 +134,16 @@ def about_description(claim: Claim, row: Mapping[Any, Any], parameters: Paramete
     if claim.direction == "none":
         off = abs(row["estimate"]) > (claim.smallest_effect or 0.0)
         said = reasons.by_number(claim, float(row["estimate"]))
-        return (verdicts.CONTRADICTED if off else verdicts.REPRODUCED), said
+        return Verdict(verdicts.CONTRADICTED if off else verdicts.REPRODUCED, said)
     if row["p_equivalence"] <= parameters.alpha:
-        return verdicts.CONTRADICTED, f"shown to be smaller than {claim.smallest_effect:g}"
+        return Verdict(verdicts.CONTRADICTED, f"shown to be smaller than {claim.smallest_effect:g}")
     sign = 1 if claim.direction == "positive" else -1
-    limits = "the range of its cells" if "range" in row["test"] else "its interval"
+    limits = "the cells' range" if "range" in row["test"] else "its interval"
     if min(sign * row["low"], sign * row["high"]) > 0:
-        return verdicts.SAME_DIRECTION, f"no test; {limits} lies as claimed"
+        return Verdict(verdicts.SAME_DIRECTION, f"no test; {limits} lies as claimed")
     # Without a test nothing is decided, whatever the number of units.
-    return verdicts.INCONCLUSIVE, f"no test; {limits} includes 0; {reasons.would_decide(inf, row['unit'] + 's')}"
+    units = reasons.would_decide(inf, f"{row['unit']}s")
+    return Verdict(verdicts.INCONCLUSIVE, f"no test; {limits} includes 0", units)
 
 
 def deciding(claim: Claim, members: pd.DataFrame) -> dict[Any, Any]:
@@ -152,29 +155,27 @@ def deciding(claim: Claim, members: pd.DataFrame) -> dict[Any, Any]:
 
 def _judge(
     claim: Claim, tests: pd.DataFrame, described: pd.DataFrame, protocol: Protocol, parameters: Parameters
-) -> tuple[str, str, dict[Any, Any]]:
-    """Return the verdict, the reason, and the row that stands for it."""
+) -> tuple[Verdict, dict[Any, Any]]:
+    """Return the verdict, and the row that stands for it."""
     if claim.not_testable is not None:
-        return verdicts.NOT_TESTABLE, claim.not_testable, {}
+        return verdicts.verdict(claim, None), {}
     if claim.family == "sets":
         kind = protocol.design["sets"][claim.hypothesis]
         named = tests["hypothesis"].map(lambda name: fnmatchcase(name, kind["members"]))
         mine = tests["family"] == kind["family"]
         which = named[mine].astype(bool)
         if not which.any():
-            return verdicts.NOT_TESTABLE, "left out by the parameter sources", {}
-        said, why = about_set(claim, tests[mine], which, protocol, parameters)
-        return said, why, deciding(claim, tests[mine][which])
+            return LEFT_OUT, {}
+        return about_set(claim, tests[mine], which, protocol, parameters), deciding(claim, tests[mine][which])
     known = described if claim.family == "described" else tests
     mine = known[(known["family"] == claim.family) & (known["hypothesis"] == claim.hypothesis)]
     if mine.empty:
-        return verdicts.NOT_TESTABLE, "left out by the parameter sources", {}
+        return LEFT_OUT, {}
     row = dict(mine.iloc[0])
     own = claim.model_copy(update={"smallest_effect": smallest_effect(claim, row)})
     if claim.family == "described":
-        return (*about_description(own, row, parameters), row)
-    found = verdicts.verdict(own, evidence(row, own, protocol.families[str(own.family)], parameters))
-    return found.word, found.why, row
+        return about_description(own, row, parameters), row
+    return verdicts.verdict(own, evidence(row, own, protocol.families[str(own.family)], parameters)), row
 
 
 def verdict_table(
@@ -196,7 +197,7 @@ def verdict_table(
     described = described[described["source"].isin(parameters.sources)]
     rows = []
     for name, claim in protocol.claims.items():
-        said, why, row = _judge(claim, tests, described, protocol, parameters)
+        said, row = _judge(claim, tests, described, protocol, parameters)
         rows.append(
             {
                 "claim": name,
@@ -209,9 +210,10 @@ def verdict_table(
                 "hypothesis": row.get("hypothesis", ""),
                 "unit_of_test": row.get("unit", ""),
                 **{key: row.get(key, nan) for key in SHOWN},
-                "verdict": said,
-                "why": why,
-                "details": details.get(name, "") if row else "",
+                "verdict": said.word,
+                "why": said.why,
+                "would_decide": said.would_decide,
+                "details": details.get(name, "") if row else said.details,
             }
         )
     return pd.DataFrame(rows).astype({"n": "Int64", "family_size": "Int64"})

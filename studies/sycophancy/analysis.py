@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from persona_studies.analyse import families, gates, verdicts
+from persona_studies.analyse import families, gates, reasons, verdicts
 from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.equivalence import equivalence_p
@@ -257,7 +257,7 @@ def evidence(
             continue
         parts = [str(claim.hypothesis), *claim.also]
         if lacking := list(dict.fromkeys(m for h in parts for m in missing(h, scored))):
-            absent[name] = f"not recorded yet: {', '.join(lacking)}"
+            absent[name] = reasons.unrecorded(lacking)
             continue
         for hypothesis in parts:
             row = tests[tests["hypothesis"] == hypothesis]

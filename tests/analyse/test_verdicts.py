@@ -4,10 +4,11 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from persona_studies.analyse import verdicts
+from persona_studies.analyse import gates, reasons, verdicts
 from persona_studies.analyse.verdicts import Evidence, verdict
 from persona_studies.design.protocol import Claim, Family, Protocol
 
@@ -46,13 +47,13 @@ def claim(**changes: object) -> Claim:
         (
             Evidence(0.2, False, power=0.79),
             verdicts.INCONCLUSIVE,
-            "not significant after correction; 79% chance to detect 0.1",
+            "not significant; 79% chance to detect 0.1",
         ),
         (
             # Less than .8 is never printed as .8.
             Evidence(0.2, False, power=0.7996),
             verdicts.INCONCLUSIVE,
-            "not significant after correction; 79.96% chance to detect 0.1",
+            "not significant; 79.96% chance to detect 0.1",
         ),
         (Evidence(0.5, True, corrected=False), verdicts.REPRODUCED, "significant without correction, as claimed"),
         (Evidence(0.5, True, why="2 of 3 runs lie above"), verdicts.REPRODUCED, "2 of 3 runs lie above"),
@@ -66,7 +67,7 @@ def claim(**changes: object) -> Claim:
     ],
 )
 def test_every_branch(evidence: Evidence | None, expected: str, why: str) -> None:
-    assert verdict(claim(), evidence) == (expected, why, "")
+    assert verdict(claim(), evidence) == (expected, why, "", "", "")
 
 
 MIRRORED = {
@@ -93,33 +94,56 @@ NEITHER, SHOWN, WRONG = Evidence(0.02, False), Evidence(0.02, False, equivalent=
     ("direction", "line", "evidence", "why"),
     [
         ("none", 0, SHOWN, "shown to be smaller than 0.1"),
-        ("none", 0, WRONG, "significant after correction, not shown smaller than 0.1"),
-        ("none", 0, NEITHER, "neither significant after correction nor shown smaller than 0.1"),
+        ("none", 0, WRONG, "significant, not shown smaller than 0.1"),
+        ("none", 0, NEITHER, "neither significant nor shown smaller than 0.1"),
         ("none", 0.5, SHOWN, "shown to be within 0.1 of 0.5"),
         ("not positive", 0, SHOWN, "a rise of 0.1 or more is excluded"),
         ("not positive", 0, WRONG, "significant after correction, opposite to the claim"),
-        ("not negative", 0, NEITHER, "a fall of 0.1 is neither shown nor excluded"),
+        ("not negative", 0, NEITHER, "a fall of 0.1 neither shown nor excluded"),
         ("either", 0, WRONG, "significant after correction; the claim names no direction"),
-        ("either", 0, NEITHER, "not significant after correction, not shown smaller than 0.1"),
+        ("either", 0, NEITHER, "neither significant nor shown smaller than 0.1"),
     ],
 )
 def test_a_reason_is_in_plain_words(direction: str, line: float, evidence: Evidence, why: str) -> None:
     assert verdict(claim(direction=direction, line=line), evidence).why == why
 
 
-def test_no_reason_of_the_rule_has_more_than_ten_words() -> None:
+def test_no_reason_of_the_rule_has_more_than_eight_words() -> None:
     for direction, line, estimate, rejected, equivalent, power, sampled, corrected in product(
         MIRRORED, (0, 0.5), (-0.4, 0.4), *[(False, True)] * 2, (None, 0.1), *[(False, True)] * 2
     ):
         flags = {"sampled": sampled, "corrected": corrected}
         found = Evidence(estimate, rejected, equivalent=equivalent, power=power, **flags)
         why = verdict(claim(direction=direction, line=line), found).why
-        assert 0 < len(why.split()) <= 10, why
+        assert 0 < len(why.split()) <= 8, why
+
+
+OTHERS = [
+    *(
+        reasons.by_number(claim(direction=way, line=1.25), each)
+        for way in MIRRORED
+        for each in (-0.4, 1.25, 1.2501)
+    ),
+    *(reasons.counted(1, 25, against, none=none) for against in (0, 24) for none in (False, True)),
+    *(reasons.unrecorded([*"abcdefgh"][:n]) for n in range(1, 9)),
+]
+
+
+@pytest.mark.parametrize("reason", OTHERS)
+def test_no_other_reason_has_more_than_eight_words(reason: str) -> None:
+    assert 0 < len(reason.split()) <= 8, reason
+
+
+def test_two_failed_checks_and_more_fit_into_a_reason() -> None:
+    for pair in product([*gates.FAILED], repeat=2):
+        checks = pd.DataFrame({"check": [*pair, "third", "fourth"], "passes": False})
+        assert len(gates.failures(checks).split()) <= 8, pair
 
 
 def test_what_cannot_be_tested_stays_so_whatever_the_evidence() -> None:
-    untestable = claim(family=None, hypothesis=None, not_testable="the data are not public")
-    assert verdict(untestable, Evidence(0.5, True)) == (verdicts.NOT_TESTABLE, "the data are not public", "")
+    untestable = claim(family=None, hypothesis=None, not_testable="the data are not public", details="Ask them.")
+    said = verdict(untestable, Evidence(0.5, True))
+    assert said == (verdicts.NOT_TESTABLE, "the data are not public", "", "", "Ask them.")
 
 
 @pytest.mark.parametrize(("estimate", "expected"), [(-0.5, verdicts.REPRODUCED), (0.5, verdicts.CONTRADICTED)])
@@ -140,7 +164,7 @@ def test_a_number_that_no_sample_gave_decides_by_itself(
     direction: str, estimate: float, expected: str, why: str
 ) -> None:
     made = claim(direction=direction, line=0.05)
-    assert verdict(made, Evidence(estimate, True, sampled=False)) == (expected, why, "")
+    assert verdict(made, Evidence(estimate, True, sampled=False)) == (expected, why, "", "", "")
     assert "significant" in verdict(made, Evidence(estimate, True))[1]
 
 
@@ -204,6 +228,8 @@ def test_significant_moves_in_opposite_directions_are_heterogeneous() -> None:
     assert verdict(claim(), evidence) == (
         verdicts.HETEROGENEOUS,
         "1 significantly up, 2 significantly down",
+        "",
+        "",
         "up: model a; down: model b, model c",
     )
 
@@ -219,9 +245,9 @@ def test_a_failed_gate_goes_before_heterogeneity() -> None:
 
 
 def test_a_model_that_no_instruction_moves_keeps_its_verdict_and_says_so() -> None:
-    said, why, _ = verdict(claim(direction="none"), Evidence(0.01, False, equivalent=True, steerable=False))
-    assert said == verdicts.REPRODUCED and why.endswith("; not steerable")
-    assert "steerable" not in verdict(claim(), Evidence(0.5, True, steerable=True))[1]
+    said = verdict(claim(direction="none"), Evidence(0.01, False, equivalent=True, steerable=False))
+    assert said.word == verdicts.REPRODUCED and said.steerable == "no"
+    assert [verdict(claim(), Evidence(0.5, True, steerable=known)).steerable for known in (True, None)] == ["", ""]
 
 
 FAMILY = {"purpose": "p", "hypotheses": ("h", "g"), "size": 2}
@@ -286,7 +312,7 @@ def test_a_claim_that_one_of_two_hypotheses_keeps_open_says_how_many_units_would
     found = {("f", "h", "corrected"): UP, ("f", "g", "corrected"): Evidence(0.1, False, needed=200)}
     told = verdicts.table(declared(first=claim(also=("g",))), found, layer="corrected").iloc[0]
     assert told["verdict"] == verdicts.INCONCLUSIVE
-    assert told["why"] == "1 of 2 tests: not significant after correction; 200 items would decide"
+    assert told["why"] == "1 of 2 tests same direction, not significant" and told["would_decide"] == "200 items"
     assert told["details"].startswith("reproduced: significant after correction, as claimed; same direction, not")
 
 
@@ -310,8 +336,8 @@ def mean(direction: str, estimate: float, **how: Any) -> Evidence:
 def test_power_and_units_are_at_the_claims_own_smallest_effect() -> None:
     found = mean("positive", 0.3)
     assert found.power == pytest.approx(0.6697077042) and found.needed == 34
-    said, why, _ = verdict(claim(smallest_effect=0.5), found)
-    assert said == verdicts.INCONCLUSIVE and why.endswith("; 34 items would decide")
+    said = verdict(claim(smallest_effect=0.5), found)
+    assert said.word == verdicts.INCONCLUSIVE and said.would_decide == "34 items"
 
 
 def test_equivalence_is_two_one_sided_tests_at_the_claims_margin() -> None:
@@ -342,9 +368,9 @@ def test_units_of_what_is_undefined_are_not_known(detectable: float, effect: flo
     assert verdicts.units_to_decide(20, 25, effect=effect, detectable=detectable, **how) == expected
 
 
-def test_where_no_number_of_units_decides_the_reason_says_so() -> None:
-    why = verdict(claim(direction="none"), Evidence(0.1, False, needed=math.inf))[1]
-    assert why.endswith("; no number of items would decide")
+def test_where_no_number_of_units_decides_the_row_says_so() -> None:
+    said = verdict(claim(direction="none"), Evidence(0.1, False, needed=math.inf))
+    assert said.would_decide == "no number of items"
 
 
 def test_a_denied_gain_is_excluded_from_one_side() -> None:

@@ -22,7 +22,7 @@ PROJECT = Project(Path(__file__).parents[2])
 WRITTEN = Path(__file__).parents[1] / "declared.json"
 BESIDE = ("amendments", "reads", "sources", "tolerance")
 """What does not belong to the design: which files are read, and how exactly a run is compared."""
-WORDING = ("purpose", "question", "statement", "title")
+WORDING = ("details", "not_testable", "purpose", "question", "statement", "title")
 """What says the design in words for readers; other words may say the same."""
 
 

@@ -84,7 +84,7 @@ class TestNew:
     def test_nothing_is_shown_as_a_result_before_a_model_has_been_asked(self, made: Project) -> None:
         found = tables.load(made.results(NAME) / "verdicts.csv")
         assert set(found["verdict"]) == {verdicts.NOT_TESTABLE} and found["estimate"].isna().all()
-        assert found["why"].str.contains(f"make record STUDY={NAME} MODEL=").all()
+        assert (found["why"] == "no model is recorded").all()
         shown = notebooks.finding(notebooks.read(made.notebook(NAME)))
         assert shown.startswith("**Nothing is known yet**: no responses recorded yet")
         assert not (made.results(NAME) / "contrasts.csv").exists()

@@ -7,8 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from persona_studies.analyse import verdicts
-from persona_studies.design import protocol
+from persona_studies.analyse import tables, verdicts
 from persona_studies.paths import Project
 from persona_studies.publish import readme, scoreboard, strip
 
@@ -108,22 +107,21 @@ def test_a_significant_difference_that_is_too_small_to_matter_says_so(
     assert "**reproduced** (shown to be smaller than 0.05, the smallest effect of interest)" in line
 
 
-def test_a_reason_has_ten_words_at_most_and_what_would_decide() -> None:
-    for part in scoreboard.board(PROJECT).parts:
-        claims = protocol.load(PROJECT.protocol(part.study)).claims
-        for row in part.rows:
-            reason = [each for each in row.why.split("; ") if not each.endswith(("would decide", "not steerable"))]
-            # A claim about several hypotheses says first of how many of them the reason speaks.
-            most = 10 + 4 * bool(claims[row.claim].also)
-            assert 0 < len(" ".join(reason).split()) <= most, row.why
+@pytest.fixture(scope="module")
+def judged() -> pd.DataFrame:
+    """The committed verdicts of every study."""
+    return pd.concat(tables.load(PROJECT.results(study) / "verdicts.csv") for study in PROJECT.names())
 
 
-def test_every_inconclusive_row_says_what_would_decide_it() -> None:
-    tables = [pd.read_csv(path) for path in sorted((PROJECT.data / "results").glob("*/verdicts.csv"))]
-    open_ = pd.concat([table[table["verdict"] == verdicts.INCONCLUSIVE] for table in tables])
-    assert len(open_) > 10
-    silent = open_.loc[~open_["why"].str.contains("would decide"), ["claim", "layer", "why"]]
-    assert silent.empty, silent.to_string()
+def test_a_reason_has_eight_words_at_most(judged: pd.DataFrame) -> None:
+    words = judged["why"].str.split().str.len()
+    assert words.min() > 0 and words.max() <= 8, judged.loc[words > 8, "why"].to_string()
+
+
+def test_every_inconclusive_row_says_what_would_decide_it_and_no_other_does(judged: pd.DataFrame) -> None:
+    open_ = judged["verdict"] == verdicts.INCONCLUSIVE
+    says = judged["would_decide"].fillna("").str.fullmatch(r"([\d,]+|no number of) [a-z ]+")
+    assert open_.sum() > 10 and says.equals(open_), judged[says != open_].to_string()
 
 
 def test_every_verdict_has_a_sign_of_its_own_and_a_meaning() -> None:

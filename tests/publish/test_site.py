@@ -238,15 +238,19 @@ def test_evidence_that_is_not_there_is_refused(make_site: Callable[..., Project]
         site.build(project)
 
 
-def test_details_stand_below_their_reason(make_site: Callable[..., Project]) -> None:
-    project = make_site(frame=VERDICTS.assign(details=["more of it", ""]))
+def test_what_stands_beside_a_reason_is_put_below_it(make_site: Callable[..., Project]) -> None:
+    beside = {"would_decide": ["9 ears", ""], "steerable": ["no", ""], "details": ["more of it", ""]}
+    project = make_site(frame=VERDICTS.assign(**beside))
     site.build(project)
     table = read(project.site / "toy.html").select_one("table.claims")
     assert [head.get_text() for head in table.select("thead th")] == list(VERDICTS.columns)
     assert [why.get_text(" ", strip=True) for why in table.select("td[data-label=why]")] == [
-        "because more of it",
+        "because would decide: 9 ears steerable: no more of it",
         "no ears",
     ]
+    row, *_ = read(project.site / "index.html").select(".board tbody tr")
+    assert "not steerable" in row.select_one("[data-label=verdict]").get_text()
+    assert "would decide: 9 ears" in row.select_one("[data-label=why]").get_text()
 
 
 def test_a_prompt_keeps_its_line_breaks(make_site: Callable[..., Project]) -> None:

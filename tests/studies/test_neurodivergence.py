@@ -419,7 +419,7 @@ def test_models_are_heterogeneous_only_where_each_moves_significantly_by_itself(
     judged = judging.verdict_table(PROTOCOL, pd.concat([found, more]), chosen).set_index("claim")
     assert judged.loc["list_density", "verdict"] == said
     open_ = judged[judged["verdict"] == "inconclusive"]
-    assert "majority" in open_.index and open_["why"].str.contains("would decide").all()
+    assert "majority" in open_.index and open_["would_decide"].str.endswith(" queries").all()
 
 
 def test_the_paper_tests_no_equivalence_so_that_no_number_of_answers_shows_no_effect() -> None:
@@ -436,7 +436,7 @@ def test_the_paper_tests_no_equivalence_so_that_no_number_of_answers_shows_no_ef
     more = judging.decided(PROTOCOL, both, gated, _repeated(1.0), 0, chosen)
     judged = judging.verdict_table(PROTOCOL, pd.concat([found, more]), chosen).set_index(["claim", "layer"])
     row = judged.loc[("masking_profile", "published")]
-    assert row["verdict"] == "inconclusive" and row["why"].endswith("; no number of queries would decide")
+    assert row["verdict"] == "inconclusive" and row["would_decide"] == "no number of queries"
 
 
 def test_a_recomputed_number_says_how_far_it_is() -> None:

@@ -226,7 +226,7 @@ def test_without_effects_claims_of_bias_are_contradicted(null: analysis.Analysis
         assert said.loc[claim, "verdict"] == "contradicted", claim
     assert said.loc["gender", "verdict"] == "reproduced"
     assert said.loc["share_biased", ["estimate", "low"]].tolist() == [0, 0]
-    assert "not steerable" in said.loc["any_persona", "why"] and "steerable" not in said.loc["abstention", "why"]
+    assert said.loc[["any_persona", "abstention"], "steerable"].tolist() == ["no", ""]
 
 
 @pytest.mark.slow
@@ -290,7 +290,7 @@ def test_a_letter_stands_for_the_option_it_was_shown_beside(planted: analysis.An
 @pytest.mark.parametrize(
     ("how", "check"),
     [
-        ({"mean": 0.25}, "no better than chance"),
+        ({"mean": 0.25}, "not above chance"),
         ({"mass": 0.2}, "answers outside options"),
         ({"place_bias": 4.0}, "picks by place"),
     ],
@@ -397,9 +397,10 @@ def test_published_rows(null: analysis.Analysis) -> None:
         "contradicted",
         "the number decides: 69 is below 70",
     ]
-    assert said.loc["published_share", ["verdict", "why"]].tolist() == [
+    assert said.loc["published_share", ["verdict", "why", "would_decide"]].tolist() == [
         "inconclusive",
-        "not significant after correction; 35% chance to detect 0.3; 28 personas would decide",
+        "not significant; 35% chance to detect 0.3",
+        "28 personas",
     ]
     row = found.loc[("published_extractor", "able-bodied - human | college_biology, filed - published accuracy")]
     assert row["n"] == 144 and row["estimate"] == pytest.approx(-0.0694 - 0.0208, abs=1e-4)

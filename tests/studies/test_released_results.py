@@ -388,7 +388,7 @@ def members(*tests: tuple[float, bool, bool], n: int = 423) -> pd.DataFrame:
     return found.assign(p=2 * sp.norm.sf(away / se), p_equivalence=sp.norm.sf((0.02 - away) / se))
 
 
-def about(direction: str, found: pd.DataFrame) -> tuple[str, str]:
+def about(direction: str, found: pd.DataFrame) -> verdicts.Verdict:
     claim = PROTOCOL.claims["perma_memos"].model_copy(update={"direction": direction})
     return judging.about_set(claim, found, pd.Series(True, found.index), PROTOCOL, CHOSEN)
 
@@ -409,8 +409,8 @@ def about(direction: str, found: pd.DataFrame) -> tuple[str, str]:
     ],
 )
 def test_a_claim_about_several_tests(direction: str, found: pd.DataFrame, verdict: str) -> None:
-    said, why = about(direction, found)
-    assert said == verdict and why.endswith(" questions would decide") == (verdict == verdicts.INCONCLUSIVE)
+    said = about(direction, found)
+    assert said.word == verdict and said.would_decide.endswith(" questions") == (verdict == verdicts.INCONCLUSIVE)
 
 
 @pytest.mark.parametrize(
@@ -428,8 +428,8 @@ def test_an_open_claim_about_several_tests_names_the_questions_with_which_counti
         return about(direction, found.assign(equivalent=found["p_equivalence"] <= 0.05))[0] != verdicts.INCONCLUSIVE
 
     assert not decided(423)
-    why = about(direction, members(*((each, False, False) for each in estimates)))[1]
-    needed = int(why.rpartition("; ")[2].split()[0].replace(",", ""))
+    said = about(direction, members(*((each, False, False) for each in estimates)))
+    needed = int(said.would_decide.removesuffix(" questions").replace(",", ""))
     assert needed > 424 and decided(needed) and not decided(needed - 1)
 
 
@@ -445,25 +445,26 @@ def test_an_open_claim_about_several_tests_names_the_questions_with_which_counti
 def test_without_a_test_nothing_is_reproduced(low: float, high: float, p_equivalence: float, verdict: str) -> None:
     row = {"estimate": (low + high) / 2, "low": low, "high": high, "p_equivalence": p_equivalence}
     claim: Claim = PROTOCOL.claims["personamem_history"]
-    said, why = judging.about_description(claim, {**row, "unit": "question", "test": "mean, t over models"}, CHOSEN)
-    assert said == verdict and ("no number of questions would decide" in why) == (said == verdicts.INCONCLUSIVE)
+    said = judging.about_description(claim, {**row, "unit": "question", "test": "mean, t over models"}, CHOSEN)
+    units = "no number of questions" if verdict == verdicts.INCONCLUSIVE else ""
+    assert said.word == verdict and said.would_decide == units
     # The least and the largest of some cells are no interval, and are not called one.
     why = judging.about_description(
         claim, {**row, "unit": "question", "test": "median and range of cells"}, CHOSEN
-    )[1]
-    assert ("the range of its cells" in why) == (said != verdicts.CONTRADICTED) and "interval" not in why
+    ).why
+    assert ("the cells' range" in why) == (verdict != verdicts.CONTRADICTED) and "interval" not in why
 
 
 def test_what_several_tests_come_to_is_counted_in_plain_words() -> None:
     up, small = (0.1, True, False), (0.001, False, True)
 
     def why(direction: str, *rows: tuple[float, bool, bool]) -> str:
-        return about(direction, members(*rows))[1]
+        return about(direction, members(*rows)).why
 
     assert why("positive", up, up) == "2 of 2 significant as claimed"
-    assert why("positive", up, (-0.1, True, False)) == "1 of 2 significant as claimed, 1 the other way"
-    assert why("positive", small, small) == "2 of 2 shown to be small"
-    assert why("none", small, up) == "1 of 2 shown to be small, 1 significant instead"
+    assert why("positive", up, (-0.1, True, False)) == "1 of 2 significant as claimed, 1 against"
+    assert why("positive", small, small) == "2 of 2 shown small"
+    assert why("none", small, up) == "1 of 2 shown small, 1 significant instead"
 
 
 def test_the_margin_in_force_decides_and_is_printed() -> None:

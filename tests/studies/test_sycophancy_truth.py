@@ -164,7 +164,7 @@ def test_a_failed_gate_touches_the_claims_that_rest_on_it(
 def test_a_model_that_no_instruction_moves_is_said_to_be_so() -> None:
     found = run(seed=7, instructed=0.0)
     assert validity.stuck(found.steered, "labels_four")
-    assert corrected(found).loc["correlation", "why"].endswith("not steerable")
+    assert corrected(found).loc["correlation", "steerable"] == "no"
     assert not validity.stuck(run(seed=7).steered, "labels_four")
 
 

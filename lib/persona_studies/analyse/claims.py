@@ -30,7 +30,9 @@ COLUMNS = {
     "power": "of the test at the claim's own smallest effect and the level of its family",
     "gate": "passed, or the checks of the measure that failed; empty where no measure stands behind the claim",
     "verdict": "one word of persona_studies.analyse.verdicts.SIGNS",
-    "why": "the reason in at most ten words, and what would decide an open claim",
+    "why": "the reason in at most eight words",
+    "would_decide": "how many units would decide an inconclusive claim, such as 202 questions",
+    "steerable": "no, where no instruction moves the answers further than a filler text does",
     "details": "what a study says beside the reason",
 }
 """Columns of the table, in order, and what each holds. A study may add others behind them."""
@@ -59,7 +61,7 @@ def table(project: Project, study: str, found: pd.DataFrame) -> pd.DataFrame:
     if lacking := [name for name in NEEDED if name not in found]:
         raise PersonaStudiesError(f"The claims of {study} lack the column {', '.join(lacking)}; give it.")
     unit = units_of(project, study)
-    texts = ("model", "recomputed", "hypothesis", "gate", "details")
+    texts = ("model", "recomputed", "hypothesis", "gate", "would_decide", "steerable", "details")
     whole = found.assign(
         **{name: found[name].fillna("") if name in found else "" for name in texts},
         **{name: float("nan") for name in ("p_adjusted", "p_equivalence", "power") if name not in found},

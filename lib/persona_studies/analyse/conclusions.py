@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from persona_studies.analyse import families, verdicts
+from persona_studies.analyse import families, reasons, verdicts
 from persona_studies.analyse.claims import PUBLISHED_DATA
 from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.meta_analysis import random_effects
@@ -61,7 +61,7 @@ def unrecorded(protocol: Protocol, held: Collection[str]) -> dict[str, str]:
         parts = [family.contrasts.get(str(h)) for h in (claim.hypothesis, *claim.also)]
         measures = [family.measure if part is None else part.measure for part in parts]
         if missing := [m for m in dict.fromkeys(measures) if m in protocol.measures and m not in held]:
-            found[name] = f"not recorded yet: {', '.join(missing)}"
+            found[name] = reasons.unrecorded(missing)
     return found
 
 

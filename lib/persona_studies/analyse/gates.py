@@ -19,20 +19,20 @@ FAILED = {
     **dict.fromkeys(("repeatability", "wordings"), "wordings disagree"),
     **dict.fromkeys(("half agreement", "pole r"), "keyed halves disagree"),
     **dict.fromkeys(("same side", "direction agreement"), "reversed scale disagrees"),
-    **dict.fromkeys(("control", "told"), "ignores what it is told"),
+    **dict.fromkeys(("control", "told"), "ignores instructions"),
     "option mass": "answers outside options",
     "parsed": "replies not readable",
-    "above chance": "no better than chance",
-    "kappa": "places agree by chance",
+    "above chance": "not above chance",
+    "kappa": "agrees by chance",
     "split half": "halves disagree",
-    **dict.fromkeys(("auc", "auc plain"), "facts not told apart"),
-    "auc negated": "negated facts not told apart",
+    **dict.fromkeys(("auc", "auc plain"), "confuses facts"),
+    "auc negated": "confuses negated facts",
     "negation r": "ignores negation",
     "acquiescence": "agrees with everything",
-    "floor": "answers at the floor",
-    "ceiling": "answers at the ceiling",
+    "floor": "answers at floor",
+    "ceiling": "answers at ceiling",
 }
-"""Check -> what is wrong where it fails, in words that a reason can hold."""
+"""Check -> what is wrong where it fails, in three words at most, so that a reason can hold two."""
 
 
 def declared(thresholds: Mapping[str, float], values: Mapping[str, float]) -> pd.DataFrame:

@@ -1,8 +1,9 @@
-"""Reasons of verdicts in plain words, where a number, a count of tests or a lack of units decides."""
+"""Reasons of verdicts in plain words, at most eight, where a number, a count of tests or a lack decides."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from persona_studies.analyse import tables
 from persona_studies.design.protocol import Claim
@@ -33,16 +34,26 @@ def counted(agree: int, n: int, against: int, *, none: bool = False) -> str:
         none: Whether the claim is that there is no effect.
 
     >>> counted(6, 6, 0), counted(1, 25, 24, none=True)
-    ('6 of 6 significant as claimed', '1 of 25 shown to be small, 24 significant instead')
+    ('6 of 6 significant as claimed', '1 of 25 shown small, 24 significant instead')
     """
-    said = f"{agree} of {n} {'shown to be small' if none else 'significant as claimed'}"
-    return said + (f", {against} {'significant instead' if none else 'the other way'}" if against else "")
+    said = f"{agree} of {n} {'shown small' if none else 'significant as claimed'}"
+    return said + (f", {against} {'significant instead' if none else 'against'}" if against else "")
+
+
+def unrecorded(measures: Sequence[str]) -> str:
+    """Return the reason where a claim waits for measures.
+
+    >>> unrecorded(["letter", "text"]), unrecorded([*"abcdef"])
+    ('not recorded yet: letter, text', 'not recorded yet: a, b and 4 more')
+    """
+    more = len(measures) - 2 if len(measures) > 5 else 0
+    return f"not recorded yet: {', '.join(measures[:2] if more else measures)}" + f" and {more} more" * bool(more)
 
 
 def would_decide(units: float, unit: str) -> str:
     """Say how many units would decide a claim that is open.
 
     >>> would_decide(1234.0, "questions"), would_decide(math.inf, "questions")
-    ('1,234 questions would decide', 'no number of questions would decide')
+    ('1,234 questions', 'no number of questions')
     """
-    return f"{units:,.0f} {unit} would decide" if units < math.inf else f"no number of {unit} would decide"
+    return f"{units:,.0f} {unit}" if units < math.inf else f"no number of {unit}"

@@ -68,7 +68,8 @@ LAYERS = ("published", "corrected")
 
 COLUMNS = (
     *("claim", "layer", "model", "statement", "published", "hypothesis"),
-    *("estimate", "low", "high", "p_adjusted", "p_equivalence", "power", "gate", "verdict", "why", "details"),
+    *("estimate", "low", "high", "p_adjusted", "p_equivalence", "power", "gate"),
+    *("verdict", "why", "would_decide", "steerable", "details"),
 )
 """Columns of a table of verdicts."""
 
@@ -93,7 +94,7 @@ class Evidence:
         rising: Models or sets of items that move significantly upwards, each by its own corrected test.
         falling: Those that move significantly downwards.
         steerable: Whether any instruction moves the outcome beyond the fillers; None where that was not asked. A
-            check beside the verdict: it never changes the verdict, and stands in its reason when it failed.
+            check beside the verdict, which it never changes.
         needed: Units with which the design would decide the claim, with a power of .8 (:func:`units_to_decide`);
             for a claim that counts tests, those with which it would come out, were estimates and spreads as found.
             Infinite where no number would, None where not known.
@@ -101,7 +102,7 @@ class Evidence:
         corrected: Whether ``rejected`` is after correction; only the words of the reason depend on it.
         sampled: Whether the estimate comes from a sample. Where it does not, such as the largest of some printed
             numbers, the number itself decides, and the reason says so.
-        why: Words for the reason where those of the rule do not fit; at most ten.
+        why: Words for the reason where those of the rule do not fit; at most eight.
         details: What a study's page says beside the reason.
     """
 
@@ -161,13 +162,16 @@ class Verdict(NamedTuple):
 
     Attributes:
         word: One of :data:`SIGNS`.
-        why: The reason: at most ten words, then how many units would decide an open claim, and whether no
-            instruction moves the outcome. What cannot be tested says why in the words of its protocol.
+        why: The reason, in at most eight words.
+        would_decide: Units that would decide an inconclusive claim, such as "202 questions".
+        steerable: "no" where no instruction moves the outcome.
         details: What a study's page says beside it.
     """
 
     word: str
     why: str
+    would_decide: str = ""
+    steerable: str = ""
     details: str = ""
 
 
@@ -187,20 +191,20 @@ def verdict(claim: Claim, evidence: Evidence | None, *, unit: str = "items") -> 
     more of, in the plural.
     """
     if claim.not_testable is not None or evidence is None:
-        return Verdict(NOT_TESTABLE, claim.not_testable or "no evidence in this run")
+        return Verdict(NOT_TESTABLE, claim.not_testable or "no evidence in this run", details=claim.details)
     if not evidence.informative or not math.isfinite(evidence.estimate):
         return Verdict(UNINFORMATIVE, evidence.reason or "the estimate is undefined")
     if evidence.rising and evidence.falling:
         up, down = evidence.rising, evidence.falling
         names = f"up: {', '.join(up)}; down: {', '.join(down)}"
-        return Verdict(HETEROGENEOUS, f"{len(up)} significantly up, {len(down)} significantly down", names)
+        return Verdict(HETEROGENEOUS, f"{len(up)} significantly up, {len(down)} significantly down", details=names)
     word, why = _by_direction(claim, evidence)
     if not evidence.sampled and word in (REPRODUCED, CONTRADICTED):
         why = reasons.by_number(claim, evidence.estimate)
-    why = evidence.why or why
+    units = ""
     if word == INCONCLUSIVE and evidence.needed is not None:
-        why += f"; {reasons.would_decide(evidence.needed, evidence.unit or unit)}"
-    return Verdict(word, f"{why}; not steerable" if evidence.steerable is False else why, evidence.details)
+        units = reasons.would_decide(evidence.needed, evidence.unit or unit)
+    return Verdict(word, evidence.why or why, units, "no" if evidence.steerable is False else "", evidence.details)
 
 
 def units_to_decide(
@@ -248,8 +252,8 @@ def _by_direction(claim: Claim, evidence: Evidence) -> tuple[str, str]:
         if evidence.equivalent:
             return REPRODUCED, f"shown to be {small}"
         if evidence.rejected:
-            return CONTRADICTED, f"{significant}, not shown {small}"
-        return INCONCLUSIVE, f"neither {significant} nor shown {small}"
+            return CONTRADICTED, f"significant, not shown {small}"
+        return INCONCLUSIVE, f"neither significant nor shown {small}"
     if claim.direction in ("not positive", "not negative"):
         up = claim.direction == "not positive"
         change = f"a {'rise' if up else 'fall'} of {effect}"
@@ -257,7 +261,7 @@ def _by_direction(claim: Claim, evidence: Evidence) -> tuple[str, str]:
             return REPRODUCED, f"{change} or more is excluded"
         if evidence.rejected and (away > 0 if up else away < 0):
             return CONTRADICTED, f"{significant}, opposite to the claim"
-        return INCONCLUSIVE, f"{change} is neither shown nor excluded"
+        return INCONCLUSIVE, f"{change} neither shown nor excluded"
     as_claimed = away > 0 if claim.direction == "positive" else away < 0
     if claim.direction == "either":
         if evidence.rejected:
@@ -269,9 +273,9 @@ def _by_direction(claim: Claim, evidence: Evidence) -> tuple[str, str]:
         return CONTRADICTED, f"shown to be {small}"
     if evidence.power is not None and evidence.power < LEAST_POWER:
         chance = tables.beside(100 * evidence.power, 100 * LEAST_POWER)[0]
-        return INCONCLUSIVE, f"not {significant}; {chance}% chance to detect {effect}"
+        return INCONCLUSIVE, f"not significant; {chance}% chance to detect {effect}"
     if claim.direction == "either":
-        return INCONCLUSIVE, f"not {significant}, not shown {small}"
+        return INCONCLUSIVE, f"neither significant nor shown {small}"
     if as_claimed:
         return SAME_DIRECTION, f"not {significant}"
     return INCONCLUSIVE, f"{'opposite sign' if away else 'no difference'}, not {significant}"
@@ -371,20 +375,22 @@ def table(
         about |= {"hypothesis": claim.hypothesis or ""}
         known = [each for each in shown if (claim.family, claim.hypothesis, each) in found]
         if claim.not_testable is not None or not known:
-            why = claim.not_testable or (absent or {}).get(name, verdict(claim, None).why)
-            rows.append({**about, "layer": shown[-1], "verdict": NOT_TESTABLE, "why": why})
+            said = verdict(claim, None)
+            why = said.why if claim.not_testable else (absent or {}).get(name, said.why)
+            judged = {"verdict": NOT_TESTABLE, "why": why, "details": said.details}
+            rows.append({**about, "layer": shown[-1], **judged})
             continue
         for each in known:
             parts = [found.get((str(claim.family), part, each)) for part in (str(claim.hypothesis), *claim.also)]
             first = parts[0]
             assert first is not None
             said = _together(claim, parts, protocol.families[str(claim.family)].unit)
-            judged = {"verdict": said.word, "why": said.why, "details": said.details}
+            judged = dict(zip(COLUMNS[-5:], said, strict=True))
             numbers = {column: getattr(first, column) for column in COLUMNS[6:12]}
             gate = (first.reason or "no estimate") if not first.informative else "passed" if first.gated else ""
             rows.append({**about, "layer": each, "model": model, **numbers, "gate": gate, **judged})
     table = pd.DataFrame(rows).reindex(columns=[*COLUMNS])
-    return table.fillna({"model": "", "gate": "", "details": ""})
+    return table.fillna(dict.fromkeys(("model", "gate", *COLUMNS[-3:]), ""))
 
 
 def of_models(
@@ -427,7 +433,7 @@ def of_models(
     order = places.sort_values([*places], kind="stable").index
     alone, together = alone.loc[order], together.loc[order]
     first = ~alone.duplicated(["claim", "layer"])
-    decided = [*COLUMNS[-3:]]
+    decided = [*COLUMNS[-5:]]
     alone.loc[first, decided] = together.loc[first, decided]
     return alone[(alone["verdict"] != NOT_TESTABLE) | ~alone.duplicated("claim")].reset_index(drop=True)
 
@@ -450,7 +456,7 @@ def _opposite(protocol: Protocol, models: Mapping[str, Found]) -> dict[Any, dict
 
 
 def _together(claim: Claim, parts: Iterable[Evidence | None], unit: str) -> Verdict:
-    """Return the verdict on a claim whose hypotheses must come out alike; the reason is of those that decide."""
+    """Return the verdict on a claim whose hypotheses must come out alike; the details say what each came to."""
     known = [*parts]
     each = [verdict(claim, part, unit=unit) for part in known]
     words = [one.word for one in each]
@@ -465,9 +471,11 @@ def _together(claim: Claim, parts: Iterable[Evidence | None], unit: str) -> Verd
     if word == HETEROGENEOUS and own != word:
         why = ", ".join(f"{words.count(key)} {key}" for key in (REPRODUCED, CONTRADICTED))
     else:
-        why = f"{words.count(own)} of {len(words)} tests: {each[words.index(own)].why}"
+        why = f"{words.count(own)} of {len(words)} tests {own}"
     # What has the claimed sign says nothing of units by itself; here it is what keeps the claim open.
     units = [part.needed for part, key in zip(known, words, strict=True) if part and part.needed and key == own]
-    if own == SAME_DIRECTION and units:
-        why += f"; {reasons.would_decide(max(units), unit)}"
-    return Verdict(word, why, "; ".join(dict.fromkeys(f"{one.word}: {one.why}" for one in each)))
+    would_decide = reasons.would_decide(max(units), unit) if word == INCONCLUSIVE and units else ""
+    steerable = next((one.steerable for one in each if one.word == own), "")
+    return Verdict(
+        word, why, would_decide, steerable, "; ".join(dict.fromkeys(f"{one.word}: {one.why}" for one in each))
+    )

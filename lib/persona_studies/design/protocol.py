@@ -176,7 +176,8 @@ class Claim(_Declared):
     ``either`` claims an effect without saying in which direction. ``line`` is the value that the estimate is
     compared with: 0 for a difference, .67 for a reliability that should reach .67. Hypotheses in ``also`` must come
     out as the first one does, or the claim is not decided. A question of the study itself, which no paper
-    answers, begins ``published`` with :data:`OURS`.
+    answers, begins ``published`` with :data:`OURS`. What no data at hand can decide says why in ``not_testable``,
+    in at most eight words; ``details`` has room for more.
     """
 
     statement: str
@@ -189,6 +190,7 @@ class Claim(_Declared):
     line: float = 0.0
     smallest_effect: float | None = None
     not_testable: str | None = None
+    details: str = ""
 
     @property
     def ours(self) -> bool:
@@ -199,6 +201,10 @@ class Claim(_Declared):
     def _decidable(self) -> Self:
         if (self.hypothesis is None) == (self.not_testable is None):
             raise ValueError("a claim names either its hypothesis or why it is not testable here")
+        if len((self.not_testable or "").split()) > 8:
+            raise ValueError("not_testable says why in at most eight words; details has room for more")
+        if self.details and self.not_testable is None:
+            raise ValueError("details stand beside not_testable; those of a tested claim come from its analysis")
         if self.hypothesis is not None and self.smallest_effect is None:
             raise ValueError("a claim with a hypothesis declares its smallest_effect of interest")
         if self.also and (self.hypothesis is None or len({self.hypothesis, *self.also}) <= len(self.also)):

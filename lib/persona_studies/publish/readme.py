@@ -97,13 +97,18 @@ def _scoreboard(board: Board) -> str:
                 "recomputed": row.recomputed,
                 **{name: _number(row, name) for name in columns},
                 "verdict": f"{verdicts.SIGNS[row.verdict]} **{row.verdict}**"
+                + (" (not steerable)" if row.steerable else "")
                 + (f" (paper's analysis: {row.paper})" if row.paper else "")
                 + (f" ({row.small})" if row.small else ""),
                 "why": row.why,
+                "would decide": row.would_decide,
             }
             for row in part.rows
         ]
-        absent = [f"- {row.statement} *{row.published}*: {row.why}" for row in part.untestable]
+        absent = [
+            f"- {row.statement} *{row.published}*: {row.why}" + (f". {row.details}" if row.details else "")
+            for row in part.untestable
+        ]
         parts += [
             f"## {part.title}\n\nNotebook: [{part.study}](../studies/{part.study}.ipynb)",
             *([_table(pd.DataFrame(rows))] if rows else []),

@@ -18,7 +18,7 @@ from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
 
 NEEDED = ("claim", "layer", "statement", "published", "estimate", "low", "high", "verdict", "why")
-OPTIONAL = ("model", "recomputed", "gate")
+OPTIONAL = ("model", "recomputed", "gate", "would_decide", "steerable", "details")
 MODELS = 3
 """So many recorded models have a column; a study's page shows the others."""
 ORDER = claims.ORDER
@@ -70,6 +70,9 @@ class Row:
         numbers: Model, or :data:`PUBLISHED_DATA`, -> its estimate.
         verdict: The verdict, in words.
         why: The reason, as the study gave it.
+        would_decide: How many units would decide it, where it is inconclusive.
+        steerable: "no" where no instruction moves the outcome.
+        details: What the study says beside the reason.
         small: That the difference, though significant, is shown to be smaller than the smallest effect of
             interest; empty where it is not.
         paper: What the paper's own analysis comes to, where that is another verdict.
@@ -91,6 +94,9 @@ class Row:
     numbers: dict[str, Number]
     verdict: str
     why: str
+    would_decide: str
+    steerable: str
+    details: str
     small: str
     paper: str
     clarity: float
@@ -336,22 +342,13 @@ def _row(found: pd.DataFrame) -> Row:
         **{
             name: str(first[name])
             for name in (
-                "study",
-                "claim",
-                "layer",
-                "statement",
-                "claimed",
-                "source",
-                "published",
-                "answered",
-                "small",
+                *("study", "claim", "layer", "statement", "claimed", "source", "published", "answered", "verdict"),
+                *("why", "would_decide", "steerable", "details", "small"),
             )
         },
         ours=bool(first["ours"]),
         recomputed=recomputed,
         numbers=numbers,
-        verdict=first["verdict"],
-        why=first["why"],
         paper="" if papers["verdict"] == first["verdict"] else papers["verdict"],
         clarity=0.0 if pd.isna(first["low"]) else 2 * distance / (first["high"] - first["low"] or math.inf),
         different=bool(first["differs"]) or first["verdict"] == verdicts.CONTRADICTED,

@@ -59,6 +59,8 @@ GUIDE = "how-to-read"  # no study's name has a hyphen
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(?! )([^$\n]+)(?<! )\$", re.DOTALL)
 DEEPEST = 12  # pixels that a formula may reach below its line of text; the style sheet has a class for each
 CHECKS = ("gates", "gate")  # names of the table of checks
+BESIDE = {"would decide": "would decide: ", "steerable": "steerable: ", "details": ""}
+"""Columns of a table of verdicts that are put below the reason, with what leads to them."""
 RESERVED = {"main", "contents", "contents-title", "files", "tables", "figures"}  # identifiers of the template
 
 
@@ -296,7 +298,7 @@ class _Study:
     def _judged(self, table: Tag, *, targets: bool) -> None:
         """Lead from each claim to its evidence in a table of verdicts; with ``targets``, links lead to its rows.
 
-        Details stand below their reason: a column of their own would not fit beside the others.
+        What stands beside a reason is put below it: columns of their own would not fit beside the others.
         """
         rows = [row for body in table.find_all("tbody") for row in body.find_all("tr")]
         if targets and len(rows) != len(self.anchors):
@@ -307,19 +309,19 @@ class _Study:
             if targets:
                 row["id"] = anchor
             why = row.find("td", attrs={"data-label": "why"})
-            details = row.find("td", attrs={"data-label": "details"})
             if why is None:
                 continue
-            more = Markup(' <span class="unit source">{}</span>').format(details.get_text()) if details else ""
-            said = Markup("<span>{}{}{}</span>").format(
-                why.get_text(), more, self.evidence(claim) if claim else Markup("")
-            )
+            said = Markup("{}").format(why.get_text())
+            for name, lead in BESIDE.items():
+                if cell := row.find("td", attrs={"data-label": name}):
+                    text = cell.get_text()
+                    said += Markup(' <span class="unit source">{}{}</span>').format(lead, text) if text else ""
+                    cell.decompose()
+            said = Markup("<span>{}{}</span>").format(said, self.evidence(claim) if claim else "")
             why.clear()
             why.append(BeautifulSoup(str(said), "html.parser"))
-            if details:
-                details.decompose()
         for head in table.find_all("th", scope="col"):
-            if head.get_text(strip=True) == "details" and table.find("td", attrs={"data-label": "why"}):
+            if head.get_text(strip=True) in BESIDE and table.find("td", attrs={"data-label": "why"}):
                 head.decompose()
 
 
