@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from persona_studies.analyse import families
 from persona_studies.analyse import figures as shared
+from persona_studies.design.protocol import Protocol
 
 NAMES = {"triage": "vignettes, four urgencies", "esi": "emergency cases, ESI", "medical": "medical questions"}
 CARE = {
@@ -30,18 +32,16 @@ LABELS: dict[str, dict[str, Any]] = {
 }
 
 
-def plot_care(tests: pd.DataFrame, margin: float) -> Figure:
+def plot_care(protocol: Protocol, tests: pd.DataFrame, margin: float) -> Figure:
     """Draw what a clinical role does to accuracy in critical and in primary care, and the difference.
 
     Args:
+        protocol: Says what the hypotheses are about.
         tests: Of an analysis; the families care and yardstick are drawn.
         margin: Smallest effect of interest, drawn as a band.
     """
-    rows = tests[tests["family"].isin(["care", "yardstick"])]
-    rows = rows.assign(
-        label=rows["hypothesis"].str.split(" | ", regex=False).str[0].str.replace(" - ", " less "),
-        part=rows["hypothesis"].str.split(", ").str[1],
-    )
+    rows = families.declared(protocol, tests[tests["family"].isin(["care", "yardstick"])])
+    rows = rows.assign(label=rows["first"] + " less " + rows["second"])
     figure, axes = plt.subplots(1, len(CARE), figsize=(10, 3.6), layout="constrained", sharex=True, sharey=True)
     for axis, (part, title) in zip(axes, CARE.items(), strict=True):
         mine = rows[rows["part"] == part]

@@ -61,7 +61,7 @@ def _readings(cells: pd.DataFrame) -> Iterator[tuple[str, list[str], pd.DataFram
     yield "log-odds of the right option (nats)", ["accuracy"], cells.assign(score=odds)
 
 
-def power_curve(tests: pd.DataFrame, effects: Any, level: float) -> pd.DataFrame:
+def power_curve(protocol: Protocol, tests: pd.DataFrame, effects: Any, level: float) -> pd.DataFrame:
     """Return the power of the physician's contrasts with the assistant, at the spread that was observed.
 
     Args:
@@ -71,14 +71,10 @@ def power_curve(tests: pd.DataFrame, effects: Any, level: float) -> pd.DataFrame
     Returns:
         ``contrast`` (critical, primary, critical - primary), ``n, effect, power``.
     """
-    mine = tests[(tests["family"] == "care") & tests["hypothesis"].str.startswith("physician")]
+    care = families.declared(protocol, tests[tests["family"] == "care"])
+    mine = care[care["first"] == "physician"]
     rows = [
-        (
-            row["hypothesis"].split(", ")[1],
-            row["n"],
-            effect,
-            power_mean(effect, row["se"], row["df"], alpha=level),
-        )
+        (row["part"], row["n"], effect, power_mean(effect, row["se"], row["df"], alpha=level))
         for row in mine[mine["se"] > 0].to_dict("records")
         for effect in effects
     ]

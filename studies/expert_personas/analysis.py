@@ -277,12 +277,13 @@ def finding(claims: pd.DataFrame, analyses: Mapping[str, Analysis]) -> str:
     )
 
 
-def recomputed(claims: pd.DataFrame) -> pd.DataFrame:
+def recomputed(protocol: Protocol, claims: pd.DataFrame) -> pd.DataFrame:
     """Return claims with what the published accuracies give, where a claim is about their mean over models.
 
     A mark says whether that is the published number to its last digit.
     """
-    means = claims["hypothesis"].str.contains("| mmlu_pro,", regex=False)
+    contrasts = [pair for family in protocol.families.values() for pair in family.contrasts.items()]
+    means = claims["hypothesis"].isin([name for name, contrast in contrasts if contrast.on == "mmlu_pro"])
     shown = [
         f"{'✓' if published.startswith(f'{estimate:+.3f}'.replace('0.', '.')) else '✗'} {estimate:+.3f}"
         for estimate, published in zip(claims["estimate"], claims["published"], strict=True)

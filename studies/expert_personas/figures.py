@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from expert_personas.design import NO_PERSONA
-from persona_studies.analyse import figures
+from persona_studies.analyse import families, figures
 from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.power import minimum_detectable_mean
+from persona_studies.design.protocol import Protocol
 
 PERSONAS = [
     *(NO_PERSONA, "expert, elaborate", "expert, short", "unrelated expert", "layperson", "toddler"),
@@ -32,16 +33,17 @@ FAMILIES = ["experts", "low_knowledge", "controls", "yardstick", "steerability"]
 COLOURS = sns.color_palette("colorblind")
 
 
-def contrasts(tests: pd.DataFrame, margin: float) -> Figure:
+def contrasts(protocol: Protocol, tests: pd.DataFrame, margin: float) -> Figure:
     """Draw the declared differences in accuracy, family by family.
 
     Args:
+        protocol: Says what the hypotheses are about.
         tests: Of :class:`persona_studies.analyse.conclusions.Analysis`, those of :data:`FAMILIES`.
         margin: Half width of the band of no interest.
     """
     rows = tests.sort_values("family", key=lambda names: names.map(FAMILIES.index), kind="stable")
-    label = rows["hypothesis"].str.partition(" | ")[0].str.replace(" - ", " – ", regex=False)
-    return forest(rows.assign(label=label), margin)
+    rows = families.declared(protocol, rows)
+    return forest(rows.assign(label=rows["first"] + " – " + rows["second"]), margin)
 
 
 def forest(rows: pd.DataFrame, margin: float) -> Figure:
@@ -123,7 +125,7 @@ def power(tests: pd.DataFrame, how: Settings, margin: float) -> Figure:
     """Draw detectable difference, and power to show that there is none, against the number of questions.
 
     Args:
-        tests: Some contrasts: ``hypothesis, n, se, family_size``.
+        tests: Some contrasts: ``first, second, on, n, se, family_size``.
     """
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.2), layout="constrained")
     sizes = np.unique(np.geomspace(30, 480, 40).astype(int))
@@ -131,7 +133,7 @@ def power(tests: pd.DataFrame, how: Settings, margin: float) -> Figure:
         spread, n, level = row["se"] * sqrt(row["n"]), int(row["n"]), how.alpha / row["family_size"]
         for axis, of in zip(axes, (_detectable, _shows_none), strict=True):
             axis.plot(sizes, [of(spread, k, level, margin) for k in sizes], color=COLOURS[index])
-            label = str(row["hypothesis"]).replace(" - ", " – ").replace(" | ", ",\n").removesuffix(", accuracy")
+            label = f"{row['first']} – {row['second']},\n{row['on']}"
             axis.plot(n, of(spread, n, level, margin), "os^D"[index], color=COLOURS[index], label=label)
     axes[0].axhline(margin, color="0.5", ls=":")
     axes[0].annotate(f"smallest effect, {margin:g}", (sizes[0], margin), ha="left", va="bottom")

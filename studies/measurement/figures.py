@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from measurement import design
-from persona_studies.analyse import figures
+from persona_studies.analyse import families, figures
+from persona_studies.design.protocol import Protocol
 
 COLOURS = sns.color_palette("colorblind")
 SCALES = {"rating_digits": "labels 1 to 5", "rating_upper": "labels A to E", "rating_lower": "labels a to e"}
@@ -253,14 +254,14 @@ def trait_methods(matrix: pd.DataFrame, gate: str) -> Figure:
 UNITS = {"rating": "points of 5", "statement": "nats", "scenario": "points of 5"}
 
 
-def induced(over: pd.DataFrame, margin: float) -> Figure:
+def induced(protocol: Protocol, over: pd.DataFrame, margin: float) -> Figure:
     """Draw how far a paragraph moves its own trait, one panel per outcome, a line per trait and model.
 
     Args:
+        protocol: Says which trait and which outcome a hypothesis is about.
         over: Family ``induction`` of :func:`persona_studies.analyse.conclusions.over_models`.
     """
-    mine = over[over["family"] == "induction"]
-    mine = mine.join(mine["hypothesis"].str.extract(r"\| (?P<trait>\w+), (?P<outcome>\w+)"))
+    mine = families.declared(protocol, over[over["family"] == "induction"]).rename(columns={"on": "trait"})
     # A line of every panel, also where one of them has nothing to combine; random effects last.
     models = sorted(mine["model"].unique(), key=lambda name: name == "random effects")
     lines = pd.MultiIndex.from_product([mine["trait"].unique(), models], names=["trait", "model"])

@@ -65,13 +65,13 @@ def _parts(protocol: Protocol, family: str, hypothesis: str) -> list[str]:
 def _unrecorded(protocol: Protocol, family: str, hypothesis: str, gate: pd.DataFrame) -> list[str]:
     """Return what a test needs that is not recorded: measures, or where these are, some of their cells."""
     parts = [part for part in _parts(protocol, family, hypothesis) if behind(gate, part).empty]
-    return [PARTS[part].rstrip("_") for part in parts] or [_asked(family, hypothesis)]
+    return [PARTS[part].rstrip("_") for part in parts] or [_asked(protocol, family, hypothesis)]
 
 
-def _asked(family: str, hypothesis: str) -> str:
+def _asked(protocol: Protocol, family: str, hypothesis: str) -> str:
     """Return which answers a test of a recorded model needs."""
     if family == "order_by_domain":
-        return f"rating_{hypothesis.rpartition(', ')[2]}"
+        return f"rating_{protocol.families[family].contrasts[hypothesis].outcome}"
     return {"order": "binary", "negation": "binary", "wording": "rating", "frames": "frame"}.get(
         family, "a condition"
     )

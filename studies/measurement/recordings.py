@@ -10,6 +10,7 @@ import pandas as pd
 
 from measurement import checks, design, judging, live, psychometrics, released
 from measurement.design import Parameters
+from persona_studies.analyse import families
 from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
 
@@ -110,7 +111,7 @@ def measured(protocol: Protocol, models: Mapping[str, Recorded]) -> pd.DataFrame
             if set(needed) <= set(gate["measure"]):
                 failed = list(dict.fromkeys(gate.loc[~gate["passes"], "check"]))
                 if outcome:
-                    row |= {name: _found(one.tests, name, outcome) for name in ("moved", "specific")}
+                    row |= {name: _found(protocol, one.tests, name, outcome) for name in ("moved", "specific")}
                     apart = psychometrics.of_scores(scores[outcome].to_numpy())["heterotrait"]
                     failed += ["heterotrait"] if not apart <= psychometrics.ONE_FACTOR else []
                     failed += ["induction"] if row["moved"] <= len(design.DOMAINS) / 2 else []
@@ -123,10 +124,11 @@ def measured(protocol: Protocol, models: Mapping[str, Recorded]) -> pd.DataFrame
     return pd.DataFrame(rows, columns=columns).fillna({"failed": ""})
 
 
-def _found(tests: pd.DataFrame, name: str, outcome: str) -> float:
+def _found(protocol: Protocol, tests: pd.DataFrame, name: str, outcome: str) -> float:
     """Return in how many traits a family found what it looks for in one outcome; NaN where it does not ask that."""
     family = {"moved": "induction", "specific": "specificity"}[name]
-    mine = tests[(tests["family"] == family) & tests["hypothesis"].str.endswith(f", {outcome}")]
+    mine = families.declared(protocol, tests[tests["family"] == family])
+    mine = mine[mine["outcome"] == outcome]
     return float((mine["rejected"] & (mine["estimate"] > 0)).sum()) if len(mine) else float("nan")
 
 

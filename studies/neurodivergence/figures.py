@@ -207,8 +207,7 @@ def plot_judges(table: pd.DataFrame, doubted: Collection[str]) -> Figure:
     """
     both = table[table["judged"].isin(["cross", "self"])].drop(columns="rejected")
     label = both["hypothesis"].map(words).str.replace(" - ", " − ")
-    gate = both["hypothesis"].str.partition(": ")[0].isin(doubted)
-    frame = both.assign(label=label, series=both["judged"] + "-judged", gate=gate)
+    frame = both.assign(label=label, series=both["judged"] + "-judged", gate=both["metric"].isin(doubted))
     return figures.forest(frame, xlabel="effect in standard deviations of scores under C0", legend=True)
 
 
@@ -217,7 +216,7 @@ def plot_scopes(table: pd.DataFrame, alpha: float, doubted: Collection[str] = ()
 
     Args:
         table: Of :func:`neurodivergence.paper.scopes`.
-        doubted: Metrics that failed the gate; drawn grey.
+        doubted: Hypotheses about metrics that failed the gate; drawn grey.
     """
     tests = list(dict.fromkeys(table["test"]))
     names = list(dict.fromkeys(table["hypothesis"]))
@@ -232,7 +231,7 @@ def plot_scopes(table: pd.DataFrame, alpha: float, doubted: Collection[str] = ()
     for axis, test in zip(axes, tests, strict=True):
         rows = table[table["test"] == test]
         axis.axvline(alpha, color="0.2", lw=1, ls="--")
-        failed = rows["hypothesis"].str.partition(": ")[0].isin(doubted).to_numpy()
+        failed = rows["hypothesis"].isin(doubted).to_numpy()
         for column, label, marker, colour in marks:
             look: dict[str, Any] = {"marker": marker, "ls": "", "color": colour, "mfc": "none", "ms": 5, "mew": 1.3}
             p, place = rows[column].clip(lower=1e-8).to_numpy(), np.arange(len(rows))

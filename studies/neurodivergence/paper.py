@@ -205,7 +205,7 @@ def scopes(
         ("sign flip, queries", both.set_index("hypothesis")["p"], single["p"]),
     ):
         how: dict[str, Any] = {"alpha": parameters.alpha, "method": parameters.correction, "undefined": "one"}
-        metric = p.groupby(p.index.str.split(":").str[0], sort=False)
+        metric = p.groupby(both.set_index("hypothesis")["metric"], sort=False)
         inside = pd.concat([correct(part, size=len(part), **how)["p_adjusted"] for _, part in metric])
         study = correct(p, size=len(p), **how)["p_adjusted"]
         every = pd.concat([p, others.set_axis([f"model {place}" for place in range(len(others))])])

@@ -13,7 +13,7 @@ from scipy.special import logit
 from statsmodels.discrete.conditional_models import ConditionalLogit
 
 from persona_bias.analysis import MEAN, REFERENCE, by_question, paired
-from persona_studies.analyse import multiple_choice, scoring
+from persona_studies.analyse import families, multiple_choice, scoring
 from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.meta_analysis import random_effects
 from persona_studies.analyse.stats.power import minimum_detectable_mean
@@ -175,7 +175,8 @@ def power(tests: pd.DataFrame, protocol: Protocol, how: Settings, *, per_set: in
     sets = len(protocol.design["datasets"])
     rows = []
     for kind, (family, first) in kinds.items():
-        mine = tests[(tests["family"] == family) & tests["hypothesis"].str.startswith(first)]
+        mine = families.declared(protocol, tests[tests["family"] == family])
+        mine = mine[mine["first"] == first] if first else mine
         se = float(mine.loc[mine["se"] > 0, "se"].median())
         for n in sorted({5, 10, 24, 50, 100, per_set}):
             detectable = minimum_detectable_mean(

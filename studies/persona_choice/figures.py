@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from persona_studies.analyse import families
 from persona_studies.analyse import figures as lib
+from persona_studies.design.protocol import Protocol
 
 BLUE, ORANGE, GREEN, RED = (sns.color_palette("colorblind")[place] for place in (0, 1, 2, 3))
 SAID = {
@@ -71,7 +73,7 @@ def main(
 
     Args:
         runs: Of :func:`persona_choice.judge.runs`.
-        length: Tests of the family ``pj_length``: which runs are drawn, and which are filled.
+        length: Tests of the family ``pj_length``, with ``on``: which runs are drawn, and which are filled.
         agreement: Of :func:`persona_choice.judge.agreement`.
         live: Of :func:`persona_choice.choice.conditions`.
         model: Whose answers the last panel shows.
@@ -80,7 +82,7 @@ def main(
     figure = plt.figure(figsize=(10, 4.4 if live is None else 8.2), layout="constrained")
     grid = figure.add_gridspec(1 if live is None else 2, 2, width_ratios=[1.2, 1])
     axes = [figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])]
-    label = length["hypothesis"].str.extract(r"\| (.*), accuracy$", expand=False)
+    label = length["on"]
     mine = runs.set_index("run").loc[[f"PRISM {name}" for name in label]].reset_index()
     mine = mine.assign(estimate=mine["untied"], low=mine["untied_low"], high=mine["untied_high"], label=label)
     _lines(axes[0], mine, "label", length["rejected"])
@@ -176,12 +178,12 @@ def _bars(names: Sequence[str], values: Sequence[float], colours: Sequence[Any])
     return figure
 
 
-def models(over: pd.DataFrame, margin: float) -> Figure:
+def models(protocol: Protocol, over: pd.DataFrame, margin: float) -> Figure:
     """Draw the contrasts behind the live claims, model by model (:func:`persona_choice.live.over_models`).
 
     Each outcome has a panel: a share and a distance have no common axis.
     """
-    said = over["hypothesis"].str.extract(r"^(?P<first>.+?) - (?P<second>.+?) \| .*, (?P<outcome>[^,]+)$")
+    said = families.declared(protocol, over)
     names = said[["first", "second"]].map(lambda name: SAID.get(name, name.replace("_", " ")))
     label = names["first"] + " less " + names["second"] + ", " + over["model"].str.removesuffix("-instruct")
     panels = [part for _, part in over.assign(label=label).groupby(said["outcome"], sort=False)]

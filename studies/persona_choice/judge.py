@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
 from math import nan, sqrt
 from typing import Any
 
@@ -18,6 +19,9 @@ from persona_studies.analyse.families import Settings, discordant
 from persona_studies.design.protocol import Hypothesis, Protocol
 from persona_studies.paths import Project
 
+PRISM = [name for name in published.RUNS if name.startswith("PRISM ")]
+PAIRS = {" / ".join(name.removeprefix("PRISM ") for name in pair): pair for pair in permutations(PRISM, 2)}
+"""Two runs, as the family ``pj_order`` names them, and their labels."""
 Array = NDArray[np.float64]
 
 BINARY = ("PRISM", "OpinionQA", "EC")
@@ -263,7 +267,7 @@ def areas(rows: pd.DataFrame, how: Settings) -> pd.DataFrame:
     Without a persona the prompt asks for a certainty of 1 to 5, with one for 1 to 100.
     """
     made = []
-    for label in [name for name in published.RUNS if name.startswith("PRISM")]:
+    for label in PRISM:
         mine = of(rows, label)
         mine = mine[~mine["tie"] & mine["certainty"].notna()]
         if mine.empty:
@@ -280,8 +284,7 @@ def areas(rows: pd.DataFrame, how: Settings) -> pd.DataFrame:
 
 def _agreement(rows: pd.DataFrame, on: str) -> tuple[pd.DataFrame, Array]:
     """Return shared pairs with agreement, and sums by person: agreeing and all, in the same order and swapped."""
-    one, other = (f"PRISM {each}" for each in on.split(" / "))
-    both = shared(rows, one, other)
+    both = shared(rows, *PAIRS[on])
     both = both.assign(same=both["order_1"] == both["order_2"], agree=both["first_1"] == both["first_2"])
     values = pd.DataFrame(
         {

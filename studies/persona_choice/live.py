@@ -116,7 +116,7 @@ def over_models(protocol: Protocol, everyone: Mapping[str, Live], how: Settings)
     """Return the live claims' contrasts model by model (:func:`persona_studies.analyse.conclusions.over_models`).
 
     Returns:
-        As there, with ``claim``, and ``label`` for a forest.
+        As there, with ``claim``.
     """
     of = {
         (str(claim.family), str(claim.hypothesis)): name
@@ -125,8 +125,7 @@ def over_models(protocol: Protocol, everyone: Mapping[str, Live], how: Settings)
     }
     table = conclusions.over_models({name: each.tests for name, each in everyone.items()}, of, how)
     table.insert(0, "claim", [of[pair] for pair in zip(table["family"], table["hypothesis"], strict=True)])
-    said = table["hypothesis"].astype(str).str.split(" | ", regex=False).str[0].str.replace("_", " ")
-    return table.assign(label=said + ", " + table["model"].astype(str).str.removesuffix("-instruct"))
+    return table
 
 
 def cells(planned: pd.DataFrame, everyone: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

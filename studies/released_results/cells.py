@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from math import sqrt
 from typing import Any
 
@@ -36,7 +37,18 @@ TASKS = {
     "mmlu": ("MMLU", 14042),
 }
 """Task -> its short name and its number of questions, which the release does not state."""
+PERSONAS = ("goodness", "loving", "misalignment")
 BASES = {"llama-3.1-8b-it": "Llama", "qwen-2.5-7b-it": "Qwen", "gemma-3-4b-it": "Gemma"}
+
+
+CAPABILITY = "{} {}: {}"
+
+
+def capability_names() -> pd.DataFrame:
+    """Return what each of the 45 hypotheses is about: ``hypothesis, model, persona, task``."""
+    parts = product(BASES.values(), PERSONAS, [short for short, _ in TASKS.values()])
+    rows = [(CAPABILITY.format(*part), *part) for part in parts]
+    return pd.DataFrame(rows, columns=["hypothesis", "model", "persona", "task"])
 
 
 def capabilities(results: pd.DataFrame, parameters: Parameters, layer: str) -> pd.DataFrame:
@@ -56,13 +68,15 @@ def capabilities(results: pd.DataFrame, parameters: Parameters, layer: str) -> p
         frame["se"] = frame["se"].where(frame["short"] != "MMLU", binomial)
     plain = frame[frame["persona"].isna()].set_index(["base", "short"])
     found = []
-    for row in frame[frame["persona"].notna()].to_dict("records"):
+    tuned = frame[frame["persona"].notna()]
+    tuned = tuned.sort_values("persona", key=lambda names: names.map(PERSONAS.index), kind="stable")
+    for row in tuned.to_dict("records"):
         other = plain.loc[(row["base"], row["short"])]
         found.append(
             {
                 "source": "Open Character Training",
                 "family": "oct",
-                "hypothesis": f"{BASES[row['base']]} {row['persona']}: {row['short']}",
+                "hypothesis": CAPABILITY.format(BASES[row["base"]], row["persona"], row["short"]),
                 "unit": "printed cell",
                 "n": row["questions"],
                 "test": analysis.UNPAIRED,
@@ -72,10 +86,7 @@ def capabilities(results: pd.DataFrame, parameters: Parameters, layer: str) -> p
                 ),
             }
         )
-    order = {name: place for place, name in enumerate([f"{p}: " for p in ("goodness", "loving", "misalignment")])}
-    made = analysis.rows(found)
-    persona = made["hypothesis"].str.extract(r" (\w+: )", expand=False).map(order)
-    return made.assign(place=persona).sort_values("place", kind="stable", ignore_index=True).drop(columns="place")
+    return analysis.rows(found)
 
 
 def capability_layers(results: pd.DataFrame, protocol: Protocol, parameters: Parameters) -> pd.DataFrame:
@@ -178,11 +189,20 @@ def preference_gains(table: pd.DataFrame) -> pd.DataFrame:
 # --- PERMA ----------------------------------------------------------------------------------------------------
 
 RETRIEVAL = "RAG (BGE-M3)"
+SYSTEMS = ("MemOS", "Mem0", "Lightmem", "Memobase", "EverMemOS", "Supermemory")
+CONDITIONS = ("clean single", "noise single", "clean multi")
+SYSTEM = "{}: {}"
 SHARES = ("MCQ accuracy", "MCQ Acc.", "Completion", "Turn=1", "Turn≤2")
 
 
 def _questions(condition: pd.Series, parameters: Parameters) -> pd.Series:
     return condition.str.endswith("single").map({True: parameters.perma_single, False: parameters.perma_multi})
+
+
+def memory_names() -> pd.DataFrame:
+    """Return what each of the 18 hypotheses is about: ``hypothesis, system, setting``."""
+    rows = [(SYSTEM.format(*part), *part) for part in product(SYSTEMS, CONDITIONS)]
+    return pd.DataFrame(rows, columns=["hypothesis", "system", "setting"])
 
 
 def memory(tables: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
@@ -191,14 +211,14 @@ def memory(tables: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
     accuracy = wide.to_dict("index")
     found = []
     for system in [name for name in accuracy if name != RETRIEVAL]:
-        for condition in ("clean single", "noise single", "clean multi"):
+        for condition in CONDITIONS:
             n = parameters.perma_single if condition.endswith("single") else parameters.perma_multi
             first, second = float(accuracy[system][condition]), float(accuracy[RETRIEVAL][condition])
             found.append(
                 {
                     "source": "PERMA",
                     "family": "perma",
-                    "hypothesis": f"{system}: {condition}",
+                    "hypothesis": SYSTEM.format(system, condition),
                     "unit": "printed cell",
                     "n": n,
                     "test": analysis.UNPAIRED,

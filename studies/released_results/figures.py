@@ -12,6 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from persona_studies.analyse import figures
+from released_results import cells
 
 PALETTE = sns.color_palette("colorblind")
 LABELS = {
@@ -202,7 +203,7 @@ def memory(typed: pd.DataFrame, rejected: Sequence[str], reported: float = 0.5) 
 
 def capabilities(contrasts: pd.DataFrame, margin: float) -> Figure:
     """Draw the 45 contrasts of tuned with untuned models, by persona and task, with the equivalence margin."""
-    frame = contrasts.join(contrasts["hypothesis"].str.extract(r"^(?P<model>\w+) (?P<persona>\w+): (?P<task>.+)$"))
+    frame = contrasts.merge(cells.capability_names(), on="hypothesis")
     frame = frame.rename(columns={"task": "label", "model": "series"})
     figure, axes = plt.subplots(1, 3, figsize=(10.4, 4.6), sharex=True, sharey=True, layout="constrained")
     for axis, (persona, part) in zip(axes, frame.groupby("persona", sort=False), strict=True):
@@ -215,7 +216,7 @@ def capabilities(contrasts: pd.DataFrame, margin: float) -> Figure:
 
 def memory_systems(contrasts: pd.DataFrame, margin: float) -> Figure:
     """Draw the accuracy of every memory system less that of retrieval alone, in three settings."""
-    frame = contrasts.join(contrasts["hypothesis"].str.extract(r"^(?P<system>.+): (?P<setting>.+)$"))
+    frame = contrasts.merge(cells.memory_names(), on="hypothesis")
     settings = {"clean single": "one domain", "noise single": "one domain, noise", "clean multi": "several domains"}
     frame = frame.assign(mean=frame.groupby("system")["estimate"].transform("mean"))
     frame = frame.assign(label=frame["system"], series=frame["setting"].map(settings))

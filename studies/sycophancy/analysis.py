@@ -387,10 +387,9 @@ def finding(found: Analysis, readings: pd.DataFrame, model: str) -> str:
     verb = ("rises" if first["estimate"] > 0 else "falls") if first["rejected"] else "does not change significantly"
     share = persona.groupby("designed")["labels_four p_asserted"].mean()
     r = readings[readings["hypothesis"] == asserted].set_index("reading")["r"]
+    said = {"labels_four": "four labels", "labels_two": "two labels"}
     sets = [
-        f"{number(h)} under {h.rpartition(', ')[2]}"
-        if not missing(h, found.scored)
-        else f"not recorded yet under {h.rpartition(', ')[2]}"
+        f"{'not recorded yet' if missing(h, found.scored) else number(h)} under {said[HYPOTHESES[h][1]]}"
         for h in net
     ]
     failed = {str(name): gates.failures(part) for name, part in found.gate.groupby("measure", sort=False)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from posixpath import basename
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -226,7 +227,7 @@ def others(tests: pd.DataFrame) -> Figure:
     }
     for axis, (family, label) in zip(axes, panels.items(), strict=True):
         rows = tests[tests["family"] == family]
-        names = rows["hypothesis"].str.rsplit("/", n=1).str[-1]
+        names = rows["hypothesis"].map(basename)
         shared.forest(rows.assign(label=names), xlabel=f"{label},\npersona minus baseline", axis=axis)
     shared.explain(figure, rows, None)
     return figure

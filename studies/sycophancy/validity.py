@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 from math import isnan, nan
 from typing import Any
 
@@ -117,9 +118,9 @@ def steerability(protocol: Protocol, scored: Scored, everyone: pd.DataFrame, how
             "filler": p_agree.loc[fillers].mean(),
             **{c: p_agree.loc[c] for c in ("told_to_agree", "told_to_disagree")},
         }
+        gaps = {f"{one} - {other}": means[one] - means[other] for one, other in permutations(means, 2)}
         for contrast in declared["contrasts"]:
-            one, other = contrast.split(" - ")
-            row = by_claim(means[one] - means[other], scores.claims_of(p_agree), how)
+            row = by_claim(gaps[contrast], scores.claims_of(p_agree), how)
             moves = row["p"] <= how.alpha and row["estimate"] >= declared["smallest_effect"]
             rows.append({"measure": name, "contrast": contrast, **row, "moves": bool(moves)})
     return pd.DataFrame(rows, columns=["measure", "contrast", "n", "estimate", "low", "high", "p", "moves"])

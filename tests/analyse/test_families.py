@@ -75,6 +75,17 @@ def test_a_paired_contrast_is_students_and_its_bound_is_scipys() -> None:
         assert row["p_bound"] == pytest.approx(p)
 
 
+def test_a_row_says_what_its_contrast_declares() -> None:
+    made = family(contrast(on="triage", within="x"), contrast(on="triage", within="x", interaction="y"))
+    named = Family.model_validate({"purpose": "p", "size": 1, "hypotheses": ["told"]})
+    declared = Protocol.model_construct(version=1, families={"f": made, "g": named})
+    tests = pd.DataFrame({"family": ["f", "f", "g"], "hypothesis": [*made.hypotheses, "told"], "n": [3, 2, 1]})
+    found = families.declared(declared, tests)
+    assert list(found) == [*tests, *families.PARTS]
+    assert found.loc[0, [*families.PARTS]].tolist() == ["a", "b", "triage", "x", "accuracy"]
+    assert found["part"].tolist()[:2] == ["x", "x - y"] and found.loc[2, [*families.PARTS]].isna().all()
+
+
 def test_an_interaction_is_welchs_and_permutes_within_sets() -> None:
     rng = np.random.default_rng(2)
     one, other = rng.normal(0.1, 0.3, 40), rng.normal(-0.05, 0.2, 25)

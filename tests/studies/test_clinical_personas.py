@@ -388,19 +388,19 @@ def test_readings_leave_out_sets_and_places(planted: analysis.Analysis) -> None:
 
 
 def test_power_far_out_is_one_and_at_nothing_alpha(planted: analysis.Analysis) -> None:
-    found = robustness.power_curve(planted.tests, [0.0, 5.0], 0.05)
+    found = robustness.power_curve(SECOND.protocol, planted.tests, [0.0, 5.0], 0.05)
     assert found["power"].tolist() == pytest.approx([0.05, 1.0] * 3)
     assert found["n"].unique().tolist() == [44, 34, 78]
 
 
 def test_figures_are_drawn_from_one_recording(planted: analysis.Analysis) -> None:
-    drawn = figures.plot_care(planted.tests, 0.1)
+    drawn = figures.plot_care(SECOND.protocol, planted.tests, 0.1)
     assert [len(axis.get_yticks()) for axis in drawn.axes] == [6] * 3
     assert "not significant" in [text.get_text() for text in drawn.legends[0].get_texts()]
     confused = outcomes.confusion(planted.scored)
     assert len(figures.plot_confusion(confused, ["assistant", "physician"]).axes) == 4
     assert len(figures.plot_risk(outcomes.risk(planted.scored, HOW)).axes) == 2
-    curve = robustness.power_curve(planted.tests, np.linspace(0, 0.4, 5), 0.05 / 6)
+    curve = robustness.power_curve(SECOND.protocol, planted.tests, np.linspace(0, 0.4, 5), 0.05 / 6)
     assert shared_figures.behind(drawn, "").get_suptitle() == ""
     said = shared_figures.behind(drawn, "picks by place").get_suptitle()
     assert said == "grey: behind a failed check: picks by place"

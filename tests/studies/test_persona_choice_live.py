@@ -281,7 +281,7 @@ def test_models_stand_side_by_side() -> None:
     assert rows["model"].tolist() == ["a", "b", "random effects"] and rows["n"].tolist() == [45, 45, 2]
     assert table.loc[table["claim"] == "profile", "model"].tolist() == ["a"]
     # Shares of pairs and of characters have an axis each, and conditions their names for readers.
-    drawn = figures.models(table, 0.05)
+    drawn = figures.models(PROTOCOL, table, 0.05)
     shown = [axis.get_xlabel() for axis in drawn.axes]
     assert sorted(shown) == sorted(figures.OUTCOMES[name] for name in ("share right", "share named"))
     said = [label.get_text() for axis in drawn.axes for label in axis.get_yticklabels()]

@@ -165,7 +165,8 @@ def forest(protocol: Protocol, analyses: Mapping[str, Analysis], outcome: str, h
     )
     tests = {model: analysis.tests for model, analysis in analyses.items()}
     table = over_models(tests, wanted, how)
-    return table.assign(label=table["hypothesis"].str.split(" | ", regex=False).str[0] + ", " + table["model"])
+    parts = families.declared(protocol, table)
+    return table.assign(label=parts["first"] + " - " + parts["second"] + ", " + parts["model"])
 
 
 def _about(protocol: Protocol, claim: Claim, outcome: str) -> bool:

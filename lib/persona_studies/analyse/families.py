@@ -45,6 +45,9 @@ COLUMNS = [
     *("p", "p_adjusted", "rejected", "p_bound", "p_bound_adjusted", "bounded", "power", "detectable", "n_needed"),
 ]
 
+PARTS = ("first", "second", "on", "part", "outcome")
+"""What :class:`persona_studies.design.protocol.Hypothesis` declares and figures and tables name."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -250,6 +253,21 @@ def decided(tests: pd.DataFrame, family: Family, how: Settings) -> pd.DataFrame:
         )
         made |= {to: done["p_adjusted"], word: done["rejected"]}
     return tests.assign(**made)
+
+
+def declared(protocol: Protocol, tests: pd.DataFrame) -> pd.DataFrame:
+    """Return tests with what their contrasts declare, so that nobody has to read it from the hypothesis.
+
+    Args:
+        tests: With ``family, hypothesis``.
+
+    Returns:
+        ``tests`` and :data:`PARTS`; None where a hypothesis is declared by its name alone.
+    """
+    pairs = zip(tests["family"], tests["hypothesis"], strict=True)
+    found = [protocol.families[family].contrasts.get(hypothesis) for family, hypothesis in pairs]
+    parts: dict[str, Any] = {part: [getattr(one, part, None) for one in found] for part in PARTS}
+    return tests.assign(**parts)
 
 
 def more_units(tests: pd.DataFrame, units: int, *, bound: str = "p_bound") -> pd.DataFrame:

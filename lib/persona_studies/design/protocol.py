@@ -109,6 +109,11 @@ class Hypothesis(_Declared):
         return self
 
     @property
+    def part(self) -> str | None:
+        """The part of ``on`` that it is about: of an interaction one less the other; None where it is all."""
+        return self.within if self.interaction is None else f"{self.within} - {self.interaction}"
+
+    @property
     def name(self) -> str:
         """Return the hypothesis in words.
 
@@ -118,8 +123,7 @@ class Hypothesis(_Declared):
         >>> Hypothesis(first="nurse", second="assistant", within="a", interaction="b", **facts).name
         'nurse - assistant | triage, a - b, accuracy'
         """
-        part = self.within if self.interaction is None else f"{self.within} - {self.interaction}"
-        where = self.on if part is None else f"{self.on}, {part}"
+        where = self.on if self.part is None else f"{self.on}, {self.part}"
         return f"{self.first} - {self.second} | {where}, {self.outcome}"
 
 
