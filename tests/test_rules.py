@@ -276,6 +276,34 @@ def test_a_notebook_imports_its_own_folder_and_the_faces_of_design_and_analyse()
         assert hidden(names) == [], study
 
 
+def from_tests(source: str) -> list[str]:
+    """Return the test modules that a source imports."""
+    nodes = [*ast.walk(ast.parse(source))]
+    names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    names += [name.name for node in nodes if isinstance(node, ast.Import) for name in node.names]
+    return [name for name in names if re.match(r"tests\.(\w+\.)?test_", name)]
+
+
+def test_a_test_imports_no_other_test() -> None:
+    texts = {path.relative_to(ROOT): path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py")}
+    assert {path: found for path, text in texts.items() if (found := from_tests(text))} == {}
+    assert from_tests("def test():\n    from tests.ask.test_chat import source") == ["tests.ask.test_chat"]
+
+
+# A contrast is declared in parts (families.declared): its name is for readers.
+TAKEN_APART = re.compile(
+    r"\bhypothesis(['\"]\])?\)?(\.astype\(str\))?(\.str)?\.(r?split|r?partition|extract|contains|startswith|endswith)\("
+)
+
+
+def test_nobody_takes_a_hypothesis_apart() -> None:
+    texts = {path: path.read_text("utf-8") for part in ("lib", "studies") for path in (ROOT / part).rglob("*.py")}
+    texts |= {path: "\n".join(code_of(path)) for path in STUDIES.glob("*.ipynb")}
+    assert {path: found for path, text in texts.items() if (found := TAKEN_APART.search(text))} == {}
+    assert TAKEN_APART.search('tests["hypothesis"].str.split(" | ")')
+    assert TAKEN_APART.search('hypothesis.rpartition(", ")')
+
+
 def test_tests_lie_where_what_they_test_lies() -> None:
     wings = {path.name for path in (ROOT / "lib" / "persona_studies").iterdir() if (path / "__init__.py").is_file()}
     places = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}

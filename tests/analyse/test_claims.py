@@ -15,9 +15,8 @@ from persona_studies.errors import PersonaStudiesError
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks
 from persona_studies.study import Study
-from tests.kit.grids import answer, small_plan
+from tests.kit.grids import WithMeasure, answer, small_plan
 from tests.kit.simulated import SimulatedBackend
-from tests.reproduce.test_study import With
 
 ROOT = Path(__file__).parents[2]
 DECLARED = {
@@ -90,7 +89,7 @@ def test_what_is_recorded_and_where_numbers_come_from(tmp_path: Path, monkeypatc
     (tmp_path / "studies" / "toy").mkdir(parents=True)
     (tmp_path / "studies" / "toy" / "protocol.toml").write_text("version = 1\n")
     (tmp_path / "tables").mkdir()
-    study = Study("toy", Project(tmp_path), declared, With(measure="text"), tmp_path)
+    study = Study("toy", Project(tmp_path), declared, WithMeasure(measure="text"), tmp_path)
     plan = small_plan()
     monkeypatch.setattr(recording, "load", lambda *_, **__: SimulatedBackend(answer))
     study.ask(lambda: plan, "simulated", hours=1)

@@ -17,9 +17,8 @@ import pytest
 
 from persona_studies.ask.chat import CHATML, GEMMA, PLAIN, ChatTemplate, OwnTemplate, detect, jinja
 from persona_studies.errors import BackendError
+from tests.kit.templates import TEMPLATES, TOKENS, source
 
-TEMPLATES = Path(__file__).parents[1] / "chat_templates"
-TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 SYSTEM, USER = "You are a baker.", "Rate this: cats purr."
 
 # The whole prompt without a persona, and what opens the one with a persona: {} is the persona's place.
@@ -145,10 +144,6 @@ def _each_rendering_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jinja, "render", here)
         yield
-
-
-def source(name: str) -> str:
-    return (TEMPLATES / f"{name}.jinja").read_text("utf-8")
 
 
 def conversation(*turns: tuple[str, str], **more: Any) -> dict[str, Any]:

@@ -234,7 +234,7 @@ def test_turn_marks_are_those_that_llama_cpp_knows(family: str) -> None:
     import llama_cpp
 
     from persona_studies.ask.chat import detect
-    from tests.ask.test_chat import TOKENS, source
+    from tests.kit.templates import TOKENS, source
 
     turns = [("system", "You are a baker."), ("user", "Hello.")]
     chat = (llama_cpp.llama_chat_message * 2)(*((role.encode(), text.encode()) for role, text in turns))

@@ -171,7 +171,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     """Start llama.cpp's own server with the embedded model."""
     if missing := [package for package in SERVER if importlib.util.find_spec(package) is None]:
         pytest.skip(f"{', '.join(missing)} not installed: extra `live` and llama-cpp-python[server]")
-    from tests.ask.test_openai_live import serve
+    from tests.kit.llama_server import serve
 
     with serve(tmp_path / "log.txt") as found:
         yield found

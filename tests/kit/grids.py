@@ -11,9 +11,16 @@ import pandas as pd
 
 from persona_studies.ask import packing, recording
 from persona_studies.ask.backends import Request
+from persona_studies.design.parameters import Parameters
 from persona_studies.design.plan import combine, measure, text_hash
 from persona_studies.paths import Project
 from tests.kit.simulated import SimulatedBackend
+
+
+class WithMeasure(Parameters):
+    """Parameters that choose a measure."""
+
+    measure: str
 
 
 def conditions() -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Folders of files, compared byte by byte; a copy of this project; runs written without running."""
+"""Folders of files, compared byte by byte; copies of this project; runs written without running."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ def copied(root: Path, *left_out: str) -> Project:
     for name in ("pyproject.toml", "uv.lock"):
         shutil.copy(this / name, root / name)
     (root / "lib").mkdir()
+    return Project(root)
+
+
+def linked(root: Path) -> Project:
+    """Return a project with this one's studies and banks, and no recordings."""
+    (root / "data" / "responses").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    this = Path(__file__).parents[2]
+    (root / "studies").symlink_to(this / "studies")
+    for path in (this / "data").iterdir():
+        if path.name not in ("responses", "results"):
+            (root / "data" / path.name).symlink_to(path)
     return Project(root)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,26 @@ from persona_studies.paths import Project
 
 PROJECT = Project.find()
 PROTOCOL = protocols.load(PROJECT.folder("measurement") / "protocol.toml")
+DEFAULTS: dict[str, Any] = {
+    "models": [],
+    "live_hours": 0.0,
+    "blocks": list("ABCDEFG"),
+    "items_per_pole": 6,
+    "wordings": 3,
+    "labels": ["digits", "upper", "lower"],
+    "pairs": ["true_false", "yes_no"],
+    "negations": ["word", "meaning"],
+    "methods": ["naive", "words", "paragraph"],
+    "culture_items": 0,
+    "people": 0,
+    "margin_rating": 0.25,
+    "margin_probability": 0.05,
+    "alpha": 0.05,
+    "correction": "holm",
+    "permutations": 2000,
+    "bootstrap": 200,
+    "seed": 1,
+}
 
 
 def answers(

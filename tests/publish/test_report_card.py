@@ -28,22 +28,12 @@ from persona_studies.paths import Project
 from persona_studies.publish import report_card, report_page
 from persona_studies.publish.report_card import Part
 from tests.kit.misbehaving_server import Server
+from tests.kit.runs import linked
 from tests.kit.simulated import SimulatedBackend
 from tests.kit.simulated_letters import second
 
 ROOT = Path(__file__).parents[2]
 Truth = Callable[[str, str, str], float]
-
-
-def linked(root: Path) -> Project:
-    """Return a project with this one's studies and banks, and no recordings."""
-    (root / "data" / "responses").mkdir(parents=True)
-    (root / "pyproject.toml").touch()
-    (root / "studies").symlink_to(ROOT / "studies")
-    for path in (ROOT / "data").iterdir():
-        if path.name not in ("responses", "results"):
-            (root / "data" / path.name).symlink_to(path)
-    return Project(root)
 
 
 def spelled(part: Part) -> Part:

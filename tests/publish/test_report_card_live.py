@@ -15,8 +15,8 @@ from persona_studies.ask import recorded as recorded_
 from persona_studies.ask.backends import Backend
 from persona_studies.paths import Project
 from persona_studies.publish import report_card
-from tests.ask.test_openai_live import MODEL, endpoint, serve
-from tests.publish.test_report_card import ROOT, linked
+from tests.kit.llama_server import MODEL, PROJECT, endpoint, serve
+from tests.kit.runs import linked
 
 pytestmark = pytest.mark.live
 
@@ -28,9 +28,7 @@ TOLERANCE = 0.02
 def test_a_card_by_chat_is_the_card_of_the_file(tmp_path: Path) -> None:
     """Letters of sycophancy, whose texts need no source; not without a persona, where the server adds one."""
     [part] = [
-        p
-        for p in report_card.quick(report_card.parts(Project(ROOT), print, texts=False))
-        if p.study == "sycophancy"
+        p for p in report_card.quick(report_card.parts(PROJECT, print, texts=False)) if p.study == "sycophancy"
     ]
     plan = part.plan[(part.plan["kind"] == "letter") & (part.plan["condition"] != "none")]
     two = plan["item"].unique()[:4]
@@ -42,7 +40,7 @@ def test_a_card_by_chat_is_the_card_of_the_file(tmp_path: Path) -> None:
         rows = {"sycophancy": recorded_.answers(project, "sycophancy", backend.info)}
         return report_card.card(project, asked, backend.info.name, rows)
 
-    here = models.load(Project(ROOT), MODEL, precision="f32")
+    here = models.load(PROJECT, MODEL, precision="f32")
     mine = card(linked(tmp_path / "file"), here).numbers
     here.close()
     with serve(tmp_path / "log.txt") as address:

@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 
 from persona_studies.paths import Project
 from persona_studies.reproduce import notebooks, ready
-from tests.reproduce.test_lock import uv_lock
+from tests.kit.locks import uv_lock
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

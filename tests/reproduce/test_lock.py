@@ -6,24 +6,18 @@ import copy
 import subprocess
 import sys
 import tomllib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 
+from tests.kit.locks import uv_lock
 from tools import lock
 
 PROJECT = tomllib.loads((lock.ROOT / "pyproject.toml").read_text())["project"]
 PIP = lock.PIP_LOCK.read_text()
 HERE = next(lock.environments())
-
-
-@cache
-def uv_lock() -> dict[str, Any]:
-    """Return uv.lock, which takes a quarter of a second to read: no worker of the tests reads it for nothing."""
-    return tomllib.loads(lock.UV_LOCK.read_text())
 
 
 def test_the_two_locks_agree() -> None:

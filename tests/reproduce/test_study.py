@@ -14,7 +14,7 @@ from persona_studies.design.parameters import Parameters
 from persona_studies.errors import ResponsesError
 from persona_studies.paths import Project
 from persona_studies.study import Study
-from tests.kit.grids import answer, small_plan
+from tests.kit.grids import WithMeasure, answer, small_plan
 from tests.kit.simulated import SimulatedBackend
 
 
@@ -29,10 +29,6 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> SimulatedBackend:
 def study(tmp_path: Path) -> Study:
     declared = protocol.load(Project(Path(__file__).parents[2]).protocol("sycophancy"))
     return Study("toy", Project(tmp_path), declared, Parameters(), tmp_path)
-
-
-class With(Parameters):
-    measure: str
 
 
 def never() -> pd.DataFrame:
@@ -101,7 +97,7 @@ def test_names_of_one_s_own_models_are_those_of_their_folders(study: Study, back
 
 def test_what_a_recording_holds_and_what_is_primary(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     declared = study.protocol.model_copy(update={"primary": ("letter", "cloze", "text")})
-    study = Study("toy", study.project, declared, With(measure="primary"), study.out)
+    study = Study("toy", study.project, declared, WithMeasure(measure="primary"), study.out)
     letters = pd.DataFrame({"measure": ["agree_letter", "reply"]})
     assert study.has(letters, "letter") and study.has(letters, "agree_letter") and study.has(letters, "text")
     assert capsys.readouterr().out == ""
@@ -117,5 +113,5 @@ def test_what_a_recording_holds_and_what_is_primary(study: Study, capsys: pytest
         ["labels_four", 2, 0],
         ["agree_letter", 1, 1],
     ]
-    chosen = Study("toy", study.project, declared, With(measure="text"), study.out)
+    chosen = Study("toy", study.project, declared, WithMeasure(measure="text"), study.out)
     assert chosen.primary(letters) == "text"

@@ -29,8 +29,7 @@ from persona_studies.analyse import conclusions, families, verdicts
 from persona_studies.design.protocol import Claim
 from persona_studies.errors import SourceUnavailable
 from tests.conftest import at_hand
-from tests.kit.simulated_measurement import PROJECT, PROTOCOL, answers
-from tests.studies.test_measurement_design import DEFAULTS
+from tests.kit.simulated_measurement import DEFAULTS, PROJECT, PROTOCOL, answers
 
 PARAMETERS = design.Parameters.check(DEFAULTS | {"permutations": 1000})
 HOW = PARAMETERS.settings
@@ -626,7 +625,7 @@ def test_every_figure_is_drawn_of_a_whole_recording(able: recordings.Recorded, f
         figures.main(tests, judging.released_people(FACTS["summaries"])),
         figures.main(tests.head(0), judging.released_people(FACTS["summaries"])),
         figures.consistent(released.flan_table(FACTS, 0.95)),
-        figures.induced(over, 0.25),
+        figures.induced(PROTOCOL, over, 0.25),
     ]
     assert [len(figure.axes) for figure in drawn] == [2, 3, 3, 2, 2, 2, 3]
     said = {text.get_text() for text in drawn[3].axes[0].texts}

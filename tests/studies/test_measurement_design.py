@@ -9,34 +9,11 @@ import pandas as pd
 import pytest
 
 from measurement import design
-from persona_studies.design import protocol as protocols
 from persona_studies.design.plan import text_hash
-from persona_studies.paths import Project
 from sycophancy import published as ipip
 from tests.conftest import at_hand
+from tests.kit.simulated_measurement import DEFAULTS, PROJECT, PROTOCOL
 
-PROJECT = Project.find()
-PROTOCOL = protocols.load(PROJECT.folder("measurement") / "protocol.toml")
-DEFAULTS: dict[str, Any] = {
-    "models": [],
-    "live_hours": 0.0,
-    "blocks": list("ABCDEFG"),
-    "items_per_pole": 6,
-    "wordings": 3,
-    "labels": ["digits", "upper", "lower"],
-    "pairs": ["true_false", "yes_no"],
-    "negations": ["word", "meaning"],
-    "methods": ["naive", "words", "paragraph"],
-    "culture_items": 0,
-    "people": 0,
-    "margin_rating": 0.25,
-    "margin_probability": 0.05,
-    "alpha": 0.05,
-    "correction": "holm",
-    "permutations": 2000,
-    "bootstrap": 200,
-    "seed": 1,
-}
 CORE = [
     *(*range(1, 9), *range(10, 31), 39, 69, 109, 118, 138, 144, 150, 152, 157, 158, 160, 162, 163, 164, 165, 167),
     *(175, 176, 179, 181, 184, 185, 201, 203, 226, 246, 251, 260, 267, 273, 292),
