@@ -25,6 +25,7 @@ SHOWN = (
     *("minimum_detectable", "margin", "p_equivalence"),
 )
 ELSEWHERE = "judged in persona_choice"
+SAID = ("statement", "published", "verdict", "why", "would_decide")
 LEFT_OUT = Verdict(verdicts.NOT_TESTABLE, "left out by the parameter sources")
 
 
@@ -226,7 +227,7 @@ def elsewhere(project: Project, protocol: Protocol) -> pd.DataFrame:
     has results, the verdict says where the claim is judged.
 
     Returns:
-        ``claim, statement, published, verdict, why``.
+        ``claim, statement, published, verdict, why, would_decide``.
     """
     path = project.results("persona_choice") / "verdicts.csv"
     known = tables.load(path) if path.is_file() else pd.DataFrame(columns=["claim"])
@@ -235,7 +236,7 @@ def elsewhere(project: Project, protocol: Protocol) -> pd.DataFrame:
         found = known[(known["claim"] == name) | known["claim"].str.startswith(f"{name}_")]
         if found.empty:
             rows.append({"claim": name, **declared, "verdict": ELSEWHERE, "why": "that study has no results yet"})
-        rows += found.reindex(columns=["claim", "statement", "published", "verdict", "why"]).to_dict("records")
+        rows += found.reindex(columns=["claim", *SAID]).to_dict("records")
     return pd.DataFrame(rows)
 
 
