@@ -242,7 +242,7 @@ class Study:
         """
         whole = claims.table(self.project, self.name, found)
         shown = ("statement", "published", "recomputed", "model", "estimate", "unit", "verdict", "why")
-        more = ("would_decide", "steerable", "details")
+        more = {"would_decide": "would decide: ", "steerable": "steerable: ", "details": ""}
         empty = [name for name in (*shown[2:4], "unit", *more) if not whole[name].astype(bool).any()]
         hidden = [name for name in whole if name not in (*shown, *more, "low", "high", "layer")] + empty
         hidden += ["layer"] if whole["layer"].nunique() == 1 else []
@@ -251,6 +251,7 @@ class Study:
             "labels": {"statement": "claim", "estimate": "here"},
             "decimals": dict.fromkeys(["estimate", "low", "high"], 3),
             "hide": hidden,
+            "below": {"estimate": {"unit": ""}, "why": more},
             **how,
         }
         intervals = {"estimate": ("low", "high")}

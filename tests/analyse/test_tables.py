@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from persona_studies.analyse import tables
 from persona_studies.errors import PersonaStudiesError
@@ -101,3 +102,28 @@ def test_texts_that_look_like_missing_values_stay(tmp_path: Path) -> None:
     again = tables.load(tmp_path / "t.csv")
     assert again["text"].tolist()[:4] == ["NA", "None", "nan", "null"] and pd.isna(again["text"].iloc[4])
     pd.testing.assert_series_equal(again["x"], frame["x"], check_exact=True)
+
+
+def test_texts_below_another_stand_in_its_field_and_every_cell_begins_at_the_left() -> None:
+    frame = pd.DataFrame(
+        {
+            "estimate": [0.1, 0.2],
+            "verdict": ["uninformative", "reproduced"],
+            "why": ["open", "shown"],
+            "would_decide": ["9 ears", ""],
+            "details": ["hidden", "hidden"],
+        }
+    )
+    below = {"why": {"would_decide": "would decide: ", "details": ""}}
+    table = tables.show(frame, id="a", title="A", below=below, hide=["details"])
+    page = BeautifulSoup(table.html, "html.parser")
+    assert [head.get_text() for head in page.select("thead th")] == ["estimate", "verdict", "why"]
+    assert [cell.get_text() for cell in page.select("tbody td:last-child")] == [
+        "open\nwould decide: 9 ears",
+        "shown",
+    ]
+    # In the cell itself: JupyterLab drops the style sheet of a notebook that it does not trust.
+    cells = page.select("td, th")
+    assert all("text-align: left; vertical-align: top;" in cell["style"] for cell in cells)
+    assert all(tables.GREY in cell["style"] for cell in page.select("tbody tr:first-child td"))
+    assert "pre-wrap" in page.select_one("tbody td:last-child")["style"] and "font-size" in page.table["style"]

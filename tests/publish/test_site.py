@@ -87,11 +87,10 @@ VERDICTS = pd.DataFrame(
 SAVE = 'study.table(frame, "verdicts", "Verdicts")'
 
 
-def shown(frame: pd.DataFrame, name: str) -> nbformat.NotebookNode:
+def shown(frame: pd.DataFrame, name: str, **how: Any) -> nbformat.NotebookNode:
     """The output of a cell that ends in study.table."""
-    table = tables.show(
-        frame, id=name.replace("_", "-"), title=f"Table of {name}", subtitle="n = 2", notes=["Note."]
-    )
+    about = {"title": f"Table of {name}", "subtitle": "n = 2", "notes": ["Note."], **how}
+    table = tables.show(frame, id=name.replace("_", "-"), **about)
     return new_output("execute_result", data={"text/html": table.html, "text/plain": table.text}, execution_count=1)
 
 
@@ -106,23 +105,30 @@ def picture(path: Path, alt: str | None = ALT) -> nbformat.NotebookNode:
 def make_site(tmp_path: Path) -> Callable[..., Project]:
     """Return a function that makes a project whose study ``toy`` shows its verdicts, a figure and some outputs."""
 
-    def make(*outputs: nbformat.NotebookNode, alt: str | None = ALT, frame: pd.DataFrame = VERDICTS) -> Project:
+    def make(
+        *outputs: nbformat.NotebookNode,
+        alt: str | None = ALT,
+        frame: pd.DataFrame = VERDICTS,
+        saved: pd.DataFrame = VERDICTS,
+    ) -> Project:
         project = Project(tmp_path / "project")
         for folder in (project.folder("toy"), project.results("toy"), project.figures("toy")):
             folder.mkdir(parents=True, exist_ok=True)
         (project.root / "pyproject.toml").write_text("")
         project.protocol("toy").write_text(PROTOCOL)
         (project.data / "units.toml").write_text(UNITS)
-        tables.save(VERDICTS, project.results("toy") / "verdicts.csv")
+        tables.save(saved, project.results("toy") / "verdicts.csv")
         png = project.figures("toy") / "plot.png"
         Image.new("RGB", (300, 200), "white").save(png)
         png.with_suffix(".svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="3" height="2"/>')
         caption = new_output("display_data", data={"text/markdown": "*Caption, n = 2.*", "text/plain": "x"})
+        beside = {"would_decide": "would decide: ", "steerable": "steerable: ", "details": ""}
+        below = {"why": {name: lead for name, lead in beside.items() if name in frame}}
         cells = [
             new_markdown_cell("# Does a toy play?\n\nIt may."),
             new_code_cell('study.figure(made, "plot")', outputs=[picture(png, alt), caption, *outputs]),
             new_markdown_cell("## Verdicts\n\n### Verdicts\n\n### Files"),
-            new_code_cell(SAVE, outputs=[shown(frame, "verdicts")]),
+            new_code_cell(SAVE, outputs=[shown(frame, "verdicts", below=below)]),
         ]
         project.notebook("toy").write_text(nbformat.writes(new_notebook(cells=cells)))
         return project
@@ -240,7 +246,8 @@ def test_evidence_that_is_not_there_is_refused(make_site: Callable[..., Project]
 
 def test_what_stands_beside_a_reason_is_put_below_it(make_site: Callable[..., Project]) -> None:
     beside = {"would_decide": ["9 ears", ""], "steerable": ["no", ""], "details": ["more of it", ""]}
-    project = make_site(frame=VERDICTS.assign(**beside))
+    whole = VERDICTS.assign(**beside)
+    project = make_site(frame=whole, saved=whole)
     site.build(project)
     table = read(project.site / "toy.html").select_one("table.claims")
     assert [head.get_text() for head in table.select("thead th")] == list(VERDICTS.columns)

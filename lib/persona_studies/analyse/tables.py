@@ -116,6 +116,7 @@ def show(
     notes: Sequence[str] = (),
     rows: int | None = None,
     verbatim: Sequence[str] = (),
+    below: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Table:
     """Format a table for reading; its numbers are rounded, the saved ones are not.
 
@@ -131,6 +132,9 @@ def show(
         notes: Lines below the table.
         rows: Show the first so many rows only and say so.
         verbatim: Columns whose line breaks are shown.
+        below: Column -> columns whose texts stand below its own, each with what leads to it. A table with such
+            columns is one of texts: its letters are small, and all its cells begin at the left, also where a viewer
+            drops its style sheet, as JupyterLab does in a notebook that it does not trust.
     """
     from great_tables import GT, loc, style  # half of what comparing with the reference would otherwise import
 
@@ -139,7 +143,9 @@ def show(
         {column: _texts(shown[column], str(column), (decimals or {}).get(str(column), 2)) for column in shown}
     )
     limits = [name for pair in (intervals or {}).values() for name in pair]
-    text = _with_intervals(_compared(text, shown), shown, intervals or {}).drop(columns=[*hide, *limits])
+    text = _with_intervals(_compared(text, shown), shown, intervals or {})
+    stacked = {c: {n: lead for n, lead in more.items() if n not in hide} for c, more in (below or {}).items()}
+    text = _stacked(text, stacked).drop(columns=[*hide, *limits, *(n for more in stacked.values() for n in more)])
     numeric = [c for c in text if c in frame and pd.api.types.is_numeric_dtype(frame[c]) and frame[c].dtype != bool]
     table = (
         GT(text, id=id)
@@ -150,8 +156,12 @@ def show(
     )
     if numeric:
         table = table.cols_align("right", columns=numeric)
-    if verbatim:
-        table = table.tab_style(style.css("white-space: pre-wrap"), loc.body(columns=list(verbatim)))
+    if verbatim or below:
+        breaks = [*verbatim, *(c for c, more in stacked.items() if more)]
+        table = table.tab_style(style.css("white-space: pre-wrap;"), loc.body(columns=breaks))
+    if below:
+        beginning = style.css("text-align: left; vertical-align: top;")
+        table = table.tab_style(beginning, [loc.header(), loc.column_labels(), loc.body()])
     if rows is not None and len(frame) > rows:
         notes = [*notes, f"First {rows} of {len(frame)} rows; all are in tables/{id.replace('-', '_')}.csv."]
     if behind := [place for place, row in enumerate(shown.to_dict("records")) if gated(row)]:
@@ -159,6 +169,8 @@ def show(
     for note in notes:
         table = table.tab_source_note(note)
     html = table.as_raw_html()
+    if below:
+        html = html.replace('<table class="gt_table"', '<table style="font-size: 11px" class="gt_table"', 1)
     if text.map(lambda cell: bool(MATHS.search(cell))).to_numpy().any():
         # JupyterLab typesets formulas also in tables: a reply's would hide, move or link what is around it.
         html = f'<div class="tex2jax_ignore mathjax_ignore">{html}</div>'
@@ -184,6 +196,20 @@ def _with_intervals(
             text[estimate] = text[estimate] + (" " + limits).where(known.to_numpy(), "")
         else:
             text.insert(list(text.columns).index(low), estimate, limits.where(known.to_numpy(), MISSING))
+    return text
+
+
+def _stacked(text: pd.DataFrame, below: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """Write the texts of some columns on lines of their own below another's.
+
+    >>> frame = pd.DataFrame({"why": ["open", "shown"], "units": ["9 ears", ""]})
+    >>> _stacked(frame, {"why": {"units": "would decide: "}})["why"].tolist()
+    ['open\\nwould decide: 9 ears', 'shown']
+    """
+    for column, more in below.items():
+        for name, lead in more.items():
+            known = ~text[name].isin(["", MISSING])
+            text[column] = text[column] + ("\n" + lead + text[name]).where(known, "")
     return text
 
 

@@ -59,8 +59,6 @@ GUIDE = "how-to-read"  # no study's name has a hyphen
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(?! )([^$\n]+)(?<! )\$", re.DOTALL)
 DEEPEST = 12  # pixels that a formula may reach below its line of text; the style sheet has a class for each
 CHECKS = ("gates", "gate")  # names of the table of checks
-BESIDE = {"would decide": "would decide: ", "steerable": "steerable: ", "details": ""}
-"""Columns of a table of verdicts that are put below the reason, with what leads to them."""
 RESERVED = {"main", "contents", "contents-title", "files", "tables", "figures"}  # identifiers of the template
 
 
@@ -145,6 +143,7 @@ class _Study:
         self.layers = rows["layer"].nunique() > 1
         self.anchors = [f"claim-{claim}-{layer}" + (f"-{n}" if n > 1 else "") for claim, layer, n in keys]
         self.claims = [*rows["claim"].where(~rows["claim"].duplicated(), "")]  # named in its first row
+        self.small = [*rows["small"]]
         self.tables = sorted(path.stem for path in project.results(self.name).glob("*.csv"))
         self.figures = sorted(path.stem for path in project.figures(self.name).glob("*.svg"))
         self.made: dict[tuple[str, str], int] = {}
@@ -296,33 +295,26 @@ class _Study:
         return Markup(' <span class="evidence">{}</span>').format(Markup(" ").join(links)) if links else Markup("")
 
     def _judged(self, table: Tag, *, targets: bool) -> None:
-        """Lead from each claim to its evidence in a table of verdicts; with ``targets``, links lead to its rows.
-
-        What stands beside a reason is put below it: columns of their own would not fit beside the others.
-        """
+        """Lead from each claim to its evidence in a table of verdicts; with ``targets``, links lead to its rows."""
         rows = [row for body in table.find_all("tbody") for row in body.find_all("tr")]
         if targets and len(rows) != len(self.anchors):
             raise NotebookError(
                 f"{self.name}.ipynb shows {len(rows)} of {len(self.anchors)} verdicts in the cell that saves them."
             )
-        for row, claim, anchor in zip(rows, self.claims, self.anchors, strict=False):
+        for row, claim, anchor, small in zip(rows, self.claims, self.anchors, self.small, strict=False):
             if targets:
                 row["id"] = anchor
-            why = row.find("td", attrs={"data-label": "why"})
-            if why is None:
-                continue
-            said = Markup("{}").format(why.get_text())
-            for name, lead in BESIDE.items():
-                if cell := row.find("td", attrs={"data-label": name}):
-                    text = cell.get_text()
-                    said += Markup(' <span class="unit source">{}{}</span>').format(lead, text) if text else ""
-                    cell.decompose()
-            said = Markup("<span>{}{}</span>").format(said, self.evidence(claim) if claim else "")
-            why.clear()
-            why.append(BeautifulSoup(str(said), "html.parser"))
-        for head in table.find_all("th", scope="col"):
-            if head.get_text(strip=True) in BESIDE and table.find("td", attrs={"data-label": "why"}):
-                head.decompose()
+            cells = {str(cell["data-label"]): cell for cell in row.find_all("td")}
+            more = {"why": self.evidence(claim) if claim else "", "here": ""}
+            for name in more.keys() & cells.keys():
+                first, *lines = cells[name].get_text().split("\n")
+                below = (Markup(' <span class="unit source">{}</span>').format(line) for line in lines)
+                said = Markup("<span>{}{}{}</span>").format(first, Markup("").join(below), more[name])
+                cells[name].clear()
+                cells[name].append(BeautifulSoup(str(said), "html.parser"))
+            if small:
+                said = Markup(' <span class="unit source">{}</span>').format(small)
+                cells["verdict"].append(BeautifulSoup(str(said), "html.parser"))
 
 
 def _prose(html: str) -> Markup:
