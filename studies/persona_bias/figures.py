@@ -29,6 +29,7 @@ def contrasts(table: pd.DataFrame, names: Mapping[str, str], margin: float) -> F
     shown = table[table["n"] > 1].assign(within=table["bounded"].eq(True))
     if "label" not in shown:
         shown["label"] = [f"{names[a]} - {names[b]}" for a, b in zip(shown["first"], shown["second"], strict=True)]
+    shown["label"] = shown["label"].str.replace(" - ", " less ", n=1)
     figure, axis = plt.subplots(figsize=(9, 0.36 * len(shown) + 1.7), layout="constrained")
     forest(shown, xlabel="difference in accuracy", margin=margin, axis=axis)
     figure.legend(handles=_key(margin, shown), loc="outside upper center", ncols=3, fontsize="small")
@@ -64,8 +65,8 @@ def _key(margin: float, shown: pd.DataFrame) -> list[Any]:
     kinds = {
         (True, False): ("o", blue, "significant"),
         (False, True): ("D", "white", f"shown to be less than {margin:g}"),
-        (True, True): ("D", blue, "both"),
-        (False, False): ("s", "white", "neither"),
+        (True, True): ("D", blue, f"significant, and shown to be less than {margin:g}"),
+        (False, False): ("s", "white", f"not significant, not shown to be less than {margin:g}"),
     }
     marks: list[Any] = [
         Line2D([], [], marker=shape, ls="", color=blue, mfc=fill, ms=6, label=label)
@@ -109,6 +110,7 @@ def heat(table: pd.DataFrame, names: Mapping[str, str], alpha: float, gate: str)
     axis.set(xlabel="", ylabel="")
     axis.tick_params(axis="x", rotation=45)
     plt.setp(axis.get_xticklabels(), ha="right", rotation_mode="anchor")
+    none = "" if table["rejected"].any() else " (none)"
     marks = [
         Line2D(
             [],
@@ -120,7 +122,9 @@ def heat(table: pd.DataFrame, names: Mapping[str, str], alpha: float, gate: str)
             ms=5,
             label=f"p at or below {alpha:g}, not corrected",
         ),
-        Line2D([], [], marker="o", ls="", color="black", mfc="none", ms=10, label="significant after correction"),
+        Line2D(
+            [], [], marker="o", ls="", color="black", mfc="none", ms=10, label=f"significant after correction{none}"
+        ),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=2, fontsize="small")
     return behind(figure, gate)
@@ -157,7 +161,9 @@ def power(table: pd.DataFrame, margin: float, per_set: int, gate: str) -> Figure
     axis.set_xticks(ticks, [f"{n}, this run" if n == per_set else str(n) for n in ticks])
     # What would be found may be far smaller than what matters.
     axis.set(yscale="log")
-    axis.yaxis.set_major_formatter("{x:g}")
+    low, high = axis.get_ylim()
+    ticks = [n for n in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if low <= n <= high]
+    axis.set_yticks(ticks, [f"{n:g}" for n in ticks])
     axis.minorticks_off()
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return behind(figure, gate)

@@ -87,6 +87,29 @@ def readings(scored: pd.DataFrame, protocol: Protocol, how: Settings) -> pd.Data
     return pd.concat(parts, ignore_index=True)[columns]
 
 
+def by_instruction(scored: pd.DataFrame, protocol: Protocol, how: Settings) -> pd.DataFrame:
+    """Return personas less a human within each instruction, and how far the second moves that difference.
+
+    Exploratory: of the personas that were asked in both instructions.
+
+    Returns:
+        ``persona, instruction`` (1, 2, or the second less the first), ``n`` (questions), ``estimate, low, high, p``
+        (as :func:`readings`, not corrected).
+    """
+    names = [name for name in protocol.design["second_instruction"] if name != REFERENCE]
+    wide = by_question(scored, protocol).reindex(columns=[*names, REFERENCE]).astype(float)
+    gaps = wide[names].sub(wide[REFERENCE], axis=0).dropna()
+    asked = gaps.index.get_level_values("instruction")
+    first, second = (gaps[asked == number].droplevel("instruction") for number in (1, 2))
+    parts = []
+    for said, table in (("1", first), ("2", second), ("second less first", (second - first).dropna())):
+        found = multiple_choice.paired(table, confidence=how.confidence, replicates=how.replicates, seed=how.seed)
+        found = found.rename(columns={"difference": "estimate"}).rename_axis("persona").reset_index()
+        parts.append(found.assign(instruction=said))
+    columns = ["persona", "instruction", "n", "estimate", "low", "high", "p"]
+    return pd.concat(parts, ignore_index=True)[columns].sort_values("persona", kind="stable", ignore_index=True)
+
+
 def logits(
     recorded: pd.DataFrame, asked: pd.DataFrame, everyone: pd.DataFrame, protocol: Protocol, how: Settings
 ) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def recorded(
     measures: tuple[str, ...] = ("letter", "text"),
     **how: Any,
 ) -> pd.DataFrame:
-    """Return answers in which personas add to the probability of the right option, and some abstain."""
+    """Return answers in which personas, or single conditions, add to the probability of the right option."""
     level = questions_with_level(STUDY.asked, 1, mean=mean)
     rng = np.random.default_rng(seed)
     who = dict(zip(STUDY.people["condition"], STUDY.people["persona"]))
@@ -53,7 +53,7 @@ def recorded(
 
     def probability(cells: pd.DataFrame) -> np.ndarray:
         pairs = list(zip(cells["condition"], cells["item"]))
-        added = np.array([effects.get(who[c], 0.0) + own[c, i] for c, i in pairs])
+        added = np.array([effects.get(c, effects.get(who[c], 0.0)) + own[c, i] for c, i in pairs])
         return np.clip(cells["item"].map(level).to_numpy() + added, 0.01, 0.99)
 
     def replies(cells: pd.DataFrame) -> list[str]:
@@ -368,6 +368,23 @@ def test_other_readings_agree_on_a_planted_effect(planted: analysis.Analysis) ->
     models = robustness.logits(rows, STUDY.asked, STUDY.people, PROTOCOL, HOW).set_index(["model", "persona"])
     assert set(models.index.get_level_values("model")) == {robustness.GEE, robustness.CONDITIONAL}
     assert (models.loc[[(model, name) for model, _ in models.index for name in FALLEN], "high"] < 0).all()
+
+
+def test_an_effect_under_one_instruction_shows_in_that_one() -> None:
+    rows = recorded({"physically-disabled-2": -0.12}, measures=("letter",))
+    scored = analysis.scores(rows, STUDY.asked, STUDY.people)
+    table = robustness.by_instruction(scored, PROTOCOL, HOW).set_index(["persona", "instruction"])
+    assert [*table.index.unique("persona")] == ["physically-disabled", "religious"]
+    assert (table["n"] == N).all()
+    found = table.loc["physically-disabled"]
+    assert found.loc["1", "low"] < 0 < found.loc["1", "high"]
+    assert (found.loc[["2", "second less first"], "high"] < -0.06).all()
+    assert (table.loc["religious", "estimate"].abs() < 0.03).all()
+    # The declared difference is the mean over both instructions.
+    pair = analysis.paired(analysis.by_question(scored, PROTOCOL), "physically-disabled", "human")
+    declared = pair["physically-disabled"] - pair["human"]
+    both = declared.groupby(level="dataset").mean().mean()
+    assert found.loc[["1", "2"], "estimate"].mean() == pytest.approx(both)
 
 
 def test_an_infinite_odds_ratio_is_left_out() -> None:
