@@ -127,24 +127,27 @@ def power(tests: pd.DataFrame, how: Settings, margin: float) -> Figure:
     Args:
         tests: Some contrasts: ``first, second, on, n, se, family_size``.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), layout="constrained")
     sizes = np.unique(np.geomspace(30, 480, 40).astype(int))
     for index, row in enumerate(tests.to_dict("records")):
         spread, n, level = row["se"] * sqrt(row["n"]), int(row["n"]), how.alpha / row["family_size"]
         for axis, of in zip(axes, (_detectable, _shows_none), strict=True):
             axis.plot(sizes, [of(spread, k, level, margin) for k in sizes], color=COLOURS[index])
-            label = f"{row['first']} – {row['second']},\n{row['on']}"
+            label = f"{row['first']} – {row['second']}, {row['on']}"
             axis.plot(n, of(spread, n, level, margin), "os^D"[index], color=COLOURS[index], label=label)
     axes[0].axhline(margin, color="0.5", ls=":")
-    axes[0].annotate(f"smallest effect, {margin:g}", (sizes[0], margin), ha="left", va="bottom")
+    axes[0].annotate(f"smallest effect of interest, {margin:g}", (sizes[0], margin), ha="left", va="bottom")
     axes[0].set(ylabel="difference found with 80 % power", ylim=(0, None))
     axes[1].axhline(0.8, color="0.5", ls=":")
-    axes[1].set(ylabel=f"power to show less than {margin:g} where there is none", ylim=(0, 1.02))
+    axes[1].set(ylabel=f"power to show less than {margin:g}\nwhere there is none")
+    # Only where the curves are, and the line that they are read against.
+    axes[1].set_ylim(min(0.75, axes[1].get_ylim()[0]), 1.01)
     for axis in axes:
         axis.set(xscale="log", xlabel="questions")
         axis.set_xticks([30, 60, 120, 240, 480], ["30", "60", "120", "240", "480"])
         axis.minorticks_off()
-    axes[1].legend(title="mark: this recording", fontsize="small")
+    keys = axes[0].get_legend_handles_labels()
+    figure.legend(*keys, loc="outside lower center", ncols=2, fontsize="small", title="mark: this recording")
     return figure
 
 

@@ -156,6 +156,8 @@ def failures(scored: pd.DataFrame) -> Figure:
                 va=va,
                 fontsize="small",
                 color="0.25",
+                bbox={"boxstyle": "square,pad=0.05", "fc": "white", "ec": "none"},
+                zorder=1.5,  # above the lines, below the marks
             )
         axis.set(xlabel="share of replies that cannot be parsed", ylabel=label)
         axis.margins(x=0.08, y=0.13)

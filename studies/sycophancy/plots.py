@@ -72,8 +72,8 @@ def _levels(axis: Axes, persona: pd.DataFrame, series: Series) -> None:
     at = -np.inf
     for height, label, colour in sorted(ends, key=lambda end: end[0]):
         at = max(height, at + least)
-        axis.annotate(label, (5.3, at), color=colour, va="center", fontweight="bold", fontsize="small")
-    axis.set(xlabel="designed level of agreeableness", xticks=range(1, 6), xlim=(0.6, 7.2))
+        axis.annotate(label, (5.42, at), color=colour, va="center", fontweight="bold", fontsize="small")
+    axis.set(xlabel="designed level of agreeableness", xticks=range(1, 6), xlim=(0.6, 7.4))
 
 
 def correlations(tests: pd.DataFrame, margin: float) -> Figure:
@@ -88,7 +88,8 @@ def forest(rows: pd.DataFrame, margin: float, axis: Axes) -> None:
     """Draw correlations with their intervals, and say which are not recorded."""
     shared.forest(rows, xlabel="correlation within backgrounds", margin=margin, axis=axis)
     for place in np.flatnonzero(rows["estimate"].isna()).tolist():
-        axis.text(0, place, "not recorded", va="center", ha="center", color="0.4", fontsize="small")
+        said = axis.text(0, place, "not recorded", va="center", ha="center", color="0.4", fontsize="small")
+        said.set_bbox({"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none"})
     axis.set_xlim(-1.05, 1.05)
 
 
@@ -177,8 +178,8 @@ def topics(table: pd.DataFrame, gate: str) -> Figure:
         center=0,
         vmin=-reach,
         vmax=reach,
-        annot=True,
-        fmt="+.2f",
+        annot=level.map(lambda value: f"{value:+.2f}".replace("-", "−")),
+        fmt="",
         linewidths=0.5,
         ax=axis,
         cbar_kws={"label": "log-odds less the topic's mean (nats)"},
