@@ -619,6 +619,9 @@ def test_a_row_says_that_a_significant_difference_is_too_small_to_matter(
         link = pages["index.html"].select_one(f'.board tbody a[href="{row.study}.html#{row.id}"]')
         cell = link.find_parent("tr").select_one("td[data-label=verdict]").get_text()
         assert cell.endswith(row.small) and ("shown to be smaller" in cell) == bool(row.small)
+        own = pages[f"{row.study}.html"].find(id=row.id).select_one("td[data-label=verdict]")
+        # One part, which a narrow screen sets beside the name of the column.
+        assert own.get_text().endswith(row.small) and len(own.find_all(True, recursive=False)) == 1
 
 
 def test_numbers_of_the_notebook_reach_the_page(project: Project, pages: dict[str, BeautifulSoup]) -> None:

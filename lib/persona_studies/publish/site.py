@@ -310,11 +310,18 @@ class _Study:
                 first, *lines = cells[name].get_text().split("\n")
                 below = (Markup(' <span class="unit source">{}</span>').format(line) for line in lines)
                 said = Markup("<span>{}{}{}</span>").format(first, Markup("").join(below), more[name])
-                cells[name].clear()
-                cells[name].append(BeautifulSoup(str(said), "html.parser"))
+                cells[name]["class"] = [kind for kind in cells[name].get_attribute_list("class") if kind == "right"]
+                _fill(cells[name], said)
             if small:
-                said = Markup(' <span class="unit source">{}</span>').format(small)
-                cells["verdict"].append(BeautifulSoup(str(said), "html.parser"))
+                badge = Markup(cells["verdict"].decode_contents())
+                said = Markup('<span>{} <span class="unit source">{}</span></span>').format(badge, small)
+                _fill(cells["verdict"], said)
+
+
+def _fill(cell: Tag, html: Markup) -> None:
+    """Put HTML in the place of what a cell holds."""
+    cell.clear()
+    cell.append(BeautifulSoup(str(html), "html.parser"))
 
 
 def _prose(html: str) -> Markup:
