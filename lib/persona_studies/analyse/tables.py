@@ -136,8 +136,6 @@ def show(
             columns is one of texts: its letters are small, and all its cells begin at the left, also where a viewer
             drops its style sheet, as JupyterLab does in a notebook that it does not trust.
     """
-    from great_tables import GT, loc, style  # half of what comparing with the reference would otherwise import
-
     shown = frame if rows is None else frame.head(rows)
     text = pd.DataFrame(
         {column: _texts(shown[column], str(column), (decimals or {}).get(str(column), 2)) for column in shown}
@@ -147,34 +145,65 @@ def show(
     stacked = {c: {n: lead for n, lead in more.items() if n not in hide} for c, more in (below or {}).items()}
     text = _stacked(text, stacked).drop(columns=[*hide, *limits, *(n for more in stacked.values() for n in more)])
     numeric = [c for c in text if c in frame and pd.api.types.is_numeric_dtype(frame[c]) and frame[c].dtype != bool]
+    if rows is not None and len(frame) > rows:
+        notes = [*notes, f"First {rows} of {len(frame)} rows; all are in tables/{id.replace('-', '_')}.csv."]
+    html = _drawn(
+        text,
+        {"id": id, "title": title, "subtitle": subtitle, "labels": labels or {}, "notes": notes},
+        right=numeric,
+        breaks=[*verbatim, *(c for c, more in stacked.items() if more)],
+        grey=[place for place, row in enumerate(shown.to_dict("records")) if gated(row)],
+        texts=bool(below),
+    )
+    return Table(html, f"{title}\n{text.to_string(index=False)}")
+
+
+def _drawn(
+    text: pd.DataFrame,
+    said: Mapping[str, Any],
+    *,
+    right: Sequence[Any],
+    breaks: Sequence[str],
+    grey: list[int],
+    texts: bool,
+) -> str:
+    """Return a table as HTML.
+
+    Args:
+        text: What its cells say.
+        said: ``id, title, subtitle, labels, notes`` of :func:`show`.
+        right: Columns of numbers.
+        breaks: Columns whose line breaks are shown.
+        grey: Rows behind a failed gate.
+        texts: Whether it is a table of texts, in small letters.
+    """
+    from great_tables import GT, loc, style  # half of what comparing with the reference would otherwise import
+
     table = (
-        GT(text, id=id)
-        .tab_header(title=title, subtitle=subtitle)
-        .cols_label({str(c): (labels or {}).get(str(c), str(c).replace("_", " ")) for c in text})
+        GT(text, id=said["id"])
+        .tab_header(title=said["title"], subtitle=said["subtitle"])
+        .cols_label({str(c): said["labels"].get(str(c), str(c).replace("_", " ")) for c in text})
         .cols_align("left")
         .tab_options(table_font_size="13px", table_margin_left="0", heading_align="left")
     )
-    if numeric:
-        table = table.cols_align("right", columns=numeric)
-    if verbatim or below:
-        breaks = [*verbatim, *(c for c, more in stacked.items() if more)]
-        table = table.tab_style(style.css("white-space: pre-wrap;"), loc.body(columns=breaks))
-    if below:
+    if right:
+        table = table.cols_align("right", columns=[*right])
+    if breaks or texts:
+        table = table.tab_style(style.css("white-space: pre-wrap;"), loc.body(columns=[*breaks]))
+    if texts:
         beginning = style.css("text-align: left; vertical-align: top;")
         table = table.tab_style(beginning, [loc.header(), loc.column_labels(), loc.body()])
-    if rows is not None and len(frame) > rows:
-        notes = [*notes, f"First {rows} of {len(frame)} rows; all are in tables/{id.replace('-', '_')}.csv."]
-    if behind := [place for place, row in enumerate(shown.to_dict("records")) if gated(row)]:
-        table = table.tab_style(style.text(color=GREY), loc.body(rows=behind))
-    for note in notes:
+    if grey:
+        table = table.tab_style(style.text(color=GREY), loc.body(rows=grey))
+    for note in said["notes"]:
         table = table.tab_source_note(note)
     html = table.as_raw_html()
-    if below:
+    if texts:
         html = html.replace('<table class="gt_table"', '<table style="font-size: 11px" class="gt_table"', 1)
     if text.map(lambda cell: bool(MATHS.search(cell))).to_numpy().any():
         # JupyterLab typesets formulas also in tables: a reply's would hide, move or link what is around it.
         html = f'<div class="tex2jax_ignore mathjax_ignore">{html}</div>'
-    return Table(html, f"{title}\n{text.to_string(index=False)}")
+    return str(html)
 
 
 def _compared(text: pd.DataFrame, shown: pd.DataFrame) -> pd.DataFrame:
