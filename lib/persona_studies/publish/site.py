@@ -310,7 +310,7 @@ class _Study:
                 first, *lines = cells[name].get_text().split("\n")
                 below = (Markup(' <span class="unit source">{}</span>').format(line) for line in lines)
                 said = Markup("<span>{}{}{}</span>").format(first, Markup("").join(below), more[name])
-                cells[name]["class"] = [kind for kind in cells[name].get_attribute_list("class") if kind == "right"]
+                cells[name]["class"] = "right" if "right" in cells[name].get_attribute_list("class") else ""
                 _fill(cells[name], said)
             if small:
                 badge = Markup(cells["verdict"].decode_contents())
