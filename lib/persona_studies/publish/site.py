@@ -413,7 +413,7 @@ def _plain(table: Tag) -> None:
         head.attrs.setdefault("scope", "col")
     rows = [row for part in table.find_all("tbody") for row in part.find_all("tr")]
     cells = [[cell for cell in row.find_all(True) if cell.name in ("td", "th")] for row in rows]
-    firsts = [row[0] for row in cells if row]
+    firsts = [row[0] for row in cells if len(row) > 1]  # alone, it is what the row holds
     texts = [cell.get_text(strip=True) for cell in firsts if cell is not None]
     if len(set(texts)) == len(firsts) and all(texts):  # it names the row
         for cell in firsts:
