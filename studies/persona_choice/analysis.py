@@ -153,7 +153,9 @@ def judged(
         layer: ``published``, ``corrected`` or ``both``.
         runs: Of :func:`persona_choice.judge.runs`; what it has of a printed number goes into ``recomputed``.
     """
-    found = {name: families.evidence(one.tests, failed=one.failed, stuck={}) for name, one in everyone.items()}
+    found = {
+        name: families.evidence(one.tests, failed=one.failed, stuck=one.stuck) for name, one in everyone.items()
+    }
     absent = {name: live.absent(protocol, one) for name, one in everyone.items()}
     table = verdicts.of_models(
         protocol,

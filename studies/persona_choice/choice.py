@@ -31,12 +31,14 @@ class Analysis:
         measure: The measure of the choice.
         scored: Of :func:`scores`.
         gate: Checks of the measure.
+        moves: Whether the positive control moves the choice, as the gate's checks.
         tests: The families of the live part.
     """
 
     measure: str
     scored: pd.DataFrame
     gate: pd.DataFrame
+    moves: pd.DataFrame
     tests: pd.DataFrame
 
 
@@ -49,7 +51,8 @@ def analyse(
         measure: ``letter`` or ``cloze``.
     """
     scored = scores(recorded, asked, measure)
-    return Analysis(measure, scored, gate(protocol, recorded, asked, measure), tests(protocol, scored, how))
+    checks = gate(protocol, scored, recorded, measure)
+    return Analysis(measure, scored, checks, moves(protocol, scored, measure), tests(protocol, scored, how))
 
 
 def scores(recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -97,17 +100,21 @@ def places(recorded: pd.DataFrame, measure: str) -> pd.DataFrame:
     return found.assign(same=same)[["first_place", "same"]].reset_index()
 
 
-def gate(protocol: Protocol, recorded: pd.DataFrame, asked: pd.DataFrame, measure: str) -> pd.DataFrame:
+def gate(protocol: Protocol, scored: pd.DataFrame, recorded: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Check a measure: ``check, value, rule, threshold, passes``."""
-    scored, placed = scores(recorded, asked, measure), places(recorded, measure)
-    by = scored.groupby("condition")
-    longer = by["p_longer"].mean()
+    placed = places(recorded, measure)
     values = {
-        "option_mass": float(by["option_mass"].mean().get("none", nan)),
+        "option_mass": float(scored.loc[scored["condition"] == "none", "option_mass"].mean()),
         "same_place": float(placed.loc[placed["condition"] == "none", "same"].mean()),
-        "control": float(longer.get("longer", nan) - longer.get("shorter", nan)),
     }
     return gates.declared(protocol.measures[measure].gate, values)
+
+
+def moves(protocol: Protocol, scored: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Check whether what is said moves the choice: P(longer) told "the longer", less told "the shorter"."""
+    longer = scored.groupby("condition")["p_longer"].mean()
+    values = {"control": float(longer.get("longer", nan) - longer.get("shorter", nan))}
+    return gates.declared(protocol.design["steerability"][measure], values)
 
 
 def tests(protocol: Protocol, scored: pd.DataFrame, how: Settings) -> pd.DataFrame:

@@ -30,16 +30,20 @@ class Live:
         guessed: Of :func:`persona_choice.guess.scores`.
         surveyed: Of :func:`persona_choice.respondents.scores`.
         gate: Checks of every recorded part: ``measure, check, value, rule, threshold, passes``.
+        moves: Likewise, whether instructions move the answers; no verdict waits for that.
         tests: Every live family; ``gate`` says which checks behind a row failed. What is not recorded has n = 0.
         failed: Recorded family -> the checks behind it that failed, or nothing.
+        stuck: Family -> whether no instruction moves its outcome, which is said beside an effect that is absent.
     """
 
     pairs: choice.Analysis | None
     guessed: pd.DataFrame | None
     surveyed: pd.DataFrame | None
     gate: pd.DataFrame
+    moves: pd.DataFrame
     tests: pd.DataFrame
     failed: Mapping[str, str]
+    stuck: Mapping[str, bool]
 
 
 def analyse(
@@ -62,6 +66,7 @@ def analyse(
     pairs = choice.analyse(protocol, recorded, asked, own, how) if own else None
     guessed = surveyed = None
     checks = {} if pairs is None else {pairs.measure: pairs.gate}
+    moves = {} if pairs is None else {pairs.measure: pairs.moves}
     tests = [] if pairs is None else [pairs.tests]
     if guess.MEASURE in held:
         guessed = guess.scores(recorded, guess.characters(project))
@@ -71,27 +76,35 @@ def analyse(
         questions, counts = respondents.questions(project), published.committed(project, "survey_counts")
         surveyed = respondents.scores(recorded, questions)
         checks[respondents.MEASURE] = respondents.gate(protocol, surveyed)
+        moves[respondents.MEASURE] = respondents.moves(protocol, surveyed)
         known = respondents.people(counts, questions)
         tests.append(respondents.tests(protocol, surveyed, known, how))
     done = {name for table in tests for name in table["family"]}
     tests += [families.corrected(name, protocol.families[name], {}, how) for name in FAMILIES if name not in done]
-    behind = {name: gates.failures(table) for name, table in checks.items()}
-    failed = {
-        name: behind[pairs.measure if pairs and name in choice.FAMILIES else needs]
-        for name, needs in FAMILIES.items()
+    needs = {
+        name: pairs.measure if pairs and name in choice.FAMILIES else needed
+        for name, needed in FAMILIES.items()
         if name in done
     }
+    failed = {name: gates.failures(checks[measure]) for name, measure in needs.items()}
     whole = pd.concat(tests, ignore_index=True)
-    parts = [table.assign(measure=name) for name, table in checks.items()]
-    columns = ["measure", "check", "value", "rule", "threshold", "passes"]
     return Live(
         pairs,
         guessed,
         surveyed,
-        pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns),
+        _together(checks),
+        _together(moves),
         whole.assign(gate=whole["family"].map(failed).fillna("")),
         failed,
+        {name: not moves[measure]["passes"].all() for name, measure in needs.items() if measure in moves},
     )
+
+
+def _together(checks: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the checks of several measures in one table."""
+    columns = ["measure", "check", "value", "rule", "threshold", "passes"]
+    parts = [table.assign(measure=name) for name, table in checks.items()]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
 def absent(protocol: Protocol, found: Live | None) -> dict[str, str]:

@@ -260,14 +260,19 @@ def _stacked(scored: pd.DataFrame, condition: str, item: str) -> Array:
 
 
 def gate(protocol: Protocol, scored: pd.DataFrame) -> pd.DataFrame:
-    """Check the measure: mass of the labels, scales that mean the same, and personas that say what they answer."""
-    place = scored[scored["item"].isin(CONTROL)].groupby("condition")["position"].mean()
+    """Check the measure: mass of the labels, and scales that mean the same."""
     values = {
         "option_mass": float(scored.loc[scored["condition"] == "country", "option_mass"].mean()),
         "same_side": float(scored.loc[scored["condition"].isin(KINDS), "same_side"].mean()),
-        "control": float(place["discontent"] - place["content"]),
     }
     return gates.declared(protocol.measures[MEASURE].gate, values)
+
+
+def moves(protocol: Protocol, scored: pd.DataFrame) -> pd.DataFrame:
+    """Check whether what is said moves the answer: personas that say how happy and how proud they are."""
+    place = scored[scored["item"].isin(CONTROL)].groupby("condition")["position"].mean()
+    values = {"control": float(place["discontent"] - place["content"])}
+    return gates.declared(protocol.design["steerability"][MEASURE], values)
 
 
 def critical(n: int, m: int, level: float) -> float:

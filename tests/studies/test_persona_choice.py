@@ -32,10 +32,10 @@ DIGEST = "c90a46021bd88cd4"
 """Of identity and hashes of every cell: a text that changes after recording began is another cell."""
 
 
-def judged(answers: pd.DataFrame) -> pd.Series:
+def judged(answers: pd.DataFrame, column: str = "verdict") -> pd.Series:
     found = live.analyse(PROJECT, PROTOCOL, answers, bank(), HOW)
     table = analysis.judged(PROTOCOL, {}, {"a": found}, layer="corrected")
-    return table.set_index("claim")["verdict"]
+    return table.set_index("claim")[column]
 
 
 # --- The grid -------------------------------------------------------------------------------------------------
@@ -204,11 +204,15 @@ def test_a_choice_by_place_fails_the_gate_and_cancels() -> None:
     assert (found.scored["chosen"].to_numpy() == same).all()
 
 
-def test_a_model_that_no_instruction_moves_fails_the_gate() -> None:
+def test_a_model_that_no_instruction_moves_is_judged_and_said_to_be_so() -> None:
     answers = recorded(by_share({"none": 0.6}, 1), control=0.5)
     found = choice.analyse(PROTOCOL, answers, bank(), "letter", HOW)
-    assert not found.gate.set_index("check").loc["control", "passes"]
-    assert judged(answers)["own_profile"] == verdicts.UNINFORMATIVE
+    assert found.gate["passes"].all()
+    assert found.moves[["check", "passes"]].to_numpy().tolist() == [["control", False]]
+    free = recorded(by_share({"none": 0.6}, 1))
+    assert judged(answers)["own_profile"] == judged(free)["own_profile"] != verdicts.UNINFORMATIVE
+    assert "not steerable" in judged(answers, "why")["own_profile"]
+    assert "not steerable" not in judged(free, "why")["own_profile"]
 
 
 def test_conditions_that_were_not_asked_count_as_undefined() -> None:
