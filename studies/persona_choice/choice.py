@@ -164,6 +164,30 @@ def conditions(recorded: pd.DataFrame, scored: pd.DataFrame, measure: str, how: 
     return pd.DataFrame(rows)
 
 
+def finding(chosen: pd.DataFrame, model: str) -> str:
+    """Say what a model's choice follows, without a full stop.
+
+    Args:
+        chosen: Of :func:`conditions`.
+    """
+    by = chosen.set_index("condition")
+    none = by.loc["none"]
+    if "full" not in by.index:
+        return (
+            f"{model}, asked here without a profile, picks the answer rated best in {none['right']:.0%} of "
+            f"{none['n']:.0f} pairs; the longer answer alone is that in {none['longer_right']:.0%}"
+        )
+    full, other = by.loc["full"], by["right"].get("shuffled")
+    beside = f"without a profile {none['right']:.0%}" + (f", with another person's {other:.0%}" if other else "")
+    return (
+        f"{model}, asked here with the person's whole profile, picks the answer rated best in {full['right']:.0%} "
+        f"[{full['low']:.0%}, {full['high']:.0%}] of {full['n']:.0f} pairs ({beside}); the longer answer alone is "
+        f"that in {none['longer_right']:.0%}. It chooses as without a profile in {full['as_none']:.0%} of pairs, "
+        f"and the longer answer in {full['picks_longer']:.0%}; one place wins in both orders in "
+        f"{full['same_place']:.0%}"
+    )
+
+
 def calibration(scored: pd.DataFrame) -> pd.DataFrame:
     """Return how certainty fits being right: ``condition, n, brier, auroc, certainty``.
 

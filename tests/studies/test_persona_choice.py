@@ -215,6 +215,18 @@ def test_a_model_that_no_instruction_moves_is_judged_and_said_to_be_so() -> None
     assert "not steerable" not in judged(free, "why")["own_profile"]
 
 
+def test_the_finding_says_what_the_choice_follows() -> None:
+    answers = recorded(by_share({"none": 0.5, "full": 0.9, "shuffled": 0.5}, 1))
+    chosen = choice.conditions(answers, choice.scores(answers, bank(), "letter"), "letter", HOW)
+    by = chosen.set_index("condition")
+    said = choice.finding(chosen, "a")
+    assert f"in {by.loc['full', 'right']:.0%} [" in said and f"of {by.loc['full', 'n']} pairs" in said
+    assert f"without a profile {by.loc['none', 'right']:.0%}" in said
+    assert f"with another person's {by.loc['shuffled', 'right']:.0%}" in said
+    alone = choice.finding(chosen[chosen["condition"] == "none"], "a")
+    assert f"in {by.loc['none', 'right']:.0%} of" in alone and "whole profile" not in alone
+
+
 def test_conditions_that_were_not_asked_count_as_undefined() -> None:
     answers = recorded(by_share({"none": 0.6}, 1))
     part = answers[answers["condition"].isin(["none", "full", "longer", "shorter"])]
