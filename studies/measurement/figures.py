@@ -49,8 +49,9 @@ def _tests(axis: Axes, tests: pd.DataFrame) -> None:
         x, y, known = models.index(row["model"]), names.index(row["test"]), row["measures"] != "not recorded yet"
         colour = "white" if not known else COLOURS[0] if row["passes"] else COLOURS[1]
         axis.add_patch(Rectangle((x - 0.48, y - 0.45), 0.96, 0.9, fc=colour, ec="0.6", alpha=0.35 if known else 1))
-        said = f"✓ {row['measures']}" if row["passes"] else row["measures"]
-        axis.text(x, y, said, ha="center", va="center", fontsize="small")
+        words = str(row["measures"]).split(", ")
+        said = "\n".join(words[:2]) + (f"\nand {len(words) - 2} more" if len(words) > 2 else "")
+        axis.text(x, y, "✓ " * row["passes"] + said, ha="center", va="center", fontsize="small", linespacing=0.95)
     axis.set(
         xlim=(-0.5, len(models) - 0.5),
         ylim=(len(names) - 0.5, -0.5),

@@ -20,6 +20,8 @@ from persona_studies.design.protocol import Claim, Protocol
 
 PUBLISHED = ("SH1", "SH2", "SH2_live", "GU1", "GU2", "MP1", "PA1", "IL1", "IL3", "PL1", "HU1", "HU2")
 """Claims with a layer for the papers' analysis: no correction, and rows as units where a paper does so."""
+INDUCED = ("induction", "specificity", "method", "controls")
+"""Families about what an instruction does; beside their verdicts stands that no instruction moves the model."""
 Found = dict[tuple[str, str, str], verdicts.Evidence]
 """(family, hypothesis, layer) -> what it came to."""
 PARTS = {
@@ -94,7 +96,13 @@ def as_published(tests: pd.DataFrame, facts: released.Facts, how: Settings) -> p
 
 
 def counted(
-    protocol: Protocol, tests: pd.DataFrame, declared: Mapping[str, Any], smallest: float, how: Settings
+    protocol: Protocol,
+    tests: pd.DataFrame,
+    declared: Mapping[str, Any],
+    smallest: float,
+    how: Settings,
+    *,
+    stuck: bool = False,
 ) -> verdicts.Evidence | None:
     """Decide a claim about several tests by counting; None where none of them was made.
 
@@ -104,6 +112,7 @@ def counted(
         declared: ``family`` (a pattern) and ``direction`` of the set, and the ``smallest`` effect of its tests
             where that is on another scale than the claim's.
         smallest: Smallest effect of the claim.
+        stuck: Whether no instruction moves the model's ratings.
     """
     mine = tests[[fnmatchcase(name, declared["family"]) for name in tests["family"]]]
     valid = mine[(mine["gate"] == "") & mine["estimate"].notna()]
@@ -111,7 +120,14 @@ def counted(
         return None
     if valid.empty:
         why = next(filter(None, mine["gate"]), "the estimates are undefined")
-        return verdicts.Evidence(estimate=np.nan, rejected=False, informative=False, reason=why, gated=True)
+        return verdicts.Evidence(
+            estimate=np.nan,
+            rejected=False,
+            informative=False,
+            reason=why,
+            gated=True,
+            details=_failed(protocol, mine),
+        )
     wanted, n, margin = declared["direction"], len(valid), declared.get("smallest", smallest)
     count = _count(protocol, valid, wanted)
     yes, no = int(count.agree.sum()), int(count.against.sum())
@@ -130,7 +146,14 @@ def counted(
         needed=None if count.decides else _units(protocol, mine, valid, wanted, how),
         unit=f"{protocol.families[valid['family'].iloc[0]].unit} in each test",
         gated=declared["family"] in live.FAMILIES,
+        steerable=False if stuck and declared["family"] in INDUCED and not count.rejected else None,
     )
+
+
+def _failed(protocol: Protocol, tests: pd.DataFrame) -> str:
+    """Say what failed behind each outcome of several tests, where they have more than one."""
+    by = families.declared(protocol, tests[tests["n"] > 0]).drop_duplicates("outcome")
+    return "; ".join(f"{one.outcome}: {one.gate}" for one in by.itertuples()) if len(by) > 1 else ""
 
 
 @dataclass(frozen=True)
@@ -220,7 +243,7 @@ def evidence(
     alone = replace(how, correction="none")
     for layer, table, by in (("corrected", tests, how), ("published", as_published(tests, facts, how), alone)):
         for name, declared in protocol.design["sets"].items():
-            together = counted(protocol, table, declared, smallest.get(name, np.nan), by)
+            together = counted(protocol, table, declared, smallest.get(name, np.nan), by, stuck=stuck)
             if together is not None:
                 found["sets", name, layer] = together
         for row in table[table["n"] > 0].to_dict("records"):
@@ -276,7 +299,8 @@ def _single(row: Mapping[Any, Any], stuck: bool, *, corrected: bool) -> verdicts
         row,
         reason=row["gate"],
         corrected=corrected,
-        steerable=False if stuck and gated and not row["rejected"] else None,
+        steerable=False if stuck and row["family"] in INDUCED and not row["rejected"] else None,
+        needed=families.needed(row),
         gated=gated,
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats as sp
 from scipy.special import expit
 from statsmodels.stats.weightstats import DescrStatsW
 
@@ -226,19 +227,36 @@ def negations(made: Scores, how: Settings, replicates: int) -> dict[str, dict[st
     return rows
 
 
+def turned(made: Scores) -> pd.DataFrame:
+    """Say of every item whether its decision turns with the order of the options, without a system turn.
+
+    A decision is whether the expected score or rating lies above the middle.
+
+    Returns:
+        ``test, wording, item, turned`` (0 or 1).
+    """
+    rated = made.rating[made.rating["measure"].str.startswith("rating_")]
+    named = rated["measure"].str.replace("rating_", "rating, ")
+    rated = rated.assign(test=named, value=rated["rating"], side=rated["scale"])
+    asked = made.scenario
+    asked = asked.assign(test="scenario", value=asked["score"], side=asked["order"], wording=asked["template"])
+    cells = pd.concat([rated, asked], ignore_index=True)
+    cells = cells[cells["condition"] == "none"].assign(high=cells["value"] > 3)
+    sides = cells.groupby(["test", "wording", "item"], sort=False)["high"].agg(["size", "nunique"])
+    found = sides[sides["size"] == 2].reset_index()
+    return found.assign(turned=found["nunique"] - 1.0)[["test", "wording", "item", "turned"]]
+
+
 def flips(made: Scores, how: Settings) -> dict[str, dict[str, Any]]:
-    """Compare scenarios with ratings: share of items whose decision turns with the order, without a system turn."""
-    choice = made.scenario[(made.scenario["template"] == "do") & (made.scenario["condition"] == "none")]
-    rated = made.rating[(made.rating["measure"] == "rating_digits") & (made.rating["condition"] == "none")]
-    rated = rated[rated["wording"] == "accurate"]
-    if choice.empty or rated.empty:
-        return {}
+    """Compare scenarios with ratings by digits, each in its first wording: share of decisions that turn."""
+    every = turned(made)
     parts = []
-    for cells, value, by in ((choice, "score", "order"), (rated, "rating", "scale")):
-        side = cells.assign(high=cells[value] > 3).pivot(index="item", columns=by, values="high")
-        turned = (side.iloc[:, 0] != side.iloc[:, 1]).astype(float)
-        levels = pd.MultiIndex.from_arrays([["all"] * len(turned), turned.index, turned.index], names=INDEX)
-        parts.append(turned.set_axis(levels))
+    for test, wording in (("scenario", "do"), ("rating, digits", "accurate")):
+        mine = every[(every["test"] == test) & (every["wording"] == wording)]
+        levels = pd.MultiIndex.from_arrays([["all"] * len(mine), mine["item"], mine["item"]], names=INDEX)
+        parts.append(mine["turned"].set_axis(levels))
+    if not all(map(len, parts)):
+        return {}
     row = families.between(parts[0], parts[1], how)
     bound = families.bound_p(row["estimate"], row["se"], row["df"], margin=0.1, direction="negative")
     return {"scenario - rating": {**row, "p_bound": bound}}
@@ -336,6 +354,43 @@ def orders(made: Scores, confidence: float) -> pd.DataFrame:
     return table.assign(labels=table["labels"].str.removeprefix("rating_"))
 
 
+def halves(made: Scores, people: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Describe every domain of the statements by its two keyed halves, over conditions.
+
+    Returns:
+        ``domain, conditions, alpha, pole_r, low, high`` (Fisher's interval), ``plus_shift, minus_shift`` (paragraph
+        of the high pole less that of the low one, in nats, of statements keyed to either pole; above 0: towards the
+        trait); empty where statements are not recorded.
+    """
+    found = keyed(made)
+    if "statement" not in found:
+        return pd.DataFrame()
+    key = made.said.drop_duplicates("item").set_index("item")["key"]
+    paragraphs = people[people["method"] == "paragraph"].set_index(["trait", "pole"])["condition"]
+    rows = []
+    for domain, wide in found["statement"].groupby("domain", sort=False):
+        table = wide.drop(columns="domain").set_axis(wide.index.get_level_values("item"))
+        plus, minus = (table[(key.reindex(table.index) * sign > 0).to_numpy()] for sign in (1, -1))
+        one, other = plus.mean().to_numpy(), minus.mean().to_numpy()
+        row: dict[str, Any] = {
+            "domain": domain,
+            "conditions": table.shape[1],
+            "alpha": psychometrics.alpha(table.T.to_numpy())[0],
+            "pole_r": psychometrics.correlate(one, other),
+        }
+        if np.isfinite(row["pole_r"]):
+            row["low"], row["high"] = sp.pearsonr(one, other).confidence_interval(confidence)
+        if {(domain, "high"), (domain, "low")} <= {*paragraphs.index}:
+            high, low = (paragraphs[domain, pole] for pole in ("high", "low"))
+            row |= {
+                f"{name}_shift": float((half[high] - half[low]).mean())
+                for name, half in (("plus", plus), ("minus", minus))
+                if {high, low} <= {*half}
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def trait_scores(made: Scores) -> dict[str, pd.DataFrame]:
     """Return conditions x domains by outcome (rating, statement, scenario): means of keyed items."""
     return {name: wide.groupby("domain", sort=False).mean().T for name, wide in keyed(made).items()}
@@ -363,7 +418,7 @@ def convergence(matrix: pd.DataFrame) -> pd.DataFrame:
     Returns:
         ``methods, conditions, convergent`` (mean r of one trait by both methods), ``heterotrait`` (mean |r| of
         different traits by both), ``within_first, within_second`` (mean |r| of different traits by one method),
-        ``htmt`` (heterotrait over convergent).
+        ``ratio`` (heterotrait over convergent).
     """
     rows = []
     same = matrix["trait_1"] == matrix["trait_2"]
@@ -380,7 +435,7 @@ def convergence(matrix: pd.DataFrame) -> pd.DataFrame:
                 "heterotrait": hetero,
                 "within_first": float(within[str(one)]),
                 "within_second": float(within[str(two)]),
-                "htmt": hetero / convergent if convergent > 0 else nan,
+                "ratio": hetero / convergent if convergent > 0 else nan,
             }
         )
     return pd.DataFrame(rows)

@@ -98,8 +98,9 @@ def measured(protocol: Protocol, models: Mapping[str, Recorded]) -> pd.DataFrame
     """Return what every test measures in every model, by the rule `design.instead` of the protocol.
 
     Returns:
-        ``model, test, measures`` (``statements`` or ``persona``, else one word of the rule), ``passes``, ``failed``
-        (all checks that did), ``moved`` and ``specific`` (of five traits: whose paragraph moves its own trait, and
+        ``model, test, measures`` (``statements`` or ``persona``, else the words of the rule), ``passes``,
+        ``failed`` (all checks that did; halves that correlate as far below 0 as they should above: acquiescence),
+        ``moved`` and ``specific`` (of five traits: whose paragraph moves its own trait, and
         more than the others, both significant after correction; NaN for a test without personas).
     """
     rows = []
@@ -110,15 +111,17 @@ def measured(protocol: Protocol, models: Mapping[str, Recorded]) -> pd.DataFrame
             row: dict[str, Any] = {"model": model, "test": test, "measures": "not recorded yet", "passes": False}
             if set(needed) <= set(gate["measure"]):
                 failed = list(dict.fromkeys(gate.loc[~gate["passes"], "check"]))
+                opposite = (gate["check"] == "pole r") & (gate["value"] <= -gate["threshold"])
+                failed += ["acquiescence"] if opposite.any() and "acquiescence" not in failed else []
                 if outcome:
                     row |= {name: _found(protocol, one.tests, name, outcome) for name in ("moved", "specific")}
                     apart = psychometrics.of_scores(scores[outcome].to_numpy())["heterotrait"]
                     failed += ["heterotrait"] if not apart <= psychometrics.ONE_FACTOR else []
                     failed += ["induction"] if row["moved"] <= len(design.DOMAINS) / 2 else []
                 rule = protocol.design["instead"].items()
-                word = next((word for word, each in rule if {*each["checks"]} & {*failed}), "")
+                words = [word for word, each in rule if {*each["checks"]} & {*failed}]
                 content = "persona" if outcome else "statements"
-                row |= {"measures": word or content, "passes": not word, "failed": ", ".join(failed)}
+                row |= {"measures": ", ".join(words) or content, "passes": not words, "failed": ", ".join(failed)}
             rows.append(row)
     columns = ["model", "test", "measures", "passes", "failed", "moved", "specific"]
     return pd.DataFrame(rows, columns=columns).fillna({"failed": ""})
@@ -164,15 +167,21 @@ def _of_model(protocol: Protocol, model: str, tests: pd.DataFrame, who: pd.DataF
     recorded = tests[tests["measures"] != "not recorded yet"]
     good, bad = recorded[recorded["passes"]], recorded[~recorded["passes"]]
     means = {word: each["means"] for word, each in protocol.design["instead"].items()}
-    other = [f"{means[str(word)]} ({n})" for word, n in bad["measures"].value_counts().items()]
+    counts = bad["measures"].str.split(", ").explode().value_counts()
+    other = [f"{means[str(word)]} ({n})" for word, n in counts.items()]
     words = f"In {model}, {len(good) or 'none'} of {len(recorded)} recorded tests pass{'es' * (len(good) < 2)} "
     words += "their checks" if len(good) > 1 else "its checks"
     if 0 < len(good) <= 3:
         words += f" ({'; '.join(good['test'])})"
-    words += f"; {'the others' if len(good) else 'they'} show {' or '.join(other)}" if other else ""
-    for row in (
-        who[who["who"] == f"recorded: {model}, settings"].dropna(subset=["median_pole_r"]).to_dict("records")
-    ):
-        words += f". Over its settings the two keyed halves of a scale correlate {row['median_pole_r']:.2f}"
-        words += "" if row["flag"] == "none" else f", which is {row['flag']} and no trait"
+    words += f"; {'the others' if len(good) else 'they'} show {', '.join(other)}" if other else ""
+    mine = who[who["who"] == f"recorded: {model}, conditions"].dropna(subset=["median_pole_r"])
+    for row in mine.to_dict("records"):
+        words += f". Over {row['people']} conditions its ratings by the two keyed halves of a scale correlate "
+        words += f"{row['median_pole_r']:.2f}"
+        words += "" if row["flag"] == "none" else f": what varies is {row['flag']}, more than any trait"
+    moved = recorded.dropna(subset=["moved"])
+    if len(moved):
+        each = [f"{row['moved']:.0f} ({row['test'].partition(',')[0]})" for row in moved.to_dict("records")]
+        words += f". Paragraphs move {', '.join(each)} of five traits"
+        words += "" if moved["passes"].all() else ", checks passed or not"
     return f"{words}."

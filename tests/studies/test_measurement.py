@@ -94,10 +94,20 @@ def test_a_model_with_opinions_and_personas_passes_and_is_found(able: recordings
     # Both poles of a paragraph, 1.5 logits each, in the difference of two log-probabilities.
     assert moved.filter(like="statement").mean() == pytest.approx(3.0, abs=0.2)
     matrix = live.convergence(live.trait_methods(able.scores))
-    assert (matrix["convergent"] > 0.9).all() and (matrix["htmt"] < 0.5).all()
+    assert (matrix["convergent"] > 0.9).all() and (matrix["ratio"] < 0.5).all()
     tests = recordings.measured(PROTOCOL, {"able": able}).set_index("test")
     assert tests["passes"].all() and tests["measures"].tolist() == [*["statements"] * 5, *["persona"] * 3]
     assert (tests["moved"].dropna() == 5).all() and (tests["specific"].dropna() == 5).all()
+    # It follows no instruction, which is said where a claim about instructions finds nothing, and nowhere else.
+    assert (verdict(able)["steerable"] == "").all()
+    nothing = able.tests.assign(rejected=False)
+    for name, said in (("paragraphs move their trait", False), ("order changes ratings", None)):
+        evidence = judging.counted(PROTOCOL, nothing, PROTOCOL.design["sets"][name], 0.25, HOW, stuck=True)
+        assert evidence is not None and evidence.steerable is said
+    halves = live.halves(able.scores, PEOPLE, 0.95).set_index("domain")
+    assert len(halves) == 5 and (halves["low"] < halves["pole_r"]).all() and (halves["low"] > 0.3).all()
+    assert (halves[["plus_shift", "minus_shift"]] > 1).all().all()
+    assert live.turned(able.scores).groupby("test")["turned"].mean().filter(like="rating").max() < 0.3
 
 
 def test_without_effects_families_are_equivalent_and_nothing_is_found(plan: pd.DataFrame) -> None:
@@ -133,7 +143,9 @@ def test_a_model_that_takes_what_stands_first_fails_the_gate(first: recordings.R
     order = first.tests[first.tests["family"] == "order"].set_index("hypothesis")
     assert order["rejected"].all() and (order["estimate"] > 0).all()
     tests = recordings.measured(PROTOCOL, {"first": first}).set_index("test")["measures"]
-    assert (tests.head(6) == "position").all() and (tests.tail(2) == "not recorded yet").all()
+    assert tests.head(6).str.startswith("position").all() and (tests.tail(2) == "not recorded yet").all()
+    turned = live.turned(first.scores).groupby("test")["turned"]
+    assert (turned.mean() > 0.8).all() and turned.size().tolist() == [180] * 3
     # Told to choose the first option it does so, and under the fillers as well: that is no steering.
     moves = first.moves.set_index("instruction").loc["choose the first option"]
     assert moves["told"] > 3 and abs(moves["moved"]) < 0.2 and first.stuck
@@ -160,7 +172,7 @@ def test_a_consistent_liar_fails_the_facts_and_nothing_about_negation_counts(pla
     assert row["verdict"] == "uninformative" and "facts" in row["gate"]
     said = one.tests[one.tests["hypothesis"].str.endswith(", statement") & (one.tests["family"] == "induction")]
     assert len(said) == 5 and (said["gate"] == "").all()
-    assert (recordings.measured(PROTOCOL, {"liar": one}).head(2)["measures"] == "guessing").all()
+    assert (recordings.measured(PROTOCOL, {"liar": one}).head(2)["measures"] == "guessing, no negation").all()
 
 
 def test_facts_that_are_not_known_when_negated_leave_negation_open_and_order_not(plan: pd.DataFrame) -> None:
@@ -190,7 +202,7 @@ def test_agreement_with_everything_is_low_consistency(plan: pd.DataFrame) -> Non
     assert table.groupby("condition").size().to_dict() == dict.fromkeys([live.EVERY, *PROTOCOL.design["binary"]], 6)
     assert (table[table["kind"] == "order"]["agreement"] > 0.9).all()
     assert (table[table["kind"] == "word"]["kappa"].fillna(0) < 0.4).all()
-    assert (recordings.measured(PROTOCOL, {"yes": one}).head(2)["measures"] == "agreement").all()
+    assert (recordings.measured(PROTOCOL, {"yes": one}).head(2)["measures"] == "agreement, one answer").all()
 
 
 def test_a_recording_in_part_says_what_is_missing(plan: pd.DataFrame, public: pd.DataFrame) -> None:
@@ -250,9 +262,11 @@ def test_models_whose_gates_passed_are_combined(able: recordings.Recorded, first
         released.flan_table(FACTS, 0.95),
     )
     assert text.startswith(
-        "**In able, 8 of 8 recorded tests pass their checks. In first, none of 6 recorded tests passes its checks; "
-        "they show a label or its place (6).** "
+        "**In able, 8 of 8 recorded tests pass their checks. Paragraphs move 5 (rating), 5 (statement or "
+        "negation), 5 (scenario) of five traits. In first, none of 6 recorded tests passes its checks; they show a "
+        "label or its place (6), one answer, whatever is asked (4)"
     )
+    assert "Paragraphs move 5 (rating) of five traits, checks passed or not.**" in text
     assert "kappa 0.10 [0.00, 0.20]" in text
 
 
@@ -629,7 +643,7 @@ def test_every_figure_is_drawn_of_a_whole_recording(able: recordings.Recorded, f
     ]
     assert [len(figure.axes) for figure in drawn] == [2, 3, 3, 2, 2, 2, 3]
     said = {text.get_text() for text in drawn[3].axes[0].texts}
-    assert said == {"✓ statements", "✓ persona", "position", "not recorded yet"}
+    assert said == {"✓ statements", "✓ persona", "position", "position\none answer", "not recorded yet"}
     # A model that did not answer a block keeps its line, empty.
     assert len({len(axis.get_yticks()) for axis in drawn[6].axes}) == 1
     for figure in drawn:

@@ -211,8 +211,8 @@ def test_a_model_that_no_instruction_moves_is_judged_and_said_to_be_so() -> None
     assert found.moves[["check", "passes"]].to_numpy().tolist() == [["control", False]]
     free = recorded(by_share({"none": 0.6}, 1))
     assert judged(answers)["own_profile"] == judged(free)["own_profile"] != verdicts.UNINFORMATIVE
-    assert "not steerable" in judged(answers, "why")["own_profile"]
-    assert "not steerable" not in judged(free, "why")["own_profile"]
+    assert judged(answers, "steerable")["own_profile"] == "no"
+    assert judged(free, "steerable")["own_profile"] == ""
 
 
 def test_the_finding_says_what_the_choice_follows() -> None:

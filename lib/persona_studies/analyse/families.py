@@ -366,16 +366,26 @@ def evidence(
             reason=why,
             gated=family in failed,
             steerable=False if stuck.get(family) and not row["rejected"] else None,
-            needed=verdicts.units_to_decide(
-                float(row["n_needed"]),
-                n,
-                direction=str(row["direction"]),
-                effect=float(row["estimate"]) - lines.get(hypothesis, 0.0),
-                smallest=float(row["smallest_effect"]),
-                detectable=float(row["detectable"]),
-            ),
+            needed=needed(row, lines.get(hypothesis, 0.0)),
         )
     return found
+
+
+def needed(row: Mapping[Any, Any], line: float = 0.0) -> float | None:
+    """Return how many units would decide a claim, should it stay open.
+
+    Args:
+        row: Of :func:`corrected`.
+        line: The value that its estimate is compared with.
+    """
+    return verdicts.units_to_decide(
+        float(row["n_needed"]),
+        row["n"],
+        direction=str(row["direction"]),
+        effect=float(row["estimate"]) - line,
+        smallest=float(row["smallest_effect"]),
+        detectable=float(row["detectable"]),
+    )
 
 
 def share(

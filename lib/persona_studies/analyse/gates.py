@@ -19,7 +19,7 @@ FAILED = {
     **dict.fromkeys(("repeatability", "wordings"), "wordings disagree"),
     **dict.fromkeys(("half agreement", "pole r"), "keyed halves disagree"),
     **dict.fromkeys(("same side", "direction agreement"), "reversed scale disagrees"),
-    **dict.fromkeys(("control", "told"), "ignores instructions"),
+    "told": "ignores instructions",
     "option mass": "answers outside options",
     "parsed": "replies not readable",
     "above chance": "not above chance",

@@ -193,7 +193,7 @@ def verdict(claim: Claim, evidence: Evidence | None, *, unit: str = "items") -> 
     if claim.not_testable is not None or evidence is None:
         return Verdict(NOT_TESTABLE, claim.not_testable or "no evidence in this run", details=claim.details)
     if not evidence.informative or not math.isfinite(evidence.estimate):
-        return Verdict(UNINFORMATIVE, evidence.reason or "the estimate is undefined")
+        return Verdict(UNINFORMATIVE, evidence.reason or "the estimate is undefined", details=evidence.details)
     if evidence.rising and evidence.falling:
         up, down = evidence.rising, evidence.falling
         names = f"up: {', '.join(up)}; down: {', '.join(down)}"
