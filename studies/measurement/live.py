@@ -19,7 +19,7 @@ from measurement import design, psychometrics, released
 from measurement.design import Parameters
 from persona_studies.analyse import families, scoring
 from persona_studies.analyse.families import Settings
-from persona_studies.design.protocol import Hypothesis, Protocol
+from persona_studies.design.protocol import Claim, Hypothesis, Protocol
 from persona_studies.paths import Project
 
 FAMILIES = (
@@ -247,8 +247,12 @@ def turned(made: Scores) -> pd.DataFrame:
     return found.assign(turned=found["nunique"] - 1.0)[["test", "wording", "item", "turned"]]
 
 
-def flips(made: Scores, how: Settings) -> dict[str, dict[str, Any]]:
-    """Compare scenarios with ratings by digits, each in its first wording: share of decisions that turn."""
+def flips(made: Scores, claim: Claim, how: Settings) -> dict[str, dict[str, Any]]:
+    """Compare scenarios with ratings by digits, each in its first wording: share of decisions that turn.
+
+    Args:
+        claim: Has the direction and the smallest effect.
+    """
     every = turned(made)
     parts = []
     for test, wording in (("scenario", "do"), ("rating, digits", "accurate")):
@@ -258,8 +262,11 @@ def flips(made: Scores, how: Settings) -> dict[str, dict[str, Any]]:
     if not all(map(len, parts)):
         return {}
     row = families.between(parts[0], parts[1], how)
-    bound = families.bound_p(row["estimate"], row["se"], row["df"], margin=0.1, direction="negative")
-    return {"scenario - rating": {**row, "p_bound": bound}}
+    declared: dict[str, Any] = {"direction": claim.direction, "smallest_effect": claim.smallest_effect}
+    bound = families.bound_p(
+        row["estimate"], row["se"], row["df"], margin=declared["smallest_effect"], direction=claim.direction
+    )
+    return {"scenario - rating": {**row, **declared, "p_bound": bound}}
 
 
 def tests(protocol: Protocol, made: Scores, people: pd.DataFrame, parameters: Parameters) -> pd.DataFrame:
@@ -270,7 +277,7 @@ def tests(protocol: Protocol, made: Scores, people: pd.DataFrame, parameters: Pa
         if name == "negation":
             rows = negations(made, how, parameters.bootstrap)
         elif name == "format_sensitivity":
-            rows = flips(made, how)
+            rows = flips(made, protocol.claims["TR1"], how)
         else:
             rows = families.estimated(family.contrasts, of, how)
         parts.append(families.corrected(name, family, rows, how))

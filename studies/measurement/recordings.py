@@ -173,12 +173,12 @@ def _of_model(protocol: Protocol, model: str, tests: pd.DataFrame, who: pd.DataF
     words += "their checks" if len(good) > 1 else "its checks"
     if 0 < len(good) <= 3:
         words += f" ({'; '.join(good['test'])})"
-    words += f"; {'the others' if len(good) else 'they'} show {', '.join(other)}" if other else ""
+    more = f" and {len(other) - 3} kinds more" if len(other) > 3 else ""
+    words += f"; {'the others' if len(good) else 'they'} show {', '.join(other[:3])}{more}" if other else ""
     mine = who[who["who"] == f"recorded: {model}, conditions"].dropna(subset=["median_pole_r"])
     for row in mine.to_dict("records"):
-        words += f". Over {row['people']} conditions its ratings by the two keyed halves of a scale correlate "
-        words += f"{row['median_pole_r']:.2f}"
-        words += "" if row["flag"] == "none" else f": what varies is {row['flag']}, more than any trait"
+        words += f". Over {row['people']} conditions both keyed halves of a scale of ratings correlate "
+        words += f"{row['median_pole_r']:.2f}" + ("" if row["flag"] == "none" else f" ({row['flag']})")
     moved = recorded.dropna(subset=["moved"])
     if len(moved):
         each = [f"{row['moved']:.0f} ({row['test'].partition(',')[0]})" for row in moved.to_dict("records")]
