@@ -129,11 +129,12 @@ def choices(axis: Axes, live: pd.DataFrame) -> None:
     _key(axis, "limits exclude one half", "limits include one half", ncols=2, **BELOW)
 
 
-def guesses(table: pd.DataFrame) -> Figure:
+def guesses(table: pd.DataFrame, gate: str) -> Figure:
     """Draw the share of characters named by context, among all names and among those of the series.
 
     Args:
         table: Of :func:`persona_choice.guess.contexts`.
+        gate: What failed behind it; empty where nothing did.
     """
     figure, axis = plt.subplots(figsize=(8, 0.9 + 0.36 * len(table)), layout="constrained")
     chance, place = table["chance"].iloc[0], np.arange(len(table))
@@ -150,19 +151,24 @@ def guesses(table: pd.DataFrame) -> Figure:
         axis.annotate(text, (x, height), color=colour, ha="right" if x > 0.5 else "left", fontsize=9)
     axis.annotate("chance", (table["chance_show"].iloc[0] + 0.01, -0.4), color=ORANGE, fontsize=9)
     axis.set(xlabel="share of characters named", xlim=(-0.02, 1.02), ylim=(len(table) - 0.5, -1.2))
-    return figure
+    return lib.behind(figure, gate)
 
 
-def survey(table: pd.DataFrame, floors: pd.DataFrame) -> Figure:
+def survey(table: pd.DataFrame, floors: pd.DataFrame, gate: str) -> Figure:
     """Draw mean KS distances to people by condition, beside what takes no model.
 
     Args:
         table: Of :func:`persona_choice.respondents.surveyed`.
         floors: Of :func:`persona_choice.respondents.floors`.
+        gate: What failed behind the model's answers; empty where nothing did.
     """
     names = [*table["condition"].str.replace("_", " "), *floors["answers"]]
     values = [*table["KS"], *floors["KS"]]
-    return _bars(names, values, [BLUE] * len(table) + [ORANGE] * len(floors))
+    figure = _bars(names, values, [BLUE] * len(table) + [ORANGE] * len(floors))
+    if gate:
+        lib.fade(*figure.axes[0].patches[: len(table)], figure.legends[0].legend_handles[0])
+        figure.axes[0].set_title(f"grey: behind a failed check: {gate}", color="0.4", fontsize="small")
+    return figure
 
 
 def _bars(names: Sequence[str], values: Sequence[float], colours: Sequence[Any]) -> Figure:
