@@ -152,7 +152,7 @@ def finding(
     people = known[known.index.str.startswith("people")]
     row = judged[(judged["claim"] == "SH2") & (judged["layer"] == "corrected")].iloc[0]
     kappa, low, high = (released.CONSISTENT + row[name] for name in ("estimate", "low", "high"))
-    own = f"**{' '.join(said)}** " if said else ""
+    own = " ".join(f"**{passed}**{rest}" for passed, rest in said) + " " * bool(said)
     return (
         f"{own}Released answers without a persona fail elsewhere: four flan-t5 models repeat {order.min():.0%} to "
         f"{order.max():.0%} of their answers when the options are swapped, but contradict themselves when a "
@@ -163,7 +163,8 @@ def finding(
     )
 
 
-def _of_model(protocol: Protocol, model: str, tests: pd.DataFrame, who: pd.DataFrame) -> str:
+def _of_model(protocol: Protocol, model: str, tests: pd.DataFrame, who: pd.DataFrame) -> tuple[str, str]:
+    """Return how many tests of a model pass, and what else there is to say."""
     recorded = tests[tests["measures"] != "not recorded yet"]
     good, bad = recorded[recorded["passes"]], recorded[~recorded["passes"]]
     means = {word: each["means"] for word, each in protocol.design["instead"].items()}
@@ -174,14 +175,14 @@ def _of_model(protocol: Protocol, model: str, tests: pd.DataFrame, who: pd.DataF
     if 0 < len(good) <= 3:
         words += f" ({'; '.join(good['test'])})"
     more = f" and {len(other) - 3} kinds more" if len(other) > 3 else ""
-    words += f"; {'the others' if len(good) else 'they'} show {', '.join(other[:3])}{more}" if other else ""
+    rest = f"; {'the others' if len(good) else 'they'} show {', '.join(other[:3])}{more}" if other else ""
     mine = who[who["who"] == f"recorded: {model}, conditions"].dropna(subset=["median_pole_r"])
     for row in mine.to_dict("records"):
-        words += f". Over {row['people']} conditions both keyed halves of a scale of ratings correlate "
-        words += f"{row['median_pole_r']:.2f}" + ("" if row["flag"] == "none" else f" ({row['flag']})")
+        rest += f". Over {row['people']} conditions both keyed halves of a scale of ratings correlate "
+        rest += f"{row['median_pole_r']:.2f}" + ("" if row["flag"] == "none" else f" ({row['flag']})")
     moved = recorded.dropna(subset=["moved"])
     if len(moved):
         each = [f"{row['moved']:.0f} ({row['test'].partition(',')[0]})" for row in moved.to_dict("records")]
-        words += f". Paragraphs move {', '.join(each)} of five traits"
-        words += "" if moved["passes"].all() else ", checks passed or not"
-    return f"{words}."
+        rest += f". Paragraphs move {', '.join(each)} of five traits"
+        rest += "" if moved["passes"].all() else ", checks passed or not"
+    return words, f"{rest}."

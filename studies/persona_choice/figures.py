@@ -166,7 +166,7 @@ def survey(table: pd.DataFrame, floors: pd.DataFrame, gate: str) -> Figure:
     values = [*table["KS"], *floors["KS"]]
     figure = _bars(names, values, [BLUE] * len(table) + [ORANGE] * len(floors))
     if gate:
-        lib.fade(*figure.axes[0].patches[: len(table)], figure.legends[0].legend_handles[0])
+        lib.fade(*figure.axes[0].patches[: len(table)], *filter(None, figure.legends[0].legend_handles[:1]))
         figure.axes[0].set_title(f"grey: behind a failed check: {gate}", color="0.4", fontsize="small")
     return figure
 

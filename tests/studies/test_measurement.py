@@ -262,11 +262,11 @@ def test_models_whose_gates_passed_are_combined(able: recordings.Recorded, first
         released.flan_table(FACTS, 0.95),
     )
     assert text.startswith(
-        "**In able, 8 of 8 recorded tests pass their checks. Paragraphs move 5 (rating), 5 (statement or "
-        "negation), 5 (scenario) of five traits. In first, none of 6 recorded tests passes its checks; they show a "
-        "label or its place (6), one answer, whatever is asked (4)"
+        "**In able, 8 of 8 recorded tests pass their checks**. Paragraphs move 5 (rating), 5 (statement or "
+        "negation), 5 (scenario) of five traits. **In first, none of 6 recorded tests passes its checks**; they "
+        "show a label or its place (6), one answer, whatever is asked (4)"
     )
-    assert "Paragraphs move 5 (rating) of five traits, checks passed or not.**" in text
+    assert "Paragraphs move 5 (rating) of five traits, checks passed or not. Released" in text
     assert "kappa 0.10 [0.00, 0.20]" in text
 
 
