@@ -40,7 +40,7 @@ def analysed(answers: pd.DataFrame) -> live.Live:
 
 def judged(**everyone: pd.DataFrame) -> pd.DataFrame:
     found = {name: analysed(answers) for name, answers in everyone.items()}
-    return analysis.judged(PROTOCOL, {}, found, layer="corrected", reason="nobody was asked")
+    return analysis.judged(PROTOCOL, {}, found, layer="corrected")
 
 
 def first_row(table: pd.DataFrame, claim: str) -> pd.Series:
@@ -254,8 +254,8 @@ def test_what_is_not_recorded_waits_and_says_for_what() -> None:
     assert first_row(table, "deep_persona")["why"] == "not recorded yet: survey"
     assert first_row(table, "own_profile")["why"] == "not recorded yet: letter"
     assert first_row(table, "own_character")["model"] == "a"
-    nobody = analysis.judged(PROTOCOL, {}, {}, layer="corrected", reason="nobody was asked")
-    assert first_row(nobody, "deep_persona")["why"] == "nobody was asked"
+    nobody = analysis.judged(PROTOCOL, {}, {}, layer="corrected")
+    assert first_row(nobody, "deep_persona")["why"] == "no model is recorded"
     assert set(nobody["claim"]) == set(PROTOCOL.claims)
 
 
