@@ -32,7 +32,7 @@ async function readStudy() {
   await page.keyboard.press("Escape");
 
   await index.locator("ul").first().getByRole("link", { name: study, exact: true }).click();
-  const table = cells(page).filter({ hasText: '"conditions",' }).locator(".jp-OutputArea table");
+  const table = cells(page).filter({ hasText: '"conditions",' }).locator(".jp-OutputArea table").first();
   seen.before = await table.textContent();
   await change(page, "personas", "personas = 10");
   await change(page, "topics", "topics = 11");
