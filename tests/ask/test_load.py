@@ -16,6 +16,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,10 +85,10 @@ def failures(body: Body) -> int:
     return next(times for times in range(9) if stormy(body, times) == "ok")
 
 
-def backend(server: Server, concurrency: int, **how: object) -> OpenAICompatible:
+def backend(server: Server, concurrency: int, **how: Any) -> OpenAICompatible:
     how = {"api": "completions", "chat": CHATML, "timeout": 600.0} | how
     model = {"name": "served", "model": "served", "base_url": server.url, "concurrency": concurrency}
-    return OpenAICompatible(**model, **how)  # type: ignore[arg-type]
+    return OpenAICompatible(**model, **how)
 
 
 def logged(project: Project) -> list[bytes]:

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,6 @@ def _answers(address: str) -> bool:
         return False
 
 
-def endpoint(address: str, api: str = "completions", **how: object) -> OpenAICompatible:
+def endpoint(address: str, api: str = "completions", **how: Any) -> OpenAICompatible:
     how = {"chat": CHATML, "concurrency": 2, "timeout": 600.0, "retries": 1, "extra": {"repeat_penalty": 1.0}} | how
-    return OpenAICompatible(name="served", model=MODEL, base_url=address, api=api, **how)  # type: ignore[arg-type]
+    return OpenAICompatible(name="served", model=MODEL, base_url=address, api=api, **how)
