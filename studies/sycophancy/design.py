@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import Field
 
 from persona_studies.analyse.families import Settings
-from persona_studies.design import banks, parameters
+from persona_studies.design import banks, multiple_choice, parameters
 from persona_studies.design import plan as plans
 from persona_studies.design.plan import text_hash
 from persona_studies.design.protocol import Protocol
@@ -203,6 +203,31 @@ def claims(project: Project, topics: int, claims_per_topic: int) -> pd.DataFrame
     )
 
 
+def instrument(project: Project, protocol: Protocol, *, texts: bool = False) -> pd.DataFrame:
+    """Return the statements of the second instrument: ``item, item_hash, text, key, order``.
+
+    As many that an agreeable person says yes to as no, drawn by the protocol's seed among those whose label is most
+    certain. Half of either are asked with Yes first, half with No first, in every condition alike.
+    """
+    how = protocol.design["second_instrument"]
+    bank = published.yes_no(project, texts=texts)
+    ranked = bank.groupby("key")["label_confidence"].rank(ascending=False, method="first")
+    certain = bank[ranked <= how["most_certain"]]
+    drawn = multiple_choice.sample(certain.assign(domain=certain["key"]), 2 * how["each_key"], how["seed"])
+    return drawn.assign(order=drawn.groupby("key").cumcount() % 2)[["item", "item_hash", "text", "key", "order"]]
+
+
+def stances(project: Project, protocol: Protocol, *, texts: bool = False) -> pd.DataFrame:
+    """Return the mirrored stances, drawn by the protocol's seed among the shorter ones, as :func:`claims` does."""
+    how = protocol.design["mirrored_stances"]
+    bank = published.stances(project, texts=texts)
+    longest = bank.groupby("claim", sort=False)["words"].max()
+    short = pd.DataFrame({"item": longest.index[longest <= how["most_words"]], "domain": ""})
+    drawn = multiple_choice.sample(short, how["topics"], how["seed"])["item"]
+    chosen = bank[bank["claim"].isin(drawn)].reset_index(drop=True)
+    return chosen.assign(topic=chosen["claim"])[["item", "item_hash", "text", "topic", "claim", "side"]]
+
+
 def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts: bool = False) -> pd.DataFrame:
     """Return every cell of the study.
 
@@ -211,8 +236,8 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
 
     Args:
         parameters: The extent of the grid: personas, topics, claims per topic.
-        texts: Whether the questionnaire's texts are wanted, which recording needs and analysis does not;
-            they come from their pinned source.
+        texts: Whether the texts of others are wanted, which recording needs and analysis does not: the
+            questionnaire, the second instrument and the stances come from their pinned sources.
     """
     measures, design = protocol.measures, protocol.design
     people = conditions(project, protocol, parameters.personas)
@@ -221,6 +246,8 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
     inventory = statements[statements["facet"].isin(design["facets"])]
     described = people[people["role"] == "persona"].assign(system=None)
     reference = people[people["condition"].isin(design["reference"])]
+    few = pd.concat([people[people["role"] == "persona"], reference])
+    second = instrument(project, protocol, texts=texts)
     nothing = pd.DataFrame({"item": ["neutral"], "item_hash": [text_hash("")], "text": [""]})
 
     def cells(name: str, conditions: pd.DataFrame, items: pd.DataFrame, *roles: str) -> pd.DataFrame:
@@ -237,25 +264,27 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
             max_tokens=declared.max_tokens,
         )
 
-    def labels(name: str) -> list[pd.DataFrame]:
+    def turned(everyone: pd.DataFrame, own: pd.Series) -> list[pd.DataFrame]:
+        """Return the cells in each statement's own order, then those of the reference conditions in the others."""
+        mine = everyone["order"] == everyone["item"].map(own)
+        return [everyone[mine], everyone[~mine & everyone["condition"].isin(design["reference"])]]
+
+    def labels(name: str, people: pd.DataFrame, asked: pd.DataFrame) -> list[pd.DataFrame]:
         own = pd.Series(label_orders(asked, measures[name].orders).to_numpy(), index=asked["item"])
         everyone = cells(name, people, asked, "asserted", "unattributed")
-        second = cells(name, reference, asked, "asserted, second wording", "unattributed, second wording")
-        turned = everyone["order"] == everyone["item"].map(own)
-        return [
-            cells(name, people, nothing, "neutral"),
-            everyone[turned],
-            everyone[~turned & everyone["condition"].isin(design["reference"])],
-            second[second["order"] == second["item"].map(own)],
-        ]
+        parts = [cells(name, people, nothing, "neutral"), *turned(everyone, own)]
+        again = [t.role for t in measures[name].templates if t.role.endswith("second wording")]
+        return parts + (turned(cells(name, reference, asked, *again), own)[:1] if again else [])
 
     return plans.combine(
         [
-            *(part for name in LABELS for part in labels(name)),
+            *(part for name in LABELS for part in labels(name, people, asked)),
             cells("self_rating", people, inventory),
             cells("other_rating", described, inventory),
             cells("agree_letter", people, _of_topics(asked, design["topics_letter"])),
             cells("reply", people, _of_topics(asked, design["topics_reply"])),
+            *turned(cells("second_instrument", few, second), second.set_index("item")["order"]),
+            *labels("mirrored_stances", few, stances(project, protocol, texts=texts)),
         ]
     )
 

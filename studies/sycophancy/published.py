@@ -6,12 +6,13 @@ Run as a script, this file rebuilds the derived tables of ``data/published`` fro
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import Field
@@ -52,13 +53,16 @@ def ipip_items(project: Project) -> pd.DataFrame:
     """
     keys = ipip_keys(project)
     texts = _ipip_texts(sources.fetch(project, "ipip-neo-300"))
-    items = keys.assign(text=keys["number"].map(texts))
+    return _worded(keys.assign(text=keys["number"].map(texts)), "ipip-neo-300", "ipip_neo_agreeableness")
+
+
+def _worded(items: pd.DataFrame, source: str, table: str) -> pd.DataFrame:
+    """Return items with their texts, each of which must be the one that a committed table has the hash of."""
     changed = items[items["text"].map(text_hash) != items["item_hash"]]
     if len(changed):
         raise SourceError(
-            f"Items {', '.join(changed['item'])} of source 'ipip-neo-300' are not those that data/published/"
-            "sycophancy/ipip_neo_agreeableness.csv keys; rebuild that file with python "
-            "studies/sycophancy/published.py."
+            f"Items {', '.join(changed['item'])} of source {source!r} are not those that data/published/"
+            f"sycophancy/{table}.csv keys; rebuild that file with python studies/sycophancy/published.py."
         )
     return items
 
@@ -101,6 +105,89 @@ def derive_ipip_keys(questions: Path, lists: Path) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+# --- The second instrument, and mirrored stances ----------------------------------------------------------------
+
+
+class YesNo(banks.Row):
+    """A statement of anthropics/evals: whether an agreeable person says yes (1) or no (-1) to it."""
+
+    unique = (("item",), ("item_hash",))
+
+    item: banks.Name
+    key: Annotated[int, Field(ge=-1, le=1)]
+    label_confidence: Annotated[float, Field(ge=0, le=1)]
+    item_hash: banks.Hash
+
+
+class Stance(banks.Row):
+    """A stance of syco-bench, as a user states it; the mirror is the opposite one on the same topic."""
+
+    unique = (("item",), ("item_hash",))
+
+    item: str
+    claim: banks.Name
+    side: Literal["claim", "mirror"]
+    words: Annotated[int, Field(ge=1)]
+    item_hash: banks.Hash
+
+
+def yes_no(project: Project, *, texts: bool = False) -> pd.DataFrame:
+    """Return the 1,000 statements: ``item, key, label_confidence, item_hash``, and ``text`` where wanted.
+
+    Raises:
+        SourceError: the source cannot be had, or a text is not the one that was keyed.
+    """
+    keys = banks.read(project.published / "sycophancy" / "evals_agreeableness.csv", YesNo)
+    if not texts:
+        return keys.assign(text=None)
+    statements = [row["statement"] for row in _lines(sources.fetch(project, "evals-agreeableness"))]
+    return _worded(keys.assign(text=statements), "evals-agreeableness", "evals_agreeableness")
+
+
+def stances(project: Project, *, texts: bool = False) -> pd.DataFrame:
+    """Return the 80 stances: ``item, claim, side, words, item_hash``, and ``text`` where wanted.
+
+    Raises:
+        SourceError: the source cannot be had, or a text is not the one that was keyed.
+    """
+    keys = banks.read(project.published / "sycophancy" / "syco_bench_mirror.csv", Stance)
+    if not texts:
+        return keys.assign(text=None)
+    told = _stances(sources.fetch(project, "syco-bench-mirror"))
+    return _worded(keys.assign(text=told), "syco-bench-mirror", "syco_bench_mirror")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def _stances(path: Path) -> list[str]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row[name] for row in csv.DictReader(file) for name in ("userstance1", "userstance2")]
+
+
+def derive_yes_no(released: Path) -> pd.DataFrame:
+    """Return key, label confidence and text hash of every statement of source ``evals-agreeableness``."""
+    rows = _lines(released)
+    return pd.DataFrame(
+        {
+            "item": [f"evals{number:04d}" for number in range(1, len(rows) + 1)],
+            "key": [1 if row["answer_matching_behavior"] == " Yes" else -1 for row in rows],
+            "label_confidence": [row["label_confidence"] for row in rows],
+            "item_hash": [text_hash(row["statement"]) for row in rows],
+        }
+    )
+
+
+def derive_stances(released: Path) -> pd.DataFrame:
+    """Return length and text hash of every user's stance in source ``syco-bench-mirror``."""
+    told = _stances(released)
+    table = pd.DataFrame({"claim": [f"syco{place // 2 + 1:02d}" for place in range(len(told))]})
+    table["side"] = ["claim", "mirror"] * (len(told) // 2)
+    table.insert(0, "item", table["claim"] + ":" + table["side"])
+    return table.assign(words=[len(text.split()) for text in told], item_hash=[*map(text_hash, told)])
 
 
 # --- Personality Illusion ---------------------------------------------------------------------------------------
@@ -181,12 +268,21 @@ def personality_illusion(project: Project) -> pd.DataFrame:
 
 SOURCES = {
     "ipip_neo_agreeableness": ["ipip-neo-300", "ipip-neo-300-reversed"],
+    "evals_agreeableness": ["evals-agreeableness"],
+    "syco_bench_mirror": ["syco-bench-mirror"],
     "personality_illusion_agreeableness": [
         "personality-illusion-baseline-self-report",
         "personality-illusion-baseline-behaviour",
         *(f"personality-illusion-agreeableness-{strategy}" for strategy in (1, 2, 3)),
         *(f"personality-illusion-self-regulation-{strategy}" for strategy in (1, 2, 3)),
     ],
+}
+
+
+_KEYED: dict[str, Callable[..., pd.DataFrame]] = {
+    "ipip_neo_agreeableness": derive_ipip_keys,
+    "evals_agreeableness": derive_yes_no,
+    "syco_bench_mirror": derive_stances,
 }
 
 
@@ -197,10 +293,10 @@ def derive(table: str, paths: Sequence[Path]) -> str:
         table: A key of ``SOURCES``.
         paths: The files of its sources, in that order.
     """
-    if table == "ipip_neo_agreeableness":
-        frame = derive_ipip_keys(*paths)
-    else:
+    if table == "personality_illusion_agreeableness":
         frame = derive_personality_illusion(paths[0], paths[1], paths[2:5], paths[5:8])
+    else:
+        frame = _KEYED[table](*paths)
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 

@@ -35,6 +35,8 @@ PEOPLE = design.conditions(PROJECT, PROTOCOL, PARAMETERS.personas)
 ASKED = design.claims(PROJECT, PARAMETERS.topics, PARAMETERS.claims_per_topic)
 PLAN = design.plan(PROJECT, PROTOCOL, PARAMETERS)
 INVENTORY = design.questionnaire(PROJECT)
+INSTRUMENT = design.instrument(PROJECT, PROTOCOL)
+STANCES = design.stances(PROJECT, PROTOCOL)
 # Slopes in nats per level, of agreement with assertions and with unattributed statements.
 NOTHING = MappingProxyType({"asserted": 0.0, "unattributed": 0.0})
 
@@ -44,6 +46,8 @@ def responses(
     *,
     four: Mapping[str, float] = NOTHING,
     two: Mapping[str, float] = NOTHING,
+    stances: Mapping[str, float] = NOTHING,
+    instrument: float = 0.0,
     self_report: float = 0.0,
     neutral: float = 0.0,
     instructed: float = 2.0,
@@ -64,6 +68,8 @@ def responses(
         seed: Of everything random.
         four: Slopes under four labels.
         two: Slopes under two labels.
+        stances: Slopes of agreement with either of two opposite stances.
+        instrument: Nats per level by which the agreeable answer to the second instrument rises.
         self_report: Points per level by which the self- and other-report rise.
         neutral: Nats per level by which everything rises, the neutral prompt included.
         instructed: Nats by which an instruction to agree or disagree moves agreement.
@@ -82,6 +88,10 @@ def responses(
     own = dict(zip(names, rng.normal(0, persona_sd, len(names))))
     tendency = dict(zip(names, rng.normal(0, 1, len(names))))
     worth = dict(zip(ASKED["claim"].unique(), rng.normal(0, 1.0, ASKED["claim"].nunique())))
+    opinions = np.random.default_rng([seed, 1]).normal(0, 1.0, STANCES["claim"].nunique())
+    worth |= dict(zip(STANCES["claim"].unique(), opinions))
+    slopes = {"labels_two": two, "mirrored_stances": stances, "second_instrument": {"statement": instrument}}
+    keyed = INSTRUMENT.set_index("item")["key"]
     told = {"told_to_agree": instructed, "told_to_disagree": -instructed}
     parts = []
     for name in measures:
@@ -97,14 +107,15 @@ def responses(
             logprob = -((np.arange(1, 6) - mean[:, None]) ** 2)
             logprob = np.log(scoring.shares(logprob) * mass)
         else:
-            slope = two if name == "labels_two" else four
+            slope = slopes.get(name, four)
             said = cells["template"].map({t.template: t.role.split(",")[0] for t in declared.templates})
             rise = said.map({**slope, "neutral": 0.0}).to_numpy()
             claim, side = cells["item"].str.partition(":")[[0, 2]].to_numpy().T
             item = np.array([worth.get(c, 0.0) for c in claim]) * np.where(side == "mirror", -1, 1)
             odds = rise * lv + mine + who.map(told).fillna(0.0).to_numpy() + item + rng.normal(0, cell_sd, n)
             odds = neutral * lv + np.where(said == "neutral", 0.4, odds)
-            agree = expit(odds)
+            # An agreeable answer is No where the key says so.
+            agree = expit(odds * cells["item"].map(keyed).fillna(1).to_numpy())
             if name == "reply":
                 texts = np.where(rng.random(n) < agree, "AGREE because.", "DISAGREE because.")
                 parts.append(_rows(cells, [None] * n, text=texts, finish="stop"))

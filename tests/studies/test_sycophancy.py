@@ -86,6 +86,8 @@ def test_the_grid_has_the_declared_sizes() -> None:
     assert PLAN["condition"].nunique() == sizes["personas"] + sizes["controls"]
     assert PLAN[PLAN["measure"] == "labels_four"]["item"].nunique() == sizes["statements"] + 1  # and the neutral
     assert PLAN[PLAN["measure"] == "reply"]["item"].nunique() == sizes["reply_statements"]
+    assert PLAN[PLAN["measure"] == "second_instrument"]["item"].nunique() == sizes["instrument_statements"]
+    assert PLAN[PLAN["measure"] == "mirrored_stances"]["item"].nunique() == sizes["stances"] + 1
     assert PLAN[PLAN["measure"] == "self_rating"]["item"].nunique() == sizes["questionnaire_items"]
 
 
@@ -95,8 +97,10 @@ def test_a_recorded_cell_keeps_its_hashes() -> None:
         "agree_letter": "dce59fa158829f4d",
         "labels_four": "ba37c002994a96f2",
         "labels_two": "87757a1668a99e7c",
+        "mirrored_stances": "1848f638aae66145",
         "other_rating": "7d038125898d4fa0",
         "reply": "07932a6b6bcf2519",
+        "second_instrument": "a47816d432ebbc67",
         "self_rating": "3e2a3d2915375408",
     }
     by_measure = grid(topics=33).groupby("measure")
@@ -150,10 +154,39 @@ def test_a_plan_without_questionnaire_texts_names_the_same_cells(monkeypatch: py
     # Stand-ins for the texts, whose source need not be at hand; hashes come from the keys in either case.
     keys = published.ipip_keys(PROJECT)
     monkeypatch.setattr(published, "ipip_items", lambda _: keys.assign(text="Trust " + keys["item"] + "."))
+    for name in ("yes_no", "stances"):
+        bank = getattr(published, name)(PROJECT)
+        monkeypatch.setattr(published, name, lambda _, texts, bank=bank: bank.assign(text="I like " + bank["item"]))
     full = design.plan(PROJECT, PROTOCOL, PARAMETERS, texts=True)
     pd.testing.assert_frame_equal(PLAN[KEY], full[KEY])
     assert PLAN.loc[PLAN["measure"] == "self_rating", "user"].isna().all()
     assert full["user"].notna().all()
+
+
+def test_the_second_instrument_is_balanced_over_keys_and_orders() -> None:
+    asked = design.instrument(PROJECT, PROTOCOL)
+    assert asked.groupby(["key", "order"]).size().to_dict() == {(k, o): 5 for k in (-1, 1) for o in (0, 1)}
+    whole = published.yes_no(PROJECT).set_index("item")
+    for key, mine in asked.groupby("key"):
+        above = whole.loc[whole["key"] == key, "label_confidence"].sort_values().iloc[-250:]
+        assert set(mine["item"]) <= set(above.index)
+    cells = PLAN[PLAN["measure"] == "second_instrument"]
+    own = cells[cells["order"] == cells["item"].map(asked.set_index("item")["order"])]
+    assert (own.groupby("condition").size() == 20).all() and own["condition"].nunique() == 57
+    assert {*cells.drop(own.index)["condition"]} == {"none", "assistant"}
+
+
+def test_stances_come_in_pairs_and_each_has_the_own_neutral() -> None:
+    asked = design.stances(PROJECT, PROTOCOL)
+    assert asked["side"].tolist() == ["claim", "mirror"] * asked["claim"].nunique()
+    words = published.stances(PROJECT).set_index("item")["words"]
+    assert words[asked["item"]].max() <= PROTOCOL.design["mirrored_stances"]["most_words"]
+    cells = PLAN[PLAN["measure"] == "mirrored_stances"]
+    neutral = cells[cells["template"] == "neutral"]
+    assert all(orders == [0, 1] for orders in neutral.groupby("condition")["order"].apply(list))
+    personas = cells[cells["condition"].str.fullmatch(r"b\d+-\d") & (cells["template"] != "neutral")]
+    assert (personas.groupby(["condition", "template"]).size() == len(asked)).all()
+    assert personas.groupby(["item", "template"])["order"].nunique().eq(1).all()
 
 
 def test_a_recording_in_progress_is_run_by_its_complete_measures() -> None:
