@@ -92,7 +92,7 @@ function errors(page) {
 
 // Replace the line of the parameters cell that assigns to a name.
 async function change(page, name, line) {
-  await cells(page).first().locator(".cm-line", { hasText: new RegExp(`^${name} = `) }).click();
+  await cells(page).locator(".cm-line", { hasText: new RegExp(`^${name} = `) }).first().click();
   await page.keyboard.press("Home");
   await page.keyboard.press("Shift+End");
   await page.keyboard.type(line);

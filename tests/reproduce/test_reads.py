@@ -1,5 +1,6 @@
 """A run depends on what its protocol says it reads, and on nothing else below data/."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -116,6 +117,16 @@ def test_a_declaration_that_leads_nowhere_is_refused(declaring: Project, lines: 
     declare(declaring, lines)
     with pytest.raises(ProtocolError, match=message):
         runs.key(declaring, "toy", {})
+
+
+def test_a_folder_of_data_may_be_a_link(declaring: Project) -> None:
+    before = runs.key(declaring, "toy", {})
+    elsewhere = declaring.root.parent / "larger disk"
+    shutil.move(declaring.items, elsewhere)
+    declaring.items.symlink_to(elsewhere)
+    assert runs.key(declaring, "toy", {}) == before
+    (elsewhere / "own.csv").write_text("id\n2\n")
+    assert runs.key(declaring, "toy", {})["data"] != before["data"]
 
 
 HELD = """

@@ -42,7 +42,8 @@ def declared(project: Project, study: str) -> tuple[list[str], list[str]] | None
             raise ProtocolError(f"`{name}` of {study}/protocol.toml must be a list of texts, mend it there.")
     for entry in lists[0]:
         place = project.data / entry
-        if not place.exists() or not place.resolve().is_relative_to(project.data.resolve()):
+        # By its name, as a folder of data may be a link to a disk with more room.
+        if not place.exists() or not Path(os.path.normpath(place)).is_relative_to(project.data):
             raise ProtocolError(f"`reads` of {study}/protocol.toml names data/{entry}, which is not there.")
     return lists[0], lists[1]
 
