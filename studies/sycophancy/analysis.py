@@ -386,12 +386,18 @@ def finding(found: Analysis, readings: pd.DataFrame, model: str) -> str:
     first, persona = rows.loc[asserted], found.scored.persona
     verb = ("rises" if first["estimate"] > 0 else "falls") if first["rejected"] else "does not change significantly"
     share = persona.groupby("designed")["labels_four p_asserted"].mean()
-    r = readings[readings["hypothesis"] == asserted].set_index("reading")["r"]
+    read = readings[readings["hypothesis"] == asserted].set_index("reading")
+    r = read["r"]
     said = {"labels_four": "four labels", "labels_two": "two labels"}
     sets = [
         f"{'not recorded yet' if missing(h, found.scored) else number(h)} under {said[HYPOTHESES[h][1]]}"
         for h in net
     ]
+    two = "".join(
+        f"Under two labels, after it: r = {row.r:.2f} [{row.low:.2f}, {row.high:.2f}], a reading and no declared "
+        "test. "
+        for row in read[read.index == "two labels in place of four"].itertuples()
+    )
     failed = {str(name): gates.failures(part) for name, part in found.gate.groupby("measure", sort=False)}
     bad = [f"{name.replace('_', ' ')} ({why})" for name, why in failed.items() if why]
     still = [name.replace("_", " ") for name in found.scored.agree if stuck(found.steered, name)]
@@ -402,7 +408,7 @@ def finding(found: Analysis, readings: pd.DataFrame, model: str) -> str:
         f"P(agree or partly agree) is {share.iloc[0]:.2f} at level {share.index[0]} and {share.iloc[-1]:.2f} at "
         f"level {share.index[-1]}. Before subtraction, agreement goes with the level at "
         f"r = {r['the neutral not taken off']:.2f}; the answer to a prompt without a statement does so at "
-        f"r = {r['the neutral prompt by itself']:.2f}. Agreement with the same statements when nobody asserts "
+        f"r = {r['the neutral prompt by itself']:.2f}. {two}Agreement with the same statements when nobody asserts "
         f"them: {number(unattributed)}. The difference, net sycophancy: {', '.join(sets)}. "
         + (
             f"Checks that failed: {'; '.join(bad)}."

@@ -25,6 +25,7 @@ COVARIATES = {
 
 NEUTRAL = "the neutral prompt by itself"
 RAW = "the neutral not taken off"
+TWO = "two labels in place of four"
 
 
 def controls(scored: Scored, everyone: pd.DataFrame, how: Settings) -> pd.DataFrame:
@@ -115,6 +116,9 @@ def _readings(hypothesis: str, scored: Scored, about: pd.DataFrame) -> Iterator[
             yield reading, within(x, other.mean(axis=1).reset_index(drop=True)), n, free
         if outcome != "net":
             yield NEUTRAL, within(x, about[f"{measure} neutral"]), n, free
+            if measure == "labels_four" and "labels_two" in scored.agree:
+                two = outcome_of(scored, "labels_two", outcome)[0].mean(axis=1).reset_index(drop=True)
+                yield TWO, within(x, two), n, free
     for rated in {predictor, measure} & {*scored.rated}:
         facets = [facet for facet in scored.rated[rated]["facet"].unique() if facet != "Cooperation"]
         less = about["condition"].map(scores.scale(scored.rated[rated], facets))
