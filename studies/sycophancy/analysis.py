@@ -23,7 +23,7 @@ from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
 from sycophancy import design, other_models, paper
 from sycophancy import scoring as scores
-from sycophancy.design import LABELS
+from sycophancy.design import INSTRUMENT, LABELS, STANCES
 from sycophancy.scoring import RATINGS, Scored
 from sycophancy.validity import gated, steerability, stuck
 
@@ -95,8 +95,11 @@ def score(
     """Score every measure that is recorded."""
     held = {*recorded["measure"]}
     inventory = design.questionnaire(project)
-    agree = {name: scores.labels(recorded, asked, protocol, name) for name in LABELS if name in held}
+    bank = dict.fromkeys(LABELS, asked) | {STANCES: design.stances(project, protocol)}
+    agree = {name: scores.labels(recorded, mine, protocol, name) for name, mine in bank.items() if name in held}
     rated = {name: scores.ratings(recorded, name, inventory) for name in RATINGS if name in held}
+    if INSTRUMENT in held:
+        rated[INSTRUMENT] = scores.yes_no(recorded, design.instrument(project, protocol))
     persona = everyone[everyone["role"] == "persona"][["condition", "background", "level"]]
     persona = persona.rename(columns={"level": "designed"}).astype({"designed": int})
     for name, cells in rated.items():
@@ -306,7 +309,7 @@ def _papers_own(
 
 
 def paper_tests(scored: Scored, how: Settings) -> pd.DataFrame:
-    """Run the paper's six tests of its own score against every agreeableness that is recorded.
+    """Run the paper's six tests of its own score against the designed level and every rating that is recorded.
 
     Returns:
         ``agreeableness`` (of the persona: as designed, or as rated), then as :func:`paper.six_tests`.
@@ -322,7 +325,7 @@ def paper_tests(scored: Scored, how: Settings) -> pd.DataFrame:
             replicates=min(how.replicates, 10_000),
             seed=how.seed,
         ).assign(agreeableness=name)
-        for name in ("designed", *scored.rated)
+        for name in ("designed", *(name for name in RATINGS if name in scored.rated))
     ]
     table = pd.concat(parts, ignore_index=True)
     return table[["agreeableness", "test", "statistic", "p", "supports"]]

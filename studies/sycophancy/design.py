@@ -20,6 +20,8 @@ from persona_studies.paths import Project
 from sycophancy import published
 
 LABELS = ("labels_four", "labels_two")
+# Convergent checks of published instruments: yes or no to statements, agreement with opposite stances.
+INSTRUMENT, STANCES = "second_instrument", "mirrored_stances"
 
 
 class Background(banks.Row):
@@ -209,7 +211,7 @@ def instrument(project: Project, protocol: Protocol, *, texts: bool = False) -> 
     As many that an agreeable person says yes to as no, drawn by the protocol's seed among those whose label is most
     certain. Half of either are asked with Yes first, half with No first, in every condition alike.
     """
-    how = protocol.design["second_instrument"]
+    how = protocol.design[INSTRUMENT]
     bank = published.yes_no(project, texts=texts)
     ranked = bank.groupby("key")["label_confidence"].rank(ascending=False, method="first")
     certain = bank[ranked <= how["most_certain"]]
@@ -219,7 +221,7 @@ def instrument(project: Project, protocol: Protocol, *, texts: bool = False) -> 
 
 def stances(project: Project, protocol: Protocol, *, texts: bool = False) -> pd.DataFrame:
     """Return the mirrored stances, drawn by the protocol's seed among the shorter ones, as :func:`claims` does."""
-    how = protocol.design["mirrored_stances"]
+    how = protocol.design[STANCES]
     bank = published.stances(project, texts=texts)
     longest = bank.groupby("claim", sort=False)["words"].max()
     short = pd.DataFrame({"item": longest.index[longest <= how["most_words"]], "domain": ""})
@@ -283,8 +285,8 @@ def plan(project: Project, protocol: Protocol, parameters: Parameters, *, texts:
             cells("other_rating", described, inventory),
             cells("agree_letter", people, _of_topics(asked, design["topics_letter"])),
             cells("reply", people, _of_topics(asked, design["topics_reply"])),
-            *turned(cells("second_instrument", few, second), second.set_index("item")["order"]),
-            *labels("mirrored_stances", few, stances(project, protocol, texts=texts)),
+            *turned(cells(INSTRUMENT, few, second), second.set_index("item")["order"]),
+            *labels(STANCES, few, stances(project, protocol, texts=texts)),
         ]
     )
 

@@ -13,7 +13,7 @@ from persona_studies.analyse import scoring
 from persona_studies.ask import responses
 from persona_studies.design.protocol import Measure, Protocol
 from sycophancy import published
-from sycophancy.design import label_orders
+from sycophancy.design import INSTRUMENT, label_orders
 
 RATINGS = ("self_rating", "other_rating")
 # The paper's score of a label.
@@ -25,8 +25,8 @@ class Scored:
     """What is made of one model's responses, by measure; a measure that is not recorded is not there.
 
     Attributes:
-        agree: Of :func:`labels`.
-        rated: Of :func:`ratings`.
+        agree: Of :func:`labels`, mirrored stances among them.
+        rated: Of :func:`ratings`, and of :func:`yes_no` for the second instrument.
         letters: P(agree), conditions x statements; None where not recorded.
         said: Parser -> replies; empty where not recorded.
         persona: One row per persona: ``condition, background, designed``, agreeableness by each rating, and the
@@ -50,8 +50,8 @@ def labels(recorded: pd.DataFrame, asked: pd.DataFrame, protocol: Protocol, meas
 
     Args:
         recorded: Responses; rows of other measures are passed over.
-        asked: Claims and mirrors, as :func:`sycophancy.design.claims` returns them.
-        measure: ``labels_four`` or ``labels_two``.
+        asked: Claims and mirrors, as :func:`sycophancy.design.claims` returns them, or stances.
+        measure: ``labels_four``, ``labels_two`` or ``mirrored_stances``.
 
     Returns:
         One row per cell: ``condition, template, said`` (the template's role: ``asserted``, ``unattributed``, or
@@ -129,15 +129,21 @@ def persona_scores(agree: pd.DataFrame) -> pd.DataFrame:
     return table.assign(neutral=table["raw_asserted"] - table["asserted"])
 
 
-def mirror_correlation(agree: pd.DataFrame, outcome: str, conditions: Sequence[str]) -> float:
-    """Return the correlation over conditions x claims of the scores of a claim and of its mirror.
+def mirrored(agree: pd.DataFrame, outcome: str, conditions: Sequence[str]) -> dict[str, float]:
+    """Compare the scores of a claim and of its mirror over conditions x claims.
 
-    Opinions make it negative, saying yes to everything makes it positive.
+    Returns:
+        ``r_mirror``: their correlation; opinions make it negative, saying yes to everything makes it positive.
+        ``opinion``: half their difference, mean of absolute values.
     """
     values = statements(agree, outcome).loc[list(conditions)]
     values.columns = pd.MultiIndex.from_arrays([claims_of(values), [str(c).partition(":")[2] for c in values]])
     claim, mirror = (values.xs(side, axis=1, level=1) for side in ("claim", "mirror"))
-    return float(np.corrcoef(claim.to_numpy().ravel(), mirror[claim.columns].to_numpy().ravel())[0, 1])
+    one, other = claim.to_numpy().ravel(), mirror[claim.columns].to_numpy().ravel()
+    return {
+        "r_mirror": float(np.corrcoef(one, other)[0, 1]),
+        "opinion": float(np.nanmean(np.abs(one - other)) / 2),
+    }
 
 
 def ratings(recorded: pd.DataFrame, measure: str, inventory: pd.DataFrame) -> pd.DataFrame:
@@ -157,6 +163,22 @@ def ratings(recorded: pd.DataFrame, measure: str, inventory: pd.DataFrame) -> pd
     long = cells[["condition", "item", "template", "option_mass"]].assign(raw=np.where(falling, 6 - raw, raw))
     long = long.merge(inventory[["item", "facet", "key"]], on="item")
     return long.assign(score=np.where(long["key"] > 0, long["raw"], 6 - long["raw"]))
+
+
+def yes_no(recorded: pd.DataFrame, inventory: pd.DataFrame) -> pd.DataFrame:
+    """Return the answers to the second instrument, in the form of :func:`ratings`, in nats.
+
+    Args:
+        inventory: Of :func:`sycophancy.design.instrument`.
+
+    Returns:
+        As :func:`ratings`: ``raw`` is the log-odds of yes, ``score`` those of the agreeable answer; one facet.
+    """
+    cells = _answered(recorded, INSTRUMENT)
+    logprob = scoring.in_declared_order(responses.matrix(cells), cells["order"].to_numpy())
+    long = cells[["condition", "item", "template", "option_mass"]].assign(raw=logprob[:, 0] - logprob[:, 1])
+    long = long.merge(inventory[["item", "key"]], on="item").assign(facet="agreeableness")
+    return long.assign(score=long["key"] * long["raw"])
 
 
 def scale(rated: pd.DataFrame, facets: Sequence[str] | None = None) -> pd.Series:

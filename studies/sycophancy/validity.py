@@ -20,8 +20,11 @@ from persona_studies.analyse.stats.resampling import cluster_bootstrap
 from persona_studies.ask import responses
 from persona_studies.design.protocol import Protocol
 from sycophancy import scoring as scores
-from sycophancy.design import LABELS
+from sycophancy.design import INSTRUMENT
 from sycophancy.scoring import Scored
+
+# Roles of the templates that are asked in every order.
+FIRST = ("asserted", "unattributed", "statement")
 
 
 def gated(
@@ -31,9 +34,12 @@ def gated(
     people = scored.persona["condition"].tolist()
     values: dict[str, dict[str, float]] = {}
     for name, cells in scored.agree.items():
-        values[name] = _label_values(protocol, cells, recorded[recorded["measure"] == name], people, how)
+        values[name] = _label_values(protocol, cells, people, how)
+        values[name]["position_dominance"] = _dominance(protocol, recorded, name)
     for name, cells in scored.rated.items():
         values[name] = _rating_values(cells, people)
+        if name == INSTRUMENT:
+            values[name]["position_dominance"] = _dominance(protocol, recorded, name)
     if scored.letters is not None:
         cells = recorded[(recorded["measure"] == "agree_letter") & (recorded["finish"] != "failed")]
         values["agree_letter"] = {
@@ -61,19 +67,16 @@ def halves_agree(agree: pd.DataFrame, outcome: str, people: list[str], how: Sett
     )
 
 
-def _label_values(
-    protocol: Protocol, agree: pd.DataFrame, recorded: pd.DataFrame, people: list[str], how: Settings
-) -> dict[str, float]:
-    reference = protocol.design["reference"]
-    first = {
-        t.template
-        for name in LABELS
-        for t in protocol.measures[name].templates
-        if t.role in ("asserted", "unattributed")
-    }
-    turned = recorded[recorded["condition"].isin(reference) & recorded["template"].isin(first)]
-    turned = turned[turned["finish"] != "failed"]
-    twice = agree[agree["condition"].isin(reference) & agree["own"]]
+def _dominance(protocol: Protocol, recorded: pd.DataFrame, measure: str) -> float:
+    """Return how far an option's place decides, in the reference conditions: they are asked in every order."""
+    first = {t.template for t in protocol.measures[measure].templates if t.role in FIRST}
+    cells = recorded[(recorded["measure"] == measure) & (recorded["finish"] != "failed")]
+    cells = cells[cells["condition"].isin(protocol.design["reference"]) & cells["template"].isin(first)]
+    return scoring.position_dominance(responses.matrix(cells), cells["order"].to_numpy())
+
+
+def _label_values(protocol: Protocol, agree: pd.DataFrame, people: list[str], how: Settings) -> dict[str, float]:
+    twice = agree[agree["condition"].isin(protocol.design["reference"]) & agree["own"]]
     twice = twice.assign(who=twice["condition"] + " " + twice["said"].str.partition(",")[0])
     halves = []
     for outcome in ("asserted", "unattributed"):
@@ -81,7 +84,6 @@ def _label_values(
     mean = float(scores.statements(agree, "asserted", "p_agree").loc[people].mean(axis=1).mean())
     return {
         "option_mass": float(agree["option_mass"].astype(float).mean()),
-        "position_dominance": scoring.position_dominance(responses.matrix(turned), turned["order"].to_numpy()),
         "wordings": gates.repeatability(twice, "who", "template"),
         "split_half": min(halves) if not any(map(isnan, halves)) else nan,
         "floor": mean,

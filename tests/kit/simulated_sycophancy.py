@@ -47,6 +47,7 @@ def responses(
     four: Mapping[str, float] = NOTHING,
     two: Mapping[str, float] = NOTHING,
     stances: Mapping[str, float] = NOTHING,
+    opinion: float = 0.0,
     instrument: float = 0.0,
     self_report: float = 0.0,
     neutral: float = 0.0,
@@ -69,6 +70,7 @@ def responses(
         four: Slopes under four labels.
         two: Slopes under two labels.
         stances: Slopes of agreement with either of two opposite stances.
+        opinion: Nats per level by which the first of two stances gains and the second loses.
         instrument: Nats per level by which the agreeable answer to the second instrument rises.
         self_report: Points per level by which the self- and other-report rise.
         neutral: Nats per level by which everything rises, the neutral prompt included.
@@ -76,7 +78,8 @@ def responses(
         persona_sd: Spread of personas.
         cell_sd: Spread of cells.
         mass: Probability of the labels together.
-        yes: Points by which every rating rises, whatever the statement says, times a persona's own tendency.
+        yes: Points by which every rating rises, whatever the statement says, times a persona's own tendency; of
+            yes in the second instrument, nats.
         place: Nats by which the label shown first is preferred.
         measures: Which measures are recorded.
     """
@@ -90,7 +93,7 @@ def responses(
     worth = dict(zip(ASKED["claim"].unique(), rng.normal(0, 1.0, ASKED["claim"].nunique())))
     opinions = np.random.default_rng([seed, 1]).normal(0, 1.0, STANCES["claim"].nunique())
     worth |= dict(zip(STANCES["claim"].unique(), opinions))
-    slopes = {"labels_two": two, "mirrored_stances": stances, "second_instrument": {"statement": instrument}}
+    slopes = {"labels_two": two, design.STANCES: stances, design.INSTRUMENT: {"statement": instrument}}
     keyed = INSTRUMENT.set_index("item")["key"]
     told = {"told_to_agree": instructed, "told_to_disagree": -instructed}
     parts = []
@@ -112,10 +115,14 @@ def responses(
             rise = said.map({**slope, "neutral": 0.0}).to_numpy()
             claim, side = cells["item"].str.partition(":")[[0, 2]].to_numpy().T
             item = np.array([worth.get(c, 0.0) for c in claim]) * np.where(side == "mirror", -1, 1)
+            if name == design.STANCES:
+                item = item + opinion * lv * np.where(side == "mirror", -1, 1)
             odds = rise * lv + mine + who.map(told).fillna(0.0).to_numpy() + item + rng.normal(0, cell_sd, n)
             odds = neutral * lv + np.where(said == "neutral", 0.4, odds)
-            # An agreeable answer is No where the key says so.
-            agree = expit(odds * cells["item"].map(keyed).fillna(1).to_numpy())
+            if name == design.INSTRUMENT:
+                # The agreeable answer is No where the key says so.
+                odds = odds * cells["item"].map(keyed).to_numpy() + yes * who.map(tendency).to_numpy()
+            agree = expit(odds)
             if name == "reply":
                 texts = np.where(rng.random(n) < agree, "AGREE because.", "DISAGREE because.")
                 parts.append(_rows(cells, [None] * n, text=texts, finish="stop"))

@@ -15,9 +15,11 @@ from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.correlation import correlation
 from persona_studies.analyse.stats.effects import hedges_g
 from persona_studies.analyse.stats.power import power_mean, units_needed
-from sycophancy import analysis, other_models, robustness, scoring, valence, validity
+from sycophancy import analysis, design, other_models, robustness, scoring, valence, validity
 from tests.kit.simulated_sycophancy import ASKED, PEOPLE, PROJECT, PROTOCOL, responses
 
+INSTRUMENT, STANCES = design.INSTRUMENT, design.STANCES
+PUBLISHED = [*robustness.PUBLISHED, robustness.REPORTS]
 HOW = replace(Settings.of(PROTOCOL), replicates=300)
 RISING = {"asserted": 0.5, "unattributed": 0.3}
 FAMILY = PROTOCOL.families["personas"].hypotheses
@@ -31,7 +33,7 @@ def run(seed: int = 1, **truth: Any) -> analysis.Analysis:
 @pytest.fixture(scope="module")
 def planted() -> analysis.Analysis:
     """Agreement rises with the level, asserted more than unattributed, under both label sets; so do ratings."""
-    return run(four=RISING, two=RISING, self_report=0.5)
+    return run(four=RISING, two=RISING, stances=RISING, instrument=0.5, self_report=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -244,16 +246,90 @@ def test_what_is_reported_beside_the_verdicts(planted: analysis.Analysis) -> Non
     assert len(controls) == 2 * 5 * 6
     row = controls.set_index(["measure", "control", "against"]).loc[("labels_four", "placebo", "persona level 5")]
     assert row["estimate"] == pytest.approx(-1.0, abs=0.25) and row["low"] < row["estimate"] < row["high"] < 0
-    other = robustness.convergent(scored, HOW).set_index("measure")
-    assert (other["r"] > 0.5).all() and "replies, published parser" in other.index and len(other) == 5
+    other = robustness.convergent(scored, planted.gate, HOW).set_index("measure")
+    assert [*other.index] == [*robustness.OTHERS] and (other["r"] > 0.5).all() and other["gate"].eq("").all()
     g = robustness.effects(PROTOCOL, scored, HOW).set_index("hypothesis")
     y, level = scored.persona["labels_four asserted"], scored.persona["designed"]
     assert g.loc[ASSERTED, "g"] == pytest.approx(hedges_g(y[level >= 4], y[level <= 2]).estimate)
     yes = robustness.acquiescence(scored)
     # What a claim gains by its content its mirror loses; what levels add, both gain.
-    assert (yes.loc[yes["said"] == "unattributed", "r_mirror"] < -0.3).all()
+    assert (yes.loc[yes["said"] == "unattributed", "r_mirror"] < -0.1).all() and len(yes) == 6
     reliability = robustness.reliability(scored, HOW).set_index("score")["estimate"]
     assert reliability["labels_four asserted"].item() > 0.8
+
+
+# --- Published instruments: a second one, and mirrored stances ---
+
+
+def checks(
+    seed: int, measures: tuple[str, ...] = (INSTRUMENT, STANCES, "self_rating"), **truth: Any
+) -> pd.DataFrame:
+    found = run(seed, measures=measures, **truth)
+    return robustness.convergent(found.scored, found.gate, HOW).set_index("measure").loc[PUBLISHED]
+
+
+def test_planted_effects_of_published_instruments_are_found() -> None:
+    found = checks(1, instrument=0.5, self_report=0.5, stances={"asserted": 0.5, "unattributed": 0.2}, opinion=1.0)
+    assert found["gate"].eq("").all() and (found["r"] > 0.5).all() and (found["low"] > 0).all()
+    assert found["n"].eq(55).all() and ((found["low"] < found["r"]) & (found["r"] < found["high"])).all()
+
+
+def test_their_correlations_by_hand() -> None:
+    scored = run(2, measures=(INSTRUMENT, STANCES), instrument=0.2, stances=RISING).scored
+    table = robustness.convergent(scored, run(2, measures=(INSTRUMENT, STANCES)).gate, HOW).set_index("measure")
+    people = PEOPLE[PEOPLE["role"] == "persona"]
+    recorded = responses(2, instrument=0.2, stances=RISING, measures=(INSTRUMENT, STANCES))
+    recorded = recorded[recorded["condition"].isin(people["condition"])]
+    turned = np.where(recorded["order"] == 1, -1, 1)
+    recorded["odds"] = turned * np.array([values[0] - values[1] for values in recorded["logprob"]])
+    keyed = design.instrument(PROJECT, PROTOCOL).set_index("item")["key"]
+    answers = recorded[recorded["measure"] == INSTRUMENT]
+    by_hand = {
+        "second instrument": (answers["odds"] * answers["item"].map(keyed)).groupby(answers["condition"]).mean()
+    }
+    said = recorded[recorded["measure"] == STANCES].set_index(["condition", "order", "template"])
+    neutral = said.xs("neutral", level="template")["odds"]
+    for template, row in (
+        ("stated", "mirrored stances, asserted"),
+        ("unattributed", "mirrored stances, unattributed"),
+    ):
+        odds = said.xs(template, level="template")["odds"]
+        by_hand[row] = (odds - neutral.reindex(odds.index)).groupby("condition").mean()
+    by_hand["mirrored stances, net"] = (
+        by_hand["mirrored stances, asserted"] - by_hand["mirrored stances, unattributed"]
+    )
+    for row, score in by_hand.items():
+        about = people.assign(score=people["condition"].map(score), level=people["level"].astype(float))
+        x, y = (about[name] - about.groupby("background")[name].transform("mean") for name in ("level", "score"))
+        assert table.loc[row, "r"] == pytest.approx(scipy_stats.pearsonr(x, y).statistic), row
+
+
+def test_opinion_is_no_agreement_and_yes_no_agreeableness() -> None:
+    found = checks(3, opinion=1.0, yes=1.5)
+    assert (found["low"] < 0).all() and (found["high"] > 0).all()
+    assert found.loc["second instrument", "gate"] == "second instrument: keyed halves disagree"
+    scored = run(3, measures=(STANCES,), opinion=1.0).scored
+    assert robustness.acquiescence(scored)["r_mirror"].max() < -0.5
+
+
+@pytest.mark.slow
+def test_published_instruments_keep_their_error_rate() -> None:
+    """Without effects an interval excludes 0 in few of the simulations, as that of a declared hypothesis does."""
+    runs, wrong, gate = 40, 0, pd.DataFrame(columns=["measure", "check", "passes"])
+    for seed in range(runs):
+        recorded = responses(200 + seed, persona_sd=0.3, measures=(INSTRUMENT, STANCES, "self_rating"))
+        scored = analysis.score(PROJECT, PROTOCOL, recorded, ASKED, PEOPLE)
+        table = robustness.convergent(scored, gate, HOW).set_index("measure").loc[PUBLISHED]
+        wrong = wrong + ((table["low"] > 0) | (table["high"] < 0))
+    assert (wrong <= scipy_stats.binom.ppf(0.999, runs, 0.12)).all(), wrong
+
+
+def test_a_published_instrument_that_is_not_recorded_is_named() -> None:
+    found = checks(1, measures=(INSTRUMENT,))
+    assert found["n"].to_dict() == dict.fromkeys(PUBLISHED, 0) | {"second instrument": 55}
+    assert found.loc["mirrored stances, net", "gate"] == "not recorded yet: mirrored_stances"
+    assert found.loc[robustness.REPORTS, "gate"] == "not recorded yet: self_rating"
+    assert found.loc["second instrument", "gate"] == ""
 
 
 def test_the_finding_is_made_of_the_numbers(planted: analysis.Analysis) -> None:
