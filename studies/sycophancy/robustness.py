@@ -185,7 +185,8 @@ def convergent(scored: Scored, gate: pd.DataFrame, how: Settings) -> pd.DataFram
 
     Returns:
         ``measure, n`` (personas with a score; 0 where not recorded), ``r, low, high`` (within backgrounds; with the
-        self-report over personas), ``mean`` (probability, over personas), ``gate`` (what failed, or is lacking).
+        self-report over personas), ``mean`` (probability, over personas; of net a difference), ``gate`` (what
+        failed, or is lacking).
     """
     failed = {str(name): gates.failures(rows) for name, rows in gate.groupby("measure", sort=False)}
     found = _same_question(scored, how) | _published(scored, how)
