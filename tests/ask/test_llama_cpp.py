@@ -164,9 +164,44 @@ def test_labels_must_be_one_token() -> None:
 
 def test_a_prompt_beyond_the_context_is_refused() -> None:
     backend = models.load(PROJECT, MODEL)
-    with pytest.raises(BackendError, match="exceeds the context"):
+    with pytest.raises(BackendError, match=r"exceed the context of 2048\."):
         next(iter(backend.respond([Request("cloze", None, "", "word " * 3000, ("Yes", "No"))])))
     backend.close()
+
+
+def test_a_prompt_beyond_what_the_model_was_trained_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import llama_cpp
+
+    monkeypatch.setattr(llama_cpp, "llama_model_n_ctx_train", lambda model: 20)
+    with pytest.raises(BackendError, match=r"exceed the context of 20, all that smollm2.* was trained on"):
+        ask(requests()[:1])
+
+
+def test_a_model_that_cannot_go_back_behind_a_reply_answers_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models with a running state forget a sequence whole or not at all: LFM2, Granite 4, Qwen3-Next."""
+    import llama_cpp
+
+    asked = [Request("text", PERSONAS[1], "", f"Is it true that {claim}?", (), 6) for claim in CLAIMS]
+    plain, forget = ask(asked), llama_cpp.llama_memory_seq_rm
+    monkeypatch.setattr(
+        llama_cpp,
+        "llama_memory_seq_rm",
+        lambda memory, of, first, last: first <= 0 and forget(memory, of, -1, last),
+    )
+    assert ask(asked) == plain
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("recurrent", "running state.*llama-server"), ("diffusion", "left to right")]
+)
+def test_a_model_without_a_cache_of_tokens_is_refused(
+    monkeypatch: pytest.MonkeyPatch, kind: str, words: str
+) -> None:
+    import llama_cpp
+
+    monkeypatch.setattr(llama_cpp, f"llama_model_is_{kind}", lambda model: True)
+    with pytest.raises(BackendError, match=words):
+        models.load(PROJECT, MODEL)
 
 
 def test_an_item_of_several_batches_is_answered_as_in_one_piece() -> None:

@@ -104,6 +104,8 @@ class LlamaCpp:
         llama.llama_backend_init()
         weights = path if PRECISIONS[precision] is None else _converted(path, actual, precision)
         self._model = _loaded(weights, path.name)
+        # Beyond what a model was trained on, an answer is none of its own; positions that are learned end there.
+        self._most = min(CONTEXT, llama.llama_model_n_ctx_train(self._model))
         self._vocab = llama.llama_model_get_vocab(self._model)
         self._n_vocab: int = llama.llama_vocab_n_tokens(self._vocab)
         self._context = _context(self._model, threads, precision)
@@ -199,8 +201,13 @@ class LlamaCpp:
     def _tokenise(self, request: Request) -> planner.Prompt:
         prompt = planner.tokenise(request, self.chat, self._encode, model=self.info.name, marks=self._marks)
         n = len(prompt.prefix) + len(prompt.suffix)
-        if n + prompt.branches + request.max_tokens > CONTEXT:
-            raise BackendError(f"A prompt of {n} tokens exceeds the context of {CONTEXT}.")
+        if n + prompt.branches + request.max_tokens > self._most:
+            trained = (
+                f", all that {self.info.name} was trained on; take another model" if self._most < CONTEXT else ""
+            )
+            raise BackendError(
+                f"A prompt of {n} tokens and its answer exceed the context of {self._most}{trained}."
+            )
         return prompt
 
     def _together(self, group: list[planner.Prompt], prompt: planner.Prompt, kind: str) -> bool:
@@ -262,8 +269,8 @@ class LlamaCpp:
 
     def _start(self, prefix: list[int]) -> None:
         """Make the cache hold exactly ``prefix``."""
-        if prefix == self._prefix:
-            llama.llama_memory_seq_rm(self._memory, 0, len(prefix), -1)
+        # A model that keeps a running state besides its cache (LFM2, Granite 4) cannot go back behind a reply.
+        if prefix == self._prefix and llama.llama_memory_seq_rm(self._memory, 0, len(prefix), -1):
             return
         # A shorter or longer common start is not reused: the batch that computed it would differ.
         llama.llama_memory_clear(self._memory, False)
@@ -393,6 +400,13 @@ def _loaded(weights: Path, name: str) -> Any:
         said = f": {_said[-1]}" if _said else ""
         release = version("llama-cpp-python")
         raise BackendError(f"llama.cpp ({release}) cannot load {name}{said}. Does it know this model?")
+    if llama.llama_model_is_recurrent(model):
+        raise BackendError(
+            f"{name} keeps a running state and no cache (as Mamba and RWKV do), which options cannot share. Serve "
+            "it with llama-server and record openai:NAME (docs/recording.md)."
+        )
+    if llama.llama_model_is_diffusion(model):
+        raise BackendError(f"{name} does not write from left to right (diffusion); take a model that does.")
     return model
 
 
