@@ -113,6 +113,8 @@ def test_a_first_part_may_hold_no_tensors(tmp_path: Path) -> None:
 def test_a_path_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").mkdir()
+    # As Ollama names its files.
+    (tmp_path / "sha256-12ab").touch()
     for model, full, name in (
         ("/models/My Model.Q4.gguf", "gguf:/models/My Model.Q4.gguf", "my-model.q4"),
         ("~/x.GGUF", "gguf:~/x.GGUF", "x"),
@@ -121,6 +123,7 @@ def test_a_path_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("weights", "hf:weights", "weights"),
         (str(tmp_path / "weights") + "/", f"hf:{tmp_path / 'weights'}/", "weights"),
         (f"owner/Name-1B@{'a' * 40}", f"hf:owner/Name-1B@{'a' * 40}", "name-1b"),
+        (str(tmp_path / "sha256-12ab"), f"gguf:{tmp_path / 'sha256-12ab'}", "sha256-12ab"),
     ):
         assert models.spelled(model) == full
         assert models.known(PROJECT, model) == name
@@ -134,6 +137,9 @@ def test_a_path_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("/nowhere/model", "No model file or folder /nowhere/model"),
         ("./model.bin", r"No model file or folder \./model\.bin"),
         ("smollm2-135m", "Did you mean 'smollm2-135m-instruct'"),
+        ("GGUF:/models/x.gguf", "Did you mean 'gguf:/models/x.gguf'"),
+        ("https://hub.example/x.gguf", "is an address.*Fetch the file and name its path"),
+        ("openai:http://localhost:8000/v1", "OPENAI_BASE_URL, and openai:MODEL has the model's name"),
     ],
 )
 def test_what_is_neither_path_nor_model_is_refused(model: str, message: str) -> None:
@@ -159,3 +165,22 @@ def test_a_wrong_file_is_named_before_a_missing_backend(tmp_path: Path, monkeypa
     monkeypatch.delitem(sys.modules, "persona_studies.ask.backends.llama_cpp", raising=False)
     with pytest.raises(BackendError, match="No model file"):
         models.load(PROJECT, str(tmp_path / "absent.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("held", "model", "message"),
+    [
+        ("", "", r"holds no \*\.safetensors; other formats can run code"),
+        ("a.gguf", "", r"holds no \*\.safetensors; name its GGUF file, .*a\.gguf"),
+        ("", "hf:nowhere", "neither a folder nor a GGUF file nor OWNER/NAME"),
+        ("", "hf:owner/model", r"needs a pinned revision.*hf:owner/model@REVISION"),
+    ],
+)
+def test_a_wrong_name_is_told_before_gigabytes_are_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str, model: str, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    if held:
+        write(tmp_path / held, gguf(MODEL))
+    with pytest.raises(BackendError, match=message):
+        models.load(PROJECT, model or str(tmp_path))

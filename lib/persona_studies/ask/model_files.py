@@ -78,6 +78,29 @@ def files(path: Path) -> list[Path]:
     return found
 
 
+def safetensors(source: str, revision: str | None) -> list[Path]:
+    """Return the weight files of a folder; none for a model of the hub, which has them.
+
+    Raises:
+        BackendError: the folder has none, or it is no model of the hub at a pinned revision.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if found := sorted(path.glob("*.safetensors")):
+            return found
+        inside = sorted(path.glob("*.gguf"))
+        others = f"name its GGUF file, {inside[0]}" if inside else "other formats can run code and are not read"
+        raise BackendError(f"{path} holds no *.safetensors; {others}.")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise BackendError(f"{source} is neither a folder nor a GGUF file nor OWNER/NAME of the hub.")
+    if revision is None or not re.fullmatch("[0-9a-f]{40}", revision):
+        raise BackendError(
+            f"The hub model {source} needs a pinned revision, 40 hexadecimal digits of a commit, not {revision!r}: "
+            f"hf:{source}@REVISION. The model's page lists its commits under `Files and versions`."
+        )
+    return []
+
+
 def header(path: Path) -> Header:
     """Read the header of a GGUF file.
 

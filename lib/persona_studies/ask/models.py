@@ -30,9 +30,10 @@ def spelled(model: str) -> str:
     ('gguf:models/My Model.gguf', 'smollm2-135m-instruct', 'openai:gpt-4o-mini')
     """
     kind, _, rest = model.partition(":")
-    if kind in KINDS and rest:
+    if kind.lower() in KINDS and rest:
         return model
-    if model.lower().endswith(".gguf"):
+    # Ollama keeps GGUF files under names without an ending.
+    if model.lower().endswith(".gguf") or ("/" in model and Path(model).expanduser().is_file()):
         return f"gguf:{model}"
     if (model and Path(model).expanduser().is_dir()) or re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", model):
         return f"hf:{model}"
@@ -73,6 +74,11 @@ def known(project: Project, model: str, name: str | None = None) -> str:
     kind, _, rest = model.partition(":")
     if kind in KINDS and rest != rest.strip():
         raise BackendError(f"Model {quoted(model)} has a blank at an end of its name; take it away.")
+    if "://" in model:
+        raise BackendError(
+            f"{quoted(model)} is an address, not a model. Fetch the file and name its path. The address of an "
+            "endpoint stands in OPENAI_BASE_URL, and openai:MODEL has the model's name there."
+        )
     if not (kind in KINDS and rest) and model not in (entries := registry.load(project)):
         if re.fullmatch(r"[\w.-]+/[\w.-]+(@.*)?", model) and not model.startswith("."):
             raise BackendError(
@@ -142,9 +148,12 @@ def load(
 
         return OpenAICompatible(name=called, model=rest, **(endpoint or {}))
     if kind == "hf" and rest:
+        place, _, revision = rest.partition("@")
+        # Before anybody installs gigabytes to learn that the name is wrong.
+        if not place.endswith(".gguf"):
+            model_files.safetensors(place, revision or None)
         from persona_studies.ask.backends.transformers import Transformers
 
-        place, _, revision = rest.partition("@")
         return Transformers(place, name=called, revision=revision or None, **_torch(given))
     if kind == "gguf" and rest:
         return _gguf(Path(rest).expanduser(), called, None, backend, threads, given)

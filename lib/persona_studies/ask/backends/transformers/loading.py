@@ -107,21 +107,9 @@ def _found(source: str | Path, revision: str | None) -> tuple[dict[str, Any], st
         where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
         return where, files.sha256(*parts)
     safe = {"pretrained_model_name_or_path": str(source), "use_safetensors": True}
-    if path.is_dir():
-        weights = sorted(path.glob("*.safetensors"))
-        if not weights:
-            raise BackendError(
-                f"{path} holds no *.safetensors; other formats of weights can run code and are not read."
-            )
+    if weights := model_files.safetensors(str(source), revision):
         return {**safe, "pretrained_model_name_or_path": str(path)}, files.sha256(*weights)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise BackendError(f"{source} is neither a folder nor a GGUF file nor OWNER/NAME of the hub.")
-    if revision is None or not re.fullmatch("[0-9a-f]{40}", revision):
-        raise BackendError(
-            f"The hub model {source} needs a pinned revision, 40 hexadecimal digits of a commit, not {revision!r}: "
-            f"hf:{source}@REVISION. The model's page lists its commits under `Files and versions`."
-        )
-    return {**safe, "revision": revision}, revision
+    return {**safe, "revision": revision}, str(revision)
 
 
 def load(where: dict[str, Any], dtype: Any) -> tuple[Any, Any]:
