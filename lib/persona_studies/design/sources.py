@@ -27,7 +27,7 @@ from urllib.parse import quote
 
 import huggingface_hub
 import pooch
-from huggingface_hub.errors import GatedRepoError
+from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from persona_studies import files, network
@@ -265,6 +265,8 @@ def _unavailable(source: Source, reason: str, remedy: str = "Run again with a co
 
 def reason(error: Exception) -> str:
     """Return what a message says of an error of the network: its HTTP status, or its name."""
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set and keeps everything from the hub; unset it"
     response = getattr(error, "response", None)
     return type(error).__name__ if response is None else f"HTTP {response.status_code}"
 
