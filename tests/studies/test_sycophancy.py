@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,14 @@ import pytest
 from scipy import stats as scipy_stats
 
 from persona_studies.analyse.stats.correlation import d_from_r
+from persona_studies.ask import logs
+from persona_studies.ask.backends import ModelInfo
 from persona_studies.design import sources
 from persona_studies.design.plan import HASHES, IDENTITY, text_hash
 from persona_studies.errors import ParameterError, SourceError, SourceUnavailable
 from persona_studies.reproduce import ready
 from sycophancy import design, paper, published, scoring, valence
+from tests.kit.runs import linked
 from tests.kit.simulated_sycophancy import ASKED, PARAMETERS, PEOPLE, PLAN, PROJECT, PROTOCOL
 
 KEY = [*IDENTITY, *HASHES]
@@ -197,6 +201,17 @@ def test_a_recording_in_progress_is_run_by_its_complete_measures() -> None:
         ready.prepare(PROJECT, "sycophancy", ["topics=33"])
     with pytest.raises(ParameterError, match=r"'models' cannot be 'qwen': it has no recorded responses"):
         ready.prepare(PROJECT, "sycophancy", ["models=qwen2.5-coder-1.5b-instruct,qwen"])
+
+
+def test_a_recording_that_is_not_packed_says_how_to_go_on(tmp_path: Path) -> None:
+    project = linked(tmp_path)
+    info = ModelInfo("mine", "0" * 64, "llama.cpp", "1", "canonical", "chatml", "file")
+    logs.make(project.recordings / "sycophancy" / "mine")
+    logs.sign(project.recordings / "sycophancy" / "mine", info)
+    with pytest.raises(
+        ParameterError, match=r"is not packed.*MODEL=gguf:FILE FLAGS=.--name mine.*pack .* --partly"
+    ):
+        ready.prepare(project, "sycophancy", ["models=gguf:models/mine.gguf"])
 
 
 # --- Scores ---

@@ -139,13 +139,20 @@ def lacking(project: Project, study: str) -> dict[str, str]:
 
 def _recorded(project: Project, study: str, parameter: str, model: str | None) -> None:
     """Refuse a model that has no recording."""
-    from persona_studies.ask import responses
+    from persona_studies.ask import logs, responses, unfinished
     from persona_studies.ask.models import slug
 
     recorded = responses.recordings(project, study)
     if model == "":
         responses.meant(project, study, model)
     elif model is not None and slug(model) not in recorded:
+        log = project.recordings / study / slug(model)
+        if (begun := logs.signed(log)) is not None:
+            raise ParameterError(
+                f"Parameter {parameter!r} cannot be {quoted(model)}: its recording for {study} is not packed. To "
+                f"go on with it: {unfinished.to_record(project, study, begun, '')}; to analyse what is complete: "
+                f"persona-studies pack {study} {slug(model)} --partly"
+            )
         hint = nearest(model, recorded)
         raise ParameterError(
             f"Parameter {parameter!r} cannot be {quoted(model)}: it has no recorded responses for {study}.{hint} "
