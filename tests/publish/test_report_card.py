@@ -23,7 +23,7 @@ from persona_studies.analyse import numbers
 from persona_studies.ask import recorded as recorded_
 from persona_studies.ask import recording
 from persona_studies.ask.backends import Request
-from persona_studies.errors import BackendError, ParameterError
+from persona_studies.errors import BackendError, ParameterError, ResponsesError
 from persona_studies.paths import Project
 from persona_studies.publish import report_card, report_page
 from persona_studies.publish.report_card import Part
@@ -159,7 +159,7 @@ def test_the_quick_cells_are_balanced_over_conditions(first: list[Part]) -> None
 def words_only(why: str, monkeypatch: pytest.MonkeyPatch) -> SimulatedBackend:
     """Return a model whose interface answers in words alone."""
     backend = SimulatedBackend(lambda request: ())
-    known = SimpleNamespace(kinds=("text",), why_not={"letter": why}, note=None)
+    known = SimpleNamespace(kinds=("text",), why_not={"letter": why}, note="It adds a system text.")
     monkeypatch.setattr(backend, "interface", lambda: known, raising=False)
     return backend
 
@@ -167,13 +167,13 @@ def words_only(why: str, monkeypatch: pytest.MonkeyPatch) -> SimulatedBackend:
 def test_words_alone_take_more_turns(every: list[Part], monkeypatch: pytest.MonkeyPatch) -> None:
     backend = words_only("no log-probabilities", monkeypatch)
     said: list[str] = []
-    kept, lacking = report_card.answerable(every, backend, said.append)
+    kept, notes = report_card.answerable(every, backend, said.append)
     asked = report_card.quick(kept)
     assert {part.study for part in asked} == {"clinical_personas", "persona_bias", "sycophancy"}
     assert 350 < sum(len(part.plan) for part in asked) <= report_card.QUICK
     assert all((part.plan["kind"] == "text").all() for part in asked)
-    [line] = lacking
-    assert lacking == said and "no log-probabilities" in line
+    note, line = notes
+    assert notes == said and note == "It adds a system text." and "no log-probabilities" in line
     assert "expert_personas: accuracy by persona" in line and "persona_bias: the fall of accuracy" in line
 
 
@@ -418,6 +418,10 @@ def test_an_endpoint_without_log_probabilities_gets_a_card_of_words(
         assert "Missing for want of `letter`" in said and "expert_personas: accuracy by persona" in said
         said, error = command(project, monkeypatch, "openai:toy-1", "--max-calls", "30", "--cells", "60")
         assert error is None and "Stopped at" in said and "the same command goes on" in said
+        said, error = command(project, monkeypatch, "openai:toy-1", "--cells", "60", "--extra", '{"top_k": 1}')
+        # Refused before a cell is asked for the estimate.
+        assert isinstance(error, ResponsesError) and "was recorded with --extra" in str(error)
+        assert "timing" not in said
     folder = project.root / "runs/report/toy-1"
     table = pd.read_csv(folder / "numbers.csv")
     assert set(table["section"]) == {numbers.SECTIONS[5]} and table["n"].gt(0).all()

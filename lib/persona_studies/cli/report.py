@@ -88,20 +88,22 @@ def _report(
     dry_run: bool,
 ) -> None:
     """Estimate, record, and write the page."""
-    from persona_studies.ask import recorded
+    from persona_studies.ask import recorded, recording
     from persona_studies.publish import report_card, report_page
 
     found = report_card.parts(project, say)
     askers = report_card.askers(project, found, model, load)
     infos = {study: asker.info for study, asker in askers.items()}
     name = infos[found[0].study].name
-    found, lacking = report_card.answerable(found, askers[found[0].study], say)
+    found, notes = report_card.answerable(found, askers[found[0].study], say)
     found = report_card.quick(found) if quick else found
     left = report_card.to_ask(project, found, infos, cells)
     total, to_go = sum(len(part.plan) for part in found), sum(len(part.plan) for part in left)
     say(f"{name}: {total:,} cells of {len(found)} studies, {to_go:,} to ask now")
     numbers: Mapping[int, int] = {}
     if left:
+        for part in left:
+            recording.check_sitting(project, part.study, part.plan, askers[part.study])
         numbers = report_card.wanted(left, askers, **processes)
         _estimate(left, askers, numbers)
     stopped = None
@@ -123,7 +125,7 @@ def _report(
         )
     looks = report_card.looks(project, found, infos)
     cards = [mine, *report_card.others(project, found, mine, say)]
-    page = report_page.write(project, found, cards, infos, quick=quick, notes=[*looks, *lacking])
+    page = report_page.write(project, found, cards, infos, quick=quick, notes=[*looks, *notes])
     for note in looks:
         say(note)
     if stopped:

@@ -165,14 +165,14 @@ def spread(
 
 
 def answerable(found: Sequence[Part], backend: Backend, say: Say) -> tuple[list[Part], list[str]]:
-    """Return the cells that a model can be asked, and in words which numbers its card will lack.
+    """Return the cells that a model can be asked, and in words what a reader must know: which numbers are missing.
 
     Raises:
         ParameterError: it can be asked nothing.
         BackendError: an endpoint does not answer.
     """
-    answered, why_not, _ = kinds(backend)
-    kept, lacking = [], []
+    answered, why_not, note = kinds(backend)
+    kept, notes = [], [note] if note else []
     for kind, why in why_not.items():
         names = [
             f"{part.study}: {part.module.MEASURES[measure]}"
@@ -181,8 +181,9 @@ def answerable(found: Sequence[Part], backend: Backend, say: Say) -> tuple[list[
             if part.protocol.measures[measure].kind == kind
         ]
         if names:
-            lacking.append(f"Missing for want of `{kind}` ({why}): {'; '.join(names)}.")
-            say(lacking[-1])
+            notes.append(f"Missing for want of `{kind}` ({why}): {'; '.join(names)}.")
+    for line in notes:
+        say(line)
     for part in found:
         plan = part.plan[part.plan["kind"].isin(answered)]
         if len(plan):
@@ -191,7 +192,7 @@ def answerable(found: Sequence[Part], backend: Backend, say: Say) -> tuple[list[
         raise ParameterError(
             f"{backend.info.name} answers {', '.join(answered)} only, and no study of the card has such a measure."
         )
-    return kept, lacking
+    return kept, notes
 
 
 def quick(found: Sequence[Part]) -> list[Part]:
