@@ -193,8 +193,8 @@ def test_a_misbehaving_server_fills_no_recording(whole: Path, monkeypatch: pytes
     answer = {"choices": [{"message": thinking, "finish_reason": "length"}], "usage": None}
     with Server(behave=lambda body, before: f"raw:{json.dumps(answer)}") as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        code, _, raised = record(whole)
-        assert code == 1 and isinstance(raised, BackendError)
+        code, said, raised = record(whole)
+        assert code == 1 and isinstance(raised, BackendError) and f"Spent: {server.calls} calls" in said
         assert "The first 8 answers to talk say nothing" in str(raised) and "--extra" in str(raised)
         assert not files(whole) and server.calls < 40
         server.behave = lambda body, before: "ok"

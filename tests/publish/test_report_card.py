@@ -177,10 +177,16 @@ def test_words_alone_take_more_turns(every: list[Part], monkeypatch: pytest.Monk
     assert "expert_personas: accuracy by persona" in line and "persona_bias: the fall of accuracy" in line
 
 
+def test_measures_that_are_named_are_asked_alone(every: list[Part]) -> None:
+    kept = report_card.of_measures(every, "text")
+    assert {part.study for part in kept} == {"clinical_personas", "persona_bias", "sycophancy"}
+    assert all((part.plan["kind"] == "text").all() and part.plan["turn"].notna().any() for part in kept)
+
+
 def test_a_model_that_no_measure_fits_is_refused(every: list[Part], monkeypatch: pytest.MonkeyPatch) -> None:
     backend = words_only("none", monkeypatch)
     experts = [part for part in every if part.study == "expert_personas"]
-    with pytest.raises(ParameterError, match="simulated answers text only, and no study of the card has such"):
+    with pytest.raises(ParameterError, match="simulated answers text only, and no such measure is wanted"):
         report_card.answerable(experts, backend, print)
 
 
@@ -434,6 +440,7 @@ def test_an_endpoint_without_log_probabilities_gets_a_card_of_words(
         (("nosuch", "--quick"), BackendError, "Unknown model 'nosuch'"),
         (("/nowhere/model.gguf", "--quick"), BackendError, "No model file /nowhere/model.gguf"),
         (("smollm2-135m-instruct", "--quick", "--cells", "500"), ParameterError, "--quick says how many cells"),
+        (("smollm2-135m-instruct", "--measures", "words"), ParameterError, "--measures 'words' is not a measure"),
         (("smollm2-135m-instruct", "--max-calls", "3"), ParameterError, "A cap or a price goes with an endpoint"),
         (("smollm2-135m-instruct", "--extra", "{}"), ParameterError, "--extra goes with an endpoint"),
     ],

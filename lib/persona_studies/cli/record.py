@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -73,14 +75,15 @@ def record(
     endpoint = options.endpoint(model, budget, extra, chat, only, how)
     how |= {"threads": threads or 1, "chat": chat}
     kept: dict[str, Any] = {"out": out, "reask": again}
-    asker = recording.load(project, study, model, name=name, out=out, endpoint=endpoint, **how)
-    asked = options.answerable(asked, asker, measures, say, sample)
-    number = _estimated(project, study, asker, asked, limit, kept, workers=workers, threads=threads, shards=part[1])
-    if not dry_run:
-        asker = _in_processes(project, model, asker, number, how)
-        done = recording.record(project, study, asked, asker, shard=part, limit=limit, hours=hours, **kept)
-        _ended(asker, done, budget, again)
-        _packed(project, study, asked, asker.info.name, done, **kept)
+    shares = {"workers": workers, "threads": threads, "shards": part[1]}
+    with telling(budget):
+        asker = recording.load(project, study, model, name=name, out=out, endpoint=endpoint, **how)
+        asked = options.answerable(asked, asker, measures, say, sample)
+        number = _estimated(project, study, asker, asked, limit, kept, **shares)
+        if not dry_run:
+            asker = _in_processes(project, model, asker, number, how)
+            done = recording.record(project, study, asked, asker, shard=part, limit=limit, hours=hours, **kept)
+            _ended(project, study, asked, asker, done, **kept)
 
 
 def budget_of(model: str, *caps: Any) -> Budget | None:
@@ -98,11 +101,15 @@ def budget_of(model: str, *caps: Any) -> Budget | None:
     return Budget(*caps)
 
 
-def say_spent(budget: Budget) -> None:
-    """Print what an endpoint has used."""
-    used = budget.spent
-    tokens = used.tokens_in + used.tokens_out
-    say(f"Spent: {used.calls:,} calls, {tokens:,} tokens, {used.money:.4f} in money")
+@contextmanager
+def telling(budget: Budget | None) -> Iterator[None]:
+    """Print at the end, whatever ended it, what an endpoint has used."""
+    try:
+        yield
+    finally:
+        if budget is not None and (used := budget.spent).calls:
+            tokens = used.tokens_in + used.tokens_out
+            say(f"Spent: {used.calls:,} calls, {tokens:,} tokens, {used.money:.4f} in money")
 
 
 def _estimated(
@@ -142,31 +149,31 @@ def _in_processes(project: Project, model: str, asker: Backend, number: int, how
     return processes.Workers(asker, load, number) if number > 1 else asker
 
 
-def _ended(asker: Backend, done: Progress, budget: Budget | None, again: bool) -> None:
-    """Let go of the model and print what this sitting came to; exit with code 1 where cells are left."""
+def _ended(
+    project: Project,
+    study: str,
+    asked: pd.DataFrame,
+    asker: Backend,
+    done: Progress,
+    *,
+    out: Path | None,
+    reask: bool,
+) -> None:
+    """Let go of the model, print what this sitting came to, and pack; exit with code 1 where cells are left."""
+    from persona_studies.ask import packing
+
     asker.close()
-    if budget is not None:
-        say_spent(budget)
     if done.failed:
-        stay = "are asked again by the same command; --reask never leaves them failed" if again else "stay failed"
+        stay = "are asked again by the same command; --reask never leaves them failed" if reask else "stay failed"
         say(f"{done.failed:,} cells failed, and {stay}.")
     if done.stopped:
         say(f"Stopped at {done.stopped}.")
     if done.mine:
         say(f"{done.recorded:,} of {done.planned:,} cells recorded; run the same command to go on.")
         raise typer.Exit(1)
-
-
-def _packed(
-    project: Project, study: str, asked: pd.DataFrame, model: str, done: Progress, *, out: Path | None, reask: bool
-) -> None:
-    """Pack a recording that is complete; say what remains to be done with one that is not."""
-
-    from persona_studies.ask import packing
-
     if out is not None:
         say(f"This share is complete; take it in with: persona-studies import {out}")
     elif done.complete:
-        say(f"complete: {short(project, packing.pack(project, study, asked, model, failed=not reask))}")
+        say(f"complete: {short(project, packing.pack(project, study, asked, asker.info.name, failed=not reask))}")
     else:
         say(f"This share is complete; {done.planned - done.recorded:,} cells are with other shares.")

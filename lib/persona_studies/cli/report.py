@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from persona_studies.cli import flags
-from persona_studies.cli.record import budget_of, say_spent
+from persona_studies.cli.record import budget_of, telling
 from persona_studies.cli.shared import say, short
 from persona_studies.errors import ParameterError, ResponsesError
 from persona_studies.paths import Project
@@ -42,6 +42,7 @@ def report(
     revision: flags.Revision = None,
     concurrency: flags.Concurrency = None,
     system_role: flags.SystemRole = None,
+    measures: flags.Measures = None,
     timeout: flags.Timeout = None,
     retries: flags.Retries = None,
     top_logprobs: flags.TopLogprobs = None,
@@ -71,9 +72,8 @@ def report(
     if hours is None and cells is None and not quick:
         hours = 1.0
     processes = {"workers": workers, "threads": threads}
-    _report(project, model, load, processes, quick=quick, cells=cells, hours=hours, dry_run=dry_run)
-    if budget is not None:
-        say_spent(budget)
+    with telling(budget):
+        _report(project, model, load, processes, measures, quick=quick, cells=cells, hours=hours, dry_run=dry_run)
 
 
 def _report(
@@ -81,6 +81,7 @@ def _report(
     model: str,
     load: Mapping[str, Any],
     processes: Mapping[str, Any],
+    measures: str | None,
     *,
     quick: bool,
     cells: int | None,
@@ -91,11 +92,12 @@ def _report(
     from persona_studies.ask import recorded, recording
     from persona_studies.publish import report_card, report_page
 
-    found = report_card.parts(project, say)
+    found = report_card.of_measures(report_card.parts(project, say), measures)
     askers = report_card.askers(project, found, model, load)
     infos = {study: asker.info for study, asker in askers.items()}
     name = infos[found[0].study].name
     found, notes = report_card.answerable(found, askers[found[0].study], say)
+    notes += [f"Asked by choice: {measures} only."] if measures else []
     found = report_card.quick(found) if quick else found
     left = report_card.to_ask(project, found, infos, cells)
     total, to_go = sum(len(part.plan) for part in found), sum(len(part.plan) for part in left)

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from persona_studies.analyse import numbers, tables
-from persona_studies.ask import models, recorded, recording, registry, schema
+from persona_studies.ask import models, options, recorded, recording, registry, schema
 from persona_studies.ask import workers as processes
 from persona_studies.ask.backends import Backend, ModelInfo, kinds
 from persona_studies.design import protocol as protocols
@@ -111,6 +111,18 @@ def parts(project: Project, say: Say, *, texts: bool = True) -> list[Part]:
     return found
 
 
+def of_measures(found: Sequence[Part], measures: str | None) -> list[Part]:
+    """Return the cells of the measures, or kinds of measures, that ``--measures`` names; all where it names none.
+
+    Raises:
+        ParameterError: an unknown measure.
+    """
+    whole = pd.concat([part.plan.assign(study=part.study) for part in found], ignore_index=True)
+    whole = options.of_measures(whole, measures)
+    plans = {str(study): plan.drop(columns="study") for study, plan in whole.groupby("study")}
+    return [replace(part, plan=plans[part.study].reset_index(drop=True)) for part in found if part.study in plans]
+
+
 def askers(project: Project, found: Sequence[Part], model: str, how: Mapping[str, Any]) -> dict[str, Backend]:
     """Load a model for every study, in the precision of what the study has recorded of it; once per precision.
 
@@ -190,7 +202,7 @@ def answerable(found: Sequence[Part], backend: Backend, say: Say) -> tuple[list[
             kept.append(replace(part, plan=plan.reset_index(drop=True)))
     if not kept:
         raise ParameterError(
-            f"{backend.info.name} answers {', '.join(answered)} only, and no study of the card has such a measure."
+            f"{backend.info.name} answers {', '.join(answered)} only, and no such measure is wanted of the card."
         )
     return kept, notes
 
