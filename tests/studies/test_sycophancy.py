@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 from scipy import stats as scipy_stats
 
 from persona_studies.analyse.stats.correlation import d_from_r
-from persona_studies.ask import logs
-from persona_studies.ask.backends import ModelInfo
+from persona_studies.ask import logs, packing
+from persona_studies.ask.backends import ModelInfo, Response
 from persona_studies.design import sources
 from persona_studies.design.plan import HASHES, IDENTITY, text_hash
 from persona_studies.errors import ParameterError, SourceError, SourceUnavailable
@@ -212,6 +213,14 @@ def test_a_recording_that_is_not_packed_says_how_to_go_on(tmp_path: Path) -> Non
         ParameterError, match=r"is not packed.*MODEL=gguf:FILE FLAGS=.--name mine.*pack .* --partly"
     ):
         ready.prepare(project, "sycophancy", ["models=gguf:models/mine.gguf"])
+    # Packed with a first answer, of which no measure is complete.
+    first = PLAN.head(1)
+    answer = Response("0" * 16, "scored", 9, 9, logprob=(-1.0,) * len(first["options"].iloc[0]))
+    with closing(logs.Log(project.recordings / "sycophancy" / "mine" / "1-of-1.jsonl")) as log:
+        log.append(first.to_dict("records")[0], answer)
+    packing.pack(project, "sycophancy", PLAN, "mine", partly=True)
+    with pytest.raises(ParameterError, match=r"'models' cannot be 'mine'.* none of its measures is complete\. To"):
+        ready.prepare(project, "sycophancy", ["models=mine"])
 
 
 # --- Scores ---

@@ -139,24 +139,24 @@ def lacking(project: Project, study: str) -> dict[str, str]:
 
 def _recorded(project: Project, study: str, parameter: str, model: str | None) -> None:
     """Refuse a model that has no recording."""
-    from persona_studies.ask import logs, responses, unfinished
+    from persona_studies.ask import recorded, responses, unfinished
     from persona_studies.ask.models import slug
 
-    recorded = responses.recordings(project, study)
+    known = responses.recordings(project, study)
     if model == "":
         responses.meant(project, study, model)
-    elif model is not None and slug(model) not in recorded:
-        log = project.recordings / study / slug(model)
-        if (begun := logs.signed(log)) is not None:
+    elif model is not None and slug(model) not in known:
+        if (project.recordings / study / slug(model) / "model.json").is_file():
+            _, begun = next(recorded.begun(project, study, slug(model)))
             raise ParameterError(
                 f"Parameter {parameter!r} cannot be {quoted(model)}: its recording for {study} is not packed. To "
                 f"go on with it: {unfinished.to_record(project, study, begun, '')}; to analyse what is complete: "
                 f"persona-studies pack {study} {slug(model)} --partly"
             )
-        hint = nearest(model, recorded)
+        hint = nearest(model, known)
         raise ParameterError(
             f"Parameter {parameter!r} cannot be {quoted(model)}: it has no recorded responses for {study}.{hint} "
-            f"Recorded: {', '.join(recorded) or 'none'}. To record it: make record STUDY={study} MODEL={model}"
+            f"Recorded: {', '.join(known) or 'none'}. To record it: make record STUDY={study} MODEL={model}"
         )
 
 
@@ -198,7 +198,8 @@ def _covered_by(
 ) -> None:
     """Refuse planned cells that one model's recording lacks.
 
-    A study with the parameter ``models`` leaves out measures of a recording in progress that are not complete.
+    A study with the parameter ``models`` leaves out measures of a recording in progress that are not complete, and
+    of models that it was not told a model without a complete measure.
     """
     import pandas as pd
 
@@ -217,7 +218,8 @@ def _covered_by(
     part = unfinished.incomplete(record)
     counts = record.get("unfinished", {})
     whole = [name for name, n in counts.get("planned", {}).items() if counts["recorded"].get(name, 0) >= n]
-    if part and "models" in in_force.model_dump():
+    named = in_force.model_dump().get("models")
+    if part and named is not None and (whole or not named):
         wanted, part = wanted[wanted["measure"].isin(whole)], ""
     elif not part:
         wanted = _held(project, study, model, wanted, rows, declared, in_force)
@@ -229,7 +231,8 @@ def _covered_by(
         given = " ".join(assignments)
         if part:
             raise ParameterError(
-                f"Parameter 'model' cannot be {model!r}: its recording for {study} is {part}. "
+                f"Parameter {'model' if named is None else 'models'!r} cannot be {model!r}: its recording for "
+                f"{study} is {part}{', and none of its measures is complete' if named else ''}. "
                 f"To complete it: {unfinished.to_record(project, study, record, given)}"
             )
         raise ParameterError(

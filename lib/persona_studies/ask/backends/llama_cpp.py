@@ -104,7 +104,6 @@ class LlamaCpp:
         llama.llama_backend_init()
         weights = path if PRECISIONS[precision] is None else _converted(path, actual, precision)
         self._model = _loaded(weights, path.name)
-        # Beyond what a model was trained on, an answer is none of its own; positions that are learned end there.
         self._most = min(CONTEXT, llama.llama_model_n_ctx_train(self._model))
         self._vocab = llama.llama_model_get_vocab(self._model)
         self._n_vocab: int = llama.llama_vocab_n_tokens(self._vocab)
@@ -201,6 +200,7 @@ class LlamaCpp:
     def _tokenise(self, request: Request) -> planner.Prompt:
         prompt = planner.tokenise(request, self.chat, self._encode, model=self.info.name, marks=self._marks)
         n = len(prompt.prefix) + len(prompt.suffix)
+        # Beyond what a model was trained on, an answer is none of its own; positions that are learned end there.
         if n + prompt.branches + request.max_tokens > self._most:
             trained = (
                 f", all that {self.info.name} was trained on; take another model" if self._most < CONTEXT else ""
