@@ -177,8 +177,8 @@ def test_words_alone_take_more_turns(every: list[Part], monkeypatch: pytest.Monk
     assert "expert_personas: accuracy by persona" in line and "persona_bias: the fall of accuracy" in line
 
 
-def test_measures_that_are_named_are_asked_alone(every: list[Part]) -> None:
-    kept = report_card.of_measures(every, "text")
+def test_kinds_that_are_named_are_asked_alone(every: list[Part]) -> None:
+    kept = report_card.of_kinds(every, "text")
     assert all((part.plan["kind"] == "text").all() for part in kept)
     assert {part.study for part in report_card.quick(kept)} == {"clinical_personas", "persona_bias", "sycophancy"}
 
@@ -440,7 +440,7 @@ def test_an_endpoint_without_log_probabilities_gets_a_card_of_words(
         (("nosuch", "--quick"), BackendError, "Unknown model 'nosuch'"),
         (("/nowhere/model.gguf", "--quick"), BackendError, "No model file /nowhere/model.gguf"),
         (("smollm2-135m-instruct", "--quick", "--cells", "500"), ParameterError, "--quick says how many cells"),
-        (("smollm2-135m-instruct", "--measures", "words"), ParameterError, "--measures 'words' is not a measure"),
+        (("smollm2-135m-instruct", "--measures", "words"), ParameterError, "--measures 'words' is not a kind"),
         (("smollm2-135m-instruct", "--max-calls", "3"), ParameterError, "A cap or a price goes with an endpoint"),
         (("smollm2-135m-instruct", "--extra", "{}"), ParameterError, "--extra goes with an endpoint"),
     ],

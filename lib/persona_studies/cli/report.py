@@ -92,7 +92,7 @@ def _report(
     from persona_studies.ask import recorded, recording
     from persona_studies.publish import report_card, report_page
 
-    found = report_card.of_measures(report_card.parts(project, say), measures)
+    found = report_card.of_kinds(report_card.parts(project, say), measures)
     askers = report_card.askers(project, found, model, load)
     infos = {study: asker.info for study, asker in askers.items()}
     name = infos[found[0].study].name

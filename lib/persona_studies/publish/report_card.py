@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 
 from persona_studies.analyse import numbers, tables
-from persona_studies.ask import models, options, recorded, recording, registry, schema
+from persona_studies.ask import models, recorded, recording, registry, schema
 from persona_studies.ask import workers as processes
 from persona_studies.ask.backends import Backend, ModelInfo, kinds
 from persona_studies.design import protocol as protocols
 from persona_studies.design.protocol import Protocol
-from persona_studies.errors import ParameterError, ResponsesError, SourceUnavailable
+from persona_studies.errors import ParameterError, ResponsesError, SourceUnavailable, quoted
 from persona_studies.paths import Project
 from persona_studies.reproduce import ready
 
@@ -111,16 +111,20 @@ def parts(project: Project, say: Say, *, texts: bool = True) -> list[Part]:
     return found
 
 
-def of_measures(found: Sequence[Part], measures: str | None) -> list[Part]:
-    """Return the cells of the measures, or kinds of measures, that ``--measures`` names; all where it names none.
+def of_kinds(found: Sequence[Part], measures: str | None) -> list[Part]:
+    """Return the cells of the kinds of measures that ``--measures`` names; all where it names none.
 
     Raises:
-        ParameterError: an unknown measure.
+        ParameterError: an unknown kind.
     """
-    whole = pd.concat([part.plan.assign(study=part.study) for part in found], ignore_index=True)
-    whole = options.of_measures(whole, measures)
-    plans = {str(study): plan.drop(columns="study") for study, plan in whole.groupby("study")}
-    return [replace(part, plan=plans[part.study].reset_index(drop=True)) for part in found if part.study in plans]
+    known = {kind for part in found for kind in part.plan["kind"]}
+    wanted = known if measures is None else {name.strip() for name in measures.split(",")}
+    if unknown := sorted(wanted - known):
+        raise ParameterError(
+            f"--measures {quoted(unknown[0])} is not a kind of measure of a card: {', '.join(sorted(known))}."
+        )
+    plans = [(part, part.plan[part.plan["kind"].isin(wanted)].reset_index(drop=True)) for part in found]
+    return [replace(part, plan=plan) for part, plan in plans if len(plan)]
 
 
 def askers(project: Project, found: Sequence[Part], model: str, how: Mapping[str, Any]) -> dict[str, Backend]:
