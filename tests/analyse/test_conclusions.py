@@ -163,6 +163,7 @@ def test_a_claim_waits_for_its_measure_and_says_which() -> None:
     assert [own["verdict"], own["why"]] == ["not testable here", "not recorded yet: letter"]
     how = Settings(0.05, 0.95, "holm", 1000, 1)
     assert conclusions.forest(declared, {"small": waiting}, "accuracy", how)["family"].tolist() == ["public"]
+    assert conclusions.forest(declared, {}, "accuracy", how).empty
     # A model that has it stands alone; where nobody has, the claim waits.
     table = conclusions.claims(declared, public, {"small": waiting, "capable": one("capable", 0.1)})
     assert table["model"].tolist() == ["capable", claims.PUBLISHED_DATA, ""]

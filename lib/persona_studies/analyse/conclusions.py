@@ -166,7 +166,8 @@ def forest(protocol: Protocol, analyses: Mapping[str, Analysis], outcome: str, h
     tests = {model: analysis.tests for model, analysis in analyses.items()}
     table = over_models(tests, wanted, how)
     parts = families.declared(protocol, table)
-    return table.assign(label=parts["first"] + " - " + parts["second"] + ", " + parts["model"])
+    named = zip(parts["first"], parts["second"], parts["model"], strict=True)
+    return table.assign(label=[f"{first} - {second}, {model}" for first, second, model in named])
 
 
 def _about(protocol: Protocol, claim: Claim, outcome: str) -> bool:
