@@ -6,6 +6,7 @@ No text is needed: a simulated model answers by the cell that it is asked.
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -431,7 +432,9 @@ def test_an_endpoint_without_log_probabilities_gets_a_card_of_words(
     folder = project.root / "runs/report/toy-1"
     table = pd.read_csv(folder / "numbers.csv")
     assert set(table["section"]) == {numbers.SECTIONS[5]} and table["n"].gt(0).all()
-    assert "Missing for want of `letter`" in (folder / "index.html").read_text()
+    page = (folder / "index.html").read_text()
+    assert "Missing for want of `letter`" in page
+    assert re.search(r"revision, or name at the endpoint</th><td>toy-1</td>.*served as</th><td>toy-1", page, re.S)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def _report(
     dry_run: bool,
 ) -> None:
     """Estimate, record, and write the page."""
-    from persona_studies.ask import recorded, recording
+    from persona_studies.ask import recorded
     from persona_studies.publish import report_card, report_page
 
     found = report_card.of_kinds(report_card.parts(project, say), measures)
@@ -104,11 +104,9 @@ def _report(
     say(f"{name}: {total:,} cells of {len(found)} studies, {to_go:,} to ask now")
     numbers: Mapping[int, int] = {}
     if left:
-        for part in left:
-            recording.check_sitting(project, part.study, part.plan, askers[part.study])
         numbers = report_card.wanted(left, askers, **processes)
-        _estimate(left, askers, numbers)
-    stopped = None
+        _estimate(project, left, askers, numbers)
+    stopped, served = None, getattr(askers[found[0].study], "served", None)
     if not dry_run:
         askers = report_card.spread(project, askers, model, load, numbers)
         stopped, failed = report_card.record(project, left, askers, hours)
@@ -127,7 +125,8 @@ def _report(
         )
     looks = report_card.looks(project, found, infos)
     cards = [mine, *report_card.others(project, found, mine, say)]
-    page = report_page.write(project, found, cards, infos, quick=quick, notes=[*looks, *notes])
+    notes = [*looks, *notes]
+    page = report_page.write(project, found, cards, infos, quick=quick, notes=notes, served=served)
     for note in looks:
         say(note)
     if stopped:
@@ -138,15 +137,19 @@ def _report(
     say(f"{name}: the card is {short(project, page)}, its numbers are in numbers.csv beside it")
 
 
-def _estimate(left: Sequence[Part], askers: Mapping[str, Backend], numbers: Mapping[int, int]) -> None:
-    """Say what the recording takes: cells, tokens, time and money."""
+def _estimate(
+    project: Project, left: Sequence[Part], askers: Mapping[str, Backend], numbers: Mapping[int, int]
+) -> None:
+    """Say what the recording takes: cells, tokens, time and money; one that may not go on is refused first."""
     import pandas as pd
 
+    from persona_studies.ask import recording
     from persona_studies.ask.estimate import estimate, summary
     from persona_studies.publish import report_card
 
     by_asker: dict[int, list[Part]] = {}
     for part in left:
+        recording.check_sitting(project, part.study, part.plan, askers[part.study])
         by_asker.setdefault(id(askers[part.study]), []).append(part)
     tables = [estimate(report_card.by_kind(mine), askers[mine[0].study], say) for mine in by_asker.values()]
     table = pd.concat(tables, ignore_index=True)

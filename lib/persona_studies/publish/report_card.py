@@ -463,13 +463,20 @@ def long(cards: Sequence[Card], found: Sequence[Part]) -> pd.DataFrame:
     return table[[*names, "gate", "checks"]]
 
 
-def facts(infos: Infos) -> dict[str, str]:
-    """Return what answered, for the head of a page; what differs between studies is named with them."""
+def facts(infos: Infos, served: str | None) -> dict[str, str]:
+    """Return what answered, for the end of a page; what differs between studies is named with them.
+
+    Args:
+        served: What an endpoint calls the model that answered.
+    """
     made: dict[str, str] = {}
+    # An endpoint tells no hash of its weights.
+    by_name = any(info.backend == "openai-compatible" for info in infos.values())
     for name in ("name", "model_hash", "backend", "version", "schedule", "chat", "precision"):
         by_value: dict[str, list[str]] = {}
         for study, info in infos.items():
             by_value.setdefault(getattr(info, name), []).append(study)
         several = len(by_value) > 1
-        made[name] = "; ".join(f"{v} ({', '.join(of)})" if several else v for v, of in by_value.items())
-    return made
+        title = "revision, or name at the endpoint" if by_name and name == "model_hash" else name
+        made[title] = "; ".join(f"{v} ({', '.join(of)})" if several else v for v, of in by_value.items())
+    return made | ({"served as": served} if served else {})

@@ -28,6 +28,7 @@ def write(
     *,
     quick: bool,
     notes: Sequence[str],
+    served: str | None = None,
 ) -> Path:
     """Write ``runs/report/<model>/index.html`` and ``numbers.csv``, and return the page's path.
 
@@ -37,6 +38,7 @@ def write(
         infos: Study -> the model.
         quick: Whether only the quick cells count.
         notes: What a reader must know first, one sentence each.
+        served: What an endpoint calls the model that answered.
     """
     folder = project.runs / "report" / named(cards[0].model)
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,7 @@ def write(
     pages.write(
         folder / "index.html",
         "report.html",
-        facts=report_card.facts(infos),
+        facts=report_card.facts(infos, served),
         quick=quick,
         limit=report_card.QUICK,
         notes=list(notes),
