@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SEED = 0
 # The completions of OpenAI itself list five alternatives at most; enough to compare two positions by.
 ECHO_ALTERNATIVES = 5
+# Characters of an answer that a message quotes.
+OPENING = 40
 # Two passes over one prompt differ by rounding and batching, two positions of it by far more.
 SAME_POSITION = 0.5
 THINKING_OFF = (
@@ -182,11 +184,11 @@ def check_agrees(found: Answer) -> None:
         return
     text, token = (found.text or "").strip(), token.strip()
     if text and token and not (text.startswith(token) or token.startswith(text)):
+        # The remedy is never cut off, as a whole message might be.
+        shown, opening = printable(repr(token)), printable(repr(text[:OPENING]))
         raise RefusedError(
-            printable(
-                f"the first token with log-probabilities is {token!r}, and the answer opens with {text!r}: they "
-                f"belong to something before the answer; {THINKING_OFF}"
-            )
+            f"the first token with log-probabilities is {shown}, and the answer opens with {opening}: they belong "
+            f"to something before the answer; {THINKING_OFF}"
         )
 
 
