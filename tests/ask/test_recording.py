@@ -601,6 +601,11 @@ class TestTakeIn:
     def test_a_folder_without_recordings_is_named(self, here: Project, tmp_path: Path) -> None:
         with pytest.raises(ResponsesError, match="holds no recording"):
             packing.take_in(here, tmp_path)
+        packed = tmp_path / "sent" / "toy" / "simulated"
+        packed.mkdir(parents=True)
+        (packed / "record.json").touch()
+        with pytest.raises(ResponsesError, match=r"toy/simulated is packed already.* copy it to .*data/responses/"):
+            packing.take_in(here, tmp_path / "sent")
 
     def test_an_unknown_study_is_named(self, tmp_path: Path, project: Project) -> None:
         self.elsewhere(Project(tmp_path / "machine"), tmp_path / "out", 1, small_plan())

@@ -134,13 +134,8 @@ def take_in(project: Project, origin: Path) -> pd.DataFrame:
         ResponsesError: nothing there; a link, a pipe or a device among the files; a damaged row; another model
             under the same name; a cell that is recorded here with another answer. Nothing is merged then.
     """
-    found = sorted(path.parent for path in origin.rglob("model.json"))
-    if not found:
-        raise ResponsesError(
-            f"{origin} holds no recording: no <study>/<model>/model.json below it. Name what record --out wrote."
-        )
     ready = []
-    for place in found:
+    for place in _unpacked(project, origin):
         # What came from elsewhere must not lead elsewhere, nor never end.
         for path in (place, *place.iterdir()):
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -178,6 +173,25 @@ def take_in(project: Project, origin: Path) -> pd.DataFrame:
             files.write(log / f"imported-{name}.jsonl", lines)
         report.append({"study": study, "model": info.name, "rows": n, "new": len(new)})
     return pd.DataFrame(report)
+
+
+def _unpacked(project: Project, origin: Path) -> list[Path]:
+    """Return the folders of logs below a folder.
+
+    Raises:
+        ResponsesError: there is none.
+    """
+    found = sorted(path.parent for path in origin.rglob("model.json"))
+    if not found:
+        if packed := next(origin.rglob("record.json"), None):
+            raise ResponsesError(
+                f"{packed.parent} is packed already and needs no import: copy it to {project.data / 'responses'}/"
+                "<study>/<model>/, as it is."
+            )
+        raise ResponsesError(
+            f"{origin} holds no recording: no <study>/<model>/model.json below it. Name what record --out wrote."
+        )
+    return found
 
 
 def _plain(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
