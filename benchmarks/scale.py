@@ -139,7 +139,7 @@ def made_up(grid: Grid) -> pd.DataFrame:
     parts = []
     for measure, cells in grid.plan.groupby("measure", sort=False):
         n, own = len(cells), level.loc[cells["condition"]].to_numpy()
-        width = {"labels_four": 4, "labels_two": 2, "agree_letter": 2, "reply": 0}.get(str(measure), 5)
+        width = len(grid.protocol.measures[str(measure)].options)
         logprob = np.log(0.8 * rng.dirichlet(np.ones(max(width, 1)), n))[:, :width]
         if measure in grid.study.LABELS:
             odds = 0.1 * own * cells["template"].eq("think") + 0.25 * rng.normal(size=n)

@@ -42,4 +42,6 @@ def test_sycophancy_runs_on_letters(project: Project) -> None:
     assert {*verdicts.index} == {*protocol.load(project.protocol("sycophancy")).claims}
     assert verdicts.loc["correlation", "why"] == "not recorded yet: labels_four"
     convergent = pd.read_csv(done.folder / "tables" / "convergent.csv")
-    assert convergent["measure"].tolist() == ["letters, probability"] and convergent["r"].notna().all()
+    assert convergent.loc[convergent["r"].notna(), "measure"].tolist() == ["letters, probability"]
+    others = convergent[convergent["r"].isna()]
+    assert len(others) and others["gate"].str.startswith("not recorded yet: ").all()
