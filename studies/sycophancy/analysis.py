@@ -397,8 +397,8 @@ def finding(found: Analysis, readings: pd.DataFrame, model: str) -> str:
         for h in net
     ]
     two = "".join(
-        f"Under two labels, after it: r = {row.r:.2f} [{row.low:.2f}, {row.high:.2f}], a reading and no declared "
-        "test. "
+        f"Under two labels, after subtraction: r = {row.r:.2f} [{row.low:.2f}, {row.high:.2f}], which is a reading "
+        "and not a declared test. "
         for row in read[read.index == "two labels in place of four"].itertuples()
     )
     failed = {str(name): gates.failures(part) for name, part in found.gate.groupby("measure", sort=False)}
