@@ -139,11 +139,7 @@ def yes_no(project: Project, *, texts: bool = False) -> pd.DataFrame:
     Raises:
         SourceError: the source cannot be had, or a text is not the one that was keyed.
     """
-    keys = banks.read(project.published / "sycophancy" / "evals_agreeableness.csv", YesNo)
-    if not texts:
-        return keys.assign(text=None)
-    statements = [row["statement"] for row in _lines(sources.fetch(project, "evals-agreeableness"))]
-    return _worded(keys.assign(text=statements), "evals-agreeableness", "evals_agreeableness")
+    return _keyed(project, "evals_agreeableness", YesNo, _statements if texts else None)
 
 
 def stances(project: Project, *, texts: bool = False) -> pd.DataFrame:
@@ -152,15 +148,25 @@ def stances(project: Project, *, texts: bool = False) -> pd.DataFrame:
     Raises:
         SourceError: the source cannot be had, or a text is not the one that was keyed.
     """
-    keys = banks.read(project.published / "sycophancy" / "syco_bench_mirror.csv", Stance)
-    if not texts:
+    return _keyed(project, "syco_bench_mirror", Stance, _stances if texts else None)
+
+
+def _keyed(
+    project: Project, table: str, row: type[banks.Row], worded: Callable[[Path], list[str]] | None
+) -> pd.DataFrame:
+    """Return a derived table with the texts that ``worded`` reads from its source; without it, without texts."""
+    keys, (source,) = banks.read(project.published / "sycophancy" / f"{table}.csv", row), SOURCES[table]
+    if worded is None:
         return keys.assign(text=None)
-    told = _stances(sources.fetch(project, "syco-bench-mirror"))
-    return _worded(keys.assign(text=told), "syco-bench-mirror", "syco_bench_mirror")
+    return _worded(keys.assign(text=worded(sources.fetch(project, source))), source, table)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def _statements(path: Path) -> list[str]:
+    return [row["statement"] for row in _lines(path)]
 
 
 def _stances(path: Path) -> list[str]:

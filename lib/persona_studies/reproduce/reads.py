@@ -41,9 +41,9 @@ def declared(project: Project, study: str) -> tuple[list[str], list[str]] | None
         if not isinstance(each, list) or not all(isinstance(entry, str) for entry in each):
             raise ProtocolError(f"`{name}` of {study}/protocol.toml must be a list of texts, mend it there.")
     for entry in lists[0]:
-        place = project.data / entry
         # By its name, as a folder of data may be a link to a disk with more room.
-        if not place.exists() or not Path(os.path.normpath(place)).is_relative_to(project.data):
+        outside = Path(entry).is_absolute() or ".." in Path(entry).parts
+        if outside or not (project.data / entry).exists():
             raise ProtocolError(f"`reads` of {study}/protocol.toml names data/{entry}, which is not there.")
     return lists[0], lists[1]
 
