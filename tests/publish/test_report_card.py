@@ -438,6 +438,31 @@ def test_an_endpoint_without_log_probabilities_gets_a_card_of_words(
 
 
 @pytest.mark.parametrize(
+    "fault", ['error:429 {"message": "no money left", "code": "insufficient_quota"}', "status:401"]
+)
+def test_what_an_endpoint_answered_before_it_broke_off_gets_its_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: list[Part], fault: str
+) -> None:
+    pytest.importorskip("openai", reason="extra `api` is not installed")
+    project = linked(tmp_path / "broken")
+    monkeypatch.setattr(report_card, "parts", lambda *_, **__: every)
+    monkeypatch.setattr(report_card, "QUICK", 50)
+    with Server() as server:
+        server.behave = lambda body, before: "no-logprobs" if server.calls < 40 else fault
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        _, error = command(project, monkeypatch, "openai:toy-1", "--quick", "--retries", "0", "--concurrency", "1")
+        folder = project.root / "runs/report/toy-1"
+        assert isinstance(error, BackendError) and folder.is_dir()
+        few = pd.read_csv(folder / "numbers.csv")
+        assert "The recording broke off: " in (folder / "index.html").read_text()
+        server.behave = lambda body, before: "no-logprobs"
+        said, error = command(project, monkeypatch, "openai:toy-1", "--quick")
+    assert error is None and "48 to ask" not in said
+    assert "broke off" not in (folder / "index.html").read_text()
+    assert 0 < few["n"].sum() < pd.read_csv(folder / "numbers.csv")["n"].sum()
+
+
+@pytest.mark.parametrize(
     ("words", "error", "message"),
     [
         (("nosuch", "--quick"), BackendError, "Unknown model 'nosuch'"),

@@ -10,7 +10,7 @@ import typer
 from persona_studies.cli import flags
 from persona_studies.cli.record import budget_of, telling
 from persona_studies.cli.shared import say, short
-from persona_studies.errors import ParameterError, ResponsesError
+from persona_studies.errors import BackendError, ParameterError, ResponsesError
 from persona_studies.paths import Project
 
 if TYPE_CHECKING:
@@ -107,9 +107,14 @@ def _report(
         numbers = report_card.wanted(left, askers, **processes)
         _estimate(project, left, askers, numbers)
     stopped, served = None, getattr(askers[found[0].study], "served", None)
+    broken: BackendError | None = None
     if not dry_run:
         askers = report_card.spread(project, askers, model, load, numbers)
-        stopped, failed = report_card.record(project, left, askers, hours)
+        try:
+            stopped, failed = report_card.record(project, left, askers, hours)
+        except BackendError as error:
+            # A server that died or a spent quota: what was answered until then is kept, and is worth its card.
+            broken, failed = error, 0
         if failed:
             say(f"{failed:,} cells failed, and are asked again by the same command.")
     for asker in {id(asker): asker for asker in askers.values()}.values():
@@ -119,11 +124,12 @@ def _report(
     rows = {part.study: recorded.answers(project, part.study, infos[part.study]) for part in found}
     mine = report_card.card(project, found, name, rows)
     if mine.numbers.empty:
-        raise ResponsesError(
+        raise broken or ResponsesError(
             f"Nothing can be said of {name} yet: no cell is answered in all option orders. The same command goes "
             "on; give it a larger cap."
         )
     looks = report_card.looks(project, found, infos)
+    notes += [f"The recording broke off: {broken}"] if broken else []
     cards = [mine, *report_card.others(project, found, mine, say)]
     notes = [*looks, *notes]
     page = report_page.write(project, found, cards, infos, quick=quick, notes=notes, served=served)
@@ -135,6 +141,8 @@ def _report(
     if rest := sum(int((~report_card.answered(part.plan, sound[part.study])).sum()) for part in found):
         say(f"{rest:,} of {total:,} cells have no answer yet; the same command goes on.")
     say(f"{name}: the card is {short(project, page)}, its numbers are in numbers.csv beside it")
+    if broken:
+        raise broken
 
 
 def _estimate(
