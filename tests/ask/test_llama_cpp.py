@@ -203,6 +203,30 @@ def test_a_model_without_a_cache_of_tokens_is_refused(
         models.load(PROJECT, MODEL)
 
 
+def test_a_model_that_cannot_share_a_start_is_refused_on_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kinds of models that no flag of llama.cpp names."""
+    import llama_cpp
+
+    copy = llama_cpp.llama_memory_seq_cp
+    # What a sequence was to take over from the start is lost, but for its last tokens.
+    monkeypatch.setattr(
+        llama_cpp, "llama_memory_seq_cp", lambda memory, of, to, first, last: copy(memory, of, to, 2, last)
+    )
+    with pytest.raises(BackendError, match=r"answers differently where options share .* nats .* llama-server"):
+        models.load(PROJECT, MODEL)
+
+
+def test_a_file_that_gives_no_probabilities_or_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import llama_cpp
+
+    with monkeypatch.context() as patched, pytest.raises(BackendError, match="no probabilities of next tokens"):
+        patched.setattr(llama_cpp, "llama_get_logits_ith", lambda context, row: None)
+        models.load(PROJECT, MODEL)
+    with pytest.raises(BackendError, match=r"cannot run SmolLM2.*Is there memory for its 2048 tokens\?"):
+        monkeypatch.setattr(llama_cpp, "llama_init_from_model", lambda model, params: None)
+        models.load(PROJECT, MODEL)
+
+
 def test_an_item_of_several_batches_is_answered_as_in_one_piece() -> None:
     text = " ".join(f"The {i}th sheep is white." for i in range(200))
     options = ("It is a white sheep", "black as night", "white")
