@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,8 @@ def test_recording_a_plan_needs_no_notebook_packages(tmp_path: Path, command_lin
     plan = small_plan()
     for folder in (here.root, whole.root, there):
         (folder / "studies").mkdir(parents=True)
+        (folder / "data").mkdir()
+        shutil.copy(ROOT / "data" / "models.toml", folder / "data")
         (folder / "studies" / "toy.ipynb").touch()
     plans.save(plan, there / "cells.parquet", "toy")
     outcomes = []

@@ -104,6 +104,19 @@ def known(project: Project, model: str, name: str | None = None) -> str:
     return called
 
 
+def checked(project: Project, model: str, name: str | None = None) -> str:
+    """Return the name that a model is recorded under, as :func:`known` does, after a look at its file.
+
+    Raises:
+        BackendError: an unknown model, or a file that is missing, half there or no model.
+    """
+    called = known(project, model, name)
+    kind, _, rest = spelled(model).partition(":")
+    if kind == "gguf":
+        model_files.files(Path(rest).expanduser())
+    return called
+
+
 def load(
     project: Project,
     model: str,
@@ -135,7 +148,10 @@ def load(
     Raises:
         BackendError: unknown name, weights that are not to be had, wrong hash.
     """
-    called = known(project, model, name)
+    if backend not in (None, "llama.cpp", "transformers"):
+        raise BackendError(f"Unknown backend {backend!r} for {model}; known: llama.cpp, transformers.")
+    # Before anybody compiles the backend for ten minutes to learn that the file is wrong.
+    called = checked(project, model, name)
     model = spelled(model)
     kind, _, rest = model.partition(":")
     runs_on = "transformers" if kind == "hf" else backend or "llama.cpp"
@@ -169,10 +185,6 @@ def load(
 def _gguf(
     path: Path, name: str, sha256: str | None, backend: str | None, threads: int, given: dict[str, str]
 ) -> Backend:
-    if backend not in (None, "llama.cpp", "transformers"):
-        raise BackendError(f"Unknown backend {backend!r} for {path.name}; known: llama.cpp, transformers.")
-    # Before anybody compiles the backend for ten minutes to learn that the file is wrong.
-    model_files.files(path)
     if backend == "transformers":
         from persona_studies.ask.backends.transformers import Transformers
 

@@ -63,9 +63,10 @@ def record(
 
     Exit code 0: every cell of this share has an answer. 1: some have none yet; the same command goes on.
     """
-    from persona_studies.ask import options, recording
+    from persona_studies.ask import models, options, recording
 
     project, part, again = Project.find(), shard_of(shard), options.asks_again(reask)
+    models.checked(project, model, name)
     say(f"{study}: planning its cells, then reaching {model}")
     asked = planned(project, study, given(parameter, params), cells)
     budget = budget_of(model, max_calls, max_tokens, max_money, price_in, price_out)

@@ -63,7 +63,7 @@ def report(
     project = Project.find()
     if quick and cells is not None:
         raise ParameterError("--quick says how many cells are asked; leave --cells out, or --quick.")
-    models.known(project, model, name)
+    models.checked(project, model, name)
     budget = budget_of(model, max_calls, max_tokens, max_money, price_in, price_out)
     only: dict[str, Any] = {"api": api, "revision": revision, "system_role": system_role, "timeout": timeout}
     only |= {"concurrency": concurrency, "retries": retries, "top_logprobs": top_logprobs}
