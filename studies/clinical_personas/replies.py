@@ -139,7 +139,7 @@ def summary(
                 replicates=replicates,
                 seed=seed,
             )
-            if len(pairs)
+            if (pairs.nunique() > 1).all()
             else None
         )
         rows.append(

@@ -76,3 +76,6 @@ def test_summary_by_hand() -> None:
     assert (row["lower"], row["upper"]) == (0.25, 0.5)
     assert (row["under"], row["over"], row["same"]) == pytest.approx((1 / 3, 1 / 3, 2 / 3))
     assert replies.share_parsed(read) == 0.75
+    # A model that always chooses the same letter agrees with nothing more than chance would.
+    constant = replies.summary(read, forced.assign(chosen=2), confidence=0.95, replicates=1000, seed=1).iloc[0]
+    assert constant[["kappa", "kappa_low", "kappa_high"]].isna().all() and constant["same"] == pytest.approx(2 / 3)
