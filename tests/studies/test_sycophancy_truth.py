@@ -15,7 +15,7 @@ from persona_studies.analyse.families import Settings
 from persona_studies.analyse.stats.correlation import correlation
 from persona_studies.analyse.stats.effects import hedges_g
 from persona_studies.analyse.stats.power import power_mean, units_needed
-from sycophancy import analysis, design, other_models, robustness, scoring, valence, validity
+from sycophancy import analysis, design, other_models, robustness, scoring, valence, validity, words
 from tests.kit.simulated_sycophancy import ASKED, PEOPLE, PROJECT, PROTOCOL, responses
 
 INSTRUMENT, STANCES = design.INSTRUMENT, design.STANCES
@@ -333,16 +333,26 @@ def test_a_published_instrument_that_is_not_recorded_is_named() -> None:
 
 
 def test_the_finding_is_made_of_the_numbers(planted: analysis.Analysis) -> None:
-    readings = robustness.readings(PROTOCOL, planted.scored, valence.load(PROJECT, PEOPLE), HOW)
-    said = analysis.finding(planted, readings, "a-model")
+    valences = valence.load(PROJECT, PEOPLE)
+
+    def said_of(one: analysis.Analysis) -> str:
+        readings = robustness.readings(PROTOCOL, one.scored, valences, HOW)
+        return words.finding(one, readings, robustness.convergent(one.scored, one.gate, HOW), "a-model")
+
+    said = said_of(planted)
     assert said.startswith("**In a-model, agreement with what the user asserts, less the persona's own answer")
     assert f"(r = {family(planted)['estimate'][ASSERTED]:.2f} [" in said and "under two labels" in said
+    checked = robustness.convergent(planted.scored, planted.gate, HOW).set_index("measure")
+    assert "net r = {r:.2f} [{low:.2f}, {high:.2f}]".format(**checked.loc["mirrored stances, net"]) in said
     part = run(four=RISING, measures=("labels_four",), mass=0.3)
-    readings = robustness.readings(PROTOCOL, part.scored, valence.load(PROJECT, PEOPLE), HOW)
-    said = analysis.finding(part, readings, "a-model")
-    assert "not recorded yet under two labels" in said and "labels four (answers outside options)" in said
+    said = said_of(part)
+    assert (
+        "not recorded yet under two labels" in said
+        and "syco-bench" not in said
+        and "labels four (answers outside options)" in said
+    )
     nothing = analysis.analyse(PROJECT, PROTOCOL, responses(1).head(0), ASKED, PEOPLE, HOW)
-    assert "not been asked by the paper's four labels" in analysis.finding(nothing, readings.head(0), "a-model")
+    assert "not been asked by the paper's four labels" in said_of(nothing)
 
 
 def test_several_models_stand_side_by_side(planted: analysis.Analysis, null: analysis.Analysis) -> None:

@@ -1,0 +1,77 @@
+"""The finding in words."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from persona_studies.analyse import gates
+from sycophancy.analysis import HYPOTHESES, Analysis, missing
+from sycophancy.design import STANCES
+from sycophancy.robustness import NEUTRAL, PUBLISHED, RAW, TWO
+from sycophancy.validity import stuck
+
+
+def finding(found: Analysis, readings: pd.DataFrame, beside: pd.DataFrame, model: str) -> str:
+    """Return the finding in Markdown, one sentence and what stands beside it, made of the computed numbers.
+
+    Args:
+        found: Of the model.
+        readings: Of :func:`sycophancy.robustness.readings`.
+        beside: Of :func:`sycophancy.robustness.convergent`.
+    """
+    rows = found.tests[found.tests["family"] == "personas"].set_index("hypothesis")
+    asserted, unattributed, *net, _, _ = HYPOTHESES
+
+    def number(hypothesis: str) -> str:
+        row = rows.loc[hypothesis]
+        return f"r = {row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+    if missing(asserted, found.scored):
+        return (
+            f"**{model} has not been asked by the paper's four labels yet, so that nothing is decided about it.**"
+        )
+    first, persona = rows.loc[asserted], found.scored.persona
+    verb = ("rises" if first["estimate"] > 0 else "falls") if first["rejected"] else "does not change significantly"
+    share = persona.groupby("designed")["labels_four p_asserted"].mean()
+    read = readings[readings["hypothesis"] == asserted].set_index("reading")
+    r = read["r"]
+    said = {"labels_four": "four labels", "labels_two": "two labels"}
+    sets = [
+        f"{'not recorded yet' if missing(h, found.scored) else number(h)} under {said[HYPOTHESES[h][1]]}"
+        for h in net
+    ]
+    two = "".join(
+        f"Under two labels, after subtraction: r = {row.r:.2f} [{row.low:.2f}, {row.high:.2f}], which is a reading "
+        "and not a declared test. "
+        for row in read[read.index == TWO].itertuples()
+    )
+    other = "; ".join(
+        f"{str(name).partition(', ')[2]} r = {row['r']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        for name, row in beside[beside["gate"].eq("")].set_index("measure").iterrows()
+        if PUBLISHED.get(str(name), ("",))[0] == STANCES
+    )
+    failed = {str(name): gates.failures(part) for name, part in found.gate.groupby("measure", sort=False)}
+    bad = [f"{name.replace('_', ' ')} ({why})" for name, why in failed.items() if why]
+    still = [name.replace("_", " ") for name in found.scored.agree if stuck(found.steered, name)]
+    return (
+        f"**In {model}, agreement with what the user asserts, less the persona's own answer when no statement is "
+        f"shown, {verb} with the agreeableness that the persona is designed to have ({number(asserted)}; "
+        f"n = {len(persona)} personas of {persona['background'].nunique()} backgrounds).** "
+        f"P(agree or partly agree) is {share.iloc[0]:.2f} at level {share.index[0]} and {share.iloc[-1]:.2f} at "
+        f"level {share.index[-1]}. Before subtraction, agreement goes with the level at "
+        f"r = {r[RAW]:.2f}; the answer to a prompt without a statement does so at "
+        f"r = {r[NEUTRAL]:.2f}. {two}Agreement with the same statements when nobody asserts "
+        f"them: {number(unattributed)}. The difference, net sycophancy: {', '.join(sets)}. "
+        + (
+            "Opposite stances on published topics (syco-bench) under two labels, a convergent check in no family of tests: "
+            f"{other}. "
+            if other
+            else ""
+        )
+        + (
+            f"Checks that failed: {'; '.join(bad)}."
+            if bad
+            else "Every measure that is recorded whole passed its gate."
+        )
+        + (f" No instruction moves agreement by {' and '.join(still)}." if still else "")
+    )
