@@ -63,8 +63,8 @@ def finding(found: Analysis, readings: pd.DataFrame, beside: pd.DataFrame, model
         f"r = {r[NEUTRAL]:.2f}. {two}Agreement with the same statements when nobody asserts "
         f"them: {number(unattributed)}. The difference, net sycophancy: {', '.join(sets)}. "
         + (
-            "Opposite stances on published topics (syco-bench) under two labels, a convergent check in no family of tests: "
-            f"{other}. "
+            "Opposite stances on published topics (syco-bench) under two labels, a convergent check in no family "
+            f"of tests: {other}. "
             if other
             else ""
         )
