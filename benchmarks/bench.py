@@ -549,10 +549,11 @@ def _processes(frame: pd.DataFrame) -> str:
 
 def _larger(frame: pd.DataFrame) -> str:
     """Return what larger.py measured, and whether it is what was wanted."""
-    first = frame.iloc[0]
-    head = (
-        f"{first['day']}, {first['model']}, {first['cpu']}, {first['cores']} cores, one thread per engine; "
-        f"{first['rounds']} rounds. Besides, on the machine: {first['others']}."
+    head = "\n".join(
+        f"Beside {beside}: {first['day']}, {first['model']}, {first['cpu']}, {first['cores']} cores, one thread "
+        f"per engine; {first['rounds']} rounds. Else on the machine: {first['others']}."
+        for beside, part in frame.groupby("beside", sort=False)
+        for first in [part.iloc[0]]
     )
     rows, notes = [], []
     for row in frame.to_dict("records"):

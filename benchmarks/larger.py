@@ -4,7 +4,8 @@
     python benchmarks/bench.py --tables     # rewrite the generated parts of README.md
 
 Everything is measured twice, alone and beside a loop that uses a core; one thread per engine, as ``record`` asks.
-What else ran on the machine is written down with ``--others``. A run that was interrupted continues.
+What else ran on the machine is written down with ``--others``. A run that was interrupted continues. ``--beside``
+measures one half alone, and keeps the other as the file has it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ ENGINES = {
         "llama.cpp, one long prefill, as filed", "long_prefill", least={"letter": 4, "cloze": 4}
     ),
 }
+HALVES = ("nothing", "a busy process")
 KEPT = [
     "cells",
     *(f"{name}{part}" for name in ("evaluations_per_s", "times_slower") for part in ("", "_low", "_high")),
@@ -69,6 +71,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="about how long a peer answers in one round")
     parser.add_argument("--limit", type=float, default=600.0, help="seconds after which a process has failed")
     parser.add_argument("--peers-python", type=Path, help="an interpreter with requirements.txt installed")
+    parser.add_argument("--beside", choices=HALVES, help="measure this half alone")
     parser.add_argument("--others", default="nothing", help="what else runs on the machine")
     given = parser.parse_args()
 
@@ -100,8 +103,10 @@ def main() -> int:
         "rounds": given.rounds,
         "others": given.others,
     }
-    parts = []
-    for beside in ("nothing", "a busy process"):
+    parts = {}
+    if given.beside and TARGET.is_file():
+        parts = {str(half): rows for half, rows in pd.read_csv(TARGET).groupby("beside")}
+    for beside in [given.beside] if given.beside else HALVES:
         run.folder = folder / beside.replace(" ", "-")
         run.folder.mkdir(exist_ok=True)
         noise = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if beside != "nothing" else None
@@ -111,9 +116,9 @@ def main() -> int:
             if noise is not None:
                 noise.kill()
                 noise.wait()
-        parts.append(table(rounds, beside))
+        parts[beside] = table(rounds, beside).assign(**facts)
         # At once: the second half takes as long again, and may be stopped.
-        found = pd.concat(parts, ignore_index=True).assign(**facts)
+        found = pd.concat([parts[half] for half in HALVES if half in parts], ignore_index=True)
         found.to_csv(TARGET, index=False, lineterminator="\n", encoding="utf-8", float_format="%.6g")
     failed = bool((found["status"] == "failed").any())
     if not failed:

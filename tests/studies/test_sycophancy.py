@@ -202,6 +202,10 @@ def test_a_recording_in_progress_is_run_by_its_complete_measures() -> None:
         ready.prepare(PROJECT, "sycophancy", ["topics=33"])
     with pytest.raises(ParameterError, match=r"'models' cannot be 'qwen': it has no recorded responses"):
         ready.prepare(PROJECT, "sycophancy", ["models=qwen2.5-coder-1.5b-instruct,qwen"])
+    for between in (" ", ";", " ; "):
+        both = f"qwen2.5-coder-1.5b-instruct{between}smollm2-135m-instruct"
+        with pytest.raises(ParameterError, match=r"commas, models=qwen2\.5-coder-1\.5b-instruct,smollm2-135m-i"):
+            ready.prepare(PROJECT, "sycophancy", [f"models={both}"])
 
 
 def test_a_recording_that_is_not_packed_says_how_to_go_on(tmp_path: Path) -> None:

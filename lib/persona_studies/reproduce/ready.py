@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import shlex
 import sys
 from collections.abc import Iterable
 from types import ModuleType
@@ -153,10 +155,17 @@ def _recorded(project: Project, study: str, parameter: str, model: str | None) -
                 f"go on with it: {unfinished.to_record(project, study, begun, '')}; to analyse what is complete: "
                 f"persona-studies pack {study} {slug(model)} --partly"
             )
+        several = [name for name in re.split(r"[\s;|+]+", model) if name]
+        if len(several) > 1 and all(slug(name) in known for name in several):
+            raise ParameterError(
+                f"Parameter {parameter!r} cannot be {quoted(model)}: models are separated by commas, "
+                f"{parameter}={','.join(several)}"
+            )
         hint = nearest(model, known)
         raise ParameterError(
             f"Parameter {parameter!r} cannot be {quoted(model)}: it has no recorded responses for {study}.{hint} "
-            f"Recorded: {', '.join(known) or 'none'}. To record it: make record STUDY={study} MODEL={model}"
+            f"Recorded: {', '.join(known) or 'none'}. To record it: make record STUDY={study} "
+            f"MODEL={shlex.quote(model)}"
         )
 
 
