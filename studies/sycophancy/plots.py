@@ -105,8 +105,12 @@ def models(over: pd.DataFrame, margin: float) -> Figure:
     for axis, (hypothesis, rows) in zip(axes.flat, parts, strict=True):
         forest(rows.assign(label=several), margin, axis)
         axis.set_title(str(hypothesis).replace(" and ", "\nand ").replace(", ", ",\n"), fontsize="small")
+    # A hypothesis without a combined line has fewer rows: every model keeps its place, so that labels hold.
+    longest = max(axes.flat, key=lambda axis: len(axis.get_yticks()))
+    for axis in axes.flat:
+        axis.set_ylim(longest.get_ylim())
     for axis in axes[:, 1:].flat:
-        axis.tick_params(labelleft=False)
+        axis.set_yticks(longest.get_yticks(), [])
     for axis in axes[0]:
         axis.set_xlabel("")
     shared.explain(figure, over, margin)

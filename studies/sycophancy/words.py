@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from persona_studies.analyse import gates
@@ -11,13 +13,20 @@ from sycophancy.robustness import NEUTRAL, PUBLISHED, RAW, TWO
 from sycophancy.validity import stuck
 
 
-def finding(found: Analysis, readings: pd.DataFrame, beside: pd.DataFrame, model: str) -> str:
+def finding(
+    found: Analysis,
+    readings: pd.DataFrame,
+    beside: pd.DataFrame,
+    model: str,
+    further: Mapping[str, Analysis] | None = None,
+) -> str:
     """Return the finding in Markdown, one sentence and what stands beside it, made of the computed numbers.
 
     Args:
         found: Of the model.
         readings: Of :func:`sycophancy.robustness.readings`.
         beside: Of :func:`sycophancy.robustness.convergent`.
+        further: Model -> analysis of the models beside it, of which a sentence says what passed.
     """
     rows = found.tests[found.tests["family"] == "personas"].set_index("hypothesis")
     asserted, unattributed, *net, _, _ = HYPOTHESES
@@ -74,4 +83,24 @@ def finding(found: Analysis, readings: pd.DataFrame, beside: pd.DataFrame, model
             else "Every measure that is recorded whole passed its gate."
         )
         + (f" No instruction moves agreement by {' and '.join(still)}." if still else "")
+        + "".join(_further(name, one) for name, one in (further or {}).items())
     )
+
+
+def _further(model: str, found: Analysis) -> str:
+    """Return what the declared hypotheses come to in a model beside the first one, where its gates passed."""
+    rows = found.tests[found.tests["family"] == "personas"].set_index("hypothesis")
+    asserted, _, *net, _, _ = HYPOTHESES
+    said = {asserted: "agreement with assertions under four labels", net[0]: "net sycophancy under four labels"}
+    said[net[1]] = "net sycophancy under two labels"
+    passed = [
+        f"{words} r = {row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        for hypothesis, words in said.items()
+        for row in [rows.loc[hypothesis]]
+        if row["n"] and not row["gate"]
+    ]
+    if not passed:
+        return f" {model} has passed no gate."
+    still = [name.replace("_", " ") for name in found.scored.agree if stuck(found.steered, name)]
+    unmoved = f"; no instruction moves its agreement by {' and '.join(still)}" if still else ""
+    return f" In {model}: {', '.join(passed)}{unmoved}."

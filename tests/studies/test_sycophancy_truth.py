@@ -337,12 +337,15 @@ def test_the_finding_is_made_of_the_numbers(planted: analysis.Analysis) -> None:
 
     def said_of(one: analysis.Analysis) -> str:
         readings = robustness.readings(PROTOCOL, one.scored, valences, HOW)
-        return words.finding(one, readings, robustness.convergent(one.scored, one.gate, HOW), "a-model")
+        beside = robustness.convergent(one.scored, one.gate, HOW)
+        return words.finding(one, readings, beside, "a-model", {"b-model": one})
 
     said = said_of(planted)
     assert said.startswith("**In a-model, agreement with what the user asserts, less the persona's own answer")
     assert f"(r = {family(planted)['estimate'][ASSERTED]:.2f} [" in said and "under two labels" in said
     checked = robustness.convergent(planted.scored, planted.gate, HOW).set_index("measure")
+    rise = family(planted)["estimate"][ASSERTED]
+    assert f" In b-model: agreement with assertions under four labels r = {rise:.2f} [" in said
     assert "net r = {r:.2f} [{low:.2f}, {high:.2f}]".format(**checked.loc["mirrored stances, net"]) in said
     part = run(four=RISING, measures=("labels_four",), mass=0.3)
     said = said_of(part)
@@ -350,6 +353,7 @@ def test_the_finding_is_made_of_the_numbers(planted: analysis.Analysis) -> None:
         "not recorded yet under two labels" in said
         and "syco-bench" not in said
         and "labels four (answers outside options)" in said
+        and said.endswith(" b-model has passed no gate.")
     )
     nothing = analysis.analyse(PROJECT, PROTOCOL, responses(1).head(0), ASKED, PEOPLE, HOW)
     assert "not been asked by the paper's four labels" in said_of(nothing)
