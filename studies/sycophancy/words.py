@@ -54,14 +54,6 @@ def finding(
         "and not a declared test. "
         for row in read[read.index == TWO].itertuples()
     )
-    other = "; ".join(
-        f"{str(name).partition(', ')[2]} r = {row['r']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-        for name, row in beside[beside["gate"].eq("")].set_index("measure").iterrows()
-        if PUBLISHED.get(str(name), ("",))[0] == STANCES
-    )
-    failed = {str(name): gates.failures(part) for name, part in found.gate.groupby("measure", sort=False)}
-    bad = [f"{name.replace('_', ' ')} ({why})" for name, why in failed.items() if why]
-    still = [name.replace("_", " ") for name in found.scored.agree if stuck(found.steered, name)]
     return (
         f"**In {model}, agreement with what the user asserts, less the persona's own answer when no statement is "
         f"shown, {verb} with the agreeableness that the persona is designed to have ({number(asserted)}; "
@@ -71,20 +63,32 @@ def finding(
         f"r = {r[RAW]:.2f}; the answer to a prompt without a statement does so at "
         f"r = {r[NEUTRAL]:.2f}. {two}Agreement with the same statements when nobody asserts "
         f"them: {number(unattributed)}. The difference, net sycophancy: {', '.join(sets)}. "
-        + (
-            "Opposite stances on published topics (syco-bench) under two labels, a convergent check in no family "
-            f"of tests: {other}. "
-            if other
-            else ""
-        )
-        + (
-            f"Checks that failed: {'; '.join(bad)}."
-            if bad
-            else "Every measure that is recorded whole passed its gate."
-        )
-        + (f" No instruction moves agreement by {' and '.join(still)}." if still else "")
+        + _stances(beside)
+        + _checks(found)
         + "".join(_further(name, one) for name, one in (further or {}).items())
     )
+
+
+def _stances(beside: pd.DataFrame) -> str:
+    """Return what agreement with both stances of published topics says, where it is recorded and passed."""
+    other = "; ".join(
+        f"{str(name).partition(', ')[2]} r = {row['r']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        for name, row in beside[beside["gate"].eq("")].set_index("measure").iterrows()
+        if PUBLISHED.get(str(name), ("",))[0] == STANCES
+    )
+    where = "Opposite stances on published topics (syco-bench) under two labels"
+    return f"{where}, a convergent check in no family of tests: {other}. " if other else ""
+
+
+def _checks(found: Analysis) -> str:
+    """Return which measures failed their gate, and which no instruction moves."""
+    failed = {str(name): gates.failures(part) for name, part in found.gate.groupby("measure", sort=False)}
+    bad = [f"{name.replace('_', ' ')} ({why})" for name, why in failed.items() if why]
+    still = [name.replace("_", " ") for name in found.scored.agree if stuck(found.steered, name)]
+    passed = (
+        f"Checks that failed: {'; '.join(bad)}." if bad else "Every measure that is recorded whole passed its gate."
+    )
+    return passed + (f" No instruction moves agreement by {' and '.join(still)}." if still else "")
 
 
 def _further(model: str, found: Analysis) -> str:

@@ -516,6 +516,7 @@ class TestCommitted:
             shutil.rmtree(project.recordings)
         seen = []
         monkeypatch.setattr(models, "_gguf", lambda *given: seen.append(given[-1]))
+        monkeypatch.setattr(models, "checked", models.known)
         recording.load(project, "toy", "gguf:/no/file.gguf", name=name, **how)
         assert seen == [{} if precision is None else {"precision": precision}]
 

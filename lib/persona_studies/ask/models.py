@@ -137,8 +137,7 @@ def load(
         name: Name to record under; None derives it from the model's.
         backend: ``llama.cpp`` or ``transformers`` for a GGUF file; None takes llama.cpp.
         threads: CPU threads of llama.cpp.
-        precision: Number format of the weights; None takes that of ``recorded``, the registry's, or the backend's
-            own default.
+        precision: Number format of the weights; None takes that of ``recorded``, the registry's, or the default.
         schedule: How tokens are grouped into forward passes; None takes the backend's default.
         chat: How turns are marked, a family or a file; None takes the model's own template.
         endpoint: Further arguments of
@@ -165,7 +164,6 @@ def load(
         return OpenAICompatible(name=called, model=rest, **(endpoint or {}))
     if kind == "hf" and rest:
         place, _, revision = rest.partition("@")
-        # Before anybody installs gigabytes to learn that the name is wrong.
         if not place.endswith(".gguf"):
             model_files.safetensors(place, revision or None)
         from persona_studies.ask.backends.transformers import Transformers
@@ -176,10 +174,9 @@ def load(
     entry = registry.load(project)[model]
     from persona_studies.ask import weights
 
-    path = weights.fetch(model, entry)
     if (backend or entry.backend) == "llama.cpp":
         given = {"precision": entry.precision, **given}
-    return _gguf(path, called, entry.sha256, backend, threads, given)
+    return _gguf(weights.fetch(model, entry), called, entry.sha256, backend, threads, given)
 
 
 def _gguf(

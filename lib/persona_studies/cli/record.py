@@ -66,14 +66,13 @@ def record(
     from persona_studies.ask import models, options, recording
 
     project, part, again = Project.find(), shard_of(shard), options.asks_again(reask)
-    models.checked(project, model, name)
-    say(f"{study}: planning its cells, then reaching {model}")
-    asked = planned(project, study, given(parameter, params), cells)
     budget = budget_of(model, max_calls, max_tokens, max_money, price_in, price_out)
     only: dict[str, Any] = {"api": api, "revision": revision, "system_role": system_role, "timeout": timeout}
     only |= {"concurrency": concurrency, "retries": retries, "top_logprobs": top_logprobs}
     how: dict[str, Any] = {"backend": backend, "precision": precision, "schedule": schedule}
     endpoint = options.endpoint(model, budget, extra, chat, only, how)
+    say(f"{study}: planning its cells, then reaching {models.checked(project, model, name)}")
+    asked = planned(project, study, given(parameter, params), cells)
     how |= {"threads": threads or 1, "chat": chat}
     kept: dict[str, Any] = {"out": out, "reask": again}
     shares = {"workers": workers, "threads": threads, "shards": part[1]}

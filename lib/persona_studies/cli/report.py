@@ -110,13 +110,7 @@ def _report(
     broken: BackendError | None = None
     if not dry_run:
         askers = report_card.spread(project, askers, model, load, numbers)
-        try:
-            stopped, failed = report_card.record(project, left, askers, hours)
-        except BackendError as error:
-            # A server that died or a spent quota: what was answered until then is kept, and is worth its card.
-            broken, failed = error, 0
-        if failed:
-            say(f"{failed:,} cells failed, and are asked again by the same command.")
+        stopped, broken = _recorded(project, left, askers, hours)
     for asker in {id(asker): asker for asker in askers.values()}.values():
         asker.close()
     if dry_run:
@@ -129,9 +123,8 @@ def _report(
             "on; give it a larger cap."
         )
     looks = report_card.looks(project, found, infos)
-    notes += [f"The recording broke off: {broken}"] if broken else []
     cards = [mine, *report_card.others(project, found, mine, say)]
-    notes = [*looks, *notes]
+    notes = [*looks, *notes, *([f"The recording broke off: {broken}"] if broken else [])]
     page = report_page.write(project, found, cards, infos, quick=quick, notes=notes, served=served)
     for note in looks:
         say(note)
@@ -143,6 +136,22 @@ def _report(
     say(f"{name}: the card is {short(project, page)}, its numbers are in numbers.csv beside it")
     if broken:
         raise broken
+
+
+def _recorded(
+    project: Project, left: Sequence[Part], askers: Mapping[str, Backend], hours: float | None
+) -> tuple[str | None, BackendError | None]:
+    """Record; return the cap that stopped it, and the error that broke it off."""
+    from persona_studies.publish import report_card
+
+    try:
+        stopped, failed = report_card.record(project, left, askers, hours)
+    except BackendError as error:
+        # A server that died or a spent quota: what was answered until then is kept, and is worth its card.
+        return None, error
+    if failed:
+        say(f"{failed:,} cells failed, and are asked again by the same command.")
+    return stopped, None
 
 
 def _estimate(

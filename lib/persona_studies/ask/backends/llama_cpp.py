@@ -68,6 +68,12 @@ def _silence(level: int, text: bytes, data: ctypes.c_void_p) -> None:
         _said.append(visible(said.partition("error loading model: ")[2] or said))
 
 
+def _start() -> None:
+    """Start llama.cpp, silent."""
+    llama.llama_log_set(_silence, ctypes.c_void_p(0))
+    llama.llama_backend_init()
+
+
 class LlamaCpp:
     """A GGUF model in this process."""
 
@@ -103,8 +109,7 @@ class LlamaCpp:
         path, actual = parts[0], files.sha256(*parts)
         if sha256 is not None and actual != sha256:
             raise BackendError(f"{path.name} has sha256 {actual}, expected {sha256}; fetch the file again.")
-        llama.llama_log_set(_silence, ctypes.c_void_p(0))
-        llama.llama_backend_init()
+        _start()
         weights = path if PRECISIONS[precision] is None else _converted(path, actual, precision)
         self._model = _loaded(weights, path.name)
         self._most = min(CONTEXT, llama.llama_model_n_ctx_train(self._model))
