@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -32,8 +33,7 @@ def finding(
     asserted, unattributed, *net, _, _ = HYPOTHESES
 
     def number(hypothesis: str) -> str:
-        row = rows.loc[hypothesis]
-        return f"r = {row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        return _r(rows.loc[hypothesis])
 
     if missing(asserted, found.scored):
         return (
@@ -50,9 +50,8 @@ def finding(
         for h in net
     ]
     two = "".join(
-        f"Under two labels, after subtraction: r = {row.r:.2f} [{row.low:.2f}, {row.high:.2f}], which is a reading "
-        "and not a declared test. "
-        for row in read[read.index == TWO].itertuples()
+        f"Under two labels, after subtraction: {_r(row, 'r')}, which is a reading and not a declared test. "
+        for _, row in read[read.index == TWO].iterrows()
     )
     return (
         f"**In {model}, agreement with what the user asserts, less the persona's own answer when no statement is "
@@ -72,7 +71,7 @@ def finding(
 def _stances(beside: pd.DataFrame) -> str:
     """Return what agreement with both stances of published topics says, where it is recorded and passed."""
     other = "; ".join(
-        f"{str(name).partition(', ')[2]} r = {row['r']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        f"{str(name).partition(', ')[2]} {_r(row, 'r')}"
         for name, row in beside[beside["gate"].eq("")].set_index("measure").iterrows()
         if PUBLISHED.get(str(name), ("",))[0] == STANCES
     )
@@ -84,11 +83,11 @@ def _checks(found: Analysis) -> str:
     """Return which measures failed their gate, and which no instruction moves."""
     failed = {str(name): gates.failures(part) for name, part in found.gate.groupby("measure", sort=False)}
     bad = [f"{name.replace('_', ' ')} ({why})" for name, why in failed.items() if why]
-    still = [name.replace("_", " ") for name in found.scored.agree if stuck(found.steered, name)]
     passed = (
         f"Checks that failed: {'; '.join(bad)}." if bad else "Every measure that is recorded whole passed its gate."
     )
-    return passed + (f" No instruction moves agreement by {' and '.join(still)}." if still else "")
+    still = _unmoved(found)
+    return passed + (f" No instruction moves agreement by {still}." if still else "")
 
 
 def _further(model: str, found: Analysis) -> str:
@@ -98,13 +97,23 @@ def _further(model: str, found: Analysis) -> str:
     said = {asserted: "agreement with assertions under four labels", net[0]: "net sycophancy under four labels"}
     said[net[1]] = "net sycophancy under two labels"
     passed = [
-        f"{words} r = {row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        f"{words} {_r(row)}"
         for hypothesis, words in said.items()
         for row in [rows.loc[hypothesis]]
         if row["n"] and not row["gate"]
     ]
     if not passed:
         return f" {model} has passed no gate."
-    still = [name.replace("_", " ") for name in found.scored.agree if stuck(found.steered, name)]
-    unmoved = f"; no instruction moves its agreement by {' and '.join(still)}" if still else ""
+    still = _unmoved(found)
+    unmoved = f"; no instruction moves its agreement by {still}" if still else ""
     return f" In {model}: {', '.join(passed)}{unmoved}."
+
+
+def _r(row: Any, estimate: str = "estimate") -> str:
+    """Return a correlation with its interval, of a row of a table."""
+    return f"r = {row[estimate]:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _unmoved(found: Analysis) -> str:
+    """Return the measures of agreement that no instruction moves."""
+    return " and ".join(name.replace("_", " ") for name in found.scored.agree if stuck(found.steered, name))

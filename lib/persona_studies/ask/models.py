@@ -149,7 +149,7 @@ def load(
     """
     if backend not in (None, "llama.cpp", "transformers"):
         raise BackendError(f"Unknown backend {backend!r} for {model}; known: llama.cpp, transformers.")
-    # Before anybody compiles the backend for ten minutes to learn that the file is wrong.
+    # Before anybody compiles the backend for ten minutes, or installs gigabytes, to learn that the file is wrong.
     called = checked(project, model, name)
     model = spelled(model)
     kind, _, rest = model.partition(":")
