@@ -81,14 +81,16 @@ def test_two_builds_are_the_same_bytes_without_a_key_of_the_builder(
     assert (built.parent / "SHA256SUMS").read_text() == f"{digest}  {built.name}\n"
 
 
-def test_every_file_is_hashed_and_described(clone: Project, built: Path, found: Contents, tmp_path: Path) -> None:
+def test_every_file_is_hashed_and_described(clone: Project, found: Contents, tmp_path: Path) -> None:
     from rocrate.rocrate import ROCrate
 
     sums = dict(reversed(line.split("  ")) for line in found["SHA256SUMS"][0].decode().splitlines())
     assert sums == {p: hashlib.sha256(d).hexdigest() for p, (d, _) in found.items() if p != "SHA256SUMS"}
-    with tarfile.open(built) as opened:
-        opened.extractall(tmp_path, filter="data")
-    crate = ROCrate(next(tmp_path.iterdir()))
+    # Of what was read: tarfile's safe extraction came with Python 3.11.4 only.
+    for name, (data, _) in found.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    crate = ROCrate(tmp_path)
     described = {entity.id: entity for entity in crate.data_entities}
     assert set(described) == set(found) - {"ro-crate-metadata.json", "SHA256SUMS"}
     assert all(entity["sha256"] == sums[name] for name, entity in described.items())
