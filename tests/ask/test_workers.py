@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -261,6 +262,8 @@ def test_the_command_is_interrupted_loses_a_worker_and_is_resumed(tmp_path: Path
     grid.save(plan, tmp_path / "cells.parquet", "toy")
     (tmp_path / "command.py").write_text(COMMAND)
     root = Path(__file__).parents[2]
+    (tmp_path / "data").mkdir()
+    shutil.copy(root / "data" / "models.toml", tmp_path / "data")
     environment = os.environ | {"PYTHONPATH": f"{root}:{root / 'lib'}", "PERSONA_STUDIES_ROOT": str(tmp_path)}
     log = logs.folder(project, "toy", "local") / "1-of-1.jsonl"
 

@@ -32,7 +32,14 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     (tmp_path / "project" / "studies").mkdir(parents=True)
+    registered(tmp_path / "project")
     return Project(tmp_path / "project")
+
+
+def registered(root: Path) -> None:
+    """Let the project know the models by their names, as the command that records looks them up."""
+    (root / "data").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "data" / "models.toml", root / "data")
 
 
 def python(code: str, *arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -178,6 +185,7 @@ def test_a_folder_that_may_not_be_written(accepted: Project, case: str, monkeypa
     record.write_text(record.read_text().replace('"simulated"', '"earlier"'))
     shutil.rmtree(accepted.recordings)
     accepted.recordings.mkdir()
+    registered(accepted.root)
     if case == "reference":
         build(accepted)
     before = files(accepted.root)
