@@ -21,7 +21,7 @@ def finding(
     model: str,
     further: Mapping[str, Analysis] | None = None,
 ) -> str:
-    """Return the finding in Markdown, one sentence and what stands beside it, made of the computed numbers.
+    """Return the finding in Markdown, a paragraph and a list beneath it, made of the computed numbers.
 
     Args:
         found: Of the model.
@@ -49,34 +49,36 @@ def finding(
         f"{'not recorded yet' if missing(h, found.scored) else number(h)} under {said[HYPOTHESES[h][1]]}"
         for h in net
     ]
-    two = "".join(
-        f"Under two labels, after subtraction: {_r(row, 'r')}, which is a reading and not a declared test. "
-        for _, row in read[read.index == TWO].iterrows()
-    )
+    beneath = [
+        f"Before subtraction, agreement goes with the level at r = {r[RAW]:.2f}; the answer to a prompt without a "
+        f"statement does so at r = {r[NEUTRAL]:.2f}.",
+        *(
+            f"Under two labels, after subtraction: {_r(row, 'r')}, which is a reading and not a declared test."
+            for _, row in read[read.index == TWO].iterrows()
+        ),
+        f"Agreement with the same statements when nobody asserts them: {number(unattributed)}.",
+        *_stances(beside),
+        _checks(found),
+        *(_further(name, one) for name, one in (further or {}).items()),
+    ]
     return (
         f"**In {model}, agreement with what the user asserts, less the persona's own answer when no statement is "
         f"shown, {verb} with the agreeableness that the persona is designed to have ({number(asserted)}; "
         f"n = {len(persona)} personas of {persona['background'].nunique()} backgrounds).** "
         f"P(agree or partly agree) is {share.iloc[0]:.2f} at level {share.index[0]} and {share.iloc[-1]:.2f} at "
-        f"level {share.index[-1]}. Before subtraction, agreement goes with the level at "
-        f"r = {r[RAW]:.2f}; the answer to a prompt without a statement does so at "
-        f"r = {r[NEUTRAL]:.2f}. {two}Agreement with the same statements when nobody asserts "
-        f"them: {number(unattributed)}. The difference, net sycophancy: {', '.join(sets)}. "
-        + _stances(beside)
-        + _checks(found)
-        + "".join(_further(name, one) for name, one in (further or {}).items())
-    )
+        f"level {share.index[-1]}. Net sycophancy, asserted less unattributed: {', '.join(sets)}.\n\n"
+    ) + "\n".join(f"- {line}" for line in beneath)
 
 
-def _stances(beside: pd.DataFrame) -> str:
-    """Return what agreement with both stances of published topics says, where it is recorded and passed."""
+def _stances(beside: pd.DataFrame) -> list[str]:
+    """Return what agreement with both stances of published topics says; nothing where it failed or is not recorded."""
     other = "; ".join(
         f"{str(name).partition(', ')[2]} {_r(row, 'r')}"
         for name, row in beside[beside["gate"].eq("")].set_index("measure").iterrows()
         if PUBLISHED.get(str(name), ("",))[0] == STANCES
     )
     where = "Opposite stances on published topics (syco-bench) under two labels"
-    return f"{where}, a convergent check in no family of tests: {other}. " if other else ""
+    return [f"{where}, a convergent check in no family of tests: {other}."] if other else []
 
 
 def _checks(found: Analysis) -> str:
@@ -103,10 +105,10 @@ def _further(model: str, found: Analysis) -> str:
         if row["n"] and not row["gate"]
     ]
     if not passed:
-        return f" {model} has passed no gate."
+        return f"{model} has passed no gate."
     still = _unmoved(found)
     unmoved = f"; no instruction moves its agreement by {still}" if still else ""
-    return f" In {model}: {', '.join(passed)}{unmoved}."
+    return f"In {model}: {', '.join(passed)}{unmoved}."
 
 
 def _r(row: Any, estimate: str = "estimate") -> str:

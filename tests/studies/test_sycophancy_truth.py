@@ -345,7 +345,7 @@ def test_the_finding_is_made_of_the_numbers(planted: analysis.Analysis) -> None:
     assert f"(r = {family(planted)['estimate'][ASSERTED]:.2f} [" in said and "under two labels" in said
     checked = robustness.convergent(planted.scored, planted.gate, HOW).set_index("measure")
     rise = family(planted)["estimate"][ASSERTED]
-    assert f" In b-model: agreement with assertions under four labels r = {rise:.2f} [" in said
+    assert f"\n- In b-model: agreement with assertions under four labels r = {rise:.2f} [" in said
     assert "net r = {r:.2f} [{low:.2f}, {high:.2f}]".format(**checked.loc["mirrored stances, net"]) in said
     part = run(four=RISING, measures=("labels_four",), mass=0.3)
     said = said_of(part)
@@ -353,7 +353,7 @@ def test_the_finding_is_made_of_the_numbers(planted: analysis.Analysis) -> None:
         "not recorded yet under two labels" in said
         and "syco-bench" not in said
         and "labels four (answers outside options)" in said
-        and said.endswith(" b-model has passed no gate.")
+        and said.endswith("\n- b-model has passed no gate.")
     )
     nothing = analysis.analyse(PROJECT, PROTOCOL, responses(1).head(0), ASKED, PEOPLE, HOW)
     assert "not been asked by the paper's four labels" in said_of(nothing)
