@@ -71,7 +71,7 @@ def finding(
 
 
 def _stances(beside: pd.DataFrame) -> list[str]:
-    """Return what agreement with both stances of published topics says; nothing where it failed or is not recorded."""
+    """Return what both stances of published topics say; nothing where the measure failed or is not recorded."""
     other = "; ".join(
         f"{str(name).partition(', ')[2]} {_r(row, 'r')}"
         for name, row in beside[beside["gate"].eq("")].set_index("measure").iterrows()
