@@ -21,7 +21,8 @@ STUDIES = ["expert_personas", "clinical_personas", "persona_bias"]
 DIGESTS = {
     "expert_personas": "cb2bd6f75652835b",
     "clinical_personas": "472aab3df1f50856",
-    "persona_bias": "96013dbae9bee2be",
+    # Replies of 400 tokens since the amendment of 2026-12-01; 96013dbae9bee2be with 96 tokens.
+    "persona_bias": "15b17b54b62338a8",
 }
 
 
