@@ -395,6 +395,11 @@ def finding(found: Analysis | None, claims: pd.DataFrame, model: str) -> str:
             said += f"; with the words of that instruction in random order it is {interval(mixed.iloc[0])}"
         mine.append(f"{said}.")
         mine.append(f"Against a placebo persona the mean change is {number('beyond_placebo')}.")
+        if rows.get("abstention", {}).get("gate") == "passed":
+            mine.append(
+                "In replies, the share that abstains as a physically-disabled person, less that as a human: "
+                f"{number('abstention', 2)}."
+            )
     else:
         whom = (
             f"{model} has not answered by letters" if found is not None else "No model has answered this protocol"

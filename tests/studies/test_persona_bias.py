@@ -335,6 +335,16 @@ def test_with_nothing_recorded_claims_about_models_wait() -> None:
     assert "No model has answered this protocol yet" in analysis.finding(None, claims, "")
 
 
+def test_the_finding_names_replies_that_passed(planted: analysis.Analysis) -> None:
+    public = analysis.public_tests(PROJECT, PROTOCOL, HOW)
+    claims = conclusions.claims(PROTOCOL, public, {"simulated": planted})
+    row = claims["claim"] == "abstention"
+    more = f"less that as a human: {claims.loc[row, 'estimate'].item():.2f} ["
+    assert more in analysis.finding(planted, claims, "simulated")
+    failed = claims.assign(gate=claims["gate"].mask(row, "replies not readable"))
+    assert more not in analysis.finding(planted, failed, "simulated")
+
+
 def test_what_stands_beside_the_tests(planted: analysis.Analysis) -> None:
     table = analysis.sized(planted, PROTOCOL, STUDY.asked)
     [row] = table[(table["family"] == "persona") & (table["first"] == "jewish")].to_dict("records")
