@@ -30,6 +30,7 @@ from persona_studies.errors import BackendError, BudgetSpent, ResponsesError
 from persona_studies.paths import Project
 from persona_studies.publish import datasheets
 from tests.kit.grids import LABELS, answer, contents, packed, small_plan, straight
+from tests.kit.runs import registered
 from tests.kit.simulated import SimulatedBackend
 
 
@@ -522,9 +523,7 @@ class TestCommitted:
 
     def test_a_message_tells_how_to_go_on(self, project: Project) -> None:
         """A name in data/models.toml is enough; weights of one's own are named as they were the first time."""
-        project.data.mkdir()
-        listed = (Path(__file__).parents[2] / "data" / "models.toml").read_text()
-        (project.data / "models.toml").write_text(listed)
+        registered(project.root)
         for name in ("smollm2-135m-instruct", "mine"):
             backend = SimulatedBackend(answer)
             backend.info = dataclasses.replace(backend.info, name=name, backend="llama.cpp")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from persona_studies.design import plan as plans
 from persona_studies.paths import Project
 from tests.conftest import Call
 from tests.kit.grids import answer, contents, small_plan
+from tests.kit.runs import registered
 from tests.kit.simulated import SimulatedBackend
 
 ROOT = Path(__file__).parents[2]
@@ -43,8 +43,7 @@ def test_recording_a_plan_needs_no_notebook_packages(tmp_path: Path, command_lin
     plan = small_plan()
     for folder in (here.root, whole.root, there):
         (folder / "studies").mkdir(parents=True)
-        (folder / "data").mkdir()
-        shutil.copy(ROOT / "data" / "models.toml", folder / "data")
+        registered(folder)
         (folder / "studies" / "toy.ipynb").touch()
     plans.save(plan, there / "cells.parquet", "toy")
     outcomes = []

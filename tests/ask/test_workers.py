@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from persona_studies.design import plan as grid
 from persona_studies.errors import BackendError, ParameterError
 from persona_studies.paths import Project
 from tests.kit.grids import contents, packed, small_plan
+from tests.kit.runs import registered
 from tests.kit.simulated import Local, Other, SimulatedBackend, Slow, by_request
 
 
@@ -262,8 +262,7 @@ def test_the_command_is_interrupted_loses_a_worker_and_is_resumed(tmp_path: Path
     grid.save(plan, tmp_path / "cells.parquet", "toy")
     (tmp_path / "command.py").write_text(COMMAND)
     root = Path(__file__).parents[2]
-    (tmp_path / "data").mkdir()
-    shutil.copy(root / "data" / "models.toml", tmp_path / "data")
+    registered(tmp_path)
     environment = os.environ | {"PYTHONPATH": f"{root}:{root / 'lib'}", "PERSONA_STUDIES_ROOT": str(tmp_path)}
     log = logs.folder(project, "toy", "local") / "1-of-1.jsonl"
 

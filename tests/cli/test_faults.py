@@ -20,7 +20,7 @@ from persona_studies.paths import Project
 from persona_studies.reproduce import execute, folders, runs
 from tests.conftest import WORK, build
 from tests.kit.grids import answer, contents, packed, small_plan, straight
-from tests.kit.runs import files
+from tests.kit.runs import files, registered
 from tests.kit.simulated import SimulatedBackend
 
 pytestmark = pytest.mark.attack
@@ -34,12 +34,6 @@ def project(tmp_path: Path) -> Project:
     (tmp_path / "project" / "studies").mkdir(parents=True)
     registered(tmp_path / "project")
     return Project(tmp_path / "project")
-
-
-def registered(root: Path) -> None:
-    """Let the project know the models by their names, as the command that records looks them up."""
-    (root / "data").mkdir(exist_ok=True)
-    shutil.copy(ROOT / "data" / "models.toml", root / "data")
 
 
 def python(code: str, *arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
