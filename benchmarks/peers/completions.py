@@ -8,10 +8,23 @@ from __future__ import annotations
 from typing import Any
 
 import job
-from llama_cpp import Llama
+from llama_cpp import Llama, llama_cpp
 
 # Labels below this rank are not reported.
 TOP = 1000
+
+
+defaults = llama_cpp.llama_model_default_params
+
+
+def as_stored() -> llama_cpp.llama_model_params:
+    """Return the defaults without repacked weights, for which ``Llama`` has no argument.
+
+    As this engine loads them; repacked for a processor with AMX, version 0.3.36 ends at the first prompt.
+    """
+    loading = defaults()
+    loading.use_extra_bufts = False
+    return loading
 
 
 class Counting(Llama):
@@ -29,6 +42,7 @@ class Completions:
         threads = given["threads"]
         # Its array of logits is as long as the context, so the context is no longer than needed.
         longest = max(len(c["tokens"]) + max(map(len, c["option_tokens"])) for c in given["cells"])
+        llama_cpp.llama_model_default_params = as_stored
         self.model = Counting(
             given[given["arguments"].get("weights", "f32")],
             n_ctx=longest + 8,
