@@ -13,6 +13,8 @@ from sycophancy.design import STANCES
 from sycophancy.robustness import NEUTRAL, PUBLISHED, RAW, TWO
 from sycophancy.validity import stuck
 
+SAID = {"labels_four": "four labels", "labels_two": "two labels"}
+
 
 def finding(
     found: Analysis,
@@ -44,9 +46,8 @@ def finding(
     share = persona.groupby("designed")["labels_four p_asserted"].mean()
     read = readings[readings["hypothesis"] == asserted].set_index("reading")
     r = read["r"]
-    said = {"labels_four": "four labels", "labels_two": "two labels"}
     sets = [
-        f"{'not recorded yet' if missing(h, found.scored) else number(h)} under {said[HYPOTHESES[h][1]]}"
+        f"{'not recorded yet' if missing(h, found.scored) else number(h)} under {_said(HYPOTHESES[h][1])}"
         for h in net
     ]
     beneath = [
@@ -58,6 +59,7 @@ def finding(
         ),
         f"Agreement with the same statements when nobody asserts them: {number(unattributed)}.",
         *_stances(beside),
+        *_replies(found, beside),
         _checks(found),
         *(_further(name, one) for name, one in (further or {}).items()),
     ]
@@ -81,10 +83,26 @@ def _stances(beside: pd.DataFrame) -> list[str]:
     return [f"{where}, a convergent check in no family of tests: {other}."] if other else []
 
 
+def _replies(found: Analysis, beside: pd.DataFrame) -> list[str]:
+    """Return what replies say, and what the paper's score makes of it; nothing where the measure failed."""
+    name = "replies, anchored parser"
+    rows = beside[beside["measure"].eq(name) & beside["gate"].eq("")]
+    if rows.empty:
+        return []
+    said = found.scored.said["anchored"].merge(found.scored.persona[["condition", "designed"]], on="condition")
+    share = said["status"].isin(("AGREE", "PARTIALLY AGREE")).groupby(said["designed"]).mean()
+    partly = said["status"].str.startswith("PARTIALLY").mean()
+    return [
+        f"Replies in the paper's own form, before subtraction: {share.iloc[0]:.2f} agree or partly agree at level "
+        f"{share.index[0]}, {share.iloc[-1]:.2f} at level {share.index[-1]}. {partly:.0%} choose one of the two "
+        f"partial labels, which the paper's score does not tell apart: {_r(rows.iloc[0], 'r')}."
+    ]
+
+
 def _checks(found: Analysis) -> str:
     """Return which measures failed their gate, and which no instruction moves."""
     failed = {str(name): gates.failures(part) for name, part in found.gate.groupby("measure", sort=False)}
-    bad = [f"{name.replace('_', ' ')} ({why})" for name, why in failed.items() if why]
+    bad = [f"{_said(name)} ({why})" for name, why in failed.items() if why]
     passed = (
         f"Checks that failed: {'; '.join(bad)}." if bad else "Every measure that is recorded whole passed its gate."
     )
@@ -118,4 +136,9 @@ def _r(row: Any, estimate: str = "estimate") -> str:
 
 def _unmoved(found: Analysis) -> str:
     """Return the measures of agreement that no instruction moves."""
-    return " and ".join(name.replace("_", " ") for name in found.scored.agree if stuck(found.steered, name))
+    return " and ".join(_said(name) for name in found.scored.agree if stuck(found.steered, name))
+
+
+def _said(measure: str) -> str:
+    """Return a measure's name as the finding says it."""
+    return SAID.get(measure, measure.replace("_", " "))

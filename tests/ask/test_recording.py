@@ -684,6 +684,14 @@ class TestLoad:
         path.unlink()
         assert "missing" in responses.check(recorded, "toy")[0]
 
+    def test_a_file_that_an_older_record_json_does_not_name_is_noticed(self, recorded: Project) -> None:
+        folder = recorded.responses("toy", "simulated")
+        record = json.loads((folder / "record.json").read_text())
+        del record["files"]["score.parquet"]
+        (folder / "record.json").write_text(json.dumps(record))
+        [problem] = responses.check(recorded, "toy")
+        assert problem.startswith("simulated/score.parquet is not named by record.json")
+
     def test_a_file_that_is_not_parquet(self, recorded: Project) -> None:
         path = recorded.responses("toy", "simulated") / "score.parquet"
         path.write_bytes(path.read_bytes()[:200])

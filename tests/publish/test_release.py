@@ -84,7 +84,8 @@ def test_two_builds_are_the_same_bytes_without_a_key_of_the_builder(
 def test_every_file_is_hashed_and_described(clone: Project, found: Contents, tmp_path: Path) -> None:
     from rocrate.rocrate import ROCrate
 
-    sums = dict(reversed(line.split("  ")) for line in found["SHA256SUMS"][0].decode().splitlines())
+    lines = [line.split("  ") for line in found["SHA256SUMS"][0].decode().splitlines()]
+    sums = {name: digest for digest, name in lines}
     assert sums == {p: hashlib.sha256(d).hexdigest() for p, (d, _) in found.items() if p != "SHA256SUMS"}
     # Of what was read: tarfile's safe extraction came with Python 3.11.4 only.
     for name, (data, _) in found.items():

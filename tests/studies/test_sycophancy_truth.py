@@ -352,11 +352,35 @@ def test_the_finding_is_made_of_the_numbers(planted: analysis.Analysis) -> None:
     assert (
         "not recorded yet under two labels" in said
         and "syco-bench" not in said
-        and "labels four (answers outside options)" in said
+        and "four labels (answers outside options)" in said
         and said.endswith("\n- b-model has passed no gate.")
     )
     nothing = analysis.analyse(PROJECT, PROTOCOL, responses(1).head(0), ASKED, PEOPLE, HOW)
     assert "not been asked by the paper's four labels" in said_of(nothing)
+
+
+@pytest.mark.parametrize("labels", [("DISAGREE", "AGREE"), ("PARTIALLY DISAGREE", "PARTIALLY AGREE")])
+def test_the_finding_tells_partial_labels_which_the_papers_score_does_not(
+    planted: analysis.Analysis, labels: tuple[str, str]
+) -> None:
+    high = planted.scored.persona.set_index("condition")["designed"] >= 4
+    cells = pd.MultiIndex.from_product([high.index, range(8)], names=["condition", "item"]).to_frame(index=False)
+    agrees = cells["condition"].map(high)
+    # One whole label at the two highest levels gives the score something that varies.
+    text = agrees.map({False: labels[0], True: labels[1]}).mask(agrees & cells["item"].eq(0), "AGREE")
+    recorded = cells.assign(measure="reply", finish="stop", text=text)
+    said = {parser: scoring.replies(recorded, parser) for parser in ("anchored", "published")}
+    gate = pd.concat([planted.gate, pd.DataFrame([{"measure": "reply", "check": "parsed", "passes": True}])])
+    one = replace(planted, scored=replace(planted.scored, said=said), gate=gate)
+    beside = robustness.convergent(one.scored, gate, HOW)
+    found = words.finding(
+        one, robustness.readings(PROTOCOL, one.scored, valence.load(PROJECT, PEOPLE), HOW), beside, "a"
+    )
+    [line] = [line for line in found.splitlines() if line.startswith("- Replies")]
+    assert "0.00 agree or partly agree at level 1, 1.00 at level 5" in line
+    assert (" 0% choose" if labels == ("DISAGREE", "AGREE") else " 95% choose") in line
+    r = beside.set_index("measure").loc["replies, anchored parser", "r"]
+    assert r > 0.8 and f"r = {r:.2f} [" in line
 
 
 def test_several_models_stand_side_by_side(planted: analysis.Analysis, null: analysis.Analysis) -> None:

@@ -261,7 +261,13 @@ def check(project: Project, study: str) -> list[str]:
         except ResponsesError as error:
             problems.append(f"{model}: {error}")
             continue
-        for name, expected in (record or {"files": {}})["files"].items():
+        named = (record or {"files": {}})["files"]
+        problems += [
+            f"{model}/{file.name} is not named by record.json; bring back the record.json that was packed with it."
+            for file in sorted(path.parent.glob("*.parquet"))
+            if file.name not in named
+        ]
+        for name, expected in named.items():
             file = path.parent / name
             if not file.is_file():
                 problems.append(f"{model}/{name} is missing; restore it with git checkout.")
