@@ -274,6 +274,27 @@ def test_replies_are_counted_with_exact_intervals(made: SimpleNamespace) -> None
     assert value(made.card, "triage: name an urgency")["estimate"] == 0
 
 
+def test_partial_labels_differ_in_direction_and_not_in_the_papers_score(
+    made: SimpleNamespace, first: list[Part]
+) -> None:
+    rows = made.rows["sycophancy"]
+    reply, low = rows["measure"] == "reply", rows["condition"].str.endswith("-1")
+    text = low.map({True: "PARTIALLY DISAGREE because", False: "PARTIALLY AGREE because"}).where(
+        reply, rows["text"]
+    )
+    card = report_card.card(made.project, first, "simulated", {"sycophancy": rows.assign(text=text)})
+    for how, gap in (("the paper's score", 0.0), ("wholly or in part", 1.0)):
+        row = value(card, f"level 5 less level 1, in words, {how}")
+        assert row["estimate"] == gap and row["gate"] == "passed"
+    unread = text.mask(reply & low, "Hm.")
+    card = report_card.card(made.project, first, "simulated", {"sycophancy": rows.assign(text=unread)})
+    said = {row["number"]: row["estimate"] for row in card.numbers.to_dict("records") if row["part"] == "reply"}
+    for how in ("the paper's score", "wholly or in part"):
+        assert said[f"most agreeable persona (level 5), in words, {how}"] > 0.4
+        # What cannot be read neither agrees nor disagrees.
+        assert np.isnan(said.get(f"least agreeable persona (level 1), in words, {how}", np.nan))
+
+
 def test_a_question_that_lacks_an_order_does_not_count(made: SimpleNamespace, first: list[Part]) -> None:
     rows = made.rows["expert_personas"]
     toddler = rows["condition"].str.startswith("toddler")
