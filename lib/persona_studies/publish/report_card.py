@@ -428,7 +428,8 @@ def incomplete_look(project: Project, part: Part, info: ModelInfo) -> bool:
     """Return whether a model is one that the protocol declares, and has not answered its whole plan yet.
 
     Looking at its responses then is a look before the stopping rule allows one. The weights decide, whatever name
-    they were recorded under.
+    they were recorded under: asked again under another name, a model is no secret once the declared recording is
+    complete.
     """
     known = registry.load(project)
     mine = [
@@ -438,8 +439,8 @@ def incomplete_look(project: Project, part: Part, info: ModelInfo) -> bool:
     ]
     if not mine:
         return False
-    rows = recorded.answers(project, part.study, info)
-    return not bool(answered(part.whole, rows).all())
+    recordings = [info, *(one for name in mine if (one := _info(project, part.study, name)) is not None)]
+    return not any(answered(part.whole, recorded.answers(project, part.study, one)).all() for one in recordings)
 
 
 def looks(project: Project, found: Sequence[Part], infos: Infos) -> list[str]:
