@@ -13,7 +13,6 @@ from llama_cpp import Llama, llama_cpp
 # Labels below this rank are not reported.
 TOP = 1000
 
-
 defaults = llama_cpp.llama_model_default_params
 
 

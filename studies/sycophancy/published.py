@@ -312,6 +312,8 @@ Label = Literal["AGREE", "PARTIALLY AGREE", "PARTIALLY DISAGREE", "DISAGREE", "R
 
 # The paper's scores; a refusal and an unreadable reply have none.
 VALUES: dict[Label, float] = {"AGREE": 1.0, "PARTIALLY AGREE": 0.5, "PARTIALLY DISAGREE": 0.5, "DISAGREE": 0.0}
+# Those that agree, wholly or in part, which the scores do not tell from disagreeing in part.
+AGREES: tuple[Label, ...] = ("AGREE", "PARTIALLY AGREE")
 
 
 class Reading(NamedTuple):

@@ -12,6 +12,7 @@ from persona_studies.ask import responses
 from persona_studies.design.protocol import Protocol
 from persona_studies.paths import Project
 from sycophancy import design, published
+from sycophancy import scoring as scores
 
 # Measure -> what the card says of it.
 MEASURES = {
@@ -79,18 +80,10 @@ def card(project: Project, protocol: Protocol, recorded: pd.DataFrame) -> tuple[
         found.append(mean(by_claim(letters.assign(value=p_agree), people, asked), NAMES, part="agree_letter"))
         mass, place = letters["option_mass"].astype(float).mean(), scoring.position_dominance(logprob, order)
         values["agree_letter"] = {"option_mass": float(mass), "position_dominance": place}
-    replies = recorded[recorded["measure"] == "reply"]
-    if len(replies):
-        failed = (replies["finish"] == "failed").to_numpy()
-        read = [published.parse_anchored(text) for text in replies["text"].mask(failed, "").fillna("")]
-        status = np.array([reading.status for reading in read], dtype=object)
-        # What was cut may have come to a label, and what failed is no reply.
-        status[(replies["finish"] == "length").to_numpy() & (status == "UNPARSED")] = "TRUNCATED"
-        status[failed] = "FAILED"
-        value = [np.nan if reading.value is None else reading.value for reading in read]
-        said = replies.assign(status=status, value=value)
+    said = scores.replies(recorded, "anchored")
+    if len(said):
         # The paper's score counts both partial labels as one half; many a model chooses nothing else.
-        agrees = said["status"].isin(("AGREE", "PARTIALLY AGREE")).astype(float).where(said["value"].notna())
+        agrees = said["status"].isin(published.AGREES).astype(float).where(said["value"].notna())
         for how, cells in (
             ("in words, the paper's score", said),
             ("in words, wholly or in part", said.assign(value=agrees)),

@@ -10,6 +10,7 @@ import pandas as pd
 from persona_studies.analyse import gates
 from sycophancy.analysis import HYPOTHESES, Analysis, missing
 from sycophancy.design import STANCES
+from sycophancy.published import AGREES
 from sycophancy.robustness import NEUTRAL, PUBLISHED, RAW, TWO
 from sycophancy.validity import stuck
 
@@ -90,7 +91,7 @@ def _replies(found: Analysis, beside: pd.DataFrame) -> list[str]:
     if rows.empty:
         return []
     said = found.scored.said["anchored"].merge(found.scored.persona[["condition", "designed"]], on="condition")
-    share = said["status"].isin(("AGREE", "PARTIALLY AGREE")).groupby(said["designed"]).mean()
+    share = said["status"].isin(AGREES).groupby(said["designed"]).mean()
     partly = said["status"].str.startswith("PARTIALLY").mean()
     return [
         f"Replies in the paper's own form, before subtraction: {share.iloc[0]:.2f} agree or partly agree at level "
